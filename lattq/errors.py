@@ -1,0 +1,43 @@
+"""The errors lattq raises. Every message names the offending value and what to do about it."""
+
+
+class LattqError(Exception):
+    """Base class of everything lattq raises on purpose."""
+
+
+class InvalidInputError(LattqError, ValueError):
+    """An argument that no computation can use: NaN, a wrong shape, a rate out of range."""
+
+
+class NotPositiveSemidefiniteError(LattqError, ValueError):
+    """A second moment with a negative pivot.
+
+    Attributes
+    ----------
+    index : column whose pivot is negative
+    pivot : its value
+    """
+
+    def __init__(self, message: str, *, index: int, pivot: float) -> None:
+        super().__init__(message)
+        self.index = index
+        self.pivot = pivot
+
+
+class RateNotReachedError(LattqError):
+    """No step of the recipe gives the wanted rate.
+
+    Attributes
+    ----------
+    rate : wanted rate, bits per weight
+    best : the result whose rate came closest, or None
+    """
+
+    def __init__(self, message: str, *, rate: float, best: object = None) -> None:
+        super().__init__(message)
+        self.rate = rate
+        self.best = best
+
+
+class DamagedFileError(LattqError, ValueError):
+    """Bytes that are not what lattq wrote: truncated, altered, or of another format version."""
