@@ -1,0 +1,6 @@
+"""Linear algebra of quantization: LDL factors of a second moment, streaming moments, Hadamard rotations."""
+
+from lattq.linalg.checks import check_second_moment
+from lattq.linalg.ldl import LDL, ldl
+
+__all__ = ["LDL", "check_second_moment", "ldl"]

@@ -1,0 +1,76 @@
+"""What a second moment must satisfy before it is factored."""
+
+import numpy as np
+from jaxtyping import Float
+
+from lattq._array import Array, array_namespace, require_finite, to_host
+from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+
+__all__ = ["check_second_moment", "not_semidefinite", "pivot_tolerance"]
+
+
+def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = None) -> Float[np.ndarray, "rows columns"]:
+    """Return `sigma` as an exactly symmetric float64 host array, or raise saying what is wrong with it.
+
+    An asymmetry up to ``4 * sqrt(eps) * max(diagonal)``, with eps of the dtype of `sigma`, is taken for
+    rounding and averaged out. Definiteness is left to `ldl`, except for a negative diagonal.
+
+    Parameters
+    ----------
+    n : the number of columns it must have, if known
+
+    Raises
+    ------
+    InvalidInputError
+        if an entry is NaN or infinite, or the matrix is empty, not square, not symmetric, or not n by n
+    NotPositiveSemidefiniteError
+        if a diagonal entry is negative by more than rounding
+
+    Examples
+    --------
+    >>> check_second_moment(np.eye(2, dtype=np.float32)).dtype
+    dtype('float64')
+    """
+    _require_square(tuple(sigma.shape), n)
+    require_finite("sigma", sigma)
+    eps = float(array_namespace(sigma).finfo(sigma.dtype).eps)
+    matrix = to_host(sigma).astype(np.float64)
+    _require_symmetric(matrix, 4.0 * np.sqrt(eps))
+    diagonal = np.diag(matrix)
+    index = int(np.argmin(diagonal))
+    if diagonal[index] < -pivot_tolerance(matrix):
+        raise not_semidefinite(index, float(diagonal[index]))
+    return 0.5 * (matrix + matrix.T)
+
+
+def _require_square(shape: tuple[int, ...], n: int | None) -> None:
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+        msg = f"`sigma` has shape {shape}; a second moment is a square matrix with at least one column"
+        raise InvalidInputError(msg)
+    if n is not None and shape[0] != n:
+        msg = f"`sigma` is {shape[0]} x {shape[0]} but the weight has {n} columns; pass E[x x^T] of this layer's inputs"
+        raise InvalidInputError(msg)
+
+
+def _require_symmetric(matrix: np.ndarray, relative: float) -> None:
+    difference = np.abs(matrix - matrix.T)
+    row, column = (int(i) for i in np.unravel_index(np.argmax(difference), difference.shape))
+    if difference[row, column] > relative * np.max(np.abs(np.diag(matrix))):
+        msg = (
+            f"`sigma` is not symmetric: entry ({row}, {column}) is {matrix[row, column]:.6g} and entry "
+            f"({column}, {row}) is {matrix[column, row]:.6g}; pass E[x x^T], or (sigma + sigma.T) / 2 if this is noise"
+        )
+        raise InvalidInputError(msg)
+
+
+def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:
+    msg = (
+        f"`sigma` is not positive semidefinite: column {index} has pivot {pivot:.6g}; accumulate E[x x^T] in "
+        f"float64 and symmetrise it, or pass damping=1e-6 (a fraction of the mean diagonal) or more to `ldl`"
+    )
+    return NotPositiveSemidefiniteError(msg, index=index, pivot=pivot)
+
+
+def pivot_tolerance(matrix: np.ndarray) -> float:
+    """Return the size up to which a pivot is rounding."""
+    return len(matrix) * float(np.finfo(np.float64).eps) * float(np.max(np.abs(np.diag(matrix))))
