@@ -1,0 +1,47 @@
+"""Fixtures and hypothesis profiles for every test."""
+
+import os
+from types import ModuleType
+
+import array_api_compat.numpy
+import array_api_compat.torch
+import array_api_strict
+import hypothesis
+import numpy as np
+import pytest
+
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.register_profile("deep", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def _cupy() -> ModuleType:
+    """CuPy's namespace, or a skip that says why there is none."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"no CUDA driver: {error}")
+    if not devices:
+        pytest.skip("no CUDA device")
+    import array_api_compat.cupy
+
+    return array_api_compat.cupy
+
+
+@pytest.fixture(params=["numpy", "strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request: pytest.FixtureRequest) -> ModuleType:
+    """Each array namespace the generic code must run under."""
+    if request.param == "cupy":
+        return _cupy()
+    return {
+        "numpy": array_api_compat.numpy,
+        "strict": array_api_strict,
+        "torch": array_api_compat.torch,
+    }[request.param]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a generator with the same seed in every test."""
+    return np.random.default_rng(20260101)

@@ -1,0 +1,93 @@
+"""Hypothesis strategies for second moments and weights.
+
+Each draws a seed, sizes and a spectrum, and computes the array from them: a failure shrinks to a small size and a flat
+spectrum in a few steps, and the failing example prints as a handful of numbers.
+"""
+
+import numpy as np
+from hypothesis import strategies as st
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def moment(spectrum: np.ndarray, seed: int) -> np.ndarray:
+    """Symmetric matrix with the given eigenvalues and a random orthonormal basis (exactly symmetric)."""
+    rng = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(rng.standard_normal((len(spectrum), len(spectrum))))
+    sigma = (basis * spectrum) @ basis.T
+    return (sigma + sigma.T) / 2
+
+
+@st.composite
+def well_conditioned_moments(draw: st.DrawFn, min_n: int = 1, max_n: int = 16) -> np.ndarray:
+    """Second moments with condition number at most 1000, at any scale from 1e-6 to 1e6."""
+    n = draw(st.integers(min_n, max_n))
+    exponents = draw(st.lists(st.floats(0, 3), min_size=n, max_size=n))
+    scale = draw(st.sampled_from([1.0, 1e-6, 1e6]))
+    return moment(scale * 10.0 ** np.asarray(exponents), draw(seeds))
+
+
+@st.composite
+def ill_conditioned_moments(draw: st.DrawFn, min_n: int = 2, max_n: int = 16) -> np.ndarray:
+    """Positive definite second moments with condition numbers up to 1e10."""
+    n = draw(st.integers(min_n, max_n))
+    exponents = draw(st.lists(st.floats(-10, 0), min_size=n, max_size=n))
+    return moment(10.0 ** np.asarray(exponents), draw(seeds))
+
+
+@st.composite
+def rank_deficient_moments(draw: st.DrawFn, min_n: int = 1, max_n: int = 16) -> np.ndarray:
+    """Gram matrices of fewer samples than dimensions, from none (the zero matrix) to n - 1."""
+    n = draw(st.integers(min_n, max_n))
+    samples = draw(st.integers(0, n - 1))
+    inputs = np.random.default_rng(draw(seeds)).standard_normal((samples, n))
+    return inputs.T @ inputs / max(samples, 1)
+
+
+@st.composite
+def dead_input_moments(draw: st.DrawFn, min_n: int = 1, max_n: int = 16) -> np.ndarray:
+    """Second moments in which some inputs are never active: zero rows and columns."""
+    sigma = draw(well_conditioned_moments(min_n, max_n)).copy()
+    n = sigma.shape[0]
+    dead = draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=n, unique=True))
+    sigma[dead, :] = 0.0
+    sigma[:, dead] = 0.0
+    return sigma
+
+
+def second_moments(min_n: int = 1, max_n: int = 16) -> st.SearchStrategy[np.ndarray]:
+    """Every kind of legal second moment: well and ill conditioned, rank deficient, with dead inputs."""
+    return st.one_of(
+        well_conditioned_moments(min_n, max_n),
+        ill_conditioned_moments(min_n, max_n),
+        rank_deficient_moments(min_n, max_n),
+        dead_input_moments(min_n, max_n),
+    )
+
+
+@st.composite
+def weights(draw: st.DrawFn, rows: int | None = None, columns: int | None = None) -> np.ndarray:
+    """Weight matrices, float64: Gaussian, heavy-tailed, with row and column scales, constant or zero.
+
+    Sizes that are not given are drawn from 1 to 12.
+    """
+    shape = (rows or draw(st.integers(1, 12)), columns or draw(st.integers(1, 12)))
+    rng = np.random.default_rng(draw(seeds))
+    kind = draw(st.sampled_from(["gaussian", "scaled", "heavy", "constant", "zero"]))
+    if kind == "constant":
+        return np.full(shape, draw(st.floats(-4, 4)))
+    if kind == "zero":
+        return np.zeros(shape)
+    if kind == "heavy":
+        return rng.standard_t(3, shape)
+    weight = rng.standard_normal(shape)
+    if kind == "scaled":
+        weight *= np.exp(rng.standard_normal((shape[0], 1))) * np.exp(rng.standard_normal(shape[1]))
+    return weight
+
+
+@st.composite
+def layers(draw: st.DrawFn, max_n: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """A weight matrix and a second moment of its inputs, of matching sizes."""
+    sigma = draw(second_moments(max_n=max_n))
+    return draw(weights(columns=sigma.shape[0])), sigma
