@@ -29,7 +29,7 @@ def _cupy() -> ModuleType:
     return array_api_compat.cupy
 
 
-@pytest.fixture(params=["numpy", "strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="session", params=["numpy", "strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
 def xp(request: pytest.FixtureRequest) -> ModuleType:
     """Each array namespace the generic code must run under."""
     if request.param == "cupy":

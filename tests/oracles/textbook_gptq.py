@@ -33,13 +33,13 @@ def textbook_gptq(weight: np.ndarray, hessian: np.ndarray, design: Design, group
     """
     targets = np.array(weight, dtype=np.float64)
     columns = targets.shape[1]
-    group = columns if group is None else group
+    size = columns if group is None else group
     upper = np.linalg.cholesky(np.linalg.inv(hessian)).T  # H⁻¹ = upperᵀ upper
     reconstruction = np.zeros_like(targets)
     rounding: Rounding = np.round
     for i in range(columns):
-        if i % group == 0:
-            rounding = design(targets[:, i : i + group].copy())
+        if i % size == 0:
+            rounding = design(targets[:, i : i + size].copy())
         reconstruction[:, i] = rounding(targets[:, i].copy())
         error = (targets[:, i] - reconstruction[:, i]) / upper[i, i]
         targets[:, i:] -= np.outer(error, upper[i, i:])

@@ -1,0 +1,195 @@
+"""The contracts themselves: the smallest instances pass, and each law catches the fault it is there for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+from lattq._array import require_finite, to_host
+from tests.contracts import CoderContract, QuantizerContract, TransformContract
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounding:
+    """Multiples of a step; `offset` 0.5 makes it a wrong nearest-point search."""
+
+    step: float = 0.5
+    offset: float = 0.0
+    drift: float = 0.0
+
+    def encode(self, x):
+        require_finite("x", x)
+        xp = array_namespace(x)
+        return xp.astype(xp.round(x / self.step + self.offset), xp.int32)
+
+    def decode(self, codes):
+        xp = array_namespace(codes)
+        return xp.astype(codes, xp.float64) * self.step + self.drift
+
+
+class TestRounding(QuantizerContract):
+    columns = 2
+
+    def quantizer(self):
+        return Rounding()
+
+
+class Wrong(QuantizerContract):
+    """Not collected: used by the negative controls."""
+
+    def __init__(self, instance):
+        self.instance = instance
+
+    def quantizer(self):
+        return self.instance
+
+
+def test_a_biased_search_is_caught():
+    with pytest.raises(AssertionError, match="is nearer"):
+        Wrong(Rounding(offset=0.3)).test_no_neighbouring_code_is_nearer()
+
+
+def test_a_drifting_decoder_is_caught():
+    with pytest.raises(AssertionError):
+        Wrong(Rounding(drift=0.4)).test_reconstructions_are_fixed_points()
+
+
+def test_codes_out_of_range_are_caught():
+    contract = Wrong(Rounding())
+    contract.code_range = (-1, 1)
+    with pytest.raises(AssertionError, match="the range"):
+        contract.test_codes_are_integers_in_range()
+
+
+def test_float_codes_are_caught():
+    class Floating(Rounding):
+        def encode(self, x):
+            return np.round(x / self.step)
+
+    with pytest.raises(AssertionError, match="dtype"):
+        Wrong(Floating()).test_codes_are_integers_in_range()
+
+
+def test_a_silent_nan_is_caught():
+    class Silent(Rounding):
+        def encode(self, x):
+            return np.nan_to_num(np.round(x / self.step)).astype(np.int32)
+
+    with pytest.raises(pytest.fail.Exception):
+        Wrong(Silent()).test_nan_is_refused(np)
+
+
+def test_a_host_only_quantizer_is_caught():
+    class HostOnly(Rounding):
+        def decode(self, codes):
+            return to_host(codes) * self.step
+
+    import array_api_strict
+
+    with pytest.raises(AssertionError, match="libraries differ"):
+        Wrong(HostOnly()).test_every_array_library_gives_the_same_codes(array_api_strict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """The diagonal transform T = diag(scale); `power` 1 scales the second moment wrongly."""
+
+    scale: np.ndarray
+    power: int = 2
+
+    def forward(self, weight):
+        xp = array_namespace(weight)
+        return weight / xp.asarray(self.scale)
+
+    def inverse(self, weight):
+        xp = array_namespace(weight)
+        return weight * xp.asarray(self.scale)
+
+    def congruence(self, sigma):
+        return self.scale[:, None] * sigma * self.scale ** (self.power - 1)
+
+
+class TestScaling(TransformContract):
+    def transform(self, sigma, seed):
+        return Scaling(np.random.default_rng(seed).uniform(0.1, 10.0, len(sigma)))
+
+
+def test_a_wrong_congruence_is_caught():
+    class Half(TestScaling):
+        def transform(self, sigma, seed):
+            return dataclasses.replace(super().transform(sigma, seed), power=1)
+
+    with pytest.raises(AssertionError):
+        Half().test_distortion_is_invariant()
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """Four bytes a code; `width` 2 drops the upper half."""
+
+    width: int = 4
+
+    def encode(self, codes):
+        return codes.astype(f"<i{self.width}").tobytes()
+
+    def decode(self, blob, shape):
+        return np.frombuffer(blob, dtype=f"<i{self.width}").astype(np.int32).reshape(shape)
+
+
+class TestPlain(CoderContract):
+    def coder(self):
+        return Plain()
+
+    def ideal_bits(self, codes):
+        return 32.0 * codes.size
+
+    def overhead_bits(self, codes):
+        return 0.0
+
+
+def test_lost_high_bits_are_caught():
+    class Short(TestPlain):
+        def coder(self):
+            return Plain(width=2)
+
+    with pytest.raises(AssertionError):
+        Short().test_extreme_values_survive()
+
+
+def test_an_understated_overhead_is_caught():
+    class Boast(TestPlain):
+        def ideal_bits(self, codes):
+            return 31.0 * codes.size
+
+    with pytest.raises(AssertionError):
+        Boast().test_size_is_the_ideal_plus_the_stated_overhead()
+
+
+def test_bits_hidden_outside_the_stream_are_caught():
+    """A coder that keeps the codes on its own side decodes perfectly and writes almost nothing."""
+    hidden = {}
+
+    class Hiding:
+        def encode(self, codes):
+            hidden["codes"] = codes
+            return b"x"
+
+        def decode(self, blob, shape):
+            return hidden["codes"]
+
+    class Cheat(TestPlain):
+        def coder(self):
+            return Hiding()
+
+    with pytest.raises(AssertionError):
+        Cheat().test_no_code_beats_the_source()
+
+
+def test_the_information_content_is_that_of_the_codes(rng):
+    """Sum of probabilities over the alphabet is one, and the average is the entropy of a rounded Gaussian."""
+    contract = TestPlain()
+    codes, information = contract.codes(1, 400, 50)
+    fine = 0.5 * np.log2(2 * np.pi * np.e * contract.spread**2)  # the entropy of rounding to fine cells
+    standard_error = 0.5 * np.log2(np.e) * np.sqrt(2 / codes.size)
+    assert abs(information / codes.size - fine) < 5 * standard_error + 1e-3

@@ -1,0 +1,109 @@
+"""Public names: listed, documented with an example, and the ones others rely on."""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.test_imports import FILES, module_name
+
+# Users import lattq and its parts; the modules inside a part are its own business, and so are names with an underscore.
+PUBLIC = [path for path in FILES if module_name(path).count(".") <= 1 and "._" not in module_name(path)]
+
+# The names that notebooks, benchmarks and users rely on, by the module that must exist for them.
+RELIED_ON = {
+    "lattq.scheme": ["Scheme", "quantize", "refit", "at_rate"],
+    "lattq.quantized": ["Quantized"],
+    "lattq.recipes": ["rtn", "gptq", "huffman_gptq", "watersic"],
+    "lattq.bounds": ["waterfill", "rate_distortion", "layer_rate", "product_distortion"],
+    "lattq.lattices": ["E8"],
+    "lattq.matmul": ["approximate"],
+    "lattq.codebooks": ["kmeans", "kmeans_1d"],
+    "lattq.affine": ["project", "certificate"],
+}
+AT_THE_TOP = {
+    "lattq.scheme": ["Scheme", "quantize", "refit", "at_rate"],
+    "lattq.quantized": ["Quantized"],
+}
+
+
+def load(path: Path) -> ModuleType:
+    """Import a module, or skip where an optional library is missing."""
+    try:
+        return importlib.import_module(module_name(path))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "cupy":
+            pytest.skip(f"{error.name} is not installed")
+        raise
+
+
+def bound_names(tree: ast.Module, *, package: bool) -> set[str]:
+    """Public functions and classes that a module defines; for a package also what it imports from lattq."""
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    if package:
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "lattq"):
+                names |= {alias.asname or alias.name for alias in node.names}
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=module_name)
+def test_all_lists_what_is_public(path: Path):
+    module = load(path)
+    listed = getattr(module, "__all__", None)
+    assert listed is not None, f"{module.__name__} has no __all__"
+    assert len(set(listed)) == len(listed), f"{module.__name__}.__all__ repeats a name"
+    missing = [name for name in listed if not hasattr(module, name)]
+    assert not missing, f"{module.__name__}.__all__ lists {missing}, which do not exist"
+    unlisted = bound_names(ast.parse(path.read_text()), package=path.name == "__init__.py") - set(listed)
+    assert not unlisted, f"{module.__name__} defines {sorted(unlisted)} but does not list them in __all__"
+
+
+def documented(path: Path) -> list[tuple[str, object]]:
+    """Public functions and classes of a module or of the package it heads; exceptions need no example."""
+    module = load(path)
+    members = [(name, getattr(module, name)) for name in getattr(module, "__all__", [])]
+    return [
+        (name, member)
+        for name, member in members
+        if (inspect.isfunction(member) or inspect.isclass(member))
+        and f"{member.__module__}.".startswith(f"{module.__name__}.")
+        and not (inspect.isclass(member) and issubclass(member, Exception))
+    ]
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=module_name)
+def test_public_names_are_documented_by_example(path: Path):
+    assert inspect.getdoc(load(path)), f"{module_name(path)} has no docstring"
+    for name, member in documented(path):
+        text = inspect.getdoc(member) or ""
+        assert text, f"{module_name(path)}.{name} has no docstring"
+        assert ">>>" in text, f"{module_name(path)}.{name} shows no example"
+
+
+@pytest.mark.parametrize("name", sorted(RELIED_ON))
+def test_relied_on_names_exist(name: str):
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} does not exist yet")
+    module = importlib.import_module(name)
+    missing = [item for item in RELIED_ON[name] if not hasattr(module, item)]
+    assert not missing, f"{name} lacks {missing}"
+
+
+@pytest.mark.parametrize("name", sorted(AT_THE_TOP))
+def test_verbs_are_at_the_top(name: str):
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} does not exist yet")
+    top = importlib.import_module("lattq")
+    missing = [item for item in AT_THE_TOP[name] if not hasattr(top, item)]
+    assert not missing, f"lattq lacks {missing}"
+
+
+def test_an_unlisted_name_is_found():
+    tree = ast.parse("from lattq.bounds.a import rate\nimport numpy\ndef gap(): ...\ndef _own(): ...\nclass Level: ...")
+    assert bound_names(tree, package=True) == {"rate", "gap", "Level"}
+    assert bound_names(tree, package=False) == {"gap", "Level"}
