@@ -7,7 +7,7 @@ import pytest
 from array_api_compat import array_namespace
 
 from lattq._array import require_finite, to_host
-from tests.contracts import CoderContract, QuantizerContract, TransformContract
+from tests.contracts import CoderContract, QuantizerContract, TransformContract, stream_bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +27,14 @@ class Rounding:
         xp = array_namespace(codes)
         return xp.astype(codes, xp.float64) * self.step + self.drift
 
+    def overload(self, x):
+        return 0
+
 
 class TestRounding(QuantizerContract):
     columns = 2
 
-    def quantizer(self):
+    def quantizer(self, xp):
         return Rounding()
 
 
@@ -41,7 +44,7 @@ class Wrong(QuantizerContract):
     def __init__(self, instance):
         self.instance = instance
 
-    def quantizer(self):
+    def quantizer(self, xp):
         return self.instance
 
 
@@ -148,6 +151,21 @@ class TestPlain(CoderContract):
         return 0.0
 
 
+def test_a_reconstruction_outside_the_range_is_caught():
+    class Narrow(Rounding):
+        def overload(self, x):
+            return int(np.sum(np.abs(x) > 1))
+
+    with pytest.raises(AssertionError):
+        Wrong(Narrow()).test_no_reconstruction_is_overloaded()
+
+
+def test_stream_sizes_count_every_part():
+    assert stream_bits(b"abc") == 24
+    assert stream_bits([b"abc", 300, [-1]]) == (8 + 24) + (8 + 16) + (8 + (8 + 8))
+    assert stream_bits(0.5) == 64
+
+
 def test_lost_high_bits_are_caught():
     class Short(TestPlain):
         def coder(self):
@@ -186,8 +204,8 @@ def test_bits_hidden_outside_the_stream_are_caught():
         Cheat().test_no_code_beats_the_source()
 
 
-def test_the_information_content_is_that_of_the_codes(rng):
-    """Sum of probabilities over the alphabet is one, and the average is the entropy of a rounded Gaussian."""
+def test_the_information_content_is_that_of_the_codes():
+    """Its average is the entropy of a finely rounded Gaussian, h − log2 of the cell."""
     contract = TestPlain()
     codes, information = contract.codes(1, 400, 50)
     fine = 0.5 * np.log2(2 * np.pi * np.e * contract.spread**2)  # the entropy of rounding to fine cells
