@@ -1,0 +1,67 @@
+"""Spectrum and determinant of a second moment, with the checks a lower bound needs."""
+
+import numpy as np
+
+from lattq._array import Array, require_finite, to_host
+from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+
+
+def rounding(matrix: np.ndarray) -> float:
+    """Return what rounding of the entries, in the precision they came in, may do to an eigenvalue."""
+    dtype = matrix.dtype if np.issubdtype(matrix.dtype, np.floating) else np.dtype(np.float64)
+    return matrix.shape[0] * float(np.finfo(dtype).eps) * float(np.abs(matrix).max())
+
+
+def symmetric(name: str, matrix: Array) -> tuple[np.ndarray, float]:
+    """Return `matrix` as host float64, and the `rounding` of its eigenvalues; raise unless finite and symmetric."""
+    given = to_host(matrix)
+    if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size == 0:
+        msg = f"`{name}` has shape {given.shape}; pass a square matrix"
+        raise InvalidInputError(msg)
+    require_finite(name, given)
+    host, tolerance = given.astype(np.float64), rounding(given)
+    difference = np.abs(host - host.T)
+    if difference.max() > tolerance:
+        i, j = (int(k) for k in np.unravel_index(difference.argmax(), difference.shape))
+        msg = f"`{name}` holds {host[i, j]} at ({i}, {j}) but {host[j, i]} at ({j}, {i}); pass (M + M.T) / 2"
+        raise InvalidInputError(msg)
+    return host, tolerance
+
+
+def eigenvalues(name: str, matrix: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return the eigenvalues, ascending, none negative; those within float64 rounding of zero are zero.
+
+    Zero is the safe side for a lower bound: less variance never needs more bits.
+    """
+    spectrum = np.linalg.eigvalsh(matrix)
+    reject_negative(name, matrix, float(spectrum[0]), tolerance)
+    noise = matrix.shape[0] * np.finfo(np.float64).eps * spectrum[-1]
+    return np.where(spectrum > noise, spectrum, 0.0)
+
+
+def reject_negative(name: str, matrix: np.ndarray, smallest: float, tolerance: float) -> None:
+    """Raise if the smallest eigenvalue is negative beyond rounding."""
+    if smallest < -tolerance:
+        index = int(np.abs(np.linalg.eigh(matrix)[1][:, 0]).argmax())
+        msg = (
+            f"`{name}` has the eigenvalue {smallest:.6g}, its eigenvector largest in column {index}, and rounding "
+            f"explains {-tolerance:.2g} at most; a second moment has none below zero"
+        )
+        raise NotPositiveSemidefiniteError(msg, index=index, pivot=smallest)
+
+
+def square_root(name: str, matrix: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return F with F Fᵀ = `matrix`, which may be singular."""
+    spectrum, vectors = np.linalg.eigh(matrix)
+    reject_negative(name, matrix, float(spectrum[0]), tolerance)
+    return vectors * np.sqrt(np.maximum(spectrum, 0.0))
+
+
+def log_determinant(name: str, matrix: np.ndarray, tolerance: float) -> float:
+    """Return ln det of `matrix`; minus infinity if it is singular to float64 rounding."""
+    try:
+        factor = np.linalg.cholesky(matrix)  # half the work of LU, and it sees an indefinite matrix
+    except np.linalg.LinAlgError:
+        spectrum = eigenvalues(name, matrix, tolerance)
+        return float(np.log(spectrum).sum()) if spectrum[0] > 0.0 else -np.inf
+    return 2.0 * float(np.log(np.diagonal(factor)).sum())

@@ -1,0 +1,147 @@
+"""The rate–distortion function of a linear layer whose weights are Gaussian.
+
+`sigma` is E[x xᵀ] of the inputs; the distortion is tr((W - Ŵ) Σ (W - Ŵ)ᵀ) / (rows · columns), the rate is bits per
+weight. Row r of the weights is N(0, ρ_r K), so that with the eigenvalues λ_i of K^½ Σ K^½ the layer is as hard as
+rows · columns independent Gaussians of variance ρ_r λ_i (theory 1.12).
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from lattq._array import Array
+from lattq.bounds._checks import Number, non_negative, positive, scalar_or_vector
+from lattq.bounds._matrix import eigenvalues, square_root, symmetric
+from lattq.bounds.waterfilling import waterfill_product
+from lattq.errors import InvalidInputError
+
+__all__ = ["layer_distortion", "layer_rate", "layer_spectrum"]
+
+
+def layer_spectrum(
+    sigma: Float[Array, "n n"],
+    column_variance: Float[Array, " n"] | Number = 1.0,
+    covariance: Float[Array, "n n"] | None = None,
+) -> Float[np.ndarray, " n"]:
+    """Return the eigenvalues of K^½ Σ K^½, ascending: the variances a layer asks to be coded.
+
+    With them a whole rate–distortion curve costs one eigendecomposition:
+    ``waterfill_product(row_variance, layer_spectrum(sigma), distortion=d)``.
+
+    Parameters
+    ----------
+    sigma : second moment of the inputs; may be singular.
+    column_variance : diagonal of K, or one number for all of it.
+    covariance : K itself, if the weights of a row are correlated; `column_variance` then stays 1.
+
+    Raises
+    ------
+    InvalidInputError : if an argument is not finite, a matrix not symmetric or shapes disagree.
+    NotPositiveSemidefiniteError : if a matrix has a negative eigenvalue beyond rounding.
+
+    Examples
+    --------
+    >>> layer_spectrum(np.diag([1.0, 3.0]), column_variance=np.array([4.0, 1.0])).round(12)
+    array([3., 4.])
+    """
+    matrix, tolerance = symmetric("sigma", sigma)
+    if covariance is not None:
+        return _correlated_spectrum(matrix, tolerance, column_variance, covariance)
+    columns = scalar_or_vector("column_variance", column_variance)
+    if columns.size not in (1, len(matrix)):
+        msg = f"`column_variance` has {columns.size} entries; `sigma` has {len(matrix)} columns"
+        raise InvalidInputError(msg)
+    scale = np.sqrt(columns)
+    return eigenvalues("sigma", scale[:, None] * matrix * scale, tolerance * float(columns.max()))
+
+
+def _correlated_spectrum(
+    matrix: np.ndarray, tolerance: float, column_variance: Array | Number, covariance: Array
+) -> np.ndarray:
+    if np.ndim(column_variance) != 0 or column_variance != 1.0:
+        msg = "got `column_variance` and `covariance`; put the column variances on the diagonal of `covariance`"
+        raise InvalidInputError(msg)
+    other, other_tolerance = symmetric("covariance", covariance)
+    if other.shape != matrix.shape:
+        msg = f"`covariance` has shape {other.shape}; `sigma` has shape {matrix.shape}"
+        raise InvalidInputError(msg)
+    # Fᵀ Σ F has the eigenvalues of K^½ Σ K^½ for every F with F Fᵀ = K.
+    root = square_root("covariance", other, other_tolerance)
+    norm = float(np.abs(root).sum(axis=0).max() * np.abs(root).sum(axis=1).max())  # bounds the largest eigenvalue of K
+    return eigenvalues("sigma", root.T @ matrix @ root, tolerance * norm)
+
+
+def layer_rate(
+    sigma: Float[Array, "n n"],
+    distortion: Number,
+    row_variance: Float[Array, " rows"] | Number = 1.0,
+    column_variance: Float[Array, " n"] | Number = 1.0,
+    covariance: Float[Array, "n n"] | None = None,
+) -> float:
+    """Return R(D) of a layer of Gaussian weights: no code of fewer bits per weight reaches `distortion`.
+
+    Weight (r, j) has variance ``row_variance[r] * column_variance[j]``, independent of the others, or row r has the
+    covariance ``row_variance[r] * covariance``. Encoder and decoder both know `sigma` and the variances.
+
+    Parameters
+    ----------
+    sigma : second moment of the inputs; may be singular.
+    distortion : squared error of the outputs per weight, tr((W - Ŵ) Σ (W - Ŵ)ᵀ) / (rows · columns).
+    row_variance : one per row, or one number for rows that are all alike.
+    column_variance : one per column, or one number.
+    covariance : of a row of weights, instead of `column_variance`.
+
+    Returns
+    -------
+    Bits per weight.
+
+    Raises
+    ------
+    InvalidInputError : if `distortion` is not positive, an argument is not finite or shapes disagree.
+    NotPositiveSemidefiniteError : if `sigma` or `covariance` has a negative eigenvalue beyond rounding.
+
+    References: Lifar, Savkin, Ordentlich and Polyanskiy 2026 (WaterSIC), section 3.1, with equal variances.
+
+    Examples
+    --------
+    >>> sigma = np.array([[2.0, 1.0], [1.0, 2.0]])
+    >>> round(layer_rate(sigma, distortion=0.5), 6)
+    0.896241
+    """
+    distortion, rows = positive("distortion", distortion), scalar_or_vector("row_variance", row_variance)
+    spectrum = layer_spectrum(sigma, column_variance, covariance)
+    return waterfill_product(rows, spectrum, distortion=distortion).rate
+
+
+def layer_distortion(
+    sigma: Float[Array, "n n"],
+    rate: Number,
+    row_variance: Float[Array, " rows"] | Number = 1.0,
+    column_variance: Float[Array, " n"] | Number = 1.0,
+    covariance: Float[Array, "n n"] | None = None,
+) -> float:
+    """Return D(R) of a layer of Gaussian weights, the inverse of `layer_rate`.
+
+    Parameters
+    ----------
+    sigma : second moment of the inputs; may be singular.
+    rate : bits per weight.
+    row_variance, column_variance, covariance : as for `layer_rate`.
+
+    Returns
+    -------
+    Squared error of the outputs per weight.
+
+    Raises
+    ------
+    InvalidInputError : if `rate` is negative, an argument is not finite or shapes disagree.
+    NotPositiveSemidefiniteError : if `sigma` or `covariance` has a negative eigenvalue beyond rounding.
+
+    Examples
+    --------
+    >>> sigma = np.array([[2.0, 1.0], [1.0, 2.0]])
+    >>> round(layer_distortion(sigma, rate=2.0), 6)  # sqrt(det sigma) / 16
+    0.108253
+    """
+    rate, rows = non_negative("rate", rate), scalar_or_vector("row_variance", row_variance)
+    spectrum = layer_spectrum(sigma, column_variance, covariance)
+    return waterfill_product(rows, spectrum, rate=rate).distortion
