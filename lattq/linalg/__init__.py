@@ -1,6 +1,16 @@
 """Linear algebra of quantization: LDL factors of a second moment, streaming moments, Hadamard rotations."""
 
 from lattq.linalg.checks import check_second_moment
+from lattq.linalg.hadamard import fwht, hadamard_matrix, hadamard_transform, random_signs, randomized_hadamard
 from lattq.linalg.ldl import LDL, ldl
 
-__all__ = ["LDL", "check_second_moment", "ldl"]
+__all__ = [
+    "LDL",
+    "check_second_moment",
+    "fwht",
+    "hadamard_matrix",
+    "hadamard_transform",
+    "ldl",
+    "random_signs",
+    "randomized_hadamard",
+]
