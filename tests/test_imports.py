@@ -19,7 +19,7 @@ LEVELS = [
     {"feedback"},
     {"quantized"},
     {"scheme"},
-    {"matmul"},
+    {"rate", "matmul"},
     {"recipes", "allocate"},
     {"llm"},
     {"cli"},
