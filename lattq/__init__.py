@@ -1,0 +1,24 @@
+"""lattq: how few bits a weight matrix needs, how to reach that, and real files that prove it."""
+
+from lattq import bounds, coding, errors, feedback, linalg, quantizers, recipes, transforms
+from lattq.quantized import Quantized, load, save
+from lattq.rate import at_rate
+from lattq.scheme import Scheme, quantize, refit
+
+__all__ = [
+    "Quantized",
+    "Scheme",
+    "at_rate",
+    "bounds",
+    "coding",
+    "errors",
+    "feedback",
+    "linalg",
+    "load",
+    "quantize",
+    "quantizers",
+    "recipes",
+    "refit",
+    "save",
+    "transforms",
+]

@@ -1,0 +1,12 @@
+"""Integers to bytes and back: fixed-length packing, entropy coding with frozen tables, side information.
+
+A coder has two methods: `encode(codes)` turns a (rows, columns) integer array into bytes (or a nested list of bytes and
+integers), `decode(data, shape)` restores it exactly. The container adds the header and the hash.
+"""
+
+from lattq.coding.integers import decode_integers, encode_integers
+from lattq.coding.packing import FixedLength, pack, unpack
+from lattq.coding.pooled import Pooled
+from lattq.coding.twoway import TwoWay
+
+__all__ = ["FixedLength", "Pooled", "TwoWay", "decode_integers", "encode_integers", "pack", "unpack"]

@@ -1,0 +1,91 @@
+"""Asymmetric numeral systems (constriction) over the frozen Gaussian tables."""
+
+import constriction
+import numpy as np
+
+from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, gaussian_model, limit
+from lattq.errors import DamagedFileError
+
+__all__ = ["Stream", "decode_classes", "encode_classes"]
+
+Stream = tuple[bytes, list[int]]  # words of the coder, escaped symbols in coding order
+
+LARGEST_SHIFT = 24  # `constriction` codes up to 24 equiprobable bits at once
+
+
+def encode_classes(symbols: np.ndarray, classes: np.ndarray) -> Stream:
+    """Code integers of known scale classes, both 1-D; symbols of one class are coded together.
+
+    The coder is a stack, so groups go in from the last to the first.
+    """
+    coder = constriction.stream.stack.AnsCoder()
+    escapes: list[np.ndarray] = []
+    for index, members in reversed(_groups(classes)):
+        shift = _shift(index)
+        group = symbols[members]
+        if shift:
+            low = (group & ((1 << shift) - 1)).astype(np.int32)
+            coder.encode_reverse(low, constriction.stream.model.Uniform(1 << shift))
+        escapes.append(_encode_group(coder, group >> shift, index - shift * CLASSES_PER_OCTAVE))
+    words = coder.get_compressed().astype("<u4").tobytes()
+    return words, [int(x) for group in reversed(escapes) for x in group]
+
+
+def decode_classes(stream: Stream, classes: np.ndarray) -> np.ndarray:
+    """Inverse of `encode_classes`; raises `DamagedFileError` if the stream does not end where it should."""
+    words, escapes = stream
+    try:
+        coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
+    except ValueError as error:
+        msg = f"entropy-coded block of {len(words)} bytes cannot be read ({error}); the file is damaged"
+        raise DamagedFileError(msg) from None
+    symbols = np.empty(classes.shape, dtype=np.int64)
+    used = 0
+    for index, members in _groups(classes):
+        shift = _shift(index)
+        group, used = _decode_group(coder, len(members), index - shift * CLASSES_PER_OCTAVE, escapes, used)
+        if shift:
+            low = coder.decode(constriction.stream.model.Uniform(1 << shift), len(members))
+            group = (group << shift) | low
+        symbols[members] = group
+    if not coder.is_empty() or used != len(escapes):
+        msg = f"entropy-coded block of {len(words)} bytes holds more than its {classes.size} symbols; the file is damaged"
+        raise DamagedFileError(msg)
+    return symbols
+
+
+def _groups(classes: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Positions of each class that occurs, in rising class."""
+    order = np.argsort(classes.astype(np.int16), kind="stable")  # a radix sort for 16-bit keys
+    counts = np.bincount(classes, minlength=1)
+    ends = np.cumsum(counts)
+    return [(int(i), order[ends[i] - counts[i] : ends[i]]) for i in np.flatnonzero(counts)]
+
+
+def _shift(index: int) -> int:
+    """Low bits coded as they are, so that the rest falls in a class that has a table."""
+    shift = max(0, -((CLASSES - 1 - index) // CLASSES_PER_OCTAVE))
+    return min(shift, LARGEST_SHIFT)
+
+
+def _encode_group(coder: constriction.stream.stack.AnsCoder, group: np.ndarray, index: int) -> np.ndarray:
+    bound = limit(index)
+    outside = np.abs(group) > bound
+    escaped = group[outside]
+    shifted = np.where(outside, 2 * bound + 1, group + bound)
+    coder.encode_reverse(shifted.astype(np.int32), gaussian_model(index))
+    return escaped
+
+
+def _decode_group(
+    coder: constriction.stream.stack.AnsCoder, size: int, index: int, escapes: list[int], used: int
+) -> tuple[np.ndarray, int]:
+    bound = limit(index)
+    group = coder.decode(gaussian_model(index), size).astype(np.int64) - bound
+    outside = np.flatnonzero(group == bound + 1)
+    values = escapes[used : used + len(outside)]
+    if len(values) < len(outside):
+        msg = f"{len(outside)} escaped symbols announced, {len(values)} present; the file is damaged"
+        raise DamagedFileError(msg)
+    group[outside] = values
+    return group, used + len(outside)

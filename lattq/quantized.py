@@ -1,0 +1,251 @@
+"""The result of quantization: codes, what decodes them, and every byte of it."""
+
+import dataclasses
+import functools
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float, Int
+
+from lattq import bounds, transforms
+from lattq._array import Array, to_host
+from lattq.coding import FixedLength, Pooled, TwoWay, decode_integers, encode_integers
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.feedback import GAIN_GRID
+from lattq.linalg import check_second_moment
+from lattq.quantizers import UniformQuantizer
+
+__all__ = ["Quantized", "load", "save"]
+
+FORMAT = 1
+QUANTIZERS = {"uniform": UniformQuantizer}
+CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Quantized:
+    """A quantized matrix: reconstruction = inverse transform of row gain x quantizer(codes) x column gain.
+
+    Attributes
+    ----------
+    codes : integers
+    quantizer : decodes them
+    transform : its inverse is applied last
+    coder : turns codes into bytes
+    row_gains, column_gains : scales of the reconstruction in 128ths, or None for 1; in the transform's coordinates
+    stats : what happened on the way: overloaded weights, idle columns, whether a refit was kept
+
+    Examples
+    --------
+    >>> import lattq as lq
+    >>> weight = np.random.default_rng(0).normal(size=(64, 8))
+    >>> layer = lq.quantize(weight, np.eye(8), lq.recipes.watersic(step=0.1))
+    >>> layer.rate > lq.bounds.layer_rate(np.eye(8), layer.distortion(weight, np.eye(8)))
+    True
+    >>> again = lq.Quantized.from_bytes(layer.to_bytes())
+    >>> bool((again.dequantize() == layer.dequantize()).all())
+    True
+    """
+
+    codes: Int[np.ndarray, "rows columns"]
+    quantizer: Any
+    transform: transforms.Transform
+    coder: Any
+    row_gains: Int[np.ndarray, " rows"] | None = None
+    column_gains: Int[np.ndarray, " columns"] | None = None
+    stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.codes.shape
+
+    @functools.cached_property
+    def payload(self) -> bytes:
+        """Everything a decoder needs, with a 64-bit hash at its end; what a model directory stores per layer."""
+        state = [
+            FORMAT,
+            list(self.shape),
+            _tagged(QUANTIZERS, self.quantizer, self.quantizer.to_state()),
+            transforms.to_state(self.transform),
+            None if self.row_gains is None else encode_integers(self.row_gains),
+            None if self.column_gains is None else encode_integers(self.column_gains),
+            _tagged(CODERS, self.coder, list(dataclasses.astuple(self.coder))),
+            self.coder.encode(self.codes),
+        ]
+        body = msgpack.packb(state)
+        return body + _digest(body)
+
+    @property
+    def nbytes(self) -> int:
+        """Length of `to_bytes()`."""
+        return len(self.to_bytes())
+
+    @property
+    def rate(self) -> float:
+        """Bits per weight of `to_bytes()`, everything included."""
+        return 8 * self.nbytes / self.codes.size
+
+    def decoded(self) -> Float[np.ndarray, "rows columns"]:
+        """Reconstruction in the coordinates of the transform, float64."""
+        values = self.quantizer.decode(self.codes)
+        if self.column_gains is not None:
+            values = values * (self.column_gains / GAIN_GRID)
+        if self.row_gains is not None:
+            values = values * (self.row_gains[:, None] / GAIN_GRID)
+        return values
+
+    def dequantize(self, dtype: Any = np.float32) -> Float[np.ndarray, "rows columns"]:
+        """The reconstruction, on the host."""
+        return self.transform.inverse(self.decoded()).astype(dtype)
+
+    def distortion(self, weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"]) -> float:
+        """tr((W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight.
+
+        With a folded transform both weights are compared where the quantized ones live.
+
+        Raises
+        ------
+        InvalidInputError : if the shapes differ from the codes'
+        """
+        w = to_host(weight).astype(np.float64)
+        if w.shape != self.shape:
+            msg = f"`weight` has shape {w.shape}, the quantized matrix {self.shape}; they must agree"
+            raise InvalidInputError(msg)
+        s = check_second_moment(sigma, self.shape[1])
+        if isinstance(self.transform, transforms.Folded) and self.transform.inner is not None:
+            w, s = self.transform.forward(w), self.transform.congruence(s)
+        error = w - self.dequantize(np.float64)
+        return float(np.sum((error @ s) * error)) / error.size
+
+    def gap(
+        self,
+        weight: Float[Array, "rows columns"],
+        sigma: Float[Array, "columns columns"],
+        *,
+        row_variance: Any = None,
+        column_variance: Any = None,
+    ) -> float:
+        """Bits per weight above the rate-distortion function of Gaussian weights at this distortion.
+
+        The reference has the variances of W, row x column, unless they are given. For Gaussian weights it is a bound;
+        for others it is the Gaussian reference (theory 1.5).
+
+        Raises
+        ------
+        InvalidInputError : if the shapes differ from the codes'
+        """
+        distortion = self.distortion(weight, sigma)
+        rows, columns = bounds.two_way_variances(weight)
+        row_variance = rows if row_variance is None else row_variance
+        column_variance = columns if column_variance is None else column_variance
+        if distortion == 0:
+            return float("-inf") if not np.any(rows) else self.rate
+        return self.rate - bounds.layer_rate(sigma, distortion, row_variance, column_variance)
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
+        header = {
+            "format": FORMAT,
+            "shape": list(self.shape),
+            "parts": [
+                _tagged(QUANTIZERS, self.quantizer, None)[0],
+                transforms.to_state(self.transform)[0],
+                _tagged(CODERS, self.coder, None)[0],
+            ],
+        }
+        metadata = {"lattq": json.dumps(header, separators=(",", ":"))}
+        return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
+
+    @staticmethod
+    def from_bytes(blob: bytes) -> "Quantized":
+        """Inverse of `to_bytes`.
+
+        Raises
+        ------
+        DamagedFileError : if any byte differs from what `to_bytes` wrote
+        """
+        try:
+            payload = safetensors.numpy.load(blob)["payload"].tobytes()
+        except (safetensors.SafetensorError, KeyError) as error:
+            msg = f"{len(blob)} bytes are not a lattq file ({error}); it is truncated or damaged"
+            raise DamagedFileError(msg) from None
+        found = Quantized.from_payload(payload)
+        if found.to_bytes() != blob:
+            msg = "the header does not belong to this payload; the file is damaged"
+            raise DamagedFileError(msg)
+        return found
+
+    @staticmethod
+    def from_payload(payload: bytes) -> "Quantized":
+        """Inverse of `payload`; the hash is checked before anything is decoded.
+
+        Raises
+        ------
+        DamagedFileError : if any byte differs from what `payload` held
+        """
+        body, digest = payload[:-8], payload[-8:]
+        if len(digest) < 8 or _digest(body) != digest:
+            msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
+            raise DamagedFileError(msg)
+        state = msgpack.unpackb(body)
+        if state[0] != FORMAT:
+            msg = f"format version {state[0]}; this lattq reads version {FORMAT}: use the release that wrote the file"
+            raise DamagedFileError(msg)
+        _, shape, quantizer, transform, rows, columns, coder, data = state
+        coder = CODERS[coder[0]](*coder[1])
+        found = Quantized(
+            codes=np.ascontiguousarray(coder.decode(data, tuple(shape)), dtype=np.int32),
+            quantizer=QUANTIZERS[quantizer[0]].from_state(quantizer[1], tuple(shape)),
+            transform=transforms.from_state(transform, shape[1]),
+            coder=coder,
+            row_gains=None if rows is None else decode_integers(rows, shape[0]),
+            column_gains=None if columns is None else decode_integers(columns, shape[1]),
+        )
+        found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
+        return found
+
+    def __repr__(self) -> str:
+        """Shape, rate and parts."""
+        return f"<Quantized {self._title()}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"rate": f"{self.rate:.4f} bit per weight", "bytes": f"{self.nbytes:,}", **self.stats}
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>{html.escape(self._title())}</caption>{cells}</table>"
+
+    def _title(self) -> str:
+        parts = (self.transform, self.quantizer, self.coder)
+        names = " → ".join(type(part).__name__ for part in parts)
+        return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
+
+
+def save(path: str | Path, quantized: Quantized) -> None:
+    """Write `quantized.to_bytes()` to a file, atomically: the file appears whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(quantized.to_bytes())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> Quantized:
+    """Read what `save` wrote; raises `DamagedFileError` if any byte has changed."""
+    return Quantized.from_bytes(Path(path).read_bytes())
+
+
+def _tagged(kinds: dict[str, type], value: Any, state: Any) -> list:
+    return [next(name for name, cls in kinds.items() if isinstance(value, cls)), state]
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=8).digest()

@@ -1,0 +1,45 @@
+"""The two seams of quantization: a quantizer is a frozen value, a design chooses one from data."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from lattq._array import Array
+
+__all__ = ["Design", "Quantizer"]
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """A map from reals to integers and back, for blocks of columns, shape (rows, block)."""
+
+    def encode(self, x: Array) -> Array:
+        """Codes (int32) of the reconstruction that the quantizer chooses for `x`."""
+        ...
+
+    def decode(self, codes: Array) -> Array:
+        """Reconstruction of codes."""
+        ...
+
+    def overload(self, x: Array) -> int:
+        """How many entries of `x` lie outside the range that the quantizer covers."""
+        ...
+
+
+@runtime_checkable
+class Design(Protocol):
+    """A rule that chooses a quantizer for a group of columns, called when feedback into the group is complete."""
+
+    @property
+    def group(self) -> int | None:
+        """Columns per call; None for all columns at once."""
+        ...
+
+    @property
+    def shrink(self) -> bool:
+        """Whether each column's reconstruction is scaled by its LMMSE gain <x, q> / <q, q>."""
+        ...
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> Quantizer:
+        """Quantizer for `targets` (rows, group), whose columns have these pivots and original indices."""
+        ...

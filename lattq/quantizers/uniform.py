@@ -1,0 +1,243 @@
+"""Uniform scalar quantizers: a fixed step for entropy coding, absmax and min-max integers for fixed rate."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lattq._array import Array, array_namespace, from_host, to_host
+from lattq.coding import pack, unpack
+from lattq.errors import InvalidInputError
+
+__all__ = ["AbsMax", "MinMax", "Uniform", "UniformQuantizer", "dither_offsets"]
+
+LARGEST_CODE = 2**30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UniformQuantizer:
+    """The quantizer ``step * (round(x / step + zero) - zero)``, with codes cut to `low` ... `high` if these are given.
+
+    Attributes
+    ----------
+    step : size of the cells, one per row (or one for all) and group of columns; shape (rows or 1, groups)
+    zero : the code whose reconstruction is 0, like `step`, or one per entry; need not be an integer
+    low, high : smallest and largest code; None for unbounded codes
+    group : columns per entry of `step` where there are several
+    dither : seed that `zero` was drawn from, for subtractive dither; None without
+
+    Examples
+    --------
+    >>> quantizer = UniformQuantizer(np.array([[0.5]]))
+    >>> quantizer.encode(np.array([[0.2, 0.9]])), quantizer.decode(np.array([[0, 2]]))
+    (array([[0, 2]], dtype=int32), array([[0., 1.]]))
+    """
+
+    step: Float[Array, "rows groups"]
+    zero: Any = 0.0
+    low: int | None = None
+    high: int | None = None
+    group: int = 1
+    dither: int | None = None
+
+    def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
+        """Codes of the nearest reconstructions; raises `InvalidInputError` for NaN or a code beyond 2^30."""
+        xp = array_namespace(x)
+        scaled = self._scaled(x)
+        if self.low is not None:
+            scaled = xp.clip(scaled, self.low, self.high)
+        largest = float(xp.max(xp.abs(scaled))) if x.shape[0] and x.shape[1] else 0.0
+        if not largest <= LARGEST_CODE:
+            msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
+            raise InvalidInputError(msg)
+        return xp.astype(xp.round(scaled), xp.int32)
+
+    def decode(self, codes: Int[Array, "rows block"]) -> Float[Array, "rows block"]:
+        """Reconstructions, in the dtype of `step`."""
+        xp = array_namespace(codes)
+        step = self._spread(self.step, codes)
+        return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
+
+    def overload(self, x: Float[Array, "rows block"]) -> int:
+        """Entries more than half a step outside the outermost reconstructions."""
+        if self.low is None:
+            return 0
+        xp = array_namespace(x)
+        scaled = self._scaled(x)
+        outside = (scaled < self.low - 0.5) | (scaled > self.high + 0.5)
+        return int(xp.sum(xp.astype(outside, xp.int32)))
+
+    def _scaled(self, x: Array) -> Array:
+        return x / self._spread(self.step, x) + self._spread(self.zero, x)
+
+    def _spread(self, values: Any, like: Array) -> Any:
+        """`values` with one column per column of `like`, or one for all."""
+        if isinstance(values, float) or values.shape[1] in (1, like.shape[1]):
+            return values
+        return array_namespace(values).repeat(values, self.group, axis=1)[:, : like.shape[1]]
+
+    def to_state(self) -> list:
+        """Steps as float16 (or the one step as it is) and zeros as integers, for the container."""
+        step = to_host(self.step)
+        steps = float(step[0, 0]) if step.size == 1 else step.astype("<f2").tobytes()
+        if self.dither is not None or isinstance(self.zero, float):
+            zeros = 0.0 if self.dither is not None else self.zero
+        else:
+            zeros = pack(to_host(self.zero).ravel().astype(np.int64), self.high - self.low + 1)
+        return [self.group, step.shape[0], steps, zeros, self.low, self.high, self.dither]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "UniformQuantizer":
+        """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
+        group, rows, steps, zeros, low, high, dither = state
+        groups = -(-shape[1] // group)
+        if isinstance(steps, float):
+            step = np.full((1, 1), steps)
+        else:
+            step = np.frombuffer(steps, dtype="<f2").astype(np.float64).reshape(rows, groups)
+        if isinstance(zeros, bytes):
+            zeros = unpack(zeros, high - low + 1, rows * groups).astype(np.float64).reshape(rows, groups)
+        if dither is not None:
+            zeros = dither_offsets(dither, shape[0], np.arange(shape[1]))
+        return UniformQuantizer(step, zeros, low, high, group, dither)
+
+    @staticmethod
+    def concatenate(parts: "list[UniformQuantizer]", group: int) -> "UniformQuantizer":
+        """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64."""
+        steps = [to_host(part.step).astype(np.float64) for part in parts]
+        first = parts[0]
+        same = all(step.size == 1 and step[0, 0] == steps[0][0, 0] for step in steps)
+        step = steps[0] if same else np.concatenate(steps, axis=1)
+        zero = first.zero
+        if not isinstance(zero, float):
+            zero = np.concatenate([to_host(part.zero).astype(np.float64) for part in parts], axis=1)
+        return UniformQuantizer(step, zero, first.low, first.high, group, first.dither)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Design with one fixed step and unbounded codes; for entropy coding.
+
+    Parameters
+    ----------
+    step : size of the cell, in the units of the (transformed) weights
+    offset : reconstructions lie at ``step * (code + offset)``
+    shrink : scale each column by its LMMSE gain, inside the loop
+    dither : seed of a subtractive dither, uniform in the cell; it makes the error independent of the weights
+
+    Examples
+    --------
+    >>> Uniform(0.5)(np.zeros((2, 1)), np.ones(1), np.arange(1)).step
+    array([[0.5]])
+    """
+
+    step: float = 1.0
+    offset: float = 0.0
+    shrink: bool = False
+    dither: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step < np.inf:
+            msg = f"`step` is {self.step}; the side of a cell is positive and finite"
+            raise InvalidInputError(msg)
+
+    @property
+    def group(self) -> int | None:
+        """All columns share the step; only dither differs from column to column."""
+        return None if self.dither is None else 1
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
+        """The quantizer; it depends on the data only through dtype and device."""
+        step = from_host(np.full((1, 1), self.step), like=targets)
+        step = array_namespace(targets).astype(step, targets.dtype)
+        if self.dither is None:
+            return UniformQuantizer(step, -self.offset)
+        zero = from_host(dither_offsets(self.dither, targets.shape[0], columns), like=targets)
+        return UniformQuantizer(step, array_namespace(targets).astype(zero, targets.dtype) - self.offset, dither=self.dither)
+
+
+@dataclasses.dataclass(frozen=True)
+class AbsMax:
+    """Symmetric integers scaled to the largest magnitude of each row and group of columns.
+
+    The step is ``2 absmax / (levels - 1)``; for an even number of levels the positive end is cut by half a step, as in
+    GPTQ. Steps are rounded to float16 and charged.
+
+    Parameters
+    ----------
+    levels : number of codes, 2 to 256
+    group : columns that share a step; None for whole rows
+    shrink : scale each column by its LMMSE gain, inside the loop
+    """
+
+    levels: int = 16
+    group: int | None = 128
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
+        """Steps from the largest magnitudes of `targets`."""
+        xp = array_namespace(targets)
+        largest = xp.max(xp.abs(targets), axis=1, keepdims=True)
+        low = -(self.levels // 2)
+        return UniformQuantizer(half_precision(2 * largest / (self.levels - 1)), 0.0, low, low + self.levels - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinMax:
+    """Integers with a zero point that span the range (0 included) of each row and group of columns.
+
+    Steps are rounded to float16, zero points are codes; both are charged.
+
+    Parameters
+    ----------
+    levels : number of codes, 2 to 256
+    group : columns that share a step; None for whole rows
+    shrink : scale each column by its LMMSE gain, inside the loop
+    """
+
+    levels: int = 16
+    group: int | None = 128
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
+        """Steps and zero points from the extremes of `targets`."""
+        xp = array_namespace(targets)
+        low = xp.clip(xp.min(targets, axis=1, keepdims=True), None, 0.0)
+        high = xp.clip(xp.max(targets, axis=1, keepdims=True), 0.0, None)
+        step = half_precision((high - low) / (self.levels - 1))
+        zero = xp.clip(xp.round(-low / step), 0, self.levels - 1)
+        return UniformQuantizer(step, zero, 0, self.levels - 1)
+
+
+def check_levels(levels: int) -> None:
+    """Raise `InvalidInputError` unless 2 <= levels <= 256."""
+    if not 2 <= levels <= 256:
+        msg = f"`levels` is {levels}; integer formats here have 2 to 256 levels"
+        raise InvalidInputError(msg)
+
+
+def half_precision(step: Array) -> Array:
+    """Steps rounded to float16, in their own dtype; zero becomes the smallest step, overflow raises."""
+    host = to_host(step).astype(np.float64)
+    if host.max(initial=0.0) > np.finfo(np.float16).max:
+        msg = f"a step of {host.max():.3g} is beyond float16; divide the weights by a constant first"
+        raise InvalidInputError(msg)
+    rounded = np.maximum(host.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
+    return array_namespace(step).astype(from_host(rounded.astype(np.float64), like=step), step.dtype)
+
+
+def dither_offsets(seed: int, rows: int, columns: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [-1/2, 1/2), shape (rows, columns); those of a column depend on seed and column only.
+
+    >>> bool((dither_offsets(1, 3, np.array([2])) == dither_offsets(1, 3, np.arange(4))[:, 2:3]).all())
+    True
+    """
+    draws = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, int(j)])).random(rows) for j in columns]
+    return np.stack(draws, axis=1) - 0.5

@@ -1,0 +1,159 @@
+"""The step or the number of levels at which a recipe reaches a rate in real bytes."""
+
+import inspect
+import math
+import types
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from lattq import bounds
+from lattq._array import Array, array_namespace, from_host, to_host
+from lattq.errors import InvalidInputError, RateNotReachedError
+from lattq.quantized import Quantized
+from lattq.scheme import Scheme, quantize
+
+__all__ = ["at_rate", "first_step", "largest_levels", "search_step"]
+
+TOLERANCE = 0.005
+SAMPLE_ROWS = 512
+MAX_RATE = 24.0
+FULL_ENCODES = 3
+MOST_ENCODES = 12
+LARGEST_MOVE = 3.0  # octaves: beyond that a slope says nothing
+CUBIC_LOSS = 0.2546
+
+
+class HasRate(Protocol):
+    """Anything with a rate in bits per weight: a quantized matrix, or a whole model."""
+
+    @property
+    def rate(self) -> float:
+        """Bits per weight."""
+        ...
+
+
+Rated = TypeVar("Rated", bound=HasRate)
+
+def at_rate(
+    rate: float,
+    recipe: Callable[..., Scheme],
+    weight: Float[Array, "rows columns"],
+    sigma: Float[Array, "columns columns"],
+    *,
+    seed: int = 0,
+) -> Quantized:
+    """Quantize at a wanted rate of the real bytes.
+
+    Recipes with a `step` are searched by secant on log2(step), where the rate has slope -1 at high rate: first on a
+    seeded sample of rows, then with at most three encodes of the whole matrix. Recipes with `levels` give the largest
+    number of levels whose rate is not above the target.
+
+    Parameters
+    ----------
+    rate : bits per weight, all bytes of `to_bytes()` included
+    recipe : from a step or a number of levels to a `Scheme`; `functools.partial` sets its options
+    seed : of the sample of rows
+
+    Raises
+    ------
+    InvalidInputError : for a rate that is not in (0, 24], or what `quantize` refuses
+    RateNotReachedError : if no step comes within 0.005 bit, or no level is low enough; it carries the best result
+
+    Examples
+    --------
+    >>> import lattq as lq
+    >>> weight = np.random.default_rng(0).normal(size=(512, 32))
+    >>> layer = lq.at_rate(3.0, lq.recipes.watersic, weight, np.eye(32))
+    >>> abs(layer.rate - 3.0) <= 0.005
+    True
+    """
+    if not 0 < rate <= MAX_RATE:
+        msg = f"`rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
+        raise InvalidInputError(msg)
+    if "levels" in inspect.signature(recipe).parameters:
+        return largest_levels(rate, lambda levels: quantize(weight, sigma, recipe(levels)))
+    sample = _row_sample(weight, seed)
+    step = first_step(rate, sample, sigma)
+    encodes = MOST_ENCODES
+    if sample.shape[0] < weight.shape[0]:
+        step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, recipe(step)), encodes=encodes)
+        encodes = FULL_ENCODES
+    step, best = search_step(rate, step, lambda step: quantize(weight, sigma, recipe(step)), encodes=encodes)
+    if abs(best.rate - rate) > TOLERANCE:
+        msg = (
+            f"no step of the recipe gives {rate} bits per weight within {TOLERANCE}: the nearest found is "
+            f"{best.rate:.4f} at step {step:.4g}; the {best.codes.size} weights carry {best.nbytes} bytes"
+        )
+        raise RateNotReachedError(msg, rate=rate, best=best)
+    return best
+
+
+def search_step(
+    rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int
+) -> tuple[float, Rated]:
+    """Secant on log2(step) for `encode(step).rate == rate`; the step that came closest and its result.
+
+    Stops within a fifth of the tolerance, or after `encodes` calls.
+
+    >>> search_step(3.0, 1.0, lambda step: types.SimpleNamespace(rate=2 - math.log2(step)), encodes=3)[0]
+    0.5
+    """
+    tried: list[tuple[float, Rated]] = []
+    log, slope = math.log2(step), -1.0
+    for _ in range(encodes):
+        tried.append((log, encode(2.0**log)))
+        miss = tried[-1][1].rate - rate
+        if abs(miss) <= TOLERANCE / 5:
+            break
+        if len(tried) > 1:
+            (old_log, old), (_, new) = tried[-2:]
+            if new.rate != old.rate:
+                slope = min(max((new.rate - old.rate) / (log - old_log), -2.0), -0.05)
+        log += min(max(-miss / slope, -LARGEST_MOVE), LARGEST_MOVE)
+    best_log, best = min(tried, key=lambda one: abs(one[1].rate - rate))
+    return 2.0**best_log, best
+
+
+def largest_levels(rate: float, encode: Callable[[int], Rated]) -> Rated:
+    """Result with the most levels, 2 to 256, whose rate is not above the target; raises `RateNotReachedError`.
+
+    >>> largest_levels(3.2, lambda levels: types.SimpleNamespace(rate=math.log2(levels), levels=levels)).levels
+    9
+    """
+    best = encode(2)
+    if best.rate > rate:
+        msg = f"two levels already take {best.rate:.4f} bits per weight, {rate} were asked for; use an entropy coder"
+        raise RateNotReachedError(msg, rate=rate, best=best)
+    low, high = 2, 257
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = encode(middle)
+        if found.rate <= rate:
+            best, low = found, middle
+        else:
+            high = middle
+    return best
+
+
+def first_step(rate: float, weight: Array, sigma: Array) -> float:
+    """Step whose cell gives the distortion that the bound allows at `rate`, less the loss of a cubic cell.
+
+    >>> bool(abs(first_step(4.0, np.ones((1, 2)), np.eye(2)) - 4.13 / 16) < 0.01)
+    True
+    """
+    rows, columns = bounds.two_way_variances(to_host(weight))
+    if not np.any(rows) or not np.any(columns) or not np.any(to_host(sigma)):
+        return 1.0
+    distortion = bounds.layer_distortion(sigma, max(rate - CUBIC_LOSS, rate / 4), rows, columns)
+    return math.sqrt(12 * distortion) if distortion > 0 else 1.0
+
+
+def _row_sample(weight: Array, seed: int) -> Array:
+    rows = weight.shape[0]
+    if rows <= SAMPLE_ROWS:
+        return weight
+    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:SAMPLE_ROWS])
+    return array_namespace(weight).take(weight, from_host(chosen, like=weight), axis=0)
