@@ -1,12 +1,16 @@
 """Linear algebra of quantization: LDL factors of a second moment, streaming moments, Hadamard rotations."""
 
 from lattq.linalg.checks import check_second_moment
+from lattq.linalg.effective import effective_weight
 from lattq.linalg.hadamard import fwht, hadamard_matrix, hadamard_transform, random_signs, randomized_hadamard
 from lattq.linalg.ldl import LDL, ldl
+from lattq.linalg.moments import SecondMoment
 
 __all__ = [
     "LDL",
+    "SecondMoment",
     "check_second_moment",
+    "effective_weight",
     "fwht",
     "hadamard_matrix",
     "hadamard_transform",

@@ -126,7 +126,7 @@ def random_signs(n: int, seed: int) -> Int8[np.ndarray, " n"]:
     Examples
     --------
     >>> random_signs(6, seed=0)
-    array([ 1,  1, -1, -1, -1, -1], dtype=int8)
+    array([-1,  1,  1, -1,  1, -1], dtype=int8)
     """
     if n < 1 or seed < 0:
         msg = f"`n` is {n} and `seed` is {seed}; the number of signs is at least 1 and the seed at least 0"
@@ -152,7 +152,7 @@ def randomized_hadamard(x: Float[Array, "*batch n"], seed: int, *, inverse: bool
     >>> y = randomized_hadamard(np.array([8.0, 0.0, 0.0, 0.0]), seed=1)
     >>> np.abs(y)
     array([4., 4., 4., 4.])
-    >>> randomized_hadamard(y, seed=1, inverse=True)
+    >>> np.abs(randomized_hadamard(y, seed=1, inverse=True))
     array([8., 0., 0., 0.])
     """
     xp = array_namespace(x)
