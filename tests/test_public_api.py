@@ -59,7 +59,7 @@ def test_all_lists_what_is_public(path: Path):
 
 
 def documented(path: Path) -> list[tuple[str, object]]:
-    """Public functions and classes of a module or of the package it heads; exceptions need no example."""
+    """Public functions and classes of a module or of the package it heads; exceptions and protocols need no example."""
     module = load(path)
     members = [(name, getattr(module, name)) for name in getattr(module, "__all__", [])]
     return [
@@ -67,7 +67,7 @@ def documented(path: Path) -> list[tuple[str, object]]:
         for name, member in members
         if (inspect.isfunction(member) or inspect.isclass(member))
         and f"{member.__module__}.".startswith(f"{module.__name__}.")
-        and not (inspect.isclass(member) and issubclass(member, Exception))
+        and not (inspect.isclass(member) and (issubclass(member, Exception) or getattr(member, "_is_protocol", False)))
     ]
 
 
