@@ -7,7 +7,7 @@ With m the largest absolute value of the group:
   number of levels the largest entry falls midway between two multiples, and loses half a step.
 - "narrow": step m / ((levels - 1) // 2), multiples of the step; ±m is exact, and an even number of levels leaves one
   unused.
-- "midrise": step 2m / levels, odd multiples of half a step; the textbook's uniform quantizer on [-m, m].
+- "cells": step 2m / levels, the centres of that many equal cells of [-m, m]; the textbook's uniform quantizer.
 """
 
 import math
@@ -21,7 +21,7 @@ from lattq.errors import InvalidInputError
 
 __all__ = ["Grid", "absmax_asymptotic_loss", "absmax_distortion", "absmax_loss", "expected_squared_maximum"]
 
-Grid = Literal["full", "narrow", "midrise"]
+Grid = Literal["full", "narrow", "cells"]
 
 
 def absmax_distortion(levels: int, size: int, *, grid: Grid = "full", variance: Number = 1.0) -> float:
@@ -34,7 +34,7 @@ def absmax_distortion(levels: int, size: int, *, grid: Grid = "full", variance: 
     ----------
     levels : of the grid, 2**bits of them.
     size : entries that share a scale.
-    grid : "full", "narrow" or "midrise"; see the head of this module.
+    grid : "full", "narrow" or "cells"; see the head of this module.
     variance : of the entries.
 
     Returns
@@ -76,7 +76,8 @@ def absmax_loss(levels: int, size: int, *, grid: Grid = "full", scale_bits: Numb
     >>> round(absmax_loss(16, 128, scale_bits=16), 4)
     0.9499
     """
-    rate = math.log2(_check_grid(levels, grid)) + non_negative("scale_bits", scale_bits) / size
+    levels, size = _check_grid(levels, grid), integer_at_least("size", size, 1)
+    rate = math.log2(levels) + non_negative("scale_bits", scale_bits) / size
     return rate + min(0.0, 0.5 * math.log2(absmax_distortion(levels, size, grid=grid)))
 
 
@@ -125,21 +126,21 @@ def expected_squared_maximum(size: int) -> float:
 
 
 def _check_grid(levels: int, grid: Grid) -> int:
-    if grid not in ("full", "narrow", "midrise"):
-        msg = f"`grid` is {grid!r}; pass 'full', 'narrow' or 'midrise'"
+    if grid not in ("full", "narrow", "cells"):
+        msg = f"`grid` is {grid!r}; pass 'full', 'narrow' or 'cells'"
         raise InvalidInputError(msg)
     return integer_at_least("levels", levels, 3 if grid == "narrow" else 2)
 
 
 def _steps_to_maximum(levels: int, grid: Grid) -> float:
     """Return m / step."""
-    return {"full": (levels - 1) / 2, "narrow": float((levels - 1) // 2), "midrise": levels / 2}[grid]
+    return {"full": (levels - 1) / 2, "narrow": float((levels - 1) // 2), "cells": levels / 2}[grid]
 
 
 def _loss_of_largest(levels: int, grid: Grid) -> float:
     """Return the error of the largest entry, relative to itself: half a step if it lies between two outputs, else 0."""
     span = _steps_to_maximum(levels, grid)
-    between = grid == "midrise" or span % 1.0 != 0.0
+    between = grid == "cells" or span % 1.0 != 0.0
     return 0.5 / span if between else 0.0
 
 
@@ -151,7 +152,8 @@ def _error_inside(maxima: np.ndarray, levels: int, grid: Grid) -> np.ndarray:
     span = _steps_to_maximum(levels, grid)
     # Cells of the positive half line in steps: the two half cells of each output, cut off at m.
     edges = np.append(np.arange(0.0, span, 0.5), span)
-    centres = np.floor(edges[:-1]) + 0.5 if grid == "midrise" else np.floor(edges[:-1] + 0.5)
+    midrise = grid == "cells" and levels % 2 == 0  # zero is an edge, not an output
+    centres = np.floor(edges[:-1]) + 0.5 if midrise else np.floor(edges[:-1] + 0.5)
     nodes, weights = np.polynomial.legendre.leggauss(24 if levels <= 16 else 6)
     widths = np.diff(edges)
     x = edges[:-1, None] + widths[:, None] * (nodes + 1.0) / 2.0

@@ -91,8 +91,8 @@ def entropy_coded_scalar(
     cross, power, noise, shrunk = _moments(side)
     error = {"shrunk": shrunk, "midpoint": noise}.get(reconstruction) or _centroid_error(side, noise, shrunk)
     bits = _entropy(side)
-    gap = bits + 0.5 * math.log2(error) if error < 1.0 else bits
-    return EntropyCodedScalar(side * deviation, bits, error * deviation**2, cross / power, gap)
+    gap = bits + min(0.0, 0.5 * math.log2(error))
+    return EntropyCodedScalar(side * deviation, bits, error * deviation**2, cross / power, max(0.0, gap))
 
 
 def _side_of_step(step: Number | None, deviation: float) -> float:

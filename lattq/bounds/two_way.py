@@ -49,6 +49,9 @@ def two_way_variances(
     require_finite("weight", host)
     row, column = np.zeros(host.shape[0]), np.zeros(host.shape[1])
     peak = float(np.abs(host).max())
+    if peak > 1e150:
+        msg = f"`weight` holds an entry of size {peak:.3g}, whose square overflows; rescale the weights"
+        raise InvalidInputError(msg)
     if peak == 0.0:
         return np.ones_like(row), column
     squares = np.square(host.astype(np.float64) / peak)  # no overflow, and no underflow that matters

@@ -204,7 +204,9 @@ def _log_level(
 ) -> tuple[float, float]:
     """Return ln θ and θ for the products of `rows` and sorted `columns`; ln θ outlives an underflow of θ."""
     exactly_one(distortion=distortion, rate=rate)
-    count, total = rows.size * columns.size, math.fsum(rows) * math.fsum(columns)
+    count = rows.size * columns.size
+    with np.errstate(over="ignore"):
+        total = float(rows.sum()) * float(columns.sum())
     if not total < math.inf:
         msg = f"the variances sum to {total}; rescale the source"
         raise InvalidInputError(msg)
