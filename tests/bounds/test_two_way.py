@@ -78,12 +78,12 @@ def test_no_other_scales_are_likelier(weight: np.ndarray, seed: int):
 
 @given(matrices(), st.floats(1e-140, 1e130))
 def test_scale_and_transposition(weight: np.ndarray, scale: float):
-    row, column = two_way_variances(weight)
-    scaled_row, scaled_column = two_way_variances(weight * scale)
-    np.testing.assert_allclose(scaled_row, row, rtol=1e-6)
-    np.testing.assert_allclose(scaled_column / scale, column * scale, rtol=1e-6)
-    other_column, other_row = two_way_variances(weight.T)
-    np.testing.assert_allclose(np.outer(other_row, other_column), np.outer(row, column), rtol=1e-6)
+    # The maximum is unique up to the split, but very flat for some matrices: compare what it satisfies.
+    if weight.any():
+        row, column = two_way_variances(weight * scale)
+        assert_stationary(weight, row, column / scale / scale)
+        column, row = two_way_variances(weight.T)
+        assert_stationary(weight, row, column)
 
 
 def test_recovers_the_variances_of_a_large_matrix():
