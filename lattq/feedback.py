@@ -9,7 +9,7 @@ by the pivots (theory 2.1). GPTQ, LDLQ, Babai's nearest plane, SIC and WaterSIC 
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,6 +24,7 @@ __all__ = ["MMSE", "Cancellation", "Cholesky", "Feedback", "OpenLoop", "successi
 GAIN_GRID = 128  # gains are multiples of 1/128: their rounding costs 0.1 % of the distortion at 4 bits
 
 
+@runtime_checkable
 class Feedback(Protocol):
     """From (weight, sigma) to the target of the loop and the factor that it uses. Encoder only."""
 
@@ -159,7 +160,7 @@ class Cancellation:
     ----------
     codes : integers, one per weight
     reconstruction : Ŵ
-    noise : the plain rounding errors target - Ŵ, equal to (target matrix - Ŵ) U up to the order
+    noise : the plain rounding errors target - Ŵ of the last pass; without sweeps they are (W - Ŵ) U up to the order
     gains : LMMSE gain of each column in 128ths (128 where nothing is shrunk)
     quantizers : the quantizer of each group, in column order
     overload : weights outside the range of their quantizer
@@ -176,12 +177,24 @@ class Cancellation:
 
 
 def successive_cancellation(
-    weight: Float[Array, "rows columns"], factor: LDL, design: Design
+    weight: Float[Array, "rows columns"], factor: LDL, design: Design, *, sweeps: int = 0
 ) -> Cancellation:
     """Quantize the columns of `weight` from the last to the first of `factor.order`, with feedback.
 
     The columns are halved recursively: once the right half is quantized, one matrix product feeds its errors into the
     left half. `design` is called for each group as soon as its targets are complete.
+
+    A sweep visits the columns again, each given all others: coordinate descent on tr((W-Ŵ) H (W-Ŵ)ᵀ), H the factored
+    matrix. It is the same pass with factor tril(H) / diag(H), started from the feedback of the columns not yet visited
+    (theory 2.5). The box of the first pass becomes a cell nearer to the Voronoi cell of the whole lattice: 0.02 to 0.04
+    bit below 0.2546 where sigma is well conditioned.
+
+    Parameters
+    ----------
+    weight : the target matrix, in the dtype of the loop
+    factor : unit triangular factor, pivots and order
+    design : chooses the quantizers, in the first pass only
+    sweeps : further passes
 
     Raises
     ------
@@ -198,7 +211,7 @@ def successive_cancellation(
     >>> successive_cancellation(weight, ldl(sigma), Uniform(1.0)).codes  # 0.6 rounds up, then its error rounds down
     array([[0, 1]], dtype=int32)
     """
-    return _Loop(weight, factor, design).run()
+    return _Loop(weight, factor, design).run(sweeps)
 
 
 class _Loop:
@@ -223,11 +236,17 @@ class _Loop:
         self.groups = _group_bounds(factor.order, design.group, self.block)
         self.starts = np.array(sorted(self.groups))
         self.quantizers: dict[int, Quantizer] = {}
-        self.overload = self.idle = 0
+        self.overload = 0
 
-    def run(self) -> Cancellation:
+    def run(self, sweeps: int) -> Cancellation:
         n = self.weight.shape[0]
         self.visit(0, n)
+        if sweeps:
+            self.unit = self._descent()
+        for _ in range(sweeps):
+            self.overload = 0
+            self.target = self.weight + self.xp.matmul(self.xp.tril(self.unit), self.error)
+            self.visit(0, n)
         inverse = np.argsort(self.factor.order)
         xp = self.xp
         index = from_host(inverse, like=self.weight)
@@ -238,15 +257,16 @@ class _Loop:
         starts = sorted(self.quantizers, key=self._first_column)
         return Cancellation(
             codes, reconstruction, target - reconstruction, self.gains[inverse],
-            [self.quantizers[lo] for lo in starts], self.overload, self.idle,
+            [self.quantizers[lo] for lo in starts], self.overload, self._idle_columns(),
         )  # fmt: skip
 
     def visit(self, lo: int, hi: int) -> None:
         """Quantize columns lo ... hi - 1, whose targets hold the feedback of all columns from hi on."""
-        if lo in self.groups and self.groups[lo] == hi and lo not in self.quantizers:
-            columns = self.factor.order[lo:hi]
-            pivots = self.factor.pivots[lo // self.block : hi // self.block]
-            self.quantizers[lo] = self.design(self.xp.matrix_transpose(self.target[lo:hi, :]), pivots, columns)
+        if self.groups.get(lo) == hi:
+            if lo not in self.quantizers:
+                columns = self.factor.order[lo:hi]
+                pivots = self.factor.pivots[lo // self.block : hi // self.block]
+                self.quantizers[lo] = self.design(self.xp.matrix_transpose(self.target[lo:hi, :]), pivots, columns)
             self.current = self.quantizers[lo]
         if hi - lo == self.block:
             self.leaf(lo, hi)
@@ -260,7 +280,6 @@ class _Loop:
         """Quantize one block of columns on its targets. A zero pivot makes any error free: such a column stays 0."""
         if not np.any(self.factor.pivots[lo // self.block]):
             self.error[lo:hi, :] = self.weight[lo:hi, :]
-            self.idle += hi - lo
             return
         target = self.xp.matrix_transpose(self.target[lo:hi, :])
         codes = self.current.encode(target)
@@ -272,6 +291,22 @@ class _Loop:
                 found[i - lo, :] *= self.gains[i] / GAIN_GRID
         self.codes[lo:hi, :] = self.xp.matrix_transpose(codes)
         self.error[lo:hi, :] = self.weight[lo:hi, :] - found
+
+    def _descent(self) -> Array:
+        """H_BB⁻¹ H with zero diagonal blocks: given the errors of all others, the best block moves by it times them."""
+        unit, pivots, block = self.factor.unit, self.factor.pivots, self.block
+        n = unit.shape[0]
+        tiles = pivots.reshape(-1, block, block)
+        h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n) @ unit.T
+        for lo in range(0, n, block):
+            rows = slice(lo, lo + block)
+            h[rows] = np.linalg.lstsq(h[rows, rows], h[rows])[0] if h[rows, rows].any() else 0.0
+            h[rows, rows] = 0.0
+        return self.xp.astype(from_host(h, like=self.weight), self.weight.dtype)
+
+    def _idle_columns(self) -> int:
+        tiles = self.factor.pivots.reshape(self.factor.pivots.shape[0], -1)
+        return self.block * int(np.sum(~tiles.any(axis=1)))
 
     def _middle(self, lo: int, hi: int) -> int:
         """A boundary of groups near the middle, or of blocks inside one group."""
@@ -304,8 +339,8 @@ def _group_bounds(order: np.ndarray, group: int | None, block: int) -> dict[int,
     starts = np.flatnonzero(np.diff(label, prepend=-1))
     if len(starts) != -(-n // width):
         msg = (
-            f"groups of {width} columns are torn apart by the order of the feedback; use order='natural' or 'reversed', "
-            "a group of 1 or None, or permute the columns with a transform first"
+            f"groups of {width} columns are torn apart by the order of the feedback; "
+            "use order='natural' or 'reversed', a group of 1 or None, or permute the columns with a transform first"
         )
         raise InvalidInputError(msg)
     return dict(zip(starts.tolist(), [*starts[1:].tolist(), n], strict=True))

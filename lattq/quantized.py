@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from lattq import bounds, transforms
 from lattq._array import Array, to_host
-from lattq.coding import FixedLength, Pooled, TwoWay, decode_integers, encode_integers
+from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode_integers, encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
@@ -70,17 +70,21 @@ class Quantized:
     @functools.cached_property
     def payload(self) -> bytes:
         """Everything a decoder needs, with a 64-bit hash at its end; what a model directory stores per layer."""
+        prior = _class_prior(self.transform)
+        data = self.coder.encode(self.codes, prior)
+        expected = _expected_gains(self.coder, data, self.shape, prior)
+        gains = self.column_gains
         state = [
             FORMAT,
             list(self.shape),
             _tagged(QUANTIZERS, self.quantizer, self.quantizer.to_state()),
             transforms.to_state(self.transform),
-            None if self.row_gains is None else encode_integers(self.row_gains),
-            None if self.column_gains is None else encode_integers(self.column_gains),
+            None if self.row_gains is None else encode_integers(self.row_gains - GAIN_GRID),
+            None if gains is None else encode_integers(gains - expected),
             _tagged(CODERS, self.coder, list(dataclasses.astuple(self.coder))),
-            self.coder.encode(self.codes),
+            data,
         ]
-        body = msgpack.packb(state)
+        body = bytes(msgpack.packb(state) or b"")
         return body + _digest(body)
 
     @property
@@ -152,16 +156,12 @@ class Quantized:
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
-        header = {
-            "format": FORMAT,
-            "shape": list(self.shape),
-            "parts": [
-                _tagged(QUANTIZERS, self.quantizer, None)[0],
-                transforms.to_state(self.transform)[0],
-                _tagged(CODERS, self.coder, None)[0],
-            ],
-        }
-        metadata = {"lattq": json.dumps(header, separators=(",", ":"))}
+        kinds = (
+            _tagged(QUANTIZERS, self.quantizer)[0],
+            transforms.to_state(self.transform)[0],
+            _tagged(CODERS, self.coder)[0],
+        )
+        metadata = {"lattq": json.dumps([FORMAT, *kinds], separators=(",", ":"))}
         return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
 
     @staticmethod
@@ -201,13 +201,17 @@ class Quantized:
             raise DamagedFileError(msg)
         _, shape, quantizer, transform, rows, columns, coder, data = state
         coder = CODERS[coder[0]](*coder[1])
+        transform = transforms.from_state(transform, shape[1])
+        prior = _class_prior(transform)
+        if columns is not None:
+            columns = decode_integers(columns, shape[1]) + _expected_gains(coder, data, tuple(shape), prior)
         found = Quantized(
-            codes=np.ascontiguousarray(coder.decode(data, tuple(shape)), dtype=np.int32),
+            codes=np.ascontiguousarray(coder.decode(data, tuple(shape), prior), dtype=np.int32),
             quantizer=QUANTIZERS[quantizer[0]].from_state(quantizer[1], tuple(shape)),
-            transform=transforms.from_state(transform, shape[1]),
+            transform=transform,
             coder=coder,
-            row_gains=None if rows is None else decode_integers(rows, shape[0]),
-            column_gains=None if columns is None else decode_integers(columns, shape[1]),
+            row_gains=None if rows is None else decode_integers(rows, shape[0]) + GAIN_GRID,
+            column_gains=columns,
         )
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
@@ -243,7 +247,17 @@ def load(path: str | Path) -> Quantized:
     return Quantized.from_bytes(Path(path).read_bytes())
 
 
-def _tagged(kinds: dict[str, type], value: Any, state: Any) -> list:
+def _class_prior(transform: transforms.Transform) -> Any:
+    """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave)."""
+    exponents = transforms.octaves(transform)
+    return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID
+
+
+def _expected_gains(coder: Any, data: list, shape: tuple[int, int], prior: Any) -> Any:
+    return coder.gains(data, shape, prior) if isinstance(coder, TwoWay) else GAIN_GRID
+
+
+def _tagged(kinds: dict[str, type], value: Any, state: Any = None) -> list:
     return [next(name for name, cls in kinds.items() if isinstance(value, cls)), state]
 
 

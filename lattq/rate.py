@@ -2,9 +2,8 @@
 
 import inspect
 import math
-import types
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +25,7 @@ LARGEST_MOVE = 3.0  # octaves: beyond that a slope says nothing
 CUBIC_LOSS = 0.2546
 
 
+@runtime_checkable
 class HasRate(Protocol):
     """Anything with a rate in bits per weight: a quantized matrix, or a whole model."""
 
@@ -36,6 +36,7 @@ class HasRate(Protocol):
 
 
 Rated = TypeVar("Rated", bound=HasRate)
+
 
 def at_rate(
     rate: float,
@@ -91,13 +92,12 @@ def at_rate(
     return best
 
 
-def search_step(
-    rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int
-) -> tuple[float, Rated]:
+def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int) -> tuple[float, Rated]:
     """Secant on log2(step) for `encode(step).rate == rate`; the step that came closest and its result.
 
     Stops within a fifth of the tolerance, or after `encodes` calls.
 
+    >>> import types
     >>> search_step(3.0, 1.0, lambda step: types.SimpleNamespace(rate=2 - math.log2(step)), encodes=3)[0]
     0.5
     """
@@ -120,6 +120,7 @@ def search_step(
 def largest_levels(rate: float, encode: Callable[[int], Rated]) -> Rated:
     """Result with the most levels, 2 to 256, whose rate is not above the target; raises `RateNotReachedError`.
 
+    >>> import types
     >>> largest_levels(3.2, lambda levels: types.SimpleNamespace(rate=math.log2(levels), levels=levels)).levels
     9
     """

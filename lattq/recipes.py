@@ -74,12 +74,13 @@ def watersic(
     quantizer: Uniform | None = None,
     rotation: TransformDesign | None = None,
     order: str = "pivoted",
-    mmse: float = 0.3,
+    mmse: float = 0.5,
+    sweeps: int = 2,
     shrink: bool = True,
     refit: bool = True,
     coder: object = None,
 ) -> Scheme:
-    """WaterSIC (Lifar et al. 2026) with equal pivots, pivoted order, MMSE feedback, shrinkage, refit, two-way coding.
+    """WaterSIC (Lifar et al. 2026) with pivoted order, MMSE feedback, sweeps, shrinkage, refit and two-way coding.
 
     Parameters
     ----------
@@ -87,12 +88,13 @@ def watersic(
     quantizer : the cell; `Uniform()` unless given
     rotation : a transform before equalization
     order, mmse : order of the feedback, and `ratio` of `MMSE` (0 for plain Cholesky feedback)
+    sweeps : passes of coordinate descent; each costs as much as the loop, and D then depends a little on sigma's basis
     shrink, refit, coder : as in `Uniform` and `Scheme`
 
     Examples
     --------
     >>> watersic(step=0.1).feedback
-    MMSE(noise=0.0008333333333333335, ratio=0.3, order='pivoted', block=1)
+    MMSE(noise=0.0008333333333333335, ratio=0.5, order='pivoted', block=1)
     """
     feedback = MMSE(step**2 / 12, mmse, order) if mmse else Cholesky(order)
     equalize = Equalize(feedback)
@@ -101,6 +103,7 @@ def watersic(
         feedback=feedback,
         quantizer=dataclasses.replace(quantizer or Uniform(), step=step, shrink=shrink),
         coder=coder or TwoWay(),
+        sweeps=sweeps,
         refit=refit,
     )
 
@@ -114,4 +117,5 @@ def watersic_published(step: float) -> Scheme:
     Pooled()
     """
     feedback = Cholesky("natural", damping=1e-4)
-    return Scheme(Equalize(feedback, exact=True), feedback, Uniform(step, shrink=True), Pooled(), refit=True)
+    transform, quantizer = Equalize(feedback, exact=True), Uniform(step, shrink=True)
+    return Scheme(transform, feedback, quantizer, Pooled(), refit=True)

@@ -29,6 +29,7 @@ class Scheme:
     feedback : what the loop feeds back, and in which order
     quantizer : design of the quantizer
     coder : integers to bytes; None takes `FixedLength` for finite quantizers and `TwoWay` for unbounded ones
+    sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
     refit : re-estimate the reconstruction once the codes are known
 
     Examples
@@ -37,16 +38,15 @@ class Scheme:
     True
     """
 
-    transform: transforms.TransformDesign = transforms.Identity()
-    feedback: Feedback = Cholesky()
-    quantizer: Design = Uniform()
+    transform: transforms.TransformDesign = dataclasses.field(default_factory=transforms.Identity)
+    feedback: Feedback = dataclasses.field(default_factory=Cholesky)
+    quantizer: Design = dataclasses.field(default_factory=Uniform)
     coder: Any = None
+    sweeps: int = 0
     refit: bool = False
 
 
-def quantize(
-    weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme
-) -> Quantized:
+def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:
     """Quantize a weight matrix whose inputs have second moment `sigma`.
 
     Parameters
@@ -71,7 +71,7 @@ def quantize(
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         transform = scheme.transform(weight, moment)
         target, factor = scheme.feedback(transform.forward(weight), transform.congruence(moment))
-        result = successive_cancellation(target, factor, scheme.quantizer)
+        result = successive_cancellation(target, factor, scheme.quantizer, sweeps=scheme.sweeps)
         found = Quantized(
             codes=to_host(result.codes),
             quantizer=_concatenate(result.quantizers, scheme.quantizer, weight.shape[1]),

@@ -5,12 +5,12 @@ neighbouring layer applies and charges it once).
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, array_namespace, from_host
 from lattq.coding import decode_integers, encode_integers
 from lattq.errors import InvalidInputError
 from lattq.linalg import randomized_hadamard
@@ -24,7 +24,6 @@ __all__ = [
     "Hadamard",
     "Identity",
     "Permutation",
-    "RandomHadamard",
     "Sort",
     "Transform",
     "TransformDesign",
@@ -34,6 +33,7 @@ __all__ = [
 SCALE_GRID = 16  # scales of `Equalize` lie on a grid of 1/16 octave, which costs 0.0002 bit a weight
 
 
+@runtime_checkable
 class Transform(Protocol):
     """An invertible map of input coordinates."""
 
@@ -50,6 +50,7 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
 class TransformDesign(Protocol):
     """A rule that chooses a transform from the weights and the second moment."""
 
@@ -126,11 +127,16 @@ class Diagonal:
         """Rows and columns divided by scale."""
         return sigma / self.scale / self.scale[:, None]
 
+    @property
+    def exponents(self) -> Int[np.ndarray, " n"] | None:
+        """k where every scale is 2^(k/16), else None."""
+        nearest = np.rint(SCALE_GRID * np.log2(self.scale)).astype(np.int64)
+        return nearest if np.array_equal(grid_scale(nearest), self.scale) else None
+
     def to_state(self) -> list:
         """Exponents where all scales lie on the grid, else float32."""
-        exponents = np.rint(SCALE_GRID * np.log2(self.scale)).astype(np.int64)
-        if np.array_equal(grid_scale(exponents), self.scale):
-            return encode_integers(exponents)
+        if self.exponents is not None:
+            return encode_integers(self.exponents)
         return [self.scale.astype("<f4").tobytes()]
 
     @staticmethod
@@ -211,9 +217,6 @@ class Hadamard:
     def from_state(state: list, size: int) -> "Hadamard":
         """Inverse of `to_state`."""
         return Hadamard(*state)
-
-
-RandomHadamard = Hadamard
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -382,6 +385,12 @@ def then(*designs: TransformDesign) -> Then:
     ['Hadamard', 'Diagonal']
     """
     return Then(designs)
+
+
+def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
+    """Exponents of a diagonal transform on the grid, alone or last in a chain: they tell how codes scale."""
+    last = transform.parts[-1] if isinstance(transform, Chain) and transform.parts else transform
+    return last.exponents if isinstance(last, Diagonal) else None
 
 
 def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

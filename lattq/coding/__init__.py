@@ -7,6 +7,16 @@ integers), `decode(data, shape)` restores it exactly. The container adds the hea
 from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.packing import FixedLength, pack, unpack
 from lattq.coding.pooled import Pooled
+from lattq.coding.tables import CLASSES_PER_OCTAVE
 from lattq.coding.twoway import TwoWay
 
-__all__ = ["FixedLength", "Pooled", "TwoWay", "decode_integers", "encode_integers", "pack", "unpack"]
+__all__ = [
+    "CLASSES_PER_OCTAVE",
+    "FixedLength",
+    "Pooled",
+    "TwoWay",
+    "decode_integers",
+    "encode_integers",
+    "pack",
+    "unpack",
+]

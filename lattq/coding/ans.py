@@ -8,7 +8,7 @@ from lattq.errors import DamagedFileError
 
 __all__ = ["Stream", "decode_classes", "encode_classes"]
 
-Stream = tuple[bytes, list[int]]  # words of the coder, escaped symbols in coding order
+Stream = list  # [words of the coder, escaped symbols in coding order]
 
 LARGEST_SHIFT = 24  # `constriction` codes up to 24 equiprobable bits at once
 
@@ -28,7 +28,7 @@ def encode_classes(symbols: np.ndarray, classes: np.ndarray) -> Stream:
             coder.encode_reverse(low, constriction.stream.model.Uniform(1 << shift))
         escapes.append(_encode_group(coder, group >> shift, index - shift * CLASSES_PER_OCTAVE))
     words = coder.get_compressed().astype("<u4").tobytes()
-    return words, [int(x) for group in reversed(escapes) for x in group]
+    return [words, [int(x) for group in reversed(escapes) for x in group]]
 
 
 def decode_classes(stream: Stream, classes: np.ndarray) -> np.ndarray:
@@ -49,7 +49,9 @@ def decode_classes(stream: Stream, classes: np.ndarray) -> np.ndarray:
             group = (group << shift) | low
         symbols[members] = group
     if not coder.is_empty() or used != len(escapes):
-        msg = f"entropy-coded block of {len(words)} bytes holds more than its {classes.size} symbols; the file is damaged"
+        msg = (
+            f"entropy-coded block of {len(words)} bytes holds more than its {classes.size} symbols; the file is damaged"
+        )
         raise DamagedFileError(msg)
     return symbols
 

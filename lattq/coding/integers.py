@@ -30,7 +30,7 @@ def decode_integers(stream: list, size: int) -> np.ndarray:
     array([ 3, -1,  4])
     """
     centre, index, words, escapes = stream
-    return decode_classes((words, escapes), np.full(size, index)) + centre
+    return decode_classes([words, escapes], np.full(size, index)) + centre
 
 
 def best_class(symbols: np.ndarray) -> int:

@@ -13,7 +13,7 @@ __all__ = ["FixedLength", "pack", "unpack"]
 
 @dataclasses.dataclass(frozen=True)
 class FixedLength:
-    """Coder of integers in `low` ... `low + levels - 1`, all of the same length: `encode(codes)`, `decode(data, shape)`.
+    """Coder of integers `low` ... `low + levels - 1`, all of the same length: `encode(codes)`, `decode(data, shape)`.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class FixedLength:
             msg = f"`levels` is {self.levels}; a fixed-length code has 1 to 256 levels"
             raise InvalidInputError(msg)
 
-    def encode(self, codes: np.ndarray) -> bytes:
+    def encode(self, codes: np.ndarray, prior: object = None) -> bytes:
         """Pack the codes row by row; raises `InvalidInputError` for a code out of range."""
         digits = codes.ravel().astype(np.int64) - self.low
         if digits.size and (digits.min() < 0 or digits.max() >= self.levels):
@@ -47,7 +47,7 @@ class FixedLength:
             raise InvalidInputError(msg)
         return pack(digits, self.levels)
 
-    def decode(self, data: bytes, shape: tuple[int, int]) -> np.ndarray:
+    def decode(self, data: bytes, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError` if `data` does not have the length that `shape` needs."""
         return (unpack(data, self.levels, shape[0] * shape[1]) + self.low).astype(np.int32).reshape(shape)
 

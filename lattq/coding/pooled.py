@@ -27,7 +27,7 @@ class Pooled:
     np.True_
     """
 
-    def encode(self, codes: np.ndarray) -> list:
+    def encode(self, codes: np.ndarray, prior: object = None) -> list:
         """[lowest code, histogram, words]; raises `InvalidInputError` if the codes span more than 65536 values."""
         low = int(codes.min())
         if int(codes.max()) - low >= MOST_SYMBOLS:
@@ -41,13 +41,15 @@ class Pooled:
         sizes = pack(np.array([(w + 7) // 8 for w in widths]), 9)
         return [low, len(counts), sizes, stored, coder.get_compressed().astype("<u4").tobytes()]
 
-    def decode(self, data: list, shape: tuple[int, int]) -> np.ndarray:
+    def decode(self, data: list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`."""
         low, size, sizes, stored, words = data
         ends = np.cumsum(unpack(sizes, 9, size))
         counts = np.array([int.from_bytes(stored[a:b], "little") for a, b in zip([0, *ends[:-1]], ends, strict=True)])
         if counts.sum() != shape[0] * shape[1]:
-            msg = f"the histogram counts {counts.sum()} codes, the matrix has {shape[0] * shape[1]}; the file is damaged"
+            msg = (
+                f"the histogram counts {counts.sum()} codes, the matrix has {shape[0] * shape[1]}; the file is damaged"
+            )
             raise DamagedFileError(msg)
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
         return (coder.decode(_model(counts), shape[0] * shape[1]) + low).reshape(shape)

@@ -16,7 +16,16 @@ from scipy.special import ndtr
 
 from lattq.errors import LattqError
 
-__all__ = ["CLASSES", "CLASSES_PER_OCTAVE", "code_lengths", "gaussian_counts", "gaussian_model", "limit", "scale_class"]
+__all__ = [
+    "CLASSES",
+    "CLASSES_PER_OCTAVE",
+    "code_lengths",
+    "expected_gain",
+    "gaussian_counts",
+    "gaussian_model",
+    "limit",
+    "scale_class",
+]
 
 CLASSES_PER_OCTAVE = 8
 SMALLEST = -3  # log2 of the scale of class 1: all but 6e-5 of its symbols are 0
@@ -24,11 +33,11 @@ LARGEST = 6  # log2 of the largest scale with a table; above it, low bits are co
 CLASSES = 1 + (LARGEST - SMALLEST) * CLASSES_PER_OCTAVE + 1
 TOTAL = 1 << 24
 TAIL = 5.5  # standard deviations inside the table; beyond it an escape costs less than the table would
-FINGERPRINT = "fddb720a07e179ed"
+FINGERPRINT = "4f375d755ebe8345"
 
 
 def scale_class(scale: np.ndarray) -> np.ndarray:
-    """Nearest class of a standard deviation, in code units; 0 where it is 0. May exceed `CLASSES`: see `gaussian_model`.
+    """Nearest class of a standard deviation in code units, 0 where it is 0; may exceed the classes that have a table.
 
     >>> scale_class(np.array([0.0, 0.125, 1.0, 2.0]))
     array([ 0,  1, 25, 33])
@@ -79,8 +88,27 @@ def gaussian_model(index: int) -> constriction.stream.model.Categorical:
 
 
 @functools.cache
+def expected_gain(index: int) -> int:
+    """LMMSE gain E[x q] / E[q²] of q = round(x), x of class `index`, in 128ths; 128 where there is no table.
+
+    Reconstructions are charged only for how their gains differ from this (theory 3.4).
+
+    >>> expected_gain(1), expected_gain(25), expected_gain(70)
+    (68, 118, 128)
+    """
+    if index == 0 or index >= CLASSES:
+        return 128
+    scale = 2 ** ((index - 1) / CLASSES_PER_OCTAVE + SMALLEST)
+    edges = np.arange(limit(index) + 1) + 0.5
+    # E[x q] = s² Σ_k pdf(k - ½), E[q²] = 2 Σ_k (2k - 1) P(x > k - ½), summed by parts
+    product = scale * np.sum(2 * np.exp(-0.5 * (edges / scale) ** 2)) / np.sqrt(2 * np.pi)
+    power = 2 * np.sum(2 * edges * ndtr(-edges / scale))
+    return int(np.rint(128 * product / power))
+
+
+@functools.cache
 def code_lengths(magnitude: int) -> np.ndarray:
-    """Bits of a symbol of size 0 ... `magnitude` in each class, shape (CLASSES, magnitude + 1); escapes at 32 bits more.
+    """Bits of symbols of size 0 ... `magnitude` in each class, shape (CLASSES, magnitude + 1); an escape adds 32.
 
     >>> bool(code_lengths(3)[25].argmin() == 0)
     True
@@ -99,7 +127,7 @@ def check_fingerprint() -> None:
     """Raise if this platform computes other tables than those that wrote the files."""
     digest = hashlib.blake2b(digest_size=8)
     for index in range(CLASSES):
-        digest.update(gaussian_counts(index).astype("<i8").tobytes())
+        digest.update(gaussian_counts(index).astype("<i8").tobytes() + bytes([expected_gain(index)]))
     if digest.hexdigest() != FINGERPRINT:
-        msg = f"this platform computes entropy tables {digest.hexdigest()}, files are written with {FINGERPRINT}; report it"
+        msg = f"entropy tables come out as {digest.hexdigest()} here, files are written with {FINGERPRINT}; report it"
         raise LattqError(msg)

@@ -1,8 +1,8 @@
 """The entropy coder of scalar codes: Gaussians whose scale is a row factor times a column factor.
 
 Rows and columns of a weight matrix have their own scales; noise that feedback adds to a column has no row factor. So
-the class of code (r, j) is k_j + q_r * share(k_j), where share falls from 1 to 0 as the column's scale nears that of the
-noise (theory 3.3). All of it is integer arithmetic on charged integers: the decoder computes the same classes anywhere.
+the class of code (r, j) is k_j + q_r * share(k_j), where share falls from 1 to 0 as the column's scale nears the
+noise's (theory 3.3). All of it is integer arithmetic on charged integers: any decoder computes the same classes.
 """
 
 import dataclasses
@@ -11,10 +11,11 @@ import numpy as np
 
 from lattq.coding.ans import decode_classes, encode_classes
 from lattq.coding.integers import decode_integers, encode_integers
-from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, code_lengths, limit, scale_class
+from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, code_lengths, expected_gain, limit, scale_class
 
 __all__ = ["TwoWay", "TwoWayModel"]
 
+Prior = np.ndarray | int
 CAP = limit(CLASSES - 1) + 1
 NO_NOISE = -1000  # a noise class so low that every column has its whole row factor
 NOISE_CLASSES = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.25, 0.5, 1.0]))))
@@ -56,8 +57,12 @@ class TwoWay:
 
     block: int = 1 << 18
 
-    def encode(self, codes: np.ndarray) -> list:
-        """Streams and model of a (rows, columns) integer array, as a list that `msgpack` can store."""
+    def encode(self, codes: np.ndarray, prior: Prior = 0) -> list:
+        """Streams and model of a (rows, columns) integer array, as a list that `msgpack` can store.
+
+        `prior` is a guess of the column classes, up to a constant, that the decoder knows too: only differences are
+        stored. The scales that equalize the columns are such a guess.
+        """
         model = fit(codes)
         streams = [
             encode_classes(codes[:, block].ravel(), model.classes(block).ravel()) for block in self.blocks(codes.shape)
@@ -65,14 +70,14 @@ class TwoWay:
         return [
             model.noise,
             encode_integers(model.rows),
-            encode_integers(model.columns),
-            [list(stream) for stream in streams],
+            encode_integers(model.columns - prior),
+            streams,
         ]
 
-    def decode(self, data: list, shape: tuple[int, int], columns: slice | None = None) -> np.ndarray:
+    def decode(self, data: list, shape: tuple[int, int], prior: Prior = 0, columns: slice | None = None) -> np.ndarray:
         """Codes of all columns, or of the blocks that cover `columns` only (random access)."""
         rows, width = shape
-        model, streams = self.read_model(data, shape)
+        model, streams = self.read_model(data, shape, prior)
         wanted = range(*(columns or slice(None)).indices(width))
         codes = np.zeros((rows, len(wanted)), dtype=np.int32)
         for block, stream in zip(self.blocks(shape), streams, strict=True):
@@ -83,11 +88,16 @@ class TwoWay:
             codes[:, [j - wanted.start for j in inside]] = decoded[:, [j - block.start for j in inside]]
         return codes
 
-    def read_model(self, data: list, shape: tuple[int, int]) -> tuple[TwoWayModel, list]:
+    def read_model(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> tuple[TwoWayModel, list]:
         """Scale classes and streams of what `encode` returned."""
         noise, rows, columns, streams = data
-        model = TwoWayModel(decode_integers(rows, shape[0]), decode_integers(columns, shape[1]), noise)
+        model = TwoWayModel(decode_integers(rows, shape[0]), decode_integers(columns, shape[1]) + prior, noise)
         return model, streams
+
+    def gains(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> np.ndarray:
+        """LMMSE gains, in 128ths, that the column classes predict."""
+        columns = self.read_model(data, shape, prior)[0].columns
+        return np.array([expected_gain(int(k)) for k in columns])
 
     def blocks(self, shape: tuple[int, int]) -> list[slice]:
         """Column ranges of the independent streams."""

@@ -65,7 +65,7 @@ class UniformQuantizer:
             return 0
         xp = array_namespace(x)
         scaled = self._scaled(x)
-        outside = (scaled < self.low - 0.5) | (scaled > self.high + 0.5)
+        outside = xp.abs(scaled - xp.clip(scaled, self.low, self.high)) > 0.5
         return int(xp.sum(xp.astype(outside, xp.int32)))
 
     def _scaled(self, x: Array) -> Array:
@@ -84,7 +84,7 @@ class UniformQuantizer:
         if self.dither is not None or isinstance(self.zero, float):
             zeros = 0.0 if self.dither is not None else self.zero
         else:
-            zeros = pack(to_host(self.zero).ravel().astype(np.int64), self.high - self.low + 1)
+            zeros = pack(to_host(self.zero).ravel().astype(np.int64), (self.high or 0) - (self.low or 0) + 1)
         return [self.group, step.shape[0], steps, zeros, self.low, self.high, self.dither]
 
     @staticmethod
@@ -141,6 +141,9 @@ class Uniform:
         if not 0 < self.step < np.inf:
             msg = f"`step` is {self.step}; the side of a cell is positive and finite"
             raise InvalidInputError(msg)
+        if self.offset and self.dither is not None:
+            msg = f"`offset` is {self.offset} and `dither` {self.dither}; dither moves the cells already"
+            raise InvalidInputError(msg)
 
     @property
     def group(self) -> int | None:
@@ -154,7 +157,9 @@ class Uniform:
         if self.dither is None:
             return UniformQuantizer(step, -self.offset)
         zero = from_host(dither_offsets(self.dither, targets.shape[0], columns), like=targets)
-        return UniformQuantizer(step, array_namespace(targets).astype(zero, targets.dtype) - self.offset, dither=self.dither)
+        return UniformQuantizer(
+            step, array_namespace(targets).astype(zero, targets.dtype) - self.offset, dither=self.dither
+        )
 
 
 @dataclasses.dataclass(frozen=True)
