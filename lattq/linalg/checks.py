@@ -24,7 +24,7 @@ def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = Non
     InvalidInputError
         if an entry is NaN or infinite, or the matrix is empty, not square, not symmetric, or not n by n
     NotPositiveSemidefiniteError
-        if a diagonal entry is negative by more than rounding
+        if a diagonal entry is negative by more than rounding; it names the first
 
     Examples
     --------
@@ -37,9 +37,9 @@ def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = Non
     matrix = to_host(sigma).astype(np.float64)
     _require_symmetric(matrix, 4.0 * np.sqrt(eps))
     diagonal = np.diag(matrix)
-    index = int(np.argmin(diagonal))
-    if diagonal[index] < -pivot_tolerance(matrix):
-        raise not_semidefinite(index, float(diagonal[index]))
+    negative = np.flatnonzero(diagonal < -pivot_tolerance(matrix))
+    if len(negative):
+        raise not_semidefinite(int(negative[0]), float(diagonal[negative[0]]))
     return 0.5 * (matrix + matrix.T)
 
 
@@ -72,5 +72,9 @@ def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:
 
 
 def pivot_tolerance(matrix: np.ndarray) -> float:
-    """Return the size up to which a pivot is rounding."""
-    return len(matrix) * float(np.finfo(np.float64).eps) * float(np.max(np.abs(np.diag(matrix))))
+    """Return the size up to which a pivot is rounding: ``n * eps * max(diagonal)``, with n counted as at least 8.
+
+    >>> pivot_tolerance(np.eye(16)) * 2**48
+    1.0
+    """
+    return max(len(matrix), 8) * float(np.finfo(np.float64).eps) * float(np.max(np.abs(np.diag(matrix))))

@@ -22,6 +22,9 @@ __all__ = ["LDL", "ldl"]
 # Multiple of the pivot tolerance up to which the rest of a pivoted elimination counts as rounding: the entries of
 # that rest carry the rounding of the input as well as that of the elimination.
 _RESIDUAL_SLACK = 8.0
+# Elimination in a given order is trusted if all pivots exceed this multiple of the tolerance: without pivoting, a zero
+# pivot may come out at hundreds of times the tolerance.
+_CLEAR = 1e3
 _PANEL = 48
 
 _potrf, _pstrf = get_lapack_funcs(("potrf", "pstrf"), dtype=np.float64)
@@ -36,6 +39,13 @@ class LDL:
     unit : unit lower triangular; block-unit (identity blocks on the diagonal) if the blocks are larger than 1
     pivots : one number per column, or one symmetric matrix per block
     order : ``order[i]`` is the original index of the i-th column of `unit`
+
+    Examples
+    --------
+    >>> factor = ldl(np.array([[4.0, 2.0], [2.0, 3.0]]))
+    >>> (factor.unit * factor.pivots) @ factor.unit.T
+    array([[4., 2.],
+           [2., 3.]])
     """
 
     unit: Float[np.ndarray, "n n"]
@@ -53,10 +63,12 @@ def ldl(
     """Factor a second moment as unit lower triangular times pivots times transpose.
 
     The pivot of a column is the variance left in it once the columns before it in `order` are known.
-    Pivots within ``n * eps * max(diagonal)`` of zero are set to zero, and the part of `unit` below them
-    too: such a column costs no rate. The product then differs from `sigma` by a small multiple of that
-    tolerance, except in the row and column of a pivot that was positive but below it, where the
-    difference may reach the geometric mean of that pivot and the largest diagonal entry.
+    Pivots within ``n * eps * max(diagonal)`` of zero (n counted as at least 8) are set to zero, and the
+    part of `unit` below them too: such a column costs no rate. The product then differs from `sigma` by a
+    small multiple of that tolerance, except in the row and column of a pivot that was positive but below
+    it, where the difference may reach the geometric mean of that pivot and the largest diagonal entry.
+    With blocks, read "largest entry of abs(unit) abs(pivots) abs(unit).T" for "max(diagonal)": that is
+    larger where a block is nearly singular.
 
     Parameters
     ----------
@@ -70,7 +82,8 @@ def ldl(
     InvalidInputError
         for a matrix that is not finite, square and symmetric, or an option out of range
     NotPositiveSemidefiniteError
-        if a pivot is negative by more than rounding; it names the first such column in `order`
+        if a pivot is negative by more than rounding; it names a column of negative variance if there is one,
+        else the first such column in `order`
 
     References
     ----------
@@ -114,7 +127,7 @@ def _scalar_ldl(sigma: np.ndarray, order: str | np.ndarray) -> tuple[np.ndarray,
     ordered = sigma[np.ix_(columns, columns)]
     factor, failed = _potrf(ordered, lower=True, clean=True)
     diagonal = np.diag(factor)
-    if not failed and np.min(diagonal) ** 2 > tolerance:
+    if not failed and np.min(diagonal) ** 2 > _CLEAR * tolerance:
         return factor / diagonal, diagonal**2, columns
     root, _ = _pivoted_root(ordered, tolerance, columns)
     return *_householder_ldl(root.T, tolerance), columns
