@@ -46,7 +46,7 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/render.py
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 bench: $(STAMP)
 	@set -e; for script in benchmarks/claims/*.py; do \

@@ -3,6 +3,7 @@
 Run from the repository root, before mkdocs: ``python docs/render.py``. A notebook that raises fails the build.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,12 @@ def render(source: Path, folder: Path) -> None:
     import jupytext
     from nbconvert import MarkdownExporter
     from nbconvert.preprocessors import ExecutePreprocessor
+    from traitlets.config import Config
 
     notebook = jupytext.read(source)
-    ExecutePreprocessor(timeout=600, kernel_name="python3").preprocess(notebook, {"metadata": {"path": str(ROOT)}})
+    local = Config({"KernelManager": {"transport": "ipc"}})  # no TCP port
+    executor = ExecutePreprocessor(timeout=600, kernel_name="python3", config=local)
+    executor.preprocess(notebook, {"metadata": {"path": str(ROOT)}})
     resources = {"output_files_dir": f"{source.stem}_files"}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +35,7 @@ def render(source: Path, folder: Path) -> None:
 
 def main() -> None:
     """Render every notebook afresh."""
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # figures become outputs of their cells
     shutil.rmtree(TARGET, ignore_errors=True)
     for kind, folder in SOURCES.items():
         for source in sorted(folder.glob("*.py")):
