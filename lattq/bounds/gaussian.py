@@ -55,7 +55,7 @@ def gaussian_distortion(variance: Number, rate: Number) -> float:
     ------
     InvalidInputError : if an argument is NaN, infinite or negative.
 
-    References: Cover and Thomas 2006, equation 10.37.
+    References: Cover and Thomas 2006, section 10.3.2.
 
     Examples
     --------
