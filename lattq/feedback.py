@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import solve_triangular
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq.errors import InvalidInputError
@@ -266,7 +267,7 @@ class _Loop:
             if lo not in self.quantizers:
                 columns = self.factor.order[lo:hi]
                 pivots = self.factor.pivots[lo // self.block : hi // self.block]
-                self.quantizers[lo] = self.design(self.xp.matrix_transpose(self.target[lo:hi, :]), pivots, columns)
+                self.quantizers[lo] = self.design(self._current(lo, hi), pivots, columns)
             self.current = self.quantizers[lo]
         if hi - lo == self.block:
             self.leaf(lo, hi)
@@ -275,6 +276,20 @@ class _Loop:
         self.visit(middle, hi)
         self.target[lo:middle, :] += self.xp.matmul(self.unit[lo:middle, middle:hi], self.error[middle:hi, :])
         self.visit(lo, middle)
+
+    def _current(self, lo: int, hi: int) -> Array:
+        """What a group would become if it were not rounded: its share of the feedback solved for inside the group.
+
+        Unrounded columns carry the errors (W - T) that make (W - T) U = W - target on the group (theory 2.1).
+        """
+        target = self.target[lo:hi, :]
+        if hi - lo > self.block and hi < self.weight.shape[0]:
+            inside = self.factor.unit[lo:hi, lo:hi].T
+            inverse = solve_triangular(inside, np.eye(hi - lo), lower=False, unit_diagonal=True)
+            inverse = self.xp.astype(from_host(inverse, like=self.weight), self.weight.dtype)
+            weight = self.weight[lo:hi, :]
+            target = weight - self.xp.matmul(inverse, weight - target)
+        return self.xp.matrix_transpose(target)
 
     def leaf(self, lo: int, hi: int) -> None:
         """Quantize one block of columns on its targets. A zero pivot makes any error free: such a column stays 0."""
