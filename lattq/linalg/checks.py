@@ -6,7 +6,7 @@ from jaxtyping import Float
 from lattq._array import Array, array_namespace, require_finite, to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 
-__all__ = ["check_second_moment", "not_semidefinite", "pivot_tolerance"]
+__all__ = ["check_second_moment", "column_scale", "not_semidefinite", "pivot_tolerance", "relative_tolerance"]
 
 
 def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = None) -> Float[np.ndarray, "rows columns"]:
@@ -71,10 +71,32 @@ def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:
     return NotPositiveSemidefiniteError(msg, index=index, pivot=pivot)
 
 
-def pivot_tolerance(matrix: np.ndarray) -> float:
-    """Return the size up to which a pivot is rounding: ``n * eps * max(diagonal)``, with n counted as at least 8.
+def relative_tolerance(n: int) -> float:
+    """Return the size, relative to a variance, up to which a pivot of an n by n matrix is rounding.
 
-    >>> pivot_tolerance(np.eye(16)) * 2**48
+    >>> relative_tolerance(16) * 2**48
     1.0
     """
-    return max(len(matrix), 8) * float(np.finfo(np.float64).eps) * float(np.max(np.abs(np.diag(matrix))))
+    return max(n, 8) * float(np.finfo(np.float64).eps)
+
+
+def pivot_tolerance(matrix: Float[np.ndarray, "n n"]) -> float:
+    """Return the size up to which a pivot is rounding of the largest variance.
+
+    >>> pivot_tolerance(2 * np.eye(16)) * 2**48
+    2.0
+    """
+    return relative_tolerance(len(matrix)) * float(np.max(np.abs(np.diag(matrix))))
+
+
+def column_scale(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
+    """Return the power of two nearest to the standard deviation of each column; the largest for those without any.
+
+    >>> column_scale(np.diag([17.0, 0.0, 0.06]))
+    array([4.  , 4.  , 0.25])
+    """
+    variance = np.diag(sigma)
+    top = np.max(variance)
+    if top <= 0:
+        return np.ones(len(variance))
+    return np.exp2(np.rint(0.5 * np.log2(np.where(variance > 0, variance, top))))

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import block_diag
 
-from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 from lattq.linalg import LDL, ldl
 from tests.helpers import assert_same
-from tests.oracles.rational_ldl import first_indefinite, rational_pivots
+from tests.oracles.rational_ldl import rational_pivots
 from tests.strategies import rank_deficient_moments, second_moments, seeds, well_conditioned_moments
 
 ORDERS = ["natural", "sorted", "pivoted"]
@@ -38,12 +37,16 @@ def assert_factors(factor: LDL, sigma: np.ndarray, block: int = 1) -> None:
     n = len(sigma)
     assert np.array_equal(np.sort(factor.order), np.arange(n))
     error = np.abs(product(factor) - sigma[np.ix_(factor.order, factor.order)])
-    size = np.max(np.abs(factor.unit) @ np.abs(middle(factor)) @ np.abs(factor.unit).T) if block > 1 else 0.0
-    assert np.max(error) <= 8 * max(tolerance(sigma), n * np.finfo(np.float64).eps * size)
+    deviation = np.sqrt(np.diag(sigma))[factor.order]
+    size = np.outer(deviation, deviation)
+    if block > 1:
+        size += np.abs(factor.unit) @ np.abs(middle(factor)) @ np.abs(factor.unit).T
+    assert np.all(error <= 8 * max(n, 8) * np.finfo(np.float64).eps * size)
     within = np.arange(n) // block
     assert np.array_equal(factor.unit * (within[:, None] <= within), np.eye(n))
     if block == 1:
-        assert np.all((factor.pivots == 0) | (factor.pivots > tolerance(sigma)))
+        smallest = 0.5 * max(n, 8) * np.finfo(np.float64).eps * np.diag(sigma)[factor.order]
+        assert np.all((factor.pivots == 0) | (factor.pivots > smallest))
         zero = factor.pivots == 0
         assert np.array_equal(factor.unit[:, zero], np.eye(n)[:, zero])
 
@@ -107,7 +110,8 @@ def test_pivots_are_the_rational_ones(gram: np.ndarray):
 @given(sigma=second_moments())
 def test_pivoted_pivots_are_greedy_and_decrease(sigma: np.ndarray):
     pivots = ldl(sigma, order="pivoted").pivots
-    assert np.all(np.diff(pivots) <= 0)
+    assert np.all(np.diff(pivots) <= 1e-12 * pivots[:-1] + tolerance(sigma))
+    assert np.all(pivots[1:][pivots[:-1] == 0] == 0)
     top = float(np.max(np.diag(sigma)))
     assert pivots[0] == pytest.approx(top)
     # Ties and near-ties may be broken the other way, which changes the pivots that follow: the next one is the test.
@@ -169,11 +173,43 @@ def test_singular_matrix_whose_leading_block_is_nearly_singular(rng: np.random.G
     assert np.array_equal(np.flatnonzero(factor.pivots), [0, 1, 2])
 
 
+@given(sigma=second_moments(), seed=seeds)
+def test_units_of_the_inputs_do_not_matter(sigma: np.ndarray, seed: int):
+    # Powers of two, so that nothing is rounded: twelve decades between inputs are no reason to drop any.
+    units = np.exp2(np.random.default_rng(seed).integers(-20, 21, size=len(sigma)))
+    factor, moved = ldl(sigma), ldl(units[:, None] * sigma * units)
+    assert_same(moved.pivots, factor.pivots * units**2)
+    assert_same(moved.unit, units[:, None] * factor.unit / units)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_input_far_above_the_others_hides_none(order: str, rng: np.random.Generator):
+    inputs = rng.standard_normal((60, 12)) * np.repeat([1e9, 1.0, 1e-3], 4)
+    sigma = inputs.T @ inputs / 60
+    assert np.min(np.diag(sigma)) < tolerance(sigma)
+    factor = ldl(sigma, order=order)
+    assert_factors(factor, sigma)
+    assert np.all(factor.pivots > 0.1 * np.diag(sigma)[factor.order])
+
+
 def test_a_positive_pivot_below_the_tolerance_is_dropped():
-    sigma = np.array([[1e-20, 1e-10], [1e-10, 1.5]])
-    factor = ldl(sigma)
-    assert np.array_equal(factor.unit, np.eye(2))
-    np.testing.assert_allclose(factor.pivots, [0.0, 1.5], rtol=1e-15)
+    sigma = np.array([[1.0, 1.0], [1.0, 1.0 + 4e-16]])
+    for order in ORDERS:
+        factor = ldl(sigma, order=order)
+        assert np.count_nonzero(factor.pivots) == 1
+        assert_factors(factor, sigma)
+
+
+def test_rounding_of_a_transform_is_forgiven(rng: np.random.Generator):
+    # A projection leaves no variance in some directions, and rounding of the large ones in their place.
+    basis = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+    flat = basis[:, :3] @ basis[:, :3].T
+    sigma = basis.T @ flat @ basis
+    sigma = (sigma + sigma.T) / 2
+    assert np.linalg.eigvalsh(sigma[3:, 3:])[0] < 0
+    for order in ORDERS:
+        factor = ldl(sigma, order=order)
+        assert np.max(np.abs(product(factor) - sigma[np.ix_(factor.order, factor.order)])) <= 8 * tolerance(sigma)
 
 
 @given(sigma=second_moments(max_n=12), block=st.integers(1, 4), order=st.sampled_from(ORDERS))
@@ -201,53 +237,6 @@ def test_block_pivots_are_conditional_covariances(sigma: np.ndarray, block: int)
     np.testing.assert_allclose(pivots[-1], np.linalg.inv(np.linalg.inv(big)[last, last]), rtol=1e-8)
 
 
-@given(seed=seeds, n=st.integers(2, 6))
-def test_an_indefinite_matrix_names_its_first_bad_column(seed: int, n: int):
-    entries = np.random.default_rng(seed).integers(-2, 3, size=(n, n))
-    matrix = entries + entries.T
-    np.fill_diagonal(matrix, np.random.default_rng(seed + 1).integers(0, 12, size=n))
-    wanted = first_indefinite(matrix)
-    if wanted is None:
-        assert_factors(ldl(matrix.astype(np.float64)), matrix.astype(np.float64))
-        return
-    with pytest.raises(NotPositiveSemidefiniteError, match=f"column {wanted} .*damping") as caught:
-        ldl(matrix.astype(np.float64))
-    assert caught.value.index == wanted
-    assert caught.value.pivot < 0
-    before = rational_pivots(matrix[:wanted, :wanted])
-    if before is not None and all(before):
-        leading, column = matrix[:wanted, :wanted], matrix[:wanted, wanted]
-        known = column @ np.linalg.solve(leading, column) if wanted else 0.0
-        assert caught.value.pivot == pytest.approx(matrix[wanted, wanted] - known, rel=1e-6)
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_the_index_is_the_original_one(order: str):
-    sigma = np.diag([1.0, 5.0, 3.0, 2.0])
-    sigma[1, 3] = sigma[3, 1] = 4.0
-    with pytest.raises(NotPositiveSemidefiniteError) as caught:
-        ldl(sigma, order=order)
-    assert caught.value.index == 3
-    assert caught.value.pivot == pytest.approx(2.0 - 16.0 / 5.0)
-    with pytest.raises(NotPositiveSemidefiniteError) as caught:
-        ldl(sigma, order=np.array([3, 0, 2, 1]))
-    assert caught.value.index == 1
-
-
-def test_a_negative_variance_is_named_first():
-    sigma = np.diag([1.0, 1.0, 0.0, -2.0])
-    sigma[0, 1] = sigma[1, 0] = 3.0
-    with pytest.raises(NotPositiveSemidefiniteError) as caught:
-        ldl(sigma)
-    assert (caught.value.index, caught.value.pivot) == (3, -2.0)
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_no_variance_but_correlation_is_indefinite(order: str):
-    with pytest.raises(NotPositiveSemidefiniteError):
-        ldl(np.array([[0.0, 1.0], [1.0, 0.0]]), order=order)
-
-
 def test_damping_is_a_fraction_of_the_mean_diagonal():
     sigma = np.diag([1.0, 2.0, 0.0])
     np.testing.assert_allclose(ldl(sigma, damping=0.5).pivots, [1.5, 2.5, 0.5])
@@ -261,19 +250,3 @@ def test_every_library_gives_the_same_factor(xp: ModuleType, rng: np.random.Gene
     factor, wanted = ldl(xp.asarray(sigma), order="pivoted"), ldl(sigma, order="pivoted")
     assert_same(factor.unit, wanted.unit)
     assert_same(factor.pivots, wanted.pivots)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"block": 2}, "`block` is 2, which does not divide the 3 columns"),
-        ({"block": 0}, "`block` is 0"),
-        ({"order": "random"}, '`order` is "random"'),
-        ({"order": np.array([0, 0, 1])}, "permutation of 0 ... 2"),
-        ({"damping": -0.1}, "`damping` is -0.1"),
-        ({"damping": float("nan")}, "`damping` is nan"),
-    ],
-)
-def test_options_out_of_range(options: dict, message: str):
-    with pytest.raises(InvalidInputError, match=message):
-        ldl(np.eye(3), **options)
