@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import solve
 from threadpoolctl import threadpool_limits
 
 from lattq import transforms
 from lattq._array import Array, array_namespace, require_finite, to_host
-from lattq.coding import FixedLength, TwoWay
+from lattq.coding import FixedLength, TwoWay, encode_integers
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.linalg import check_second_moment
@@ -70,7 +71,9 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
     weight, moment = _checked(weight, sigma)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         transform = scheme.transform(weight, moment)
-        target, factor = scheme.feedback(transform.forward(weight), transform.congruence(moment))
+        changed, second = transform.forward(weight), transform.congruence(moment)
+        factor = scheme.feedback.factor(changed, second)
+        target = scheme.feedback.target(changed, second, factor)
         result = successive_cancellation(target, factor, scheme.quantizer, sweeps=scheme.sweeps)
         found = Quantized(
             codes=to_host(result.codes),
@@ -80,7 +83,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             column_gains=result.gains if (result.gains != GAIN_GRID).any() else None,
             stats={"overload": result.overload, "idle_columns": result.idle},
         )
-        return refit(found, weight, moment) if scheme.refit else found
+        return _refit(found, weight, moment) if scheme.refit else found
 
 
 def refit(
@@ -104,72 +107,67 @@ def refit(
     True
     """
     weight, moment = _checked(weight, sigma)
-    w = quantized.transform.forward(to_host(weight).astype(np.float64))
-    s = quantized.transform.congruence(moment)
-    z = quantized.quantizer.decode(quantized.codes)
+    if tuple(weight.shape) != quantized.shape:
+        msg = f"`weight` has shape {tuple(weight.shape)}, the quantized matrix {quantized.shape}; they must agree"
+        raise InvalidInputError(msg)
     with threadpool_limits(1):
-        return _Refit(quantized, w, s, z).run()
+        return _refit(quantized, weight, moment)
 
 
-class _Refit:
-    """Alternating least squares for Ŵ = diag(t) Z diag(g), in the coordinates of the transform."""
+def _refit(quantized: Quantized, weight: Array, moment: np.ndarray) -> Quantized:
+    """Alternate between column gains g and row gains t of Ŵ = diag(t) Z diag(g), in the transform's coordinates."""
+    s = quantized.transform.congruence(moment)
+    w = quantized.transform.forward(to_host(weight).astype(np.float64))
+    z = quantized.quantizer.decode(quantized.codes)
+    ws = w @ s
+    power = float(np.sum(ws * w))
+    t, g = _gains(quantized.row_gains, len(w)), _gains(quantized.column_gains, len(s))
+    loss, kept = power - _fit_rows(z * g, s, ws, t)[1], 0
+    for _ in range(ROUNDS):
+        new_g, saved = _fit_columns(z * t[:, None], s, ws, g)
+        new_t, saved_by_rows = _fit_rows(z * new_g, s, ws, t, move=True)
+        bits = (_side_bits(new_t) - _side_bits(t)) / z.size
+        if power - saved_by_rows > (power - saved) * 4.0 ** -max(bits, 0.0):
+            new_t, saved_by_rows = t, saved
+        if not power - saved_by_rows < loss:
+            break
+        t, g, loss, kept = new_t, new_g, power - saved_by_rows, kept + 1
+    stats = {**quantized.stats, "refits": kept}
+    return dataclasses.replace(quantized, row_gains=_integers(t), column_gains=_integers(g), stats=stats)
 
-    def __init__(self, quantized: Quantized, w: np.ndarray, s: np.ndarray, z: np.ndarray) -> None:
-        rows, columns = quantized.shape
-        self.quantized, self.w, self.s, self.z = quantized, w, s, z
-        self.t = _gains(quantized.row_gains, rows)
-        self.g = _gains(quantized.column_gains, columns)
-        self.ws = w @ s
-        self.power = float(np.sum(self.ws * w))
 
-    def run(self) -> Quantized:
-        best, loss = self.quantized, self.loss(self.t, self.g)
-        kept = 0
-        for _ in range(ROUNDS):
-            g = _rounded(self.columns(self.t))
-            g_loss = self.loss(self.t, g)
-            t = _rounded(self.rows(g))
-            t_loss = self.loss(t, g)
-            candidate = self.with_gains(t, g)
-            bits = (len(candidate.payload) - len(best.payload)) * 8 / best.codes.size
-            if t_loss > 0 and 0.5 * np.log2(min(g_loss, loss) / t_loss) <= max(bits, 0):
-                t, t_loss, candidate = self.t, g_loss, self.with_gains(self.t, g)
-            if not t_loss < loss:
-                break
-            best, loss, self.t, self.g, kept = candidate, t_loss, t, g, kept + 1
-        return dataclasses.replace(best, stats={**self.quantized.stats, "refits": kept})
+def _fit_columns(z: np.ndarray, s: np.ndarray, ws: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, float]:
+    """argmin over g: (Σ ∘ ZᵀZ) g = diag(Zᵀ W Σ), rounded, and by how much it lowers tr(W Σ Wᵀ).
 
-    def columns(self, t: np.ndarray) -> np.ndarray:
-        """argmin over g: (Σ ∘ ZᵀT²Z) g = diag(ZᵀT W Σ); columns without codes keep their gain."""
-        scaled = self.z * t[:, None]
-        normal = self.s * (scaled.T @ scaled)
-        right = np.sum(scaled * self.ws, axis=0)
-        live = np.diag(normal) > 0
-        g = self.g.copy()
+    Columns without codes keep their gain. Two columns may carry the same codes, hence the ridge.
+    """
+    normal, right = s * (z.T @ z), np.sum(z * ws, axis=0)
+    live = np.diag(normal) > 0
+    found = g.copy()
+    if live.any():
         matrix = normal[np.ix_(live, live)]
-        ridge = 1e-9 * np.mean(np.diag(matrix)) if live.any() else 0.0  # two columns may carry the same codes
-        g[live] = np.linalg.solve(matrix + ridge * np.eye(live.sum()), right[live])
-        return g
-
-    def rows(self, g: np.ndarray) -> np.ndarray:
-        """argmin over t, row by row; rows without codes keep their gain."""
-        scaled = self.z * g
-        power = np.sum((scaled @ self.s) * scaled, axis=1)
-        live = power > 0
-        t = self.t.copy()
-        t[live] = np.sum(self.ws * scaled, axis=1)[live] / power[live]
-        return t
-
-    def loss(self, t: np.ndarray, g: np.ndarray) -> float:
-        found = self.z * t[:, None] * g
-        error = self.w - found
-        return float(np.sum((error @ self.s) * error))
-
-    def with_gains(self, t: np.ndarray, g: np.ndarray) -> Quantized:
-        return dataclasses.replace(self.quantized, row_gains=_integers(t), column_gains=_integers(g))
+        matrix[np.diag_indices_from(matrix)] += 1e-9 * np.mean(np.diag(matrix))
+        found[live] = solve(matrix, right[live], assume_a="pos")
+    found = _rounded(found)
+    return found, float(2 * right @ found - found @ normal @ found)
 
 
-ROUNDS = 3
+def _fit_rows(
+    z: np.ndarray, s: np.ndarray, ws: np.ndarray, t: np.ndarray, *, move: bool = False
+) -> tuple[np.ndarray, float]:
+    """argmin over t, row by row and rounded (or t as it is), and by how much it lowers tr(W Σ Wᵀ)."""
+    normal, right = np.sum((z @ s) * z, axis=1), np.sum(ws * z, axis=1)
+    if move:
+        t = _rounded(np.where(normal > 0, right / np.where(normal > 0, normal, 1.0), t))
+    return t, float(2 * right @ t - t**2 @ normal)
+
+
+def _side_bits(gains: np.ndarray) -> float:
+    integers = _integers(gains)
+    return 0.0 if integers is None else 8.0 * len(encode_integers(integers)[2])
+
+
+ROUNDS = 2
 
 
 def _gains(stored: np.ndarray | None, size: int) -> np.ndarray:

@@ -5,7 +5,7 @@ neighbouring layer applies and charges it once).
 """
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -321,7 +321,7 @@ class Equalize:
 
     Parameters
     ----------
-    feedback : from (weight, sigma) to (target, factor); the loop must use the same
+    feedback : has `factor(weight, sigma)`; the loop must use the same
     exact : keep the scales as they are (charged as float32) instead of rounding them to 1/16 octave
 
     Examples
@@ -331,12 +331,12 @@ class Equalize:
     array([2., 1.])
     """
 
-    feedback: object
+    feedback: Any
     exact: bool = False
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> Diagonal:
         """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others."""
-        _, factor = self.feedback(weight, sigma)  # pyright: ignore[reportCallIssue]
+        factor = self.feedback.factor(weight, sigma)
         pivots = np.empty(len(factor.order))
         pivots[factor.order] = factor.pivots
         live = pivots > 0
