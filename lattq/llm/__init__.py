@@ -1,0 +1,52 @@
+"""Language models: quantize a directory, load it through `transformers`, measure it.
+
+Importing this package teaches `transformers` the method "lattq"; without it, loading a quantized directory fails.
+"""
+
+from pathlib import Path
+
+from lattq.errors import InvalidInputError
+from lattq.llm.checkpoint import stored_bytes
+from lattq.llm.convert import quantize_model
+from lattq.llm.evaluation import Evaluation, evaluate
+from lattq.llm.layers import LattqLinear
+from lattq.llm.plugin import LattqConfig, LattqHfQuantizer, register
+from lattq.llm.report import LayerRow, Report
+
+__all__ = [
+    "Evaluation",
+    "LattqConfig",
+    "LattqHfQuantizer",
+    "LattqLinear",
+    "LayerRow",
+    "Report",
+    "embedded_model",
+    "embedded_text",
+    "evaluate",
+    "quantize_model",
+    "register",
+    "stored_bytes",
+]
+
+register()
+
+
+def embedded_model() -> Path:
+    """Directory of the small language model that ships with lattq.
+
+    >>> (embedded_model() / "config.json").exists()
+    True
+    """
+    return Path(__file__).parent / "embedded"
+
+
+def embedded_text(name: str) -> str:
+    """Text beside the embedded model: "calibration", from the novels it was trained on, or "evaluation", unseen.
+
+    >>> len(embedded_text("evaluation")) > 100_000
+    True
+    """
+    if name not in ("calibration", "evaluation"):
+        msg = f'`name` is {name!r}; choose "calibration" or "evaluation"'
+        raise InvalidInputError(msg)
+    return (embedded_model() / f"{name}.txt").read_text(encoding="utf-8")

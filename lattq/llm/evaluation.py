@@ -1,0 +1,167 @@
+"""How well a model predicts text, and how far it strays from the model it was made from."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lattq.errors import InvalidInputError
+from lattq.llm import checkpoint
+from lattq.llm.calibration import batches_of, run, token_windows
+
+__all__ = ["Evaluation", "evaluate"]
+
+LONGEST_WINDOW = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured; None where it does not apply.
+
+    Attributes
+    ----------
+    tokens : predicted tokens, or embedded ones
+    loss_nats : mean negative log-likelihood per token
+    perplexity : exp(loss_nats)
+    bits_per_byte : of the text's UTF-8 bytes
+    kl_bits_per_token : mean KL(reference ‖ model) of the next token
+    top1_agreement : how often both find the same token most likely
+    mean_cosine : between the mean-pooled last hidden states of model and reference, over windows
+    seconds : of the whole measurement
+
+    Examples
+    --------
+    >>> Evaluation(tokens=3, loss_nats=0.0, perplexity=1.0).kl_bits_per_token is None
+    True
+    """
+
+    tokens: int
+    loss_nats: float | None = None
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+    kl_bits_per_token: float | None = None
+    top1_agreement: float | None = None
+    mean_cosine: float | None = None
+    seconds: float = 0.0
+
+
+def evaluate(
+    model: Any,
+    text: str,
+    *,
+    reference: Any = None,
+    tokenizer: Any = None,
+    window: int | None = None,
+    stride: int | None = None,
+    samples: int | None = None,
+) -> Evaluation:
+    """Measure a language model, or the embeddings of an encoder against a reference.
+
+    Parameters
+    ----------
+    model, reference : a directory, loaded as float32, or a model
+    text : to predict or embed
+    tokenizer : needed if `model` is not a directory
+    window : tokens per window; the model's longest, at most 2048, unless given
+    stride : tokens between the starts of windows. Each token is predicted once, with what precedes it in its window;
+        the first of all is not. `window` unless given: then no first token of a window is predicted
+    samples : number of windows, for a quick look; all unless given
+
+    Raises
+    ------
+    InvalidInputError : if the text is shorter than a window, or an encoder comes without a reference
+
+    Examples
+    --------
+    >>> from lattq.llm import embedded_model, embedded_text
+    >>> found = evaluate(embedded_model(), embedded_text("evaluation")[:4000], reference=embedded_model(), window=64)
+    >>> found.kl_bits_per_token, found.top1_agreement
+    (0.0, 1.0)
+    """
+    start = time.perf_counter()
+    if tokenizer is None:
+        if not isinstance(model, str | Path):
+            msg = "`tokenizer` is needed when `model` is not a directory"
+            raise InvalidInputError(msg)
+        tokenizer = checkpoint.load_tokenizer(model)
+    candidate, original = _loaded(model), None if reference is None else _loaded(reference)
+    longest = getattr(candidate.config, "max_position_embeddings", None) or LONGEST_WINDOW
+    window = int(window or min(longest, LONGEST_WINDOW))
+    if candidate.get_output_embeddings() is None:
+        windows = token_windows(tokenizer, text, window, samples)
+        found = _compare_embeddings(candidate, original, windows)
+    else:
+        windows = token_windows(tokenizer, text, window, samples, stride=stride)
+        found = _predict(candidate, original, windows, min(stride or window, window))
+        per_byte = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) / len(text.encode())
+        loss = found.loss_nats or 0.0
+        found = dataclasses.replace(found, bits_per_byte=loss / math.log(2) * per_byte)
+    return dataclasses.replace(found, seconds=time.perf_counter() - start)
+
+
+def _loaded(model: Any) -> Any:
+    return checkpoint.load_model(model, torch.float32) if isinstance(model, str | Path) else model.eval()
+
+
+def _predict(model: Any, reference: Any, windows: Int[Tensor, "windows window"], stride: int) -> Evaluation:
+    """Score the last `stride` tokens of each window, of the first window all but the first token."""
+    loss = divergence = agreement = 0.0
+    tokens = 0
+    for batch, scored in _scored(windows, stride):
+        log_q = _log_probabilities(model, batch)[scored]
+        targets = batch[:, 1:][scored]
+        loss -= float(log_q.gather(-1, targets[:, None]).double().sum())
+        tokens += len(targets)
+        if reference is not None:
+            log_p = _log_probabilities(reference, batch)[scored]
+            divergence += float((log_p.exp() * (log_p - log_q)).double().sum())
+            agreement += float((log_p.argmax(-1) == log_q.argmax(-1)).sum())
+    mean = loss / tokens
+    compared = reference is not None
+    return Evaluation(
+        tokens=tokens,
+        loss_nats=mean,
+        perplexity=math.exp(mean) if mean < 700 else math.inf,
+        kl_bits_per_token=divergence / tokens / math.log(2) if compared else None,
+        top1_agreement=agreement / tokens if compared else None,
+    )
+
+
+def _scored(windows: Int[Tensor, "windows window"], stride: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches and the mask of the predictions that count."""
+    first = True
+    for batch in batches_of(windows):
+        scored = torch.zeros_like(batch[:, 1:], dtype=torch.bool)
+        scored[:, -stride:] = True
+        if first:
+            scored[0] = True
+        first = False
+        yield batch, scored
+
+
+@torch.no_grad()
+def _log_probabilities(model: Any, batch: Int[Tensor, "batch window"]) -> Float[Tensor, "batch predictions tokens"]:
+    logits = run(model, batch).logits[:, :-1]
+    return torch.log_softmax(logits.float(), -1)
+
+
+def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"]) -> Evaluation:
+    if reference is None:
+        msg = f"{type(model).__name__} predicts no tokens; give the unquantized model as `reference` to compare with"
+        raise InvalidInputError(msg)
+    cosines = []
+    for batch in batches_of(windows):
+        ours, theirs = (_embeddings(one, batch) for one in (model, reference))
+        cosines.append(torch.nn.functional.cosine_similarity(ours, theirs, dim=-1))
+    return Evaluation(tokens=windows.numel(), mean_cosine=float(torch.cat(cosines).mean()))
+
+
+@torch.no_grad()
+def _embeddings(model: Any, batch: Int[Tensor, "batch window"]) -> Float[Tensor, "batch hidden"]:
+    return run(model, batch).last_hidden_state.double().mean(1)

@@ -1,0 +1,127 @@
+"""A linear layer whose weight is a quantized payload."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.quantized import Quantized
+
+__all__ = ["LattqLinear"]
+
+DIGEST = 8  # bytes of BLAKE2b at the end of a payload
+
+
+class LattqLinear(nn.Module):
+    """`nn.Linear` that stores `Quantized.payload` and decodes it when first used.
+
+    The buffer `weight` holds the payload, one-dimensional uint8: a program that expects a dense weight of that name
+    stops at the shape. The decoded weight takes the dtype and device of the input and is cached, never saved.
+
+    Parameters
+    ----------
+    rows, columns : output and input features
+    bias : whether there is a bias, kept as it was
+    payload : `Quantized.payload`; empty until a checkpoint fills it
+
+    Examples
+    --------
+    >>> import lattq as lq
+    >>> dense = nn.Linear(3, 2)
+    >>> payload = lq.quantize(dense.weight.detach(), np.eye(3), lq.recipes.huffman_gptq(0.01)).payload
+    >>> layer = LattqLinear.from_linear(dense, payload)
+    >>> layer(torch.zeros(1, 3)).shape, layer.weight.dtype
+    (torch.Size([1, 2]), torch.uint8)
+    """
+
+    weight: Tensor
+
+    def __init__(self, rows: int, columns: int, *, bias: bool = False, payload: bytes = b"") -> None:
+        super().__init__()
+        self.out_features, self.in_features = rows, columns
+        self.register_buffer("weight", _tensor(payload))
+        self.bias = nn.Parameter(torch.empty(rows)) if bias else None
+        self._dense: Tensor | None = None
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, payload: bytes) -> "LattqLinear":
+        """Take the place of `linear`: its bias and device, with `payload` for its weight."""
+        layer = cls(linear.out_features, linear.in_features, payload=payload).to(linear.weight.device)
+        layer.bias = linear.bias
+        return layer
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes a model directory stores for this layer."""
+        return self.weight.cpu().numpy().tobytes()
+
+    def check(self) -> None:
+        """Raise `DamagedFileError` unless the payload is there and its hash matches; decodes nothing."""
+        payload = self.payload
+        body, digest = payload[:-DIGEST], payload[-DIGEST:]
+        if len(payload) <= DIGEST or hashlib.blake2b(body, digest_size=DIGEST).digest() != digest:
+            msg = f"the hash of {len(payload)} bytes does not match: truncated or damaged; fetch the file again"
+            raise DamagedFileError(msg)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "rows columns"]:
+        """Decode the weight, on the device of the payload.
+
+        Raises
+        ------
+        DamagedFileError : if the payload is not what lattq wrote, or belongs to a layer of another shape
+        """
+        quantized = Quantized.from_payload(self.payload)
+        if quantized.shape != (self.out_features, self.in_features):
+            msg = f"the payload holds {quantized.shape}, the layer is {(self.out_features, self.in_features)}; damaged"
+            raise DamagedFileError(msg)
+        return torch.from_numpy(quantized.dequantize()).to(self.weight.device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x Ŵᵀ + bias."""
+        dense = self._dense
+        if dense is None or dense.dtype != x.dtype or dense.device != x.device:
+            dense = self._dense = self.dequantize(x.dtype).to(x.device)
+        return nn.functional.linear(x, dense, self.bias)
+
+    def to_linear(self, dtype: torch.dtype) -> nn.Linear:
+        """Return the dense layer."""
+        with torch.device("meta"):  # nothing to initialise
+            linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, dtype=dtype)
+        linear.weight = nn.Parameter(self.dequantize(dtype))
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().to(dtype))
+        return linear
+
+    def extra_repr(self) -> str:
+        """Shape and bits per weight."""
+        rate = 8 * self.weight.numel() / (self.out_features * self.in_features)
+        return f"in_features={self.in_features}, out_features={self.out_features}, rate={rate:.3f}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Payloads differ in length: make room for the one that comes."""
+        found = state_dict.get(prefix + "weight")
+        if found is not None and found.dtype == torch.uint8 and found.ndim == 1:
+            self.weight = torch.empty_like(found, device=self.weight.device)
+        self._dense = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _tensor(payload: bytes) -> UInt8[Tensor, " n"]:
+    if not payload:
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.from_numpy(np.frombuffer(payload, dtype=np.uint8).copy())
+
+
+def replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` where `model` has the submodule `name`."""
+    try:
+        model.get_submodule(name)
+    except AttributeError:
+        msg = f"the model has no module `{name}`"
+        raise InvalidInputError(msg) from None
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)

@@ -1,0 +1,200 @@
+"""One pass over a model: every chosen layer quantized, with clean inputs or behind the quantized prefix."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from lattq._array import to_host
+from lattq.errors import InvalidInputError
+from lattq.linalg import effective_weight
+from lattq.llm.calibration import BlockStream, InputMoments, batches_of, forward_batches
+from lattq.llm.checkpoint import find_blocks
+from lattq.llm.report import LayerRow, layer_row
+from lattq.llm.workspace import Workspace
+from lattq.quantized import Quantized
+from lattq.scheme import Scheme, quantize
+from lattq.transforms import Folded
+
+__all__ = ["Encoder", "clean_pass", "propagated_pass"]
+
+DRIFT_DAMPING = 0.01
+
+
+class Encoder:
+    """Quantizes layers, several at once, and keeps what it made in the workspace.
+
+    Parameters
+    ----------
+    recipe : from a step or number of levels to a scheme
+    scales : factor of the step for each layer
+    jobs : layers at once
+    report : called with the name of each finished layer
+    """
+
+    def __init__(
+        self,
+        recipe: Callable[..., Scheme],
+        scales: Mapping[str, float],
+        workspace: Workspace,
+        jobs: int,
+        report: Callable[[str], None],
+    ) -> None:
+        self.recipe, self.scales = recipe, scales
+        self.workspace, self.jobs, self.report = workspace, jobs, report
+
+    def sizes(self, value: float | int, weights: dict[str, np.ndarray], moments: InputMoments) -> dict[str, int]:
+        """Payload bytes of each layer; nothing is kept."""
+
+        def size(name: str) -> int:
+            return len(self.quantize(name, weights[name], moments.sigma(name), value).payload)
+
+        return dict(zip(weights, self._parallel(size, list(weights)), strict=True))
+
+    def store(
+        self, value: float | int, targets: dict[str, np.ndarray], moments: InputMoments
+    ) -> Iterator[tuple[str, Quantized]]:
+        """Quantize and store the layers of `targets`."""
+
+        def encode(name: str) -> tuple[Quantized, LayerRow]:
+            start, sigma = time.perf_counter(), moments.sigma(name)
+            quantized = self.quantize(name, targets[name], sigma, value)
+            return quantized, layer_row(
+                name, value * self.scales[name], quantized, targets[name], sigma, time.perf_counter() - start
+            )
+
+        for name, (quantized, row) in zip(targets, self._parallel(encode, list(targets)), strict=True):
+            self.workspace.put(value, name, quantized.payload, row)
+            self.report(name)
+            yield name, quantized
+
+    def setting(self, name: str, value: float | int) -> float | int:
+        """Step or number of levels of one layer."""
+        return value if isinstance(value, int) else value * self.scales[name]
+
+    def quantize(self, name: str, weight: np.ndarray, sigma: np.ndarray, value: float | int) -> Quantized:
+        """Quantize one layer; errors name it."""
+        try:
+            found = quantize(weight, sigma, self.recipe(self.setting(name, value)))
+        except InvalidInputError as error:
+            msg = f"layer {name}: {error}"
+            raise InvalidInputError(msg) from error
+        if isinstance(found.transform, Folded):
+            msg = "`recipe` folds its transform into other layers, which a model directory cannot hold; store it"
+            raise InvalidInputError(msg)
+        return found
+
+    def _parallel(self, function: Callable[[str], Any], names: list[str]) -> Iterator[Any]:
+        # The limit is process-wide: set outside, no thread lifts it while another still computes.
+        with threadpool_limits(1), ThreadPoolExecutor(self.jobs) as pool:
+            yield from pool.map(function, names)
+
+
+def clean_pass(
+    encoder: Encoder, value: float | int, weights: dict[str, np.ndarray], moments: InputMoments
+) -> dict[str, tuple[Quantized, LayerRow]]:
+    """Quantize all layers for the inputs of the unquantized model; what is stored already is kept."""
+    missing = {name: w for name, w in weights.items() if encoder.workspace.get(value, name) is None}
+    for _ in encoder.store(value, missing, moments):
+        pass
+    return _stored(encoder, value, weights)
+
+
+def propagated_pass(
+    encoder: Encoder,
+    value: float | int,
+    model: Any,
+    layers: dict[str, nn.Linear],
+    windows: Int[Tensor, "windows window"],
+    *,
+    drift: bool = False,
+) -> dict[str, tuple[Quantized, LayerRow]]:
+    """Quantize block by block, each for the inputs that the quantized blocks before it produce.
+
+    Layers outside the blocks come last, for inputs of the model with all blocks quantized. The model gets its own
+    weights back at the end.
+
+    Parameters
+    ----------
+    drift : aim for the output of the unquantized model, ``(W E[x x̂ᵀ]) E[x̂ x̂ᵀ]⁻¹`` instead of W, in the blocks
+    """
+    originals = {name: layer.weight.data for name, layer in layers.items()}
+    weights = {name: to_host(weight) for name, weight in originals.items()}
+    try:
+        batches = batches_of(windows)
+        names = find_blocks(model)
+        stream = BlockStream(model, [block for _, block in names], batches)
+        drifted = list(stream.hidden)
+        last = max((i for i, (block, _) in enumerate(names) if _inside(layers, block)), default=-1)
+        for index, (block, _) in enumerate(names[: last + 1]):
+            mine = _inside(layers, block)
+            clean = _quantize_block(encoder, value, stream, index, mine, weights, drifted, drift)
+            if index < last:
+                drifted = stream.advance(index, drifted)
+                stream.hidden = clean
+        rest = {name: layer for name, layer in layers.items() if not any(_within(name, block) for block, _ in names)}
+        if any(encoder.workspace.get(value, name) is None for name in rest):
+            moments = InputMoments(rest)
+            forward_batches(model, batches, moments)
+            clean_pass(encoder, value, {name: weights[name] for name in rest}, moments)
+    finally:
+        for name, layer in layers.items():
+            layer.weight.data = originals[name]
+    return _stored(encoder, value, weights)
+
+
+def _quantize_block(
+    encoder: Encoder,
+    value: float | int,
+    stream: BlockStream,
+    index: int,
+    layers: dict[str, nn.Linear],
+    weights: dict[str, np.ndarray],
+    drifted: list[Tensor],
+    drift: bool,
+) -> list[Tensor]:
+    """Quantize the layers of one block and put the result into it; the clean outputs, if drift is followed."""
+    stored = {name: encoder.workspace.get(value, name) for name in layers}
+    missing = {name: layers[name] for name, found in stored.items() if found is None}
+    moments, clean = InputMoments(layers, drift=drift), []
+    for batch in range(len(drifted)):
+        if drift:
+            with moments.remember():
+                clean.append(stream.apply(index, stream.hidden, batch))
+        if missing:
+            with moments.record():
+                stream.apply(index, drifted, batch)
+    targets = {name: weights[name] for name in missing}
+    if drift:
+        for name, w in targets.items():
+            star = effective_weight(w, moments.cross(name), moments.sigma(name), damping=DRIFT_DAMPING)
+            targets[name] = star.astype(w.dtype)
+    for name, quantized in encoder.store(value, targets, moments):
+        _set_weight(layers[name], quantized)
+    for name, found in stored.items():
+        if found is not None:
+            _set_weight(layers[name], found[0])
+    return clean
+
+
+def _set_weight(layer: nn.Linear, quantized: Quantized) -> None:
+    layer.weight.data = torch.from_numpy(quantized.dequantize()).to(layer.weight)
+
+
+def _stored(encoder: Encoder, value: float | int, names: Any) -> dict[str, tuple[Quantized, LayerRow]]:
+    found = {name: encoder.workspace.get(value, name) for name in names}
+    return {name: entry for name, entry in found.items() if entry is not None}
+
+
+def _inside(layers: dict[str, nn.Linear], block: str) -> dict[str, nn.Linear]:
+    return {name: layer for name, layer in layers.items() if _within(name, block)}
+
+
+def _within(name: str, block: str) -> bool:
+    return name.startswith(f"{block}.")

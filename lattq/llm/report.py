@@ -1,0 +1,138 @@
+"""What a conversion did, layer by layer."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lattq import bounds
+from lattq.errors import InvalidInputError
+from lattq.quantized import Quantized
+
+__all__ = ["LayerRow", "Report"]
+
+FILE = "lattq_report.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRow:
+    """One quantized layer.
+
+    Attributes
+    ----------
+    name, shape : of the layer
+    value : its step or number of levels
+    rate : bits per weight of the payload
+    distortion : squared error of the outputs per weight, for the inputs and the target weight it was coded with
+    bound : bits per weight that Gaussian weights of these variances need at this distortion; None if it is 0
+    gap : rate - bound
+    seconds : time to quantize
+    stats : `Quantized.stats`
+
+    Examples
+    --------
+    >>> LayerRow("proj", (2, 3), value=0.5, rate=3.0, distortion=0.1, bound=2.5, gap=0.5, seconds=0.1, stats={}).gap
+    0.5
+    """
+
+    name: str
+    shape: tuple[int, int]
+    value: float | int
+    rate: float
+    distortion: float
+    bound: float | None
+    gap: float | None
+    seconds: float
+    stats: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A conversion.
+
+    Attributes
+    ----------
+    rate : bits per quantized weight: 8 x (bytes of all that replaces those weights) / (their number)
+    weights : how many weights are quantized
+    stored_bytes : what replaces them, counted in the files: payloads, header entries, block in config.json
+    file_bytes : size of all weight files, unquantized tensors included
+    value : the step before the factors of the layers, or the number of levels
+    seconds : of the whole conversion
+    settings : how it was made
+    layers : one row per layer
+
+    Examples
+    --------
+    >>> row = LayerRow("proj", (2, 3), value=0.5, rate=3.0, distortion=0.1, bound=2.5, gap=0.5, seconds=0.1, stats={})
+    >>> report = Report(3.2, 6, 3, 90, 0.5, 1.0, {"recipe": "watersic"}, (row,))
+    >>> Report.from_json(report.to_json()) == report
+    True
+    """
+
+    rate: float
+    weights: int
+    stored_bytes: int
+    file_bytes: int
+    value: float | int
+    seconds: float
+    settings: dict[str, Any]
+    layers: tuple[LayerRow, ...]
+
+    @property
+    def distortion(self) -> float:
+        """Mean over weights."""
+        return self._mean([row.distortion for row in self.layers])
+
+    @property
+    def gap(self) -> float | None:
+        """Mean of the gaps of the payloads over weights; None if a layer has none."""
+        gaps = [row.gap for row in self.layers if row.gap is not None]
+        return self._mean(gaps) if len(gaps) == len(self.layers) else None
+
+    def to_json(self) -> str:
+        """All fields, and the means over weights."""
+        fields = dataclasses.asdict(self) | {"distortion": self.distortion, "gap": self.gap}
+        return json.dumps(fields, indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Report":
+        """Inverse of `to_json`; raises `InvalidInputError` for anything else."""
+        try:
+            fields = json.loads(text)
+            rows = tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("layers"))
+            return Report(layers=rows, **{key: fields[key] for key in fields if key not in ("distortion", "gap")})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            msg = f"this is not a report of a conversion ({error}); read {FILE} of a quantized model"
+            raise InvalidInputError(msg) from None
+
+    def save(self, directory: Path) -> None:
+        """Write `lattq_report.json`."""
+        (directory / FILE).write_text(self.to_json(), encoding="utf-8")
+
+    def _mean(self, values: list[float]) -> float:
+        sizes = [math.prod(row.shape) for row in self.layers]
+        return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+def layer_row(
+    name: str,
+    value: float | int,
+    quantized: Quantized,
+    target: Float[np.ndarray, "rows columns"],
+    sigma: Float[np.ndarray, "columns columns"],
+    seconds: float,
+) -> LayerRow:
+    """Measure a quantized layer."""
+    rate = 8 * len(quantized.payload) / target.size
+    distortion = quantized.distortion(target, sigma)
+    bound = None
+    if distortion > 0:
+        rows, columns = bounds.two_way_variances(target)
+        bound = bounds.layer_rate(sigma, distortion, rows, columns)
+    gap = None if bound is None else rate - bound
+    stats = {key: value if isinstance(value, str) else float(value) for key, value in quantized.stats.items()}
+    return LayerRow(name, quantized.shape, value, rate, distortion, bound, gap, seconds, stats)

@@ -1,0 +1,145 @@
+"""The folder of a conversion in progress: interrupted runs continue, finished ones appear at once."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lattq.errors import InvalidInputError, LattqError
+from lattq.llm.report import LayerRow
+from lattq.quantized import Quantized
+
+__all__ = ["Workspace"]
+
+DIGEST = 16
+
+
+class Workspace:
+    """`OUT.partial`: a manifest of the settings, sizes found by the search, and one file per quantized layer.
+
+    Every file is written beside its place and then moved there.
+
+    Parameters
+    ----------
+    out : directory to create
+    settings : what the result depends on
+
+    Raises
+    ------
+    InvalidInputError : if `out` holds something, cannot be written, or an interrupted run had other settings
+    """
+
+    def __init__(self, out: str | Path, settings: dict[str, Any]) -> None:
+        self.out = Path(out)
+        self.root = self.out.with_name(self.out.name + ".partial")
+        check_free(self.out)
+        try:
+            (self.root / "layers").mkdir(parents=True, exist_ok=True)
+            self._resume(settings)
+            self.sizes: dict[str, int] = self._read("sizes.json") or {}
+        except OSError as error:
+            msg = f"cannot write {self.root} ({error}); choose an `out` in a folder you may write to"
+            raise InvalidInputError(msg) from None
+
+    def _resume(self, settings: dict[str, Any]) -> None:
+        found = self._read("manifest.json")
+        if found is None:
+            self._write("manifest.json", json.dumps(settings).encode())
+            return
+        changed = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
+        if changed:
+            msg = (
+                f"{self.root} holds an interrupted run with other settings ({', '.join(changed)} differ); "
+                "repeat it as it was to continue, or delete that folder to start anew"
+            )
+            raise InvalidInputError(msg)
+
+    def remember_size(self, stage: str, value: float | int, size: int) -> None:
+        """Note the stored bytes that a stage found at a step or number of levels."""
+        self.sizes[f"{stage} {_key(value)}"] = size
+        self._write("sizes.json", json.dumps(self.sizes).encode())
+
+    def size(self, stage: str, value: float | int) -> int | None:
+        """What `remember_size` noted."""
+        return self.sizes.get(f"{stage} {_key(value)}")
+
+    def put(self, value: float | int, name: str, payload: bytes, row: LayerRow) -> None:
+        """Store a quantized layer."""
+        text = json.dumps(dataclasses.asdict(row)).encode()
+        body = len(text).to_bytes(4, "little") + text + payload
+        self._write(self._layer(value, name), hashlib.blake2b(body, digest_size=DIGEST).digest() + body)
+
+    def get(self, value: float | int, name: str) -> tuple[Quantized, LayerRow] | None:
+        """A stored layer; None if it is missing or was damaged, so that it is made again."""
+        path = self.root / self._layer(value, name)
+        if not path.exists():
+            return None
+        blob = path.read_bytes()
+        digest, body = blob[:DIGEST], blob[DIGEST:]
+        if hashlib.blake2b(body, digest_size=DIGEST).digest() != digest:
+            return None
+        end = 4 + int.from_bytes(body[:4], "little")
+        row = json.loads(body[4:end])
+        return Quantized.from_payload(body[end:]), LayerRow(**{**row, "shape": tuple(row["shape"])})
+
+    def forget(self, value: float | int) -> None:
+        """Drop the layers of a pass that missed the rate."""
+        for path in (self.root / "layers").glob(f"{_key(value)} *"):
+            path.unlink()
+
+    def model_directory(self) -> Path:
+        """An empty folder for the finished model."""
+        path = self.root / "model"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def publish(self) -> None:
+        """Move the finished model to `out` and remove the rest."""
+        try:
+            if self.out.exists():
+                self.out.rmdir()  # empty, or this fails
+            (self.root / "model").rename(self.out)
+        except OSError as error:
+            msg = f"cannot move the finished model to {self.out} ({error}); it waits in {self.root / 'model'}"
+            raise LattqError(msg) from error
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _layer(self, value: float | int, name: str) -> str:
+        return f"layers/{_key(value)} {name}"
+
+    def _read(self, name: str) -> Any:
+        path = self.root / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.root / name
+        fresh = self.root / "writing"
+        try:
+            fresh.write_bytes(data)
+            fresh.replace(path)
+        except OSError as error:
+            msg = f"cannot write {path} ({error}); make room and repeat the call: it continues where it stopped"
+            raise LattqError(msg) from error
+
+
+def check_free(out: Path) -> None:
+    """Raise `InvalidInputError` unless `out` is missing or an empty directory."""
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        msg = f"cannot read `out` = {out} ({error}); choose another place"
+        raise InvalidInputError(msg) from None
+    if taken:
+        msg = f"`out` = {out} exists and is not an empty directory; choose another or remove it"
+        raise InvalidInputError(msg)
+
+
+def _key(value: float | int) -> str:
+    return float(value).hex()

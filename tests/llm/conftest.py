@@ -1,0 +1,59 @@
+"""A tiny language model with a tokenizer, made on the fly, and its quantized directory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from lattq import llm, recipes
+
+TEXT = llm.embedded_text("calibration")[:40_000]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet():
+    transformers.utils.logging.disable_progress_bar()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def save_tokenizer(directory: Path) -> None:
+    """Save the embedded model's tokenizer."""
+    transformers.AutoTokenizer.from_pretrained(llm.embedded_model()).save_pretrained(directory)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a random Llama: two blocks, grouped queries, biases, bfloat16, an untied head."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=2048,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        attention_bias=True,
+        tie_word_embeddings=False,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, mean=0.5)
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    model.to(torch.bfloat16).save_pretrained(directory)
+    save_tokenizer(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def quantized(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model at a fixed step."""
+    out = tmp_path_factory.mktemp("quantized") / "out"
+    options = {"recipe": recipes.huffman_gptq, "step": 0.02, "samples": 4, "calibration_text": TEXT}
+    llm.quantize_model(tiny, out, **options)
+    return out

@@ -1,0 +1,98 @@
+"""Perplexity, divergence and strides against plain formulas."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from lattq import llm
+from lattq.errors import InvalidInputError
+from lattq.llm import checkpoint
+from tests.llm.conftest import TEXT
+
+SHORT = TEXT[:3000]
+
+
+@pytest.fixture(scope="module")
+def models(tiny: Path, quantized: Path):
+    """Both models, the tokenizer and the tokens of a short text."""
+    tokenizer = checkpoint.load_tokenizer(tiny)
+    tokens = tokenizer(SHORT)["input_ids"]
+    return *(checkpoint.load_model(path, torch.float32) for path in (tiny, quantized)), tokenizer, tokens
+
+
+@torch.no_grad()
+def logs(model, tokens: list[int]) -> torch.Tensor:
+    """Log-probabilities of the next token after each of `tokens`, in float64."""
+    return torch.log_softmax(model(torch.tensor([tokens])).logits[0].double(), -1)
+
+
+def test_disjoint_windows(models, tiny: Path, quantized: Path):
+    dense, ours, _, tokens = models
+    found = llm.evaluate(quantized, SHORT, reference=tiny, window=40)
+    loss = divergence = agreement = count = 0
+    for start in range(0, len(tokens) - 39, 40):
+        part = tokens[start : start + 40]
+        q, p = logs(ours, part)[:-1], logs(dense, part)[:-1]
+        loss -= sum(float(row[token]) for row, token in zip(q, part[1:], strict=True))
+        divergence += float((p.exp() * (p - q)).sum())
+        agreement += int((p.argmax(-1) == q.argmax(-1)).sum())
+        count += 39
+    assert found.tokens == count
+    assert found.loss_nats == pytest.approx(loss / count, rel=1e-5)
+    assert found.perplexity == pytest.approx(math.exp(loss / count), rel=1e-4)
+    assert found.bits_per_byte == pytest.approx(
+        loss / count / math.log(2) * len(tokens) / len(SHORT.encode()), rel=1e-5
+    )
+    assert found.kl_bits_per_token == pytest.approx(divergence / count / math.log(2), rel=1e-3)
+    assert found.kl_bits_per_token > 0
+    assert found.top1_agreement == agreement / count
+    assert found.mean_cosine is None
+
+
+def test_a_stride_predicts_each_token_once_with_more_context(models):
+    _, ours, tokenizer, tokens = models
+    found = llm.evaluate(ours, SHORT, tokenizer=tokenizer, window=40, stride=15)
+    loss = count = done = 0
+    for start in range(0, len(tokens) - 39, 15):
+        part = logs(ours, tokens[start : start + 40])
+        first = max(done, 1)
+        for position in range(first, start + 40):
+            loss -= float(part[position - start - 1][tokens[position]])
+            count += 1
+        done = start + 40
+    assert found.tokens == count == done - 1
+    assert found.loss_nats == pytest.approx(loss / count, rel=1e-5)
+    assert found.kl_bits_per_token is None
+
+
+def test_a_model_does_not_diverge_from_itself(models):
+    dense, _, tokenizer, _ = models
+    found = llm.evaluate(dense, SHORT, reference=dense, tokenizer=tokenizer)
+    assert (found.kl_bits_per_token, found.top1_agreement) == (0.0, 1.0)
+
+
+def test_more_bits_diverge_less(models, tiny: Path, quantized: Path, tmp_path: Path):
+    from lattq import recipes
+
+    options = {"recipe": recipes.huffman_gptq, "samples": 4, "calibration_text": TEXT}
+    llm.quantize_model(tiny, tmp_path / "rough", step=0.08, **options)
+    rough, fine = (llm.evaluate(path, SHORT, reference=tiny) for path in (tmp_path / "rough", quantized))
+    assert rough.kl_bits_per_token > 4 * fine.kl_bits_per_token > 0
+
+
+def test_unusable_arguments_raise(models, tiny: Path):
+    dense, _, tokenizer, _ = models
+    with pytest.raises(InvalidInputError, match="`tokenizer` is needed"):
+        llm.evaluate(dense, SHORT)
+    with pytest.raises(InvalidInputError, match="empty"):
+        llm.evaluate(tiny, "")
+    with pytest.raises(InvalidInputError, match="one window takes 64"):
+        llm.evaluate(tiny, "short")
+    with pytest.raises(InvalidInputError, match="`stride` is 0"):
+        llm.evaluate(tiny, SHORT, stride=0)
+    with pytest.raises(InvalidInputError, match="`reference`"):
+        llm.evaluate(dense.model, SHORT, tokenizer=tokenizer)
+    with pytest.raises(InvalidInputError, match="choose"):
+        llm.embedded_text("training")
