@@ -1,11 +1,7 @@
-"""Invertible changes of input coordinates, (W, Σ) → (W T⁻¹, T Σ Tᵀ), and the designs that choose them.
-
-A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weights stay transformed; whoever owns the
-neighbouring layer applies and charges it once).
-"""
+"""Invertible changes of input coordinates, (W, Σ) → (W T⁻¹, T Σ Tᵀ): the maps themselves, frozen values."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,18 +12,18 @@ from lattq.errors import InvalidInputError
 from lattq.linalg import randomized_hadamard
 
 __all__ = [
+    "SCALE_GRID",
     "Chain",
     "Diagonal",
-    "Equalize",
-    "Fixed",
     "Folded",
     "Hadamard",
     "Identity",
     "Permutation",
-    "Sort",
     "Transform",
-    "TransformDesign",
-    "then",
+    "from_state",
+    "grid_scale",
+    "octaves",
+    "to_state",
 ]
 
 SCALE_GRID = 16  # scales of `Equalize` lie on a grid of 1/16 octave, which costs 0.0002 bit a weight
@@ -47,15 +43,6 @@ class Transform(Protocol):
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """T Σ Tᵀ, the second moment of the transformed inputs."""
-        ...
-
-
-@runtime_checkable
-class TransformDesign(Protocol):
-    """A rule that chooses a transform from the weights and the second moment."""
-
-    def __call__(self, weight: Array, sigma: np.ndarray) -> Transform:
-        """The transform."""
         ...
 
 
@@ -295,96 +282,6 @@ class Folded:
     def from_state(state: list, size: int) -> "Folded":
         """A folded transform whose inner part is unknown."""
         return Folded()
-
-
-@dataclasses.dataclass(frozen=True)
-class Fixed:
-    """Design that returns a given transform; `Fixed(transform, folded=True)` leaves it to the owner.
-
-    >>> Fixed(Permutation(np.array([1, 0])))(np.ones((1, 2)), np.eye(2)).order
-    array([1, 0])
-    """
-
-    transform: Transform
-    folded: bool = False
-
-    def __call__(self, weight: Array, sigma: np.ndarray) -> Transform:
-        """The transform; raises `InvalidInputError` if it does not fit the columns."""
-        return Folded(self.transform) if self.folded else self.transform
-
-
-@dataclasses.dataclass(frozen=True)
-class Equalize:
-    """Design of the diagonal transform that makes all pivots of a feedback equal to 1.
-
-    One step for all columns is then the step c / √pivot of WaterSIC, and D = c² / 12 whatever sigma is (theory 2.3).
-
-    Parameters
-    ----------
-    feedback : has `factor(weight, sigma)`; the loop must use the same
-    exact : keep the scales as they are (charged as float32) instead of rounding them to 1/16 octave
-
-    Examples
-    --------
-    >>> from lattq.feedback import Cholesky
-    >>> Equalize(Cholesky())(np.ones((1, 2)), np.diag([4.0, 1.0])).scale
-    array([2., 1.])
-    """
-
-    feedback: Any
-    exact: bool = False
-
-    def __call__(self, weight: Array, sigma: np.ndarray) -> Diagonal:
-        """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others."""
-        factor = self.feedback.factor(weight, sigma)
-        pivots = np.empty(len(factor.order))
-        pivots[factor.order] = factor.pivots
-        live = pivots > 0
-        log = np.zeros(len(pivots))
-        log[live] = 0.5 * np.log2(pivots[live])
-        log[~live] = log[live].mean() if live.any() else 0.0
-        if self.exact:
-            return Diagonal(np.exp2(log))
-        return Diagonal(grid_scale(np.rint(SCALE_GRID * log).astype(np.int64)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Sort:
-    """Design of the permutation by decreasing diagonal of sigma, so that groups hold columns of like weight.
-
-    >>> Sort()(np.ones((1, 2)), np.diag([1.0, 4.0])).order
-    array([1, 0])
-    """
-
-    def __call__(self, weight: Array, sigma: np.ndarray) -> Permutation:
-        """The permutation."""
-        return Permutation(np.argsort(-np.diag(sigma), kind="stable"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Then:
-    """Design of a chain: each design sees weights and second moment as the ones before it leave them."""
-
-    designs: tuple[TransformDesign, ...]
-
-    def __call__(self, weight: Array, sigma: np.ndarray) -> Chain:
-        """The chain."""
-        parts = []
-        for design in self.designs:
-            parts.append(design(weight, sigma))
-            weight, sigma = parts[-1].forward(weight), parts[-1].congruence(sigma)
-        return Chain(tuple(parts))
-
-
-def then(*designs: TransformDesign) -> Then:
-    """Chain designs.
-
-    >>> from lattq.feedback import Cholesky
-    >>> chain = then(Hadamard(seed=1), Equalize(Cholesky()))(np.ones((1, 4)), np.eye(4))
-    >>> [type(part).__name__ for part in chain.parts]
-    ['Hadamard', 'Diagonal']
-    """
-    return Then(designs)
 
 
 def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
