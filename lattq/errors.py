@@ -1,5 +1,13 @@
 """The errors lattq raises. Every message names the offending value and what to do about it."""
 
+__all__ = [
+    "DamagedFileError",
+    "InvalidInputError",
+    "LattqError",
+    "NotPositiveSemidefiniteError",
+    "RateNotReachedError",
+]
+
 
 class LattqError(Exception):
     """Base class of everything lattq raises on purpose."""

@@ -196,6 +196,13 @@ class Cancellation:
     quantizers : the quantizer of each group, in column order
     overload : weights outside the range of their quantizer
     idle : columns with a zero pivot, which cost no rate
+
+    Examples
+    --------
+    >>> from lattq.quantizers import Uniform
+    >>> found = successive_cancellation(np.array([[0.6, 1.2]]), ldl(np.eye(2)), Uniform(1.0))
+    >>> found.codes, found.noise.round(1)
+    (array([[1, 1]], dtype=int32), array([[-0.4,  0.2]]))
     """
 
     codes: Int[Array, "rows columns"]

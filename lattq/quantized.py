@@ -232,7 +232,19 @@ class Quantized:
 
 
 def save(path: str | Path, quantized: Quantized) -> None:
-    """Write `quantized.to_bytes()` to a file, atomically: the file appears whole or not at all."""
+    """Write `quantized.to_bytes()` to a file, atomically: the file appears whole or not at all.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import lattq as lq
+    >>> layer = lq.quantize(np.eye(4), np.eye(4), lq.recipes.rtn())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(f"{folder}/layer.lattq", layer)
+    ...     same = load(f"{folder}/layer.lattq").to_bytes() == layer.to_bytes()
+    >>> same
+    True
+    """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -243,7 +255,24 @@ def save(path: str | Path, quantized: Quantized) -> None:
 
 
 def load(path: str | Path) -> Quantized:
-    """Read what `save` wrote; raises `DamagedFileError` if any byte has changed."""
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    DamagedFileError : if any byte has changed
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "layer.lattq").write_bytes(b"something else")
+    ...     try:
+    ...         load(f"{folder}/layer.lattq")
+    ...     except DamagedFileError as error:
+    ...         print(str(error)[:29])
+    14 bytes are not a lattq file
+    """
     return Quantized.from_bytes(Path(path).read_bytes())
 
 

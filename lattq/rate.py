@@ -14,7 +14,7 @@ from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
-__all__ = ["at_rate", "first_step", "largest_levels", "search_step"]
+__all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "search_step"]
 
 TOLERANCE = 0.005
 SAMPLE_ROWS = 512

@@ -37,13 +37,11 @@ def layer_rows(model: str, name: str, weight: np.ndarray, sigma: np.ndarray) -> 
     rows = []
     for rate, levels in INTEGERS.items():
         for recipe in (lq.recipes.rtn, lq.recipes.gptq):
-            found = lq.quantize(weight, sigma, recipe(levels))
             rows.append(
-                {"recipe": recipe.__name__, "target": rate, "rate": found.rate, "gap": found.gap(weight, sigma)}
+                {"recipe": recipe.__name__, "target": rate, "found": lq.quantize(weight, sigma, recipe(levels))}
             )
         for label, recipe in STEPS.items():
-            found = lq.at_rate(rate, recipe, weight, sigma)
-            rows.append({"recipe": label, "target": rate, "found": found})
+            rows.append({"recipe": label, "target": rate, "found": lq.at_rate(rate, recipe, weight, sigma)})
     print(f"{model} {name}", flush=True)
     for row in rows:
         found = row.pop("found")

@@ -174,6 +174,11 @@ class AbsMax:
     levels : number of codes, 2 to 256
     group : columns that share a step; None for whole rows
     shrink : scale each column by its LMMSE gain, inside the loop
+
+    Examples
+    --------
+    >>> AbsMax(levels=5)(np.array([[0.5, -2.0]]), np.ones(2), np.arange(2)).step
+    array([[1.]])
     """
 
     levels: int = 16
@@ -202,6 +207,12 @@ class MinMax:
     levels : number of codes, 2 to 256
     group : columns that share a step; None for whole rows
     shrink : scale each column by its LMMSE gain, inside the loop
+
+    Examples
+    --------
+    >>> quantizer = MinMax(levels=4)(np.array([[-1.0, 2.0]]), np.ones(2), np.arange(2))
+    >>> quantizer.step, quantizer.zero
+    (array([[1.]]), array([[1.]]))
     """
 
     levels: int = 16

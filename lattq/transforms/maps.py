@@ -285,7 +285,11 @@ class Folded:
 
 
 def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
-    """Exponents of a diagonal transform on the grid, alone or last in a chain: they tell how codes scale."""
+    """Exponents of a diagonal transform on the grid, alone or last in a chain: they tell how codes scale.
+
+    >>> octaves(Diagonal(np.array([1.0, 2.0])))
+    array([ 0, 16])
+    """
     last = transform.parts[-1] if isinstance(transform, Chain) and transform.parts else transform
     return last.exponents if isinstance(last, Diagonal) else None
 
@@ -306,13 +310,21 @@ KINDS = {
 
 
 def to_state(transform: Transform) -> list:
-    """[kind, state], for the container."""
+    """[kind, state], for the container.
+
+    >>> to_state(Hadamard(seed=3))
+    ['hadamard', [3]]
+    """
     kind = next(name for name, cls in KINDS.items() if isinstance(transform, cls))
     return [kind, transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def from_state(state: list, size: int) -> Transform:
-    """Inverse of `to_state` for `size` columns."""
+    """Inverse of `to_state` for `size` columns.
+
+    >>> from_state(["hadamard", [3]], 4)
+    Hadamard(seed=3)
+    """
     kind, inner = state
     return KINDS[kind].from_state(inner, size)
 
