@@ -282,7 +282,7 @@ def _class_prior(transform: transforms.Transform) -> Any:
     return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID
 
 
-def _expected_gains(coder: Any, data: list, shape: tuple[int, int], prior: Any) -> Any:
+def _expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:
     return coder.gains(data, shape, prior) if isinstance(coder, TwoWay) else GAIN_GRID
 
 
