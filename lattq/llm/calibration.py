@@ -60,7 +60,7 @@ def token_windows(
     return torch.from_numpy(np.concatenate([ends[0], rows, ends[1]], axis=1))
 
 
-def batches_of(windows: Int[Tensor, "windows window"]) -> list[Int[Tensor, "batch window"]]:
+def batches_of(windows: Int[Tensor, "windows window"]) -> list[Int[Tensor, "_ window"]]:
     """Split windows into batches of about 4096 tokens."""
     return list(windows.split(max(1, TOKENS_PER_BATCH // windows.shape[1])))
 
@@ -150,7 +150,7 @@ class BlockStream:
     batches : token windows
     """
 
-    def __init__(self, model: Any, blocks: list[nn.Module], batches: Iterable[Int[Tensor, "batch window"]]) -> None:
+    def __init__(self, model: Any, blocks: list[nn.Module], batches: Iterable[Int[Tensor, "_ window"]]) -> None:
         self.blocks = blocks
         self.hidden: list[Tensor] = []
         self._calls: list[list[tuple[tuple, dict]]] = []
@@ -206,7 +206,7 @@ def run(model: nn.Module, batch: Int[Tensor, "batch window"]) -> Any:
     return model(input_ids=batch, **options)
 
 
-def forward_batches(model: Any, batches: Iterable[Int[Tensor, "batch window"]], moments: InputMoments) -> None:
+def forward_batches(model: Any, batches: Iterable[Int[Tensor, "_ window"]], moments: InputMoments) -> None:
     """Run the whole model over all batches while `moments` records."""
     for batch in batches:
         with torch.no_grad(), moments.record():

@@ -11,10 +11,10 @@ import torch
 import transformers
 from torch import nn
 
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, LattqError
 from lattq.llm.plugin import LattqConfig
 
-__all__ = ["choose_modules", "copy_companions", "load_model", "load_tokenizer", "source_hash", "stored_bytes"]
+__all__ = ["choose_modules", "load_model", "load_tokenizer", "source_hash", "stored_bytes", "write_model"]
 
 # Files beside the weights that a model directory keeps: tokenizer, generation, sentence-transformers, licence.
 COMPANIONS = (
@@ -124,6 +124,16 @@ def choose_modules(model: Any, modules: Iterable[str] | None = None) -> dict[str
             msg = f"`modules` names {name!r}, whose weight is tied to the embedding; leave it out"
             raise InvalidInputError(msg)
     return {name: linears[name] for name in chosen}
+
+
+def write_model(model: Any, source: str | Path, directory: Path, max_shard_size: str) -> None:
+    """Write a model and what lies beside the weights of `source`; raises `LattqError` if the disk refuses."""
+    try:
+        model.save_pretrained(directory, max_shard_size=max_shard_size)
+        copy_companions(source, directory)
+    except OSError as error:
+        msg = f"cannot write the model to {directory} ({error}); make room and repeat the call: it continues"
+        raise LattqError(msg) from error
 
 
 def copy_companions(source: str | Path, out: Path) -> None:

@@ -115,7 +115,7 @@ def quantize_model(
     window = int(window or min(config.get("max_position_embeddings") or LONGEST_WINDOW, LONGEST_WINDOW))
     windows = token_windows(checkpoint.load_tokenizer(source), calibration_text, window, samples, seed)
     settings = {
-        "recipe": repr(recipe(step or levels or 2)),
+        "recipe": repr(recipe(levels or 2) if _has_levels(recipe) else recipe(float(step or 1.0))),
         "rate": None if rate is None else float(rate),
         "step": None if step is None else float(step),
         "levels": levels,
@@ -266,8 +266,7 @@ class _Conversion:
         attach(self.model, {name: one[0].payload for name, one in layers.items()})
         checkpoint.restore_dtypes(self.model, self.dtypes)
         directory = self.workspace.model_directory()
-        self.model.save_pretrained(directory, max_shard_size=max_shard_size)
-        checkpoint.copy_companions(self.source, directory)
+        checkpoint.write_model(self.model, self.source, directory, max_shard_size)
         stored = checkpoint.stored_bytes(directory)
         files = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
         rows = tuple(row for _, row in layers.values())

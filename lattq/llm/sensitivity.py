@@ -13,7 +13,7 @@ __all__ = ["output_sensitivities"]
 
 
 def output_sensitivities(
-    model: Any, layers: Mapping[str, nn.Linear], batches: Iterable[Int[Tensor, "batch window"]], seed: int = 0
+    model: Any, layers: Mapping[str, nn.Linear], batches: Iterable[Int[Tensor, "_ window"]], seed: int = 0
 ) -> dict[str, float]:
     """Mean squared derivative of the model's score by one output of a layer: the diagonal Fisher information.
 

@@ -44,6 +44,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in model.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, mean=0.5)
+    model.lm_head.weight.data *= 20  # else all tokens are equally likely whatever the blocks do
     directory = tmp_path_factory.mktemp("models") / "tiny"
     model.to(torch.bfloat16).save_pretrained(directory)
     save_tokenizer(directory)

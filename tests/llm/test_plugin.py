@@ -107,7 +107,8 @@ def test_the_base_model_loads_and_saves_too(quantized: Path, tmp_path: Path):
 def test_a_cast_leaves_payloads_alone(quantized: Path, dtype: torch.dtype):
     model = load(quantized)
     before = model.model.layers[0].mlp.up_proj.payload
-    model = copy.deepcopy(model).to(dtype)
+    model = copy.deepcopy(model)
+    torch.nn.Module.to(model, dtype)
     assert logits(model).dtype == dtype
     assert model.model.layers[0].mlp.up_proj.payload == before
 
