@@ -1,0 +1,226 @@
+"""`lattq demo`: the embedded model at a few rates with three recipes, measured and drawn against the bound."""
+
+import functools
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from lattq import bounds, recipes
+from lattq._array import to_host
+from lattq.cli import figures
+from lattq.cli.console import (
+    AsJson,
+    Debug,
+    command,
+    conversion_steps,
+    models,
+    number,
+    parse_rates,
+    print_json,
+    print_table,
+    progress,
+)
+from lattq.errors import InvalidInputError
+
+__all__ = ["demo"]
+
+RATES = "4,3,2"
+RECIPES = ("rtn", "gptq", "watersic")
+RESULTS = "lattq-demo.json"
+FIGURE = "rate_distortion.png"
+CURVE_POINTS = 15
+SENSITIVITY_WINDOWS = 32
+
+
+@command
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Directory; a fresh temporary one unless given.")] = None,
+    rates: Annotated[str, typer.Option(help="Bits per weight, between commas.")] = RATES,
+    samples: Annotated[int, typer.Option(help="Calibration windows of 256 tokens.")] = 128,
+    eval_samples: Annotated[int, typer.Option(help="Evaluation windows of 256 tokens.")] = 64,
+    module: Annotated[list[str] | None, typer.Option(help="Layer to quantize, for a quick look; repeatable.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Layers quantized at once; all cores unless given.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare recipes on the embedded model.
+
+    It is quantized with rtn, gptq and watersic; rates, distortions, gaps and perplexities are printed and drawn.
+    Every layer is quantized for the inputs of the unquantized model, so that all recipes meet the same second moments.
+    """
+    wanted = parse_rates(rates)
+    if min(wanted) < 1:
+        msg = f"`--rates` is {rates!r}; integers of rtn and gptq need at least 1 bit"
+        raise InvalidInputError(msg)
+    folder = Path(tempfile.mkdtemp(prefix="lattq-demo-")) if out is None else out
+    prepare(folder)
+    with progress(silent=as_json, total=len(RECIPES) * len(wanted) + 1) as show:
+        show("loading")
+        bench = _Bench(models(), folder, samples, eval_samples, module or None, jobs or os.cpu_count() or 1, show)
+        rows = [bench.row(name, rate) for rate in wanted for name in RECIPES]
+    drawn = figures.available()
+    if drawn:
+        figures.recipes(rows, bench.curve(rows), folder / FIGURE)
+    (folder / RESULTS).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(rows)
+        return
+    _print(rows, bench.perplexity)
+    typer.echo(f"models and {RESULTS}: {folder}")
+    typer.echo(f"figure: {folder / FIGURE}" if drawn else "no figure: it needs matplotlib, pip install lattq[plot]")
+
+
+def prepare(folder: Path) -> None:
+    """Make an empty directory, or empty one that holds an earlier demo and nothing else.
+
+    Raises
+    ------
+    InvalidInputError : if the directory holds anything that no demo wrote
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as outer:
+    ...     prepare(Path(outer) / "demo")
+    ...     prepare(Path(outer) / "demo")
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = {RESULTS, FIGURE}
+    found = sorted(folder.iterdir())
+    others = [path.name for path in found if path.name not in mine and not _is_ours(path.name)]
+    if found and (others or not (folder / RESULTS).exists()):
+        msg = f"`--out` is {folder}, which holds {(others or [found[0].name])[0]}; choose a new or an empty directory"
+        raise InvalidInputError(msg)
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (folder / RESULTS).write_text("[]\n", encoding="utf-8")  # marks the directory as a demo's from the start
+
+
+def _is_ours(name: str) -> bool:
+    recipe, _, rate = name.removesuffix(".partial").partition("-")
+    return recipe in RECIPES and rate.replace(".", "", 1).isdecimal()
+
+
+class _Bench:
+    """What all rows share: the model, its texts, second moments and sensitivities."""
+
+    def __init__(
+        self, llm: Any, folder: Path, samples: int, eval_samples: int, modules: list[str] | None, jobs: int, show: Any
+    ) -> None:
+        from lattq.llm import calibration, checkpoint, sensitivity
+
+        self.llm, self.folder, self.jobs, self.show = llm, folder, jobs, show
+        self.source = llm.embedded_model()
+        self.options = {"calibration_text": llm.embedded_text("calibration"), "samples": samples, "modules": modules}
+        self.measure = functools.partial(llm.evaluate, text=llm.embedded_text("evaluation"), samples=eval_samples)
+        show("measuring the unquantized model")
+        model = checkpoint.load_model(self.source).float()
+        tokenizer = checkpoint.load_tokenizer(self.source)
+        layers = checkpoint.choose_modules(model, modules)
+        text, window = self.options["calibration_text"], model.config.max_position_embeddings
+        windows = calibration.token_windows(tokenizer, text, window, samples)
+        moments = calibration.InputMoments(layers)
+        calibration.forward_batches(model, calibration.batches_of(windows), moments)
+        # Weights of D in ½ Σ g rows columns D, the KL that the layers' distortions cost, in bits per token.
+        some = calibration.batches_of(windows[:: max(1, len(windows) // SENSITIVITY_WINDOWS)])
+        found = sensitivity.output_sensitivities(model, layers, some)
+        self.costs = {name: g / (2 * math.log(2)) for name, g in found.items()}
+        self.weights = {name: to_host(layer.weight) for name, layer in layers.items()}
+        self.spectra = {name: _variances(w, moments.sigma(name)) for name, w in self.weights.items()}
+        self.model = model
+        self.perplexity = self.measure(self.source).perplexity
+        show("", advance=1)
+
+    def row(self, recipe: str, rate: float) -> dict[str, Any]:
+        """Quantize at one rate and measure."""
+        fixed = recipe != "watersic"
+        setting = {"levels": min(256, round(2**rate))} if fixed else {"rate": rate}
+        directory = self.folder / f"{recipe}-{rate:g}"
+        steps = conversion_steps(lambda text: self.show(f"{recipe} at {rate:g} bits, {text}"))
+        report = self.llm.quantize_model(
+            self.source,
+            directory,
+            recipe=getattr(recipes, recipe),
+            propagate=False,
+            jobs=self.jobs,
+            progress=steps,
+            **setting,
+            **self.options,
+        )
+        self.show(f"{recipe} at {rate:g} bits, perplexity")
+        found = self.measure(directory, reference=self.model)
+        self.show("", advance=1)
+        return {
+            "recipe": recipe,
+            "target": rate,
+            "levels": setting.get("levels"),
+            "rate": report.rate,
+            "distortion": report.distortion,
+            "weighted_distortion": sum(
+                self.costs[one.name] * self.weights[one.name].size * one.distortion for one in report.layers
+            ),
+            "gap": report.gap,
+            "perplexity": found.perplexity,
+            "perplexity_unquantized": self.perplexity,
+            "kl_bits_per_token": found.kl_bits_per_token,
+            "top1_agreement": found.top1_agreement,
+            "seconds": report.seconds,
+            "directory": str(directory),
+        }
+
+    def curve(self, rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
+        """Least weighted distortion at each rate if the weights of all layers were Gaussian: joint waterfilling."""
+        variances = np.concatenate([self.costs[name] * one for name, one in self.spectra.items()])
+        ends = [row["rate"] for row in rows]
+        points = np.linspace(max(min(ends) - 0.5, 0.5), max(ends) + 0.25, CURVE_POINTS)
+        return [(float(r), variances.size * bounds.waterfill(variances, rate=float(r)).distortion) for r in points]
+
+
+def _variances(weight: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Variances of the independent Gaussians that a layer asks to be coded."""
+    rows, columns = bounds.two_way_variances(weight)
+    return np.outer(rows, bounds.layer_spectrum(sigma, columns)).ravel()
+
+
+def _print(rows: list[dict[str, Any]], perplexity: float) -> None:
+    cells = [
+        (
+            row["recipe"],
+            f"{row['target']:g}",
+            number(row["rate"], ".3f"),
+            number(row["distortion"], ".3e"),
+            number(row["weighted_distortion"], ".3e"),
+            number(row["gap"], ".3f"),
+            number(row["perplexity"], ".2f"),
+            number(row["kl_bits_per_token"], ".4f"),
+            f"{row['top1_agreement']:.1%}",
+            f"{row['seconds']:.0f} s",
+        )
+        for row in rows
+    ]
+    headings = (
+        "recipe",
+        "target",
+        "rate",
+        "distortion",
+        "weighted",
+        "gap",
+        "perplexity",
+        "KL",
+        "same top-1",
+        "time",
+    )
+    caption = (
+        f"perplexity of the unquantized model: {perplexity:.2f}; rate: bits per weight from file sizes; gap: bits per "
+        "weight above the bound; weighted: distortions in bits of KL per token that they predict; KL: measured"
+    )
+    print_table("Embedded model, unseen text", headings, cells, caption)

@@ -1,0 +1,221 @@
+"""`lattq quantize` and `lattq eval`: from a model directory to a quantized one, and what that did to the model."""
+
+import dataclasses
+import enum
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lattq import recipes
+from lattq.cli.console import (
+    AsJson,
+    Debug,
+    command,
+    conversion_steps,
+    models,
+    number,
+    print_json,
+    print_table,
+    progress,
+    read_text,
+)
+from lattq.errors import InvalidInputError
+from lattq.rate import MAX_RATE
+from lattq.scheme import Scheme
+
+__all__ = ["evaluate", "quantize"]
+
+EMBEDDED = "embedded"
+DEFAULT_RATE = 3.0
+
+
+class RecipeName(enum.StrEnum):
+    """Recipes by name."""
+
+    watersic = "watersic"
+    huffman_gptq = "huffman_gptq"
+    watersic_published = "watersic_published"
+    gptq = "gptq"
+    rtn = "rtn"
+
+
+class Allocation(enum.StrEnum):
+    """How steps differ between layers."""
+
+    loss = "loss"
+    distortion = "distortion"
+
+
+def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
+    """A recipe with the options that are not None; raises `InvalidInputError` for one it does not have.
+
+    >>> recipe_of("rtn", group=None, sweeps=None)(levels=4).quantizer
+    AbsMax(levels=4, group=128, shrink=False)
+    """
+    recipe = getattr(recipes, name)
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given.keys() - inspect.signature(recipe).parameters.keys():
+        msg = f"`--{key}` does not apply to the recipe {name}; leave it out or choose another recipe"
+        raise InvalidInputError(msg)
+    if given.get("group") == 0:
+        given["group"] = None
+    return functools.partial(recipe, **given)
+
+
+@command
+def quantize(
+    model: Annotated[str, typer.Argument(help="Model directory, or `embedded` for the one that ships with lattq.")],
+    out: Annotated[Path, typer.Option(help="Directory to create; missing or empty.")],
+    rate: Annotated[float | None, typer.Option(help="Bits per quantized weight, from file sizes. [default: 3]")] = None,
+    recipe: Annotated[RecipeName, typer.Option(help="Method.")] = RecipeName.watersic,
+    calibration: Annotated[Path | None, typer.Option(help="UTF-8 text; `embedded` has its own.")] = None,
+    step: Annotated[float | None, typer.Option(help="Step of the recipe, instead of --rate.")] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq.")] = None,
+    group: Annotated[int | None, typer.Option(help="Columns that share a scale, 0 for all: rtn, gptq.")] = None,
+    sweeps: Annotated[int | None, typer.Option(help="Passes of coordinate descent: watersic.")] = None,
+    mmse: Annotated[float | None, typer.Option(help="Ratio of the MMSE feedback, 0 for none: watersic.")] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Calibration windows; all unless given.")] = None,
+    propagate: Annotated[
+        bool, typer.Option("--propagate/--one-pass", help="Measure inputs behind the quantized blocks.")
+    ] = True,
+    drift: Annotated[bool, typer.Option("--drift", help="Correct weights for the drift of their inputs.")] = False,
+    allocation: Annotated[Allocation, typer.Option(help="What the bits of all layers spare equally.")] = (
+        Allocation.loss
+    ),
+    module: Annotated[list[str] | None, typer.Option(help="Linear layer to quantize; repeat for several.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Quantize the linear layers of a model.
+
+    An interrupted run, repeated, continues in OUT.partial.
+    """
+    chosen = recipe_of(recipe.value, group=group, sweeps=sweeps, mmse=mmse)
+    if rate is None and step is None and levels is None:
+        rate = DEFAULT_RATE
+    if rate is not None and not 0 < rate <= MAX_RATE:
+        msg = f"`--rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
+        raise InvalidInputError(msg)
+    if calibration is None and model != EMBEDDED:
+        msg = f"{model} needs `--calibration FILE`, a text that resembles what the model will read"
+        raise InvalidInputError(msg)
+    own = None if calibration is None else read_text(calibration)
+    with progress(silent=as_json) as show:
+        show("loading")
+        llm = models()
+        report = llm.quantize_model(
+            source_of(model, llm),
+            out,
+            calibration_text=llm.embedded_text("calibration") if own is None else own,
+            rate=rate,
+            recipe=chosen,
+            step=step,
+            levels=levels,
+            window=window,
+            samples=samples,
+            propagate=propagate,
+            drift=drift,
+            allocation=allocation.value,
+            modules=module or None,
+            seed=seed,
+            jobs=jobs,
+            progress=conversion_steps(show),
+        )
+    if as_json:
+        print_json({"out": str(out), **json.loads(report.to_json())})
+    else:
+        _print_report(report, out)
+
+
+def source_of(model: str, llm: Any) -> Path:
+    """Directory of a model; the embedded one for the word `embedded`.
+
+    Raises
+    ------
+    InvalidInputError : if there is no such directory
+    """
+    if model == EMBEDDED:
+        return llm.embedded_model()
+    if not Path(model).is_dir():
+        msg = f"there is no directory {model}; download the model there first, or use the word `{EMBEDDED}`"
+        raise InvalidInputError(msg)
+    return Path(model)
+
+
+def _print_report(report: Any, out: Path) -> None:
+    rows = [
+        (
+            row.name,
+            f"{row.shape[0]}x{row.shape[1]}",
+            number(row.rate),
+            number(row.distortion, ".3e"),
+            number(row.bound),
+            number(row.gap),
+            f"{row.seconds:.1f} s",
+        )
+        for row in report.layers
+    ]
+    headings = ("layer", "shape", "rate", "distortion", "bound", "gap", "time")
+    caption = "rate, bound, gap: bits per weight; bound: of Gaussian weights at this distortion"
+    print_table(str(report.settings["recipe"]), headings, rows, caption)
+    typer.echo(
+        f"{report.rate:.4f} bits per weight ({report.stored_bytes:,} bytes replace {report.weights:,} weights), "
+        f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
+        f"{out}: weight files of {report.file_bytes:,} bytes, unquantized tensors included"
+    )
+
+
+@command
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model directory, quantized or not, or `embedded`.")],
+    text: Annotated[str | None, typer.Option(help="UTF-8 text file, or `embedded` (unseen by that model).")] = None,
+    reference: Annotated[str | None, typer.Option(help="Model directory to compare with, or `embedded`.")] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens per window.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Tokens between the starts of windows.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Windows; all unless given.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure perplexity, and how far a model is from another.
+
+    Against a reference: the KL divergence in bits per token, and how often both find the same token most likely.
+    """
+    if text is None:
+        msg = f"`--text FILE` is needed: a text to predict, or the word `{EMBEDDED}` for the one that ships with lattq"
+        raise InvalidInputError(msg)
+    own = None if text == EMBEDDED else read_text(Path(text))
+    with progress(silent=as_json) as show:
+        show("evaluating")
+        llm = models()
+        found = llm.evaluate(
+            source_of(model, llm),
+            llm.embedded_text("evaluation") if own is None else own,
+            reference=None if reference is None else source_of(reference, llm),
+            window=window,
+            stride=stride,
+            samples=samples,
+        )
+    values = dataclasses.asdict(found)
+    if as_json:
+        print_json(values)
+        return
+    names = {
+        "tokens": ("tokens", ","),
+        "perplexity": ("perplexity per token", ".4f"),
+        "loss_nats": ("loss, nats per token", ".5f"),
+        "bits_per_byte": ("bits per byte of text", ".5f"),
+        "kl_bits_per_token": ("KL, bits per token", ".5f"),
+        "top1_agreement": ("top-1 agreement", ".2%"),
+        "mean_cosine": ("cosine of embeddings", ".6f"),
+        "seconds": ("seconds", ".1f"),
+    }
+    rows = [(label, format(values[key], form)) for key, (label, form) in names.items() if values[key] is not None]
+    print_table(model, ("measure", "value"), rows, None if reference is None else f"against {reference}")
