@@ -1,0 +1,239 @@
+"""Transforms: the contract for every kind, equal pivots, stored state, and what folding leaves behind."""
+
+from types import ModuleType
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lattq import transforms
+from lattq.errors import InvalidInputError
+from lattq.feedback import MMSE, Cholesky
+from lattq.transforms import (
+    Chain,
+    Diagonal,
+    Equalize,
+    Fixed,
+    Folded,
+    Hadamard,
+    Identity,
+    Permutation,
+    Sort,
+    Transform,
+    TransformDesign,
+    grid_scale,
+    then,
+)
+from tests.contracts import TransformContract
+from tests.helpers import assert_same
+from tests.strategies import layers, moment, seeds, well_conditioned_moments
+
+HADAMARD_SIZES = {1, 2, 4, 8, 12}
+
+
+def random_diagonal(n: int, seed: int) -> Diagonal:
+    return Diagonal(np.random.default_rng(seed).uniform(0.1, 10.0, n))
+
+
+def random_permutation(n: int, seed: int) -> Permutation:
+    return Permutation(np.random.default_rng(seed).permutation(n))
+
+
+class TestIdentity(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        return Identity()(np.ones((1, len(sigma))), sigma)
+
+
+class TestDiagonal(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        return random_diagonal(len(sigma), seed)
+
+
+class TestPermutation(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        return random_permutation(len(sigma), seed)
+
+
+class TestHadamard(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        assume(len(sigma) in HADAMARD_SIZES)
+        return Hadamard(seed)
+
+
+class TestEqualize(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        weight = np.random.default_rng(seed).standard_normal((3, len(sigma)))
+        return Equalize(MMSE(noise=0.01))(weight, sigma)
+
+
+class TestChain(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        assume(len(sigma) in HADAMARD_SIZES)
+        n, weight = len(sigma), np.random.default_rng(seed).standard_normal((3, len(sigma)))
+        first = Chain((random_diagonal(n, seed), random_permutation(n, seed)))
+        return then(Fixed(first), Hadamard(seed), Equalize(Cholesky()))(weight, sigma)
+
+
+class TestNoTransforms(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        return Chain(())
+
+
+@given(seed=seeds, n=st.sampled_from(sorted(HADAMARD_SIZES)))
+def test_transforms_are_the_matrices_they_stand_for(seed: int, n: int):
+    """forward is W T⁻¹, inverse is W T, congruence is T Σ Tᵀ, with T read off from inverse(I)."""
+    sigma = moment(np.linspace(1, 2, n), seed)
+    chain = Chain((random_diagonal(n, seed), Hadamard(seed), random_permutation(n, seed)))
+    for transform in (*chain.parts, chain):
+        matrix = transform.inverse(np.eye(n))
+        np.testing.assert_allclose(transform.forward(np.eye(n)), np.linalg.inv(matrix), atol=1e-12)
+        np.testing.assert_allclose(transform.congruence(sigma), matrix @ sigma @ matrix.T, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [random_diagonal(4, 1), random_permutation(4, 1), Hadamard(1), Identity()])
+def test_dtype_and_library_stay(xp: ModuleType, transform: Any):
+    weight = xp.ones((3, 4), dtype=xp.float32)
+    for moved in (transform.forward(weight), transform.inverse(weight)):
+        assert moved.dtype == xp.float32
+        assert type(moved) is type(weight)
+
+
+@given(layer=layers(), folded=st.booleans())
+def test_every_part_is_a_transform(layer: tuple[np.ndarray, np.ndarray], folded: bool):
+    weight, sigma = layer
+    designs = [Identity(), Equalize(Cholesky()), Sort(), Fixed(Permutation(np.arange(len(sigma))), folded)]
+    for design in (*designs, then(*designs)):
+        assert isinstance(design, TransformDesign)
+        assert isinstance(design(weight, sigma), Transform)
+
+
+def pivots_after(feedback: Any, equalize: Equalize, weight: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    transform = equalize(weight, sigma)
+    return feedback.factor(transform.forward(weight), transform.congruence(sigma)).pivots
+
+
+FEEDBACKS = [
+    Cholesky(), Cholesky("reversed"), Cholesky("pivoted"), MMSE(1e-3), MMSE(1.0), MMSE(0.1, order="natural"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("feedback", FEEDBACKS, ids=str)
+@given(sigma=well_conditioned_moments(min_n=2), seed=seeds)
+def test_equalized_pivots_are_one_within_the_grid(feedback: Any, sigma: np.ndarray, seed: int):
+    """A scale is off by at most half of 1/16 octave, so a pivot by at most 1/16; exact scales leave rounding only."""
+    weight = np.random.default_rng(seed).standard_normal((30, len(sigma)))
+    pivots = pivots_after(feedback, Equalize(feedback), weight, sigma / np.diag(sigma).mean())
+    np.testing.assert_array_less(np.abs(np.log2(pivots)), 1 / 16 + 1e-9)
+    exact = pivots_after(feedback, Equalize(feedback, exact=True), weight, sigma / np.diag(sigma).mean())
+    np.testing.assert_allclose(exact, 1.0, rtol=1e-9)
+
+
+def test_other_pivots_are_not_equalized():
+    """Negative control: the scales are those of one feedback, not of another."""
+    sigma = moment(np.logspace(0, 3, 12), 0)
+    weight = np.random.default_rng(0).standard_normal((30, 12))
+    pivots = pivots_after(Cholesky("reversed"), Equalize(Cholesky("natural")), weight, sigma)
+    assert np.abs(np.log2(pivots)).max() > 1
+
+
+def test_columns_without_a_pivot_get_a_moderate_scale():
+    sigma = np.diag([0.0, 4.0, 16.0, 0.0])
+    np.testing.assert_array_equal(
+        Equalize(Cholesky())(np.ones((1, 4)), sigma).scale, grid_scale(np.array([24, 16, 32, 24]))
+    )
+    np.testing.assert_array_equal(Equalize(Cholesky())(np.ones((1, 4)), np.zeros((4, 4))).scale, np.ones(4))
+
+
+@given(seed=seeds, n=st.integers(1, 40), spread=st.floats(0, 200))
+def test_grid_scales_are_stored_as_exponents(seed: int, n: int, spread: float):
+    exponents = np.rint(spread * np.random.default_rng(seed).standard_normal(n)).astype(np.int64)
+    diagonal = Diagonal(grid_scale(exponents))
+    assert_same(diagonal.exponents, exponents)
+    assert_same(transforms.octaves(Chain((random_diagonal(n, 0), diagonal))), exponents)
+    np.testing.assert_allclose(diagonal.scale, 2.0 ** (exponents / 16), rtol=1e-14)
+    assert_same(stored(diagonal, n).scale, diagonal.scale)
+
+
+def test_other_scales_have_no_exponents():
+    assert Diagonal(np.array([1.0, 1.01])).exponents is None
+    assert transforms.octaves(Hadamard()) is None
+    assert transforms.octaves(Chain(())) is None
+
+
+def stored(transform: Any, n: int) -> Any:
+    """The transform after a trip through the container's bytes."""
+    packed = msgpack.packb(transforms.to_state(transform))
+    return transforms.from_state(msgpack.unpackb(packed or b""), n)
+
+
+@given(seed=seeds, n=st.sampled_from(sorted(HADAMARD_SIZES)))
+def test_stored_state_restores_the_same_bits(seed: int, n: int):
+    """Every kind, nested; scales that lie on no grid are float32 by contract."""
+    rng = np.random.default_rng(seed)
+    single = Diagonal(rng.uniform(0.1, 10.0, n).astype(np.float32).astype(np.float64))
+    grid = Diagonal(grid_scale(rng.integers(-100, 100, n)))
+    parts = (Identity(), single, random_permutation(n, seed), Chain((Hadamard(seed), grid)), Chain(()))
+    weight = rng.standard_normal((3, n))
+    for transform in (*parts, Chain(parts)):
+        again = stored(transform, n)
+        assert type(again) is type(transform)
+        assert_same(again.inverse(weight), transform.inverse(weight))
+        assert_same(again.forward(weight), transform.forward(weight))
+
+
+def test_long_permutations_take_wide_indices():
+    n = (1 << 16) + 1
+    order = np.random.default_rng(0).permutation(n)
+    assert_same(stored(Permutation(order), n).order, order)
+    assert_same(stored(Permutation(order[:2].argsort()), 2).order, order[:2].argsort())
+
+
+def test_sort_puts_large_moments_first():
+    sigma = np.diag([1.0, 9.0, 4.0, 9.0])
+    assert_same(Sort()(np.ones((1, 4)), sigma).order, np.array([1, 3, 2, 0]))
+
+
+def test_chained_designs_see_what_came_before():
+    """The second equalization finds nothing left to do."""
+    sigma = moment(np.logspace(0, 3, 8), 1)
+    weight = np.random.default_rng(0).standard_normal((20, 8))
+    chain: Any = then(Equalize(Cholesky()), Equalize(Cholesky()))(weight, sigma)
+    assert np.ptp(chain.parts[0].scale) > 1
+    np.testing.assert_array_equal(chain.parts[1].scale, np.ones(8))
+
+
+def test_folded_weights_stay_transformed():
+    inner = random_diagonal(4, 3)
+    folded, weight, sigma = Fixed(inner, folded=True)(np.ones((1, 4)), np.eye(4)), np.ones((2, 4)), np.eye(4)
+    assert_same(folded.forward(weight), inner.forward(weight))
+    assert_same(folded.congruence(sigma), inner.congruence(sigma))
+    assert_same(folded.inverse(weight), weight)
+    assert transforms.to_state(folded) == ["folded", []]
+
+
+def test_a_folded_transform_is_gone_after_a_round_trip():
+    again = stored(Folded(random_diagonal(4, 3)), 4)
+    assert_same(again.inverse(np.ones((2, 4))), np.ones((2, 4)))
+    for use in (lambda: again.forward(np.ones((2, 4))), lambda: again.congruence(np.eye(4))):
+        with pytest.raises(InvalidInputError, match="not part of the bytes"):
+            use()
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, np.inf, np.nan])
+def test_scales_must_be_positive_and_finite(wrong: float):
+    with pytest.raises(InvalidInputError, match="`scale` holds"):
+        Diagonal(np.array([1.0, wrong]))
+
+
+def test_sizes_without_a_hadamard_matrix_are_refused():
+    with pytest.raises(InvalidInputError, match="size 6"):
+        Hadamard().forward(np.ones((1, 6)))
+
+
+def test_rotation_makes_columns_alike():
+    """A single loud input is heard everywhere, and a sum of squares stays."""
+    sigma = np.diag([64.0, *np.zeros(63)])
+    np.testing.assert_allclose(np.diag(Hadamard(2).congruence(sigma)), 1.0, rtol=1e-12)
