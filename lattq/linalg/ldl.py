@@ -111,20 +111,36 @@ def _require_options(n: int, block: int, damping: float) -> None:
 
 
 def _scalar_ldl(sigma: np.ndarray, order: str | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pivoted = isinstance(order, str) and order == "pivoted"
-    scale = column_scale(sigma)
+    n, alive = len(sigma), np.any(sigma, axis=0)
+    pivoted = isinstance(order, str) and order == "pivoted" and bool(alive.any())
     if pivoted:
-        factor, columns = pivoted_cholesky(sigma, tolerance=0.0)
-        if _is_clear(factor, scale[columns]):
-            return factor / np.diag(factor), np.diag(factor) ** 2, columns
+        live = np.flatnonzero(alive)
+        greedy, position = pivoted_cholesky(sigma[np.ix_(live, live)], tolerance=0.0)
+        columns = np.concatenate([live[position], np.flatnonzero(~alive)])
     else:
-        columns = _columns(order, np.diag(sigma))
-        ordered = np.ix_(columns, columns)
-        factor, failed = _potrf((sigma / scale / scale[:, None])[ordered], lower=True, clean=True)
-        if not failed and _is_clear(factor, np.ones(len(sigma))):
-            units = scale[columns]
-            return factor / np.diag(factor) * units[:, None] / units, (np.diag(factor) * units) ** 2, columns
-    return _singular_ldl(sigma, scale, columns, zeros_last=pivoted)
+        greedy, columns = None, _columns(order, np.diag(sigma))
+    unit, pivots = np.eye(n), np.zeros(n)
+    place = np.flatnonzero(alive[columns])
+    if len(place):
+        unit[np.ix_(place, place)], pivots[place] = _live_ldl(sigma, columns[place], greedy)
+    if pivoted and not pivots.all():
+        last = np.argsort(pivots == 0, kind="stable")
+        unit, pivots, columns = unit[np.ix_(last, last)], pivots[last], columns[last]
+    return unit, pivots, columns
+
+
+def _live_ldl(sigma: np.ndarray, columns: np.ndarray, greedy: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return unit and pivots of some columns in that order; `greedy` is their Cholesky factor if it is known."""
+    scale = column_scale(sigma)
+    units = scale[columns]
+    if greedy is not None:
+        if _is_clear(greedy, units):
+            return greedy / np.diag(greedy), np.diag(greedy) ** 2
+    else:
+        factor, failed = _potrf(sigma[np.ix_(columns, columns)] / units / units[:, None], lower=True, clean=True)
+        if not failed and _is_clear(factor, np.ones(len(columns))):
+            return factor / np.diag(factor) * units[:, None] / units, (np.diag(factor) * units) ** 2
+    return _singular_ldl(sigma, columns, scale)
 
 
 def _is_clear(factor: np.ndarray, scale: np.ndarray) -> bool:
@@ -133,19 +149,12 @@ def _is_clear(factor: np.ndarray, scale: np.ndarray) -> bool:
     return rank == n and float(np.min(np.diag(factor) / scale)) ** 2 > _CLEAR * relative_tolerance(n)
 
 
-def _singular_ldl(
-    sigma: np.ndarray, scale: np.ndarray, columns: np.ndarray, *, zeros_last: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n, largest = len(sigma), np.full(len(sigma), np.max(scale))
-    for unit_of_column in (scale, largest):
-        root = semidefinite_root(sigma, unit_of_column)
+def _singular_ldl(sigma: np.ndarray, columns: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    for units in (scale, np.full_like(scale, np.max(scale))):
+        root = semidefinite_root(sigma, units)
         if root is not None:
-            smallest = relative_tolerance(n) * unit_of_column**2
-            unit, pivots = householder_ldl(root[columns].T, smallest[columns])
-            if not zeros_last:
-                return unit, pivots, columns
-            order = np.argsort(pivots == 0, kind="stable")
-            return unit[np.ix_(order, order)], pivots[order], columns[order]
+            smallest = relative_tolerance(len(sigma)) * units**2
+            return householder_ldl(root[columns].T, smallest[columns])
     position, pivot = first_negative_pivot(sigma[np.ix_(columns, columns)])
     raise not_semidefinite(int(columns[position]), pivot)
 
@@ -155,7 +164,7 @@ def _columns(order: str | np.ndarray, diagonal: np.ndarray) -> np.ndarray:
     if isinstance(order, str):
         if order == "natural":
             return np.arange(n)
-        if order == "sorted":
+        if order in ("sorted", "pivoted"):  # pivoted comes here only if nothing varies
             return np.argsort(-diagonal, kind="stable")
         msg = f'`order` is "{order}"; choose "natural", "sorted", "pivoted" or a permutation'
         raise InvalidInputError(msg)

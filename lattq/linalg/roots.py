@@ -113,7 +113,7 @@ def householder_ldl(root: np.ndarray, smallest: np.ndarray) -> tuple[np.ndarray,
         for column in columns + start:
             head = rest[done, column]
             unit[column + 1 :, column] = rest[done, column + 1 :] / head
-            pivots[column] = head**2
+            pivots[column] = head * head  # rounded the same at every scale, which a scalar power is not
             done += 1
     return unit, pivots
 

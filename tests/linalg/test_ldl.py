@@ -182,6 +182,18 @@ def test_units_of_the_inputs_do_not_matter(sigma: np.ndarray, seed: int):
     assert_same(moved.unit, units[:, None] * factor.unit / units)
 
 
+@given(sigma=well_conditioned_moments(), order=st.sampled_from(ORDERS), places=st.lists(st.integers(0, 16), max_size=4))
+def test_dead_inputs_change_nothing_else(sigma: np.ndarray, order: str, places: list[int]):
+    wide = sigma
+    for place in places:
+        wide = np.insert(np.insert(wide, min(place, len(wide)), 0.0, axis=0), min(place, len(wide)), 0.0, axis=1)
+    factor, wanted = ldl(wide, order=order), ldl(sigma, order=order)
+    live = factor.pivots > 0
+    assert_same(factor.pivots[live], wanted.pivots)
+    assert_same(factor.unit[np.ix_(live, live)], wanted.unit)
+    assert_same(factor.unit[~live], np.eye(len(wide))[~live])
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_an_input_far_above_the_others_hides_none(order: str, rng: np.random.Generator):
     inputs = rng.standard_normal((60, 12)) * np.repeat([1e9, 1.0, 1e-3], 4)
