@@ -140,7 +140,7 @@ class Quantized:
         """Bits per weight above the rate-distortion function of Gaussian weights at this distortion.
 
         The reference has the variances of W, row x column, unless they are given. For Gaussian weights it is a bound;
-        for others it is the Gaussian reference (theory 1.5).
+        for others it is the Gaussian reference (theory 1.13).
 
         Raises
         ------
@@ -240,8 +240,8 @@ def save(path: str | Path, quantized: Quantized) -> None:
     >>> import lattq as lq
     >>> layer = lq.quantize(np.eye(4), np.eye(4), lq.recipes.rtn())
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(f"{folder}/layer.lattq", layer)
-    ...     same = load(f"{folder}/layer.lattq").to_bytes() == layer.to_bytes()
+    ...     lq.save(f"{folder}/layer.lattq", layer)
+    ...     same = lq.load(f"{folder}/layer.lattq").to_bytes() == layer.to_bytes()
     >>> same
     True
     """
@@ -264,12 +264,12 @@ def load(path: str | Path) -> Quantized:
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
+    >>> import lattq as lq
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = (Path(folder) / "layer.lattq").write_bytes(b"something else")
+    ...     _ = Path(f"{folder}/layer.lattq").write_bytes(b"something else")
     ...     try:
-    ...         load(f"{folder}/layer.lattq")
-    ...     except DamagedFileError as error:
+    ...         lq.load(f"{folder}/layer.lattq")
+    ...     except lq.errors.DamagedFileError as error:
     ...         print(str(error)[:29])
     14 bytes are not a lattq file
     """

@@ -74,27 +74,30 @@ def watersic(
     quantizer: Uniform | None = None,
     rotation: TransformDesign | None = None,
     order: str = "pivoted",
-    mmse: float = 0.5,
+    mmse: float = 1.0,
     sweeps: int = 2,
-    shrink: bool = True,
-    refit: bool = True,
+    shrink: bool = False,
+    refit: bool = False,
     coder: object = None,
 ) -> Scheme:
-    """WaterSIC (Lifar et al. 2026) with pivoted order, MMSE feedback, sweeps, shrinkage, refit and two-way coding.
+    """WaterSIC (Lifar et al. 2026) with pivoted order, MMSE feedback, sweeps and two-way coding.
+
+    MMSE feedback with ratio 1 already makes every reconstruction the least-squares one, so neither LMMSE gains nor a
+    refit find anything left to shrink (theory 2.4); without it (`mmse=0`) switch both on.
 
     Parameters
     ----------
     step : side c of the cell where pivots are equal; D is about c² / 12 whatever sigma is
     quantizer : the cell; `Uniform()` unless given
     rotation : a transform before equalization
-    order, mmse : order of the feedback, and `ratio` of `MMSE` (0 for plain Cholesky feedback)
+    order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback
     sweeps : passes of coordinate descent; each costs as much as the loop, and D then depends a little on sigma's basis
     shrink, refit, coder : as in `Uniform` and `Scheme`
 
     Examples
     --------
     >>> watersic(step=0.1).feedback
-    MMSE(noise=0.0008333333333333335, ratio=0.5, order='pivoted', block=1)
+    MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
     feedback = MMSE(step**2 / 12, mmse, order) if mmse else Cholesky(order)
     equalize = Equalize(feedback)

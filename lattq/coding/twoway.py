@@ -113,7 +113,7 @@ def share(k: np.ndarray, noise: int) -> np.ndarray:
 
 
 # 16 (1 - 4^(-i/8)), rounded: integers, written out so that no platform computes another.
-SHARE = np.array([0, 3, 5, 6, 8, 9, 10, 11, 12, 13, 13, 14, 14, 14, 15, 15, 15, 15, 15, 15, 15, 15, 16])
+SHARE = np.array([0, 3, 5, 6, 8, 9, 10, 11, 12, 13, 13, 14, 14, 14, 15, 15, 15, 15, 15, 15, 15, 16, 16])
 
 
 def fit(codes: np.ndarray) -> TwoWayModel:
