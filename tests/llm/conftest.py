@@ -46,7 +46,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(parameter, mean=0.5)
     model.lm_head.weight.data *= 20  # else all tokens are equally likely whatever the blocks do
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    model.to(torch.bfloat16).save_pretrained(directory)
+    torch.nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(directory)
     save_tokenizer(directory)
     return directory
 
