@@ -68,7 +68,7 @@ def bounds(
 def gaussian_limits(rates: list[float], variance: float) -> dict[str, Any]:
     """Limits at each rate, and the gaps of cells at high rate.
 
-    >>> [round(row["distortion"], 4) for row in gaussian_limits([1, 2], 1.0)["rates"]]
+    >>> [round(row["distortion"], 4) for row in gaussian_limits([1.0, 2.0], 1.0)["rates"]]
     [0.25, 0.0625]
     """
     return {
@@ -108,8 +108,8 @@ def layer_limits(sigma: np.ndarray, rates: list[float], variance: float) -> dict
     """Limits of a layer at each rate, and what successive cancellation loses at high rate in each order.
 
     >>> found = layer_limits(np.diag([4.0, 1.0]), [2.0], 1.0)
-    >>> found["rates"][0]["distortion"], round(found["cancellation"][0]["spread_loss"], 4)
-    (0.125, 0.161)
+    >>> found["condition"], round(found["cancellation"][0]["spread_loss"], 4)
+    (4.0, 0.161)
     """
     spectrum = limits.layer_spectrum(sigma)
     rows = [
