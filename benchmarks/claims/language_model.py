@@ -21,14 +21,13 @@ import lattq as lq
 from lattq.llm import embedded_model, embedded_text, evaluate, quantize_model
 
 SEED, SAMPLES = 0, 128
-RATES = (1.5, 2.0, 2.5, 3.0, 3.4, 4.0, 4.5)
 LEVELS = (3, 4, 6, 8, 12, 16, 23)
 GPTQ = functools.partial(lq.recipes.gptq, group=128)
-STEPS: dict[str, tuple[Any, str]] = {
-    "huffman_gptq": (lq.recipes.huffman_gptq, "distortion"),
-    "watersic as published": (lq.recipes.watersic_published, "distortion"),
-    "watersic, one step": (lq.recipes.watersic, "distortion"),
-    "watersic": (lq.recipes.watersic, "loss"),
+STEPS: dict[str, tuple[Any, str, tuple[float, ...]]] = {
+    "huffman_gptq": (lq.recipes.huffman_gptq, "distortion", (1.5, 2.0, 2.5, 3.0, 4.0)),
+    "watersic as published": (lq.recipes.watersic_published, "distortion", (1.5, 2.0, 2.5, 3.0, 4.0)),
+    "watersic, one step": (lq.recipes.watersic, "distortion", (2.0, 3.0, 4.0)),
+    "watersic": (lq.recipes.watersic, "loss", (1.5, 2.0, 2.5, 3.0, 3.4, 4.0, 4.5)),
 }
 
 
@@ -68,8 +67,8 @@ def main() -> None:
     for levels in LEVELS:
         add("rtn", lq.recipes.rtn, levels=levels)
         add("gptq", GPTQ, levels=levels)
-    for rate in RATES:
-        for name, (recipe, allocation) in STEPS.items():
+    for name, (recipe, allocation, rates) in STEPS.items():
+        for rate in rates:
             add(name, recipe, rate=rate, allocation=allocation)
     draw(rows, whole.perplexity or 0.0)
 
