@@ -242,7 +242,7 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
         assert f"layer {LAYER}: the hash of" in error(*arguments)
     weights.write_bytes(whole[:-10])
     for arguments in (["inspect", copy], ["eval", copy, "--text", text]):
-        assert error(*arguments)
+        assert "truncated or damaged" in error(*arguments)
     weights.unlink()
     assert "holds no payload of" in error("inspect", copy)
     (tmp_path / "file").write_bytes(whole[:1000])
@@ -271,6 +271,9 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
         (["quantize", "TINY", "--out", "TEXT/out", "--calibration", "TEXT"], "`out`"),
         (["quantize", "TINY", "--out", "TINY", "--calibration", "TEXT"], "not an empty directory"),
         (["quantize", "missing", "--out", "OUT", "--calibration", "TEXT"], "no directory missing"),
+        (["quantize", "STRANGE", "--out", "OUT", "--calibration", "TEXT"], "cannot read the model"),
+        (["eval", "STRANGE", "--text", "TEXT"], "cannot read the model"),
+        (["eval", "BROKEN", "--text", "TEXT"], "cannot read the model"),
         (["eval", "TINY"], "--text"),
         (["eval", "missing", "--text", "TEXT"], "no directory missing"),
         (["eval", "TINY", "--text", "EMPTY"], "the text is empty"),
@@ -285,6 +288,10 @@ def test_errors_are_one_line(arguments: list[str], words: str, tiny: Path, text:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     names = {"TINY": tiny, "TEXT": text, "OUT": tmp_path / "out"}
     names |= {"EMPTY": tmp_path / "empty.txt", "BINARY": tmp_path / "binary.txt", "TEXT/out": text / "out"}
+    for name, text_of in {"STRANGE": '{"model_type": "stranger"}', "BROKEN": "{"}.items():
+        names[name] = tmp_path / name
+        names[name].mkdir()
+        (names[name] / "config.json").write_text(text_of)
     assert words in error(*[names.get(one, one) for one in arguments])
     assert not (tmp_path / "out").exists()
 

@@ -45,7 +45,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except (LattqError, OSError, SafetensorError) as error:
             if kwargs["debug"]:
                 raise
-            _complain(str(error) or type(error).__name__, kwargs["as_json"])
+            text = str(error) or type(error).__name__
+            if isinstance(error, SafetensorError):
+                text = f"a weight file is truncated or damaged ({text}); fetch it again"
+            _complain(text, kwargs["as_json"])
             raise typer.Exit(1) from None
 
     return guarded

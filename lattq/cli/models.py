@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import importlib
 import inspect
 import json
 from collections.abc import Callable
@@ -140,13 +141,19 @@ def source_of(model: str, llm: Any) -> Path:
 
     Raises
     ------
-    InvalidInputError : if there is no such directory
+    InvalidInputError : if there is no such directory, or no model in it that `transformers` knows
     """
     if model == EMBEDDED:
         return llm.embedded_model()
     if not Path(model).is_dir():
         msg = f"there is no directory {model}; download the model there first, or use the word `{EMBEDDED}`"
         raise InvalidInputError(msg)
+    try:
+        importlib.import_module("transformers").AutoConfig.from_pretrained(model, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).split(". ")[0]
+        msg = f"transformers cannot read the model in {model}: {reason}"
+        raise InvalidInputError(msg) from error
     return Path(model)
 
 
