@@ -82,4 +82,4 @@ def damaged_streams(draw: st.DrawFn, stream: Any) -> Any:
     if isinstance(part, list):
         shorter = part[: draw(st.integers(0, max(len(part) - 1, 0)))]
         return replace(stream, path, draw(st.sampled_from([shorter, part + part[-1:]])))
-    return replace(stream, path, draw(st.floats()))
+    return replace(stream, path, draw(st.floats()) if isinstance(part, float) else None)

@@ -1,0 +1,52 @@
+"""Schemes that together use every part, for the laws that hold for all of them."""
+
+import numpy as np
+
+from lattq import recipes
+from lattq.coding import Pooled, TwoWay
+from lattq.feedback import Cholesky
+from lattq.quantizers import AbsMax, MinMax, Uniform
+from lattq.scheme import Scheme
+from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
+
+FIXED_RATE = {
+    "rtn": recipes.rtn(4, group=8),
+    "rtn ternary": recipes.rtn(3, group=None),
+    "rtn min-max": recipes.rtn(16, symmetric=False, group=3),
+    "gptq": recipes.gptq(8, group=5),
+    "gptq act-order": recipes.gptq(16, group=None, order="sorted", symmetric=False),
+    "permuted groups": Scheme(transform=Sort(), quantizer=AbsMax(256, 4)),
+    "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=True),
+}
+
+
+def entropy_coded(step: float) -> dict[str, Scheme]:
+    """Schemes with one step."""
+    return {
+        "huffman_gptq": recipes.huffman_gptq(step),
+        "huffman_gptq shrunk": recipes.huffman_gptq(step, shrink=True, order="pivoted", damping=0.01),
+        "watersic": recipes.watersic(step),
+        "watersic plain": recipes.watersic(step, mmse=0.0, sweeps=0, shrink=False, refit=False, order="natural"),
+        "watersic published": recipes.watersic_published(step),
+        "watersic dithered": recipes.watersic(step, quantizer=Uniform(dither=3)),
+        "watersic offset": recipes.watersic(step, quantizer=Uniform(offset=0.5)),
+        "watersic pooled": recipes.watersic(step, coder=Pooled()),
+        "small blocks": Scheme(quantizer=Uniform(step), coder=TwoWay(block=16), feedback=Cholesky("sorted")),
+    }
+
+
+def for_columns(columns: int) -> dict[str, Scheme]:
+    """Schemes whose transform belongs to a number of columns."""
+    diagonal = Diagonal(1.0 + np.arange(columns) % 3)
+    permutation = Permutation(np.arange(columns)[::-1].copy())
+    return {
+        "folded": Scheme(transform=Fixed(diagonal, folded=True), quantizer=Uniform(0.2)),
+        "chained": Scheme(transform=then(Fixed(permutation), Fixed(diagonal)), quantizer=Uniform(0.2)),
+    }
+
+
+def every_scheme(columns: int, step: float = 0.3) -> dict[str, Scheme]:
+    return {**FIXED_RATE, **entropy_coded(step), **for_columns(columns)}
+
+
+NAMES = list(every_scheme(1))

@@ -1,0 +1,226 @@
+"""The value: bytes that restore every bit, damage that is always noticed, a rate that counts every byte."""
+
+import dataclasses
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lattq as lq
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.quantized import FORMAT
+from tests.damage import damaged_bytes, damaged_streams, memory_limit
+from tests.helpers import assert_same
+from tests.schemes import NAMES, every_scheme
+from tests.strategies import moment, weights
+
+SHAPES = [(1, 1), (1, 8), (8, 1), (5, 12), (33, 16)]
+
+
+def layer(rows: int, columns: int, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    weight = np.random.default_rng(rows + columns).standard_normal((rows, columns)).astype(dtype)
+    return weight, moment(np.geomspace(1, 30, columns), columns)
+
+
+def quantized(name: str, shape: tuple[int, int], dtype: Any = np.float64) -> lq.Quantized:
+    return lq.quantize(*layer(*shape, dtype), every_scheme(shape[1])[name])
+
+
+def check_round_trip(found: lq.Quantized):
+    """Bytes restore codes, reconstruction and bytes, and encoding again changes nothing."""
+    blob = found.to_bytes()
+    again = lq.Quantized.from_bytes(blob)
+    assert_same(again.codes, found.codes)
+    assert_same(again.dequantize(), found.dequantize())
+    assert_same(again.dequantize(np.float64), found.dequantize(np.float64))
+    assert again.to_bytes() == blob
+    assert dataclasses.replace(again).payload == found.payload
+    assert lq.Quantized.from_payload(found.payload).payload == found.payload
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_restore_every_bit(name: str, shape: tuple[int, int], dtype: Any):
+    check_round_trip(quantized(name, shape, dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=15)
+@given(weight=weights())
+def test_bytes_restore_any_weights(name: str, weight: np.ndarray):
+    columns = weight.shape[1]
+    check_round_trip(lq.quantize(weight, moment(np.geomspace(1, 30, columns), 0), every_scheme(columns)[name]))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rate_counts_every_byte(name: str, shape: tuple[int, int], tmp_path: Path):
+    found = quantized(name, shape)
+    lq.save(tmp_path / "layer", found)
+    size = (tmp_path / "layer").stat().st_size
+    assert found.nbytes == size == len(found.to_bytes())
+    assert found.rate == 8 * size / (shape[0] * shape[1])
+
+
+@pytest.fixture(scope="module")
+def blob() -> bytes:
+    return quantized("watersic", (12, 6)).to_bytes()
+
+
+def test_every_altered_byte_is_noticed(blob: bytes):
+    """Each bit of each byte, and each byte replaced by a few that mean something in JSON or msgpack."""
+    for position in range(len(blob)):
+        changes = {blob[position] ^ (1 << bit) for bit in range(8)} | {*b'\x00\x7f\x80\xff {}[]":,019'}
+        for value in changes - {blob[position]}:
+            with pytest.raises(DamagedFileError):
+                lq.Quantized.from_bytes(blob[:position] + bytes([value]) + blob[position + 1 :])
+
+
+def test_every_truncation_is_noticed(blob: bytes):
+    for size in range(len(blob)):
+        with pytest.raises(DamagedFileError):
+            lq.Quantized.from_bytes(blob[:size])
+
+
+@settings(max_examples=1000)
+@given(data=st.data(), times=st.integers(1, 3))
+def test_any_damage_is_noticed(blob: bytes, data: st.DataObject, times: int):
+    damaged = blob
+    for _ in range(times):
+        damaged = data.draw(damaged_bytes(damaged))
+    if damaged != blob:
+        with memory_limit(), pytest.raises(DamagedFileError):
+            lq.Quantized.from_bytes(damaged)
+
+
+@given(noise=st.binary(max_size=300))
+def test_noise_is_not_a_file(noise: bytes):
+    for read in (lq.Quantized.from_bytes, lq.Quantized.from_payload):
+        with memory_limit(), pytest.raises(DamagedFileError):
+            read(noise)
+
+
+def test_payloads_are_checked_too(blob: bytes):
+    payload = lq.Quantized.from_bytes(blob).payload
+    for position in range(len(payload)):
+        altered = payload[:position] + bytes([payload[position] ^ 1]) + payload[position + 1 :]
+        for damaged in (altered, payload[:position]):
+            with pytest.raises(DamagedFileError, match="hash"):
+                lq.Quantized.from_payload(damaged)
+
+
+def sealed(state: list) -> bytes:
+    """A payload with the right hash, as a program of another version, or of another mind, might write it."""
+    body = bytes(msgpack.packb(state) or b"")
+    return body + hashlib.blake2b(body, digest_size=8).digest()
+
+
+def test_another_format_version_is_named(blob: bytes):
+    state = msgpack.unpackb(lq.Quantized.from_bytes(blob).payload[:-8])
+    with pytest.raises(DamagedFileError, match=f"format version {FORMAT + 1}; this lattq reads version {FORMAT}"):
+        lq.Quantized.from_payload(sealed([FORMAT + 1, *state[1:]]))
+
+
+@pytest.mark.parametrize("name", ["watersic", "watersic published", "gptq", "chained"])
+@settings(max_examples=100)
+@given(data=st.data())
+def test_forged_payloads_do_not_exhaust_the_memory(name: str, data: st.DataObject):
+    """Even with the hash made to fit, no number but the shape makes the reader allocate more than the matrix takes."""
+    state = msgpack.unpackb(quantized(name, (6, 5)).payload[:-8])
+    forged = sealed(state[:2] + (data.draw(damaged_streams(state[2:])) or []))
+    with memory_limit():
+        try:
+            lq.Quantized.from_payload(forged)
+        except MemoryError:
+            raise
+        except Exception:
+            return
+
+
+def test_the_hash_is_part_of_the_payload():
+    found = quantized("rtn", (4, 4))
+    assert found.payload[-8:] == hashlib.blake2b(found.payload[:-8], digest_size=8).digest()
+    assert found.payload in found.to_bytes()
+
+
+def test_pinned_bytes():
+    """Format 1, for good: old files must stay readable, and new ones are the same."""
+    weight = np.array([[0.3, -1.2, 0.7], [2.1, 0.2, -0.4]])
+    pinned = bytes.fromhex(
+        "980192020392a7756e69666f726d970301cb3fe0000000000000cb8000000000000000c0c0c092a8646961676f6e616c94082fc408a0d2"
+        "21ef0100000090c0c092a774776f2d77617991ce0004000094d1fc18940000c40090941e2ac404b7b1f388909192c4080b73194af60000"
+        "0090609485abcc7d6f17"
+    )
+    found = lq.quantize(weight, np.diag([1.0, 2.0, 4.0]), lq.recipes.watersic(0.5, refit=False, shrink=False))
+    assert found.payload == pinned
+    again = lq.Quantized.from_payload(pinned)
+    assert_same(again.codes, np.array([[1, -3, 3], [4, 1, -2]], dtype=np.int32))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "layer.lattq"
+    old, new = quantized("rtn", (4, 4)), quantized("watersic", (4, 4))
+    lq.save(path, old)
+    write = Path.write_bytes
+
+    def full_disk(self: Path, data: bytes) -> int:
+        write(self, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        lq.save(path, new)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["layer.lattq"]
+    assert lq.load(path).to_bytes() == old.to_bytes()
+    with pytest.raises(OSError, match="No space left"):
+        lq.save(tmp_path / "other", new)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_save_replaces_and_load_reads(tmp_path: Path):
+    for name in ("rtn", "watersic"):
+        found = quantized(name, (4, 4))
+        lq.save(str(tmp_path / "layer"), found)
+        assert_same(lq.load(str(tmp_path / "layer")).dequantize(), found.dequantize())
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_damaged_file_is_not_loaded(tmp_path: Path, blob: bytes):
+    (tmp_path / "layer").write_bytes(blob[:-1])
+    with pytest.raises(DamagedFileError, match=f"{len(blob) - 1} bytes"):
+        lq.load(tmp_path / "layer")
+
+
+def test_repr_names_shape_rate_and_parts():
+    found = quantized("watersic", (33, 16))
+    assert repr(found) == f"<Quantized 33 x 16, {found.rate:.3f} bit per weight, Diagonal → UniformQuantizer → TwoWay>"
+    found = dataclasses.replace(found, stats={"<note>": "a & b"})
+    page = found._repr_html_()
+    assert "<th>&lt;note&gt;</th><td>a &amp; b</td>" in page
+    assert f"{found.rate:.4f} bit per weight" in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_distortion_is_the_definition(name: str):
+    weight, sigma = layer(7, 6)
+    found = quantized(name, (7, 6))
+    w, s = (weight, sigma) if name != "folded" else (found.transform.forward(weight), found.transform.congruence(sigma))
+    error = w - found.dequantize(np.float64)
+    expected = np.mean([np.trace(np.outer(row, row) @ s) for row in error]) / 6
+    assert found.distortion(weight, sigma) == pytest.approx(expected, rel=1e-9)
+
+
+def test_distortion_wants_the_same_shapes():
+    found = quantized("rtn", (4, 4))
+    distortion = inspect.unwrap(lq.Quantized.distortion)  # the tests' own shape checks would come first
+    with pytest.raises(InvalidInputError, match=r"`weight` has shape \(4, 3\)"):
+        distortion(found, np.ones((4, 3)), np.eye(3))
+    with pytest.raises(InvalidInputError, match="weight has 4 columns"):
+        distortion(found, np.ones((4, 4)), np.eye(3))
