@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from lattq import bounds, transforms
 from lattq._array import Array, to_host
-from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode_integers, encode_integers
+from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode_integers, encode_integers, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
@@ -25,6 +25,7 @@ from lattq.quantizers import UniformQuantizer
 __all__ = ["Quantized", "load", "save"]
 
 FORMAT = 1
+MOST_WEIGHTS = 1 << 32  # no layer is larger; a damaged shape must not ask for more memory than that
 QUANTIZERS = {"uniform": UniformQuantizer}
 CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled}
 
@@ -195,24 +196,8 @@ class Quantized:
         if len(digest) < 8 or _digest(body) != digest:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
-        state = msgpack.unpackb(body)
-        if state[0] != FORMAT:
-            msg = f"format version {state[0]}; this lattq reads version {FORMAT}: use the release that wrote the file"
-            raise DamagedFileError(msg)
-        _, shape, quantizer, transform, rows, columns, coder, data = state
-        coder = CODERS[coder[0]](*coder[1])
-        transform = transforms.from_state(transform, shape[1])
-        prior = _class_prior(transform)
-        if columns is not None:
-            columns = decode_integers(columns, shape[1]) + _expected_gains(coder, data, tuple(shape), prior)
-        found = Quantized(
-            codes=np.ascontiguousarray(coder.decode(data, tuple(shape), prior), dtype=np.int32),
-            quantizer=QUANTIZERS[quantizer[0]].from_state(quantizer[1], tuple(shape)),
-            transform=transform,
-            coder=coder,
-            row_gains=None if rows is None else decode_integers(rows, shape[0]) + GAIN_GRID,
-            column_gains=columns,
-        )
+        with reading("the payload"):
+            found = _restored(msgpack.unpackb(body))
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
 
@@ -274,6 +259,31 @@ def load(path: str | Path) -> Quantized:
     14 bytes are not a lattq file
     """
     return Quantized.from_bytes(Path(path).read_bytes())
+
+
+def _restored(state: list) -> Quantized:
+    """Value of a payload's state, whose hash has been checked."""
+    if state[0] != FORMAT:
+        msg = f"format version {state[0]}; this lattq reads version {FORMAT}: use the release that wrote the file"
+        raise DamagedFileError(msg)
+    _, (height, width), quantizer, transform, rows, columns, coder, data = state
+    shape = (height, width)
+    if not 0 < height * width <= MOST_WEIGHTS:
+        msg = f"a matrix of {height} x {width} weights; the file is damaged"
+        raise DamagedFileError(msg)
+    coder = CODERS[coder[0]](*coder[1])
+    transform = transforms.from_state(transform, width)
+    prior = _class_prior(transform)
+    if columns is not None:
+        columns = decode_integers(columns, width) + _expected_gains(coder, data, shape, prior)
+    return Quantized(
+        codes=np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32),
+        quantizer=QUANTIZERS[quantizer[0]].from_state(quantizer[1], shape),
+        transform=transform,
+        coder=coder,
+        row_gains=None if rows is None else decode_integers(rows, height) + GAIN_GRID,
+        column_gains=columns,
+    )
 
 
 def _class_prior(transform: transforms.Transform) -> Any:

@@ -4,6 +4,7 @@ A coder has two methods: `encode(codes)` turns a (rows, columns) integer array i
 integers), `decode(data, shape)` restores it exactly. The container adds the header and the hash.
 """
 
+from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.packing import FixedLength, pack, unpack
 from lattq.coding.pooled import Pooled
@@ -18,5 +19,6 @@ __all__ = [
     "decode_integers",
     "encode_integers",
     "pack",
+    "reading",
     "unpack",
 ]

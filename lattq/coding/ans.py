@@ -3,6 +3,7 @@
 import constriction
 import numpy as np
 
+from lattq.coding.damage import reading
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, gaussian_model, limit
 from lattq.errors import DamagedFileError
 
@@ -11,6 +12,7 @@ __all__ = ["Stream", "decode_classes", "encode_classes"]
 Stream = list  # [words of the coder, escaped symbols in coding order]
 
 LARGEST_SHIFT = 24  # `constriction` codes up to 24 equiprobable bits at once
+LARGEST_CLASS = CLASSES + CLASSES_PER_OCTAVE * 34  # codes of 2^31 fall below it
 
 
 def encode_classes(symbols: np.ndarray, classes: np.ndarray) -> Stream:
@@ -31,14 +33,14 @@ def encode_classes(symbols: np.ndarray, classes: np.ndarray) -> Stream:
     return [words, [int(x) for group in reversed(escapes) for x in group]]
 
 
+@reading("entropy-coded block")
 def decode_classes(stream: Stream, classes: np.ndarray) -> np.ndarray:
     """Inverse of `encode_classes`; raises `DamagedFileError` if the stream does not end where it should."""
     words, escapes = stream
-    try:
-        coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
-    except ValueError as error:
-        msg = f"entropy-coded block of {len(words)} bytes cannot be read ({error}); the file is damaged"
-        raise DamagedFileError(msg) from None
+    if classes.size and not 0 <= classes.min() <= classes.max() <= LARGEST_CLASS:
+        msg = f"scale classes {classes.min()} ... {classes.max()}, not 0 ... {LARGEST_CLASS}; the file is damaged"
+        raise DamagedFileError(msg)
+    coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
     symbols = np.empty(classes.shape, dtype=np.int64)
     used = 0
     for index, members in _groups(classes):

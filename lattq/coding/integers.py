@@ -3,6 +3,7 @@
 import numpy as np
 
 from lattq.coding.ans import decode_classes, encode_classes
+from lattq.coding.damage import reading
 from lattq.coding.tables import CLASSES, code_lengths, limit, scale_class
 
 __all__ = ["decode_integers", "encode_integers"]
@@ -23,8 +24,9 @@ def encode_integers(values: np.ndarray) -> list:
     return [centre, index, words, escapes]
 
 
+@reading("side information")
 def decode_integers(stream: list, size: int) -> np.ndarray:
-    """Inverse of `encode_integers` for an array of `size` entries.
+    """Inverse of `encode_integers` for an array of `size` entries; raises `DamagedFileError`.
 
     >>> decode_integers(encode_integers(np.array([3, -1, 4])), 3)
     array([ 3, -1,  4])
@@ -38,6 +40,6 @@ def best_class(symbols: np.ndarray) -> int:
     magnitudes = np.abs(symbols)
     cap = limit(CLASSES - 1) + 1
     if symbols.size and magnitudes.max() >= cap:  # beyond the tables' scales: by moments
-        return int(scale_class(np.sqrt(np.mean(np.square(magnitudes, dtype=np.float64)))))
+        return int(scale_class(np.sqrt(np.mean(np.square(magnitudes, dtype=np.float64), keepdims=True)))[0])
     counts = np.bincount(magnitudes, minlength=cap + 1)
     return int(np.argmin(code_lengths(cap) @ counts))

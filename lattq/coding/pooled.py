@@ -5,6 +5,7 @@ import dataclasses
 import constriction
 import numpy as np
 
+from lattq.coding.damage import reading
 from lattq.coding.packing import pack, unpack
 from lattq.errors import DamagedFileError, InvalidInputError
 
@@ -41,8 +42,9 @@ class Pooled:
         sizes = pack(np.array([(w + 7) // 8 for w in widths]), 9)
         return [low, len(counts), sizes, stored, coder.get_compressed().astype("<u4").tobytes()]
 
+    @reading("entropy-coded data")
     def decode(self, data: list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
-        """Inverse of `encode`."""
+        """Inverse of `encode`; raises `DamagedFileError`."""
         low, size, sizes, stored, words = data
         ends = np.cumsum(unpack(sizes, 9, size))
         counts = np.array([int.from_bytes(stored[a:b], "little") for a, b in zip([0, *ends[:-1]], ends, strict=True)])
@@ -52,11 +54,15 @@ class Pooled:
             )
             raise DamagedFileError(msg)
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
-        return (coder.decode(_model(counts), shape[0] * shape[1]) + low).reshape(shape)
+        codes = coder.decode(_model(counts), shape[0] * shape[1])
+        if not coder.is_empty():
+            msg = f"{len(words)} bytes hold more than {codes.size} codes; the file is damaged"
+            raise DamagedFileError(msg)
+        return (codes + low).reshape(shape)
 
 
 def _model(counts: np.ndarray) -> constriction.stream.model.Categorical:
-    """Frozen table of a histogram: counts plus one in 256 of their mean, so that one symbol alone is codable too."""
+    """Table of a histogram; a lone symbol gets a neighbour that never occurs, since a model needs two."""
     if len(counts) == 1:
         counts = np.append(counts, 0)
     return constriction.stream.model.Categorical(counts / counts.sum(), perfect=False, lazy=False)

@@ -10,8 +10,10 @@ import dataclasses
 import numpy as np
 
 from lattq.coding.ans import decode_classes, encode_classes
+from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers, encode_integers
-from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, code_lengths, expected_gain, limit, scale_class
+from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
+from lattq.errors import DamagedFileError
 
 __all__ = ["TwoWay", "TwoWayModel"]
 
@@ -74,10 +76,14 @@ class TwoWay:
             streams,
         ]
 
+    @reading("entropy-coded data")
     def decode(self, data: list, shape: tuple[int, int], prior: Prior = 0, columns: slice | None = None) -> np.ndarray:
-        """Codes of all columns, or of the blocks that cover `columns` only (random access)."""
+        """Codes of all columns, or of the blocks that cover `columns` only; raises `DamagedFileError`."""
         rows, width = shape
         model, streams = self.read_model(data, shape, prior)
+        if len(streams) != len(self.blocks(shape)):
+            msg = f"{len(streams)} streams for {len(self.blocks(shape))} blocks of columns; the file is damaged"
+            raise DamagedFileError(msg)
         wanted = range(*(columns or slice(None)).indices(width))
         codes = np.zeros((rows, len(wanted)), dtype=np.int32)
         for block, stream in zip(self.blocks(shape), streams, strict=True):
@@ -108,12 +114,7 @@ class TwoWay:
 
 def share(k: np.ndarray, noise: int) -> np.ndarray:
     """Sixteenths of the row factor that a column of class k keeps: 16 (1 - noise variance / variance)."""
-    above = np.clip(k - noise, 0, len(SHARE) - 1)
-    return SHARE[above]
-
-
-# 16 (1 - 4^(-i/8)), rounded: integers, written out so that no platform computes another.
-SHARE = np.array([0, 3, 5, 6, 8, 9, 10, 11, 12, 13, 13, 14, 14, 14, 15, 15, 15, 15, 15, 15, 15, 16, 16])
+    return SHARE[np.clip(k - noise, 0, len(SHARE) - 1)]
 
 
 def fit(codes: np.ndarray) -> TwoWayModel:
