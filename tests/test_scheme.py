@@ -1,0 +1,279 @@
+"""quantize and refit: what they refuse, what they accept, the same bytes every time, and gains that only help."""
+
+import dataclasses
+import inspect
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
+
+import lattq as lq
+from lattq._array import to_host
+from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+from lattq.feedback import Cholesky
+from lattq.quantizers import AbsMax, Uniform
+from lattq.scheme import Scheme
+from lattq.transforms import Equalize
+from tests.helpers import assert_same
+from tests.schemes import FIXED_RATE, NAMES, entropy_coded, every_scheme
+from tests.strategies import layers, moment, rank_deficient_moments, seeds
+
+EPS = float(np.finfo(np.float64).eps)
+Layer = tuple[np.ndarray, np.ndarray]
+
+quantize = inspect.unwrap(lq.quantize)  # without the shape checks that only the tests have
+refit = inspect.unwrap(lq.refit)
+plain = lq.recipes.watersic(0.3)
+
+
+def gaussian_layer(rows: int, columns: int, dtype: Any = np.float64) -> Layer:
+    weight = np.random.default_rng(rows).standard_normal((rows, columns)).astype(dtype)
+    return weight, moment(np.geomspace(1, 30, columns), 1)
+
+
+def moderate(layer: Layer) -> Layer:
+    """The layer in units in which a step of 0.3 makes sense; no weight so small that its square underflows."""
+    weight, sigma = layer
+    assume(not weight.any() or np.abs(weight).max() > 1e-100)
+    return weight, sigma / max(np.diag(sigma).mean(), 1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25)
+@given(layer=layers())
+def test_any_layer_is_quantized(name: str, layer: Layer):
+    """Dead inputs, any rank, heavy tails, constants, zeros: a finite reconstruction that knows its distortion."""
+    weight, sigma = moderate(layer)
+    found = lq.quantize(weight, sigma, every_scheme(len(sigma))[name])
+    assert found.codes.shape == weight.shape
+    assert np.isfinite(found.dequantize()).all()
+    assert found.distortion(weight, sigma) >= -4 * EPS**0.5 * np.trace(sigma)
+    assert found.to_bytes() == lq.quantize(weight, sigma, every_scheme(len(sigma))[name]).to_bytes()
+
+
+@given(layer=layers(), step=st.floats(0.02, 1))
+def test_distortion_is_a_twelfth_of_the_squared_step_at_most(layer: Layer, step: float):
+    """Every rounding error is at most half a step in equalized coordinates: D <= step² / 4 by the pivots."""
+    weight, sigma = layer
+    scheme = lq.recipes.watersic(step, mmse=0.0, sweeps=0, shrink=False, refit=False)
+    found = lq.quantize(weight, sigma, scheme)
+    scale = np.square(np.abs(weight - found.dequantize(np.float64)) @ np.sqrt(np.diag(sigma))).sum() / weight.size
+    pivot = 2.0 ** (1 / 16)  # scales lie on a grid
+    assert found.distortion(weight, sigma) <= pivot * step**2 / 4 * (1 + 1e-9) + 4 * EPS**0.5 * scale
+
+
+def test_distortion_at_high_rate_is_a_twelfth_of_the_squared_step():
+    """Uniform errors times the mean pivot, which is 1 where they are equalized.
+
+    n squares of uniform numbers have a relative standard error of √(0.8 / n), 0.35 % here; the grid of scales moves
+    each pivot by up to 1/16 octave, 4.4 %, whose mean over 64 columns scatters by 0.3 %.
+    """
+    weight, sigma = gaussian_layer(1024, 64)
+    reversed_pivots = lq.linalg.ldl(sigma[::-1, ::-1].copy()).pivots
+    for name, pivot in (("watersic plain", 1.0), ("huffman_gptq", reversed_pivots.mean())):
+        found = lq.quantize(weight, sigma, entropy_coded(0.02)[name])
+        assert found.distortion(weight, sigma) == pytest.approx(pivot * 0.02**2 / 12, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["weight", "sigma"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scheme", [plain, lq.recipes.gptq()])
+def test_values_that_are_not_finite_are_refused(xp: ModuleType, name: str, value: float, scheme: Scheme):
+    arrays = {"weight": np.ones((3, 4)), "sigma": np.eye(4)}
+    arrays[name][2, 2] = value
+    with pytest.raises(InvalidInputError, match=rf"`{name}` holds .*\(2, 2\)"):
+        lq.quantize(xp.asarray(arrays["weight"]), xp.asarray(arrays["sigma"]), scheme)
+
+
+@pytest.mark.parametrize(
+    ("weight", "sigma", "message"),
+    [
+        (np.ones(4), np.eye(4), r"`weight` has shape \(4,\)"),
+        (np.ones((2, 3, 4)), np.eye(4), r"`weight` has shape \(2, 3, 4\)"),
+        (np.ones((0, 4)), np.eye(4), r"`weight` has shape \(0, 4\)"),
+        (np.ones((4, 0)), np.zeros((0, 0)), r"`weight` has shape \(4, 0\)"),
+        (np.ones((2, 4)), np.eye(3), "weight has 4 columns"),
+        (np.ones((2, 4)), np.ones((4, 3)), r"`sigma` has shape \(4, 3\)"),
+        (np.ones((2, 4), dtype=np.int64), np.eye(4), "int64.*floating"),
+        (np.ones((2, 4), dtype=bool), np.eye(4), "bool.*floating"),
+        (np.ones((2, 4), dtype=complex), np.eye(4), "complex.*floating"),
+        (np.ones((2, 2)), np.array([[1.0, 0.5], [0.2, 1.0]]), "not symmetric"),
+    ],
+)
+def test_wrong_shapes_and_types_are_refused(weight: np.ndarray, sigma: np.ndarray, message: str):
+    with pytest.raises(InvalidInputError, match=message):
+        quantize(weight, sigma, plain)
+    with pytest.raises(InvalidInputError, match=message):
+        refit(lq.quantize(np.ones((2, 4)), np.eye(4), plain), weight, sigma)
+
+
+@pytest.mark.parametrize("scheme", [plain, lq.recipes.gptq(damping=0.0), lq.recipes.huffman_gptq(0.3)])
+def test_indefinite_moments_are_refused_by_column(scheme: Scheme):
+    sigma = np.diag([1.0, 2.0, 0.5])
+    sigma[0, 2] = sigma[2, 0] = 5.0
+    with pytest.raises(NotPositiveSemidefiniteError) as caught:
+        lq.quantize(np.ones((2, 3)), sigma, scheme)
+    assert caught.value.pivot < 0
+    with pytest.raises(NotPositiveSemidefiniteError, match="column 1"):
+        lq.quantize(np.ones((2, 3)), np.diag([1.0, -1.0, 1.0]), scheme)
+
+
+@pytest.mark.parametrize(
+    "scheme", [Scheme(quantizer=Uniform(1e-12)), Scheme(transform=Equalize(Cholesky()), quantizer=Uniform(1e-12))]
+)
+def test_codes_that_overflow_are_refused(scheme: Scheme):
+    with pytest.raises(InvalidInputError, match="larger step"):
+        lq.quantize(np.ones((2, 3)), np.eye(3), scheme)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_without_inputs_have_no_distortion(name: str):
+    weight, sigma = np.ones((8, 16)), np.zeros((16, 16))
+    assert lq.quantize(weight, sigma, every_scheme(16)[name]).distortion(weight, sigma) == 0.0
+
+
+@pytest.mark.parametrize("name", ["watersic", "watersic plain", "huffman_gptq"])
+def test_dead_layers_cost_a_header(name: str):
+    """No input, or no weight, is ever active."""
+    for weight, sigma in ((np.ones((64, 64)), np.zeros((64, 64))), (np.zeros((64, 64)), np.eye(64))):
+        found = lq.quantize(weight, sigma, every_scheme(64)[name])
+        assert found.nbytes <= 250
+        assert not found.dequantize().any()
+
+
+@given(sigma=rank_deficient_moments(2, 16), seed=seeds, step=st.sampled_from([1.0, 0.1, 1e-3]))
+def test_singular_moments_cost_no_rate_and_no_distortion(sigma: np.ndarray, seed: int, step: float):
+    """Columns that the others determine get no bits, and the distortion is that of the rest."""
+    weight = np.random.default_rng(seed).standard_normal((9, len(sigma)))
+    found = lq.quantize(weight, sigma, lq.recipes.watersic(step, mmse=0.0, shrink=False, refit=False))
+    rank = np.linalg.matrix_rank(sigma)
+    assert found.stats["idle_columns"] == len(sigma) - rank
+    assert (found.codes != 0).any(axis=0).sum() <= rank
+    assert found.distortion(weight, sigma) <= rank / len(sigma) * 2 ** (1 / 16) * step**2 / 4 + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_torch_weights_of_any_precision(dtype: torch.dtype):
+    """Half precision is lifted to float32 exactly; the result is that of the same numbers in NumPy."""
+    weight, sigma = gaussian_layer(20, 12, np.float32)
+    tensor = torch.tensor(weight, dtype=dtype)
+    host = tensor.to(torch.float32 if dtype != torch.float64 else dtype).numpy()
+    for scheme in (plain, lq.recipes.gptq(8, group=4)):
+        found = lq.quantize(tensor, torch.tensor(sigma), scheme)
+        assert_same(found.codes, lq.quantize(host, sigma, scheme).codes)
+        assert found.distortion(tensor, torch.tensor(sigma)) == pytest.approx(found.distortion(host, sigma))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_array_library_gives_the_same_bytes(xp: ModuleType, name: str):
+    weight, sigma = gaussian_layer(17, 12)
+    here = lq.quantize(xp.asarray(weight), xp.asarray(sigma), every_scheme(12)[name])
+    assert isinstance(here.codes, np.ndarray)
+    assert here.to_bytes() == lq.quantize(weight, sigma, every_scheme(12)[name]).to_bytes()
+
+
+@pytest.mark.parametrize("library", [np, torch])
+@pytest.mark.parametrize(
+    "recipe", [lq.recipes.watersic(0.1), lq.recipes.gptq(16, group=64), lq.recipes.huffman_gptq(0.1)]
+)
+def test_bytes_do_not_depend_on_the_number_of_threads(library: Any, recipe: Scheme):
+    weight, sigma = gaussian_layer(96, 192, np.float32)
+    blobs = set()
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        with threadpool_limits(threads):
+            blobs.add(lq.quantize(library.asarray(weight), library.asarray(sigma), recipe).to_bytes())
+        torch.set_num_threads(before)
+    assert len(blobs) == 1
+
+
+def test_the_inputs_stay_as_they_are(xp: ModuleType):
+    weight, sigma = gaussian_layer(6, 8)
+    arrays = xp.asarray(weight.copy()), xp.asarray(sigma.copy())
+    for scheme in every_scheme(8).values():
+        lq.refit(lq.quantize(*arrays, scheme), *arrays)
+    assert_same(to_host(arrays[0]), weight)
+    assert_same(to_host(arrays[1]), sigma)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25)
+@given(layer=layers(), step=st.sampled_from([2.0, 0.3, 0.01]))
+def test_refit_never_raises_the_distortion(name: str, layer: Layer, step: float):
+    weight, sigma = moderate(layer)
+    rough = lq.quantize(weight, sigma, every_scheme(len(sigma), step)[name])
+    better = lq.refit(rough, weight, sigma)
+    before, after = (found.distortion(weight, sigma) for found in (rough, better))
+    assert after <= before * (1 + 1e-9) + 4 * EPS * np.square(np.abs(weight) @ np.sqrt(np.diag(sigma))).sum()
+    assert_same(better.codes, rough.codes)
+    assert_same(lq.Quantized.from_bytes(better.to_bytes()).dequantize(), better.dequantize())
+    assert better.stats["refits"] >= 0
+
+
+def test_refit_helps_at_low_rate():
+    """A codebook of absmax integers of three levels reaches too far; gains pull it in, in all columns at once."""
+    weight, sigma = gaussian_layer(200, 24)
+    rough = lq.quantize(weight, sigma, lq.recipes.rtn(3, group=None))
+    better = lq.refit(rough, weight, sigma)
+    assert better.stats["refits"] > 0
+    assert better.distortion(weight, sigma) < 0.9 * rough.distortion(weight, sigma)
+
+
+def test_refitted_gains_are_the_least_squares_solution():
+    """Independent columns: each gain is <w, q> / <q, q> in 128ths; rows are all alike and stay."""
+    weight = 1.2 * np.random.default_rng(0).standard_normal((4000, 3))
+    rough = lq.quantize(weight, np.eye(3), Scheme(quantizer=Uniform(2.0)))
+    better = lq.refit(rough, weight, np.eye(3))
+    q = rough.dequantize(np.float64)
+    expected = np.rint(128 * np.sum(weight * q, axis=0) / np.sum(q * q, axis=0))
+    assert better.column_gains is not None
+    np.testing.assert_allclose(better.column_gains, expected, atol=1)
+    assert better.row_gains is None
+
+
+def test_row_gains_are_kept_where_they_pay():
+    """Half of the rows carry a third of their codes' size; a row gain is worth far more than its byte."""
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((40, 300))
+    rough = lq.quantize(weight, np.eye(300), Scheme(quantizer=Uniform(0.5)))
+    target = weight * np.where(np.arange(40) % 2, 1.0, 0.33)[:, None]
+    better = lq.refit(rough, target, np.eye(300))
+    assert better.row_gains is not None
+    assert better.row_gains[::2].max() < better.row_gains[1::2].min()
+    assert better.distortion(target, np.eye(300)) < 0.2 * rough.distortion(target, np.eye(300))
+
+
+def test_refit_wants_the_same_shape():
+    found = lq.quantize(np.ones((2, 4)), np.eye(4), plain)
+    with pytest.raises(InvalidInputError, match=r"`weight` has shape \(3, 4\)"):
+        refit(found, np.ones((3, 4)), np.eye(4))
+
+
+def test_schemes_are_values():
+    assert lq.recipes.watersic(0.1) == lq.recipes.watersic(0.1)
+    assert lq.recipes.watersic(0.1) != lq.recipes.watersic(0.2)
+    assert len({lq.recipes.gptq(), lq.recipes.gptq(), lq.recipes.rtn()}) == 2
+    for scheme in [*FIXED_RATE.values(), *entropy_coded(0.3).values()]:
+        assert scheme == dataclasses.replace(scheme)
+        assert type(scheme.quantizer).__name__ in repr(scheme)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Scheme().sweeps = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_default_coder_follows_the_quantizer():
+    weight, sigma = gaussian_layer(4, 8)
+    assert isinstance(lq.quantize(weight, sigma, Scheme(quantizer=Uniform(0.1))).coder, lq.coding.TwoWay)
+    coder = lq.quantize(weight, sigma, Scheme(quantizer=AbsMax(5, None))).coder
+    assert coder == lq.coding.FixedLength(levels=5, low=-2)
+
+
+def test_overload_and_idle_columns_are_counted():
+    found = lq.quantize(np.ones((3, 4)), np.diag([1.0, 0.0, 1.0, 0.0]), lq.recipes.huffman_gptq(0.5))
+    assert found.stats["idle_columns"] == 2
+    assert found.stats["overload"] == 0
