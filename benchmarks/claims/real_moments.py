@@ -13,6 +13,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -73,10 +74,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     jobs = parser.parse_args().jobs
     layers = [(model, *layer) for model, folder in models().items() for layer in layers_of(folder)]
-    parallel: Callable = Parallel(jobs)
-    rows = [row for found in parallel(delayed(layer_rows)(*layer) for layer in layers) for row in found]
+    rows = [row for found in each(jobs, layer_rows, layers) for row in found]
     shared = {sigma.tobytes(): (model, name, sigma) for model, name, _, sigma in layers}  # q, k and v share one
-    surrogates = parallel(delayed(surrogate_row)(*layer) for layer in shared.values())
+    surrogates = each(jobs, surrogate_row, list(shared.values()))
     means = [
         {"model": model, "target": rate, "recipe": recipe, **mean_of(rows, model, rate, recipe)}
         for model in models()
@@ -105,6 +105,11 @@ def main() -> None:
         rows=rows,
         surrogates=surrogates,
     )
+
+
+def each(jobs: int, function: Callable[..., Any], layers: list[tuple]) -> list:
+    """Apply a function to the layers, `jobs` at once."""
+    return list(Parallel(jobs)(delayed(function)(*layer) for layer in layers) or [])
 
 
 def mean_of(rows: list[dict], model: str, target: float, recipe: str) -> dict[str, float]:
