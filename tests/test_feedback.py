@@ -157,12 +157,22 @@ def test_every_array_library_gives_the_same_groups(xp: ModuleType, design: Any):
     assert here.overload == host.overload
 
 
-@given(layer=layers(), order=st.sampled_from(["sorted", "pivoted"]))
-def test_reconstructions_are_what_the_quantizers_decode(layer: Layer, order: str):
+DESIGNS = [
+    *(Uniform(0.3), Uniform(0.3, shrink=True), Uniform(0.3, offset=0.4, shrink=True), Uniform(0.3, dither=1)),
+    *(AbsMax(4, 3), AbsMax(256, None, shrink=True), MinMax(3, 2), MinMax(16, None)),
+]
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=str)
+@given(layer=layers(), sweeps=st.integers(0, 1))
+def test_reconstructions_are_what_the_quantizers_decode(design: Any, layer: Layer, sweeps: int):
+    """In free columns too: what a decoder makes of their codes is what was fed back."""
     weight, sigma = layer
-    found = successive_cancellation(weight, Cholesky(order).factor(weight, sigma), Uniform(0.3, shrink=True))
-    decoded = found.quantizers[0].decode(found.codes) * found.gains / 128
-    np.testing.assert_allclose(found.reconstruction, decoded, rtol=0, atol=4 * EPS * (1 + np.abs(weight).max()))
+    found = successive_cancellation(weight, Cholesky().factor(weight, sigma), design, sweeps=sweeps)
+    parts: list[Any] = found.quantizers
+    quantizer = UniformQuantizer.concatenate(parts, design.group or len(sigma))
+    decoded = quantizer.decode(found.codes) * found.gains / 128
+    np.testing.assert_allclose(found.reconstruction, decoded, rtol=0, atol=8 * EPS * (1 + np.abs(weight).max()))
 
 
 def test_gains_are_least_squares():

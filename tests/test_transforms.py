@@ -104,7 +104,7 @@ def test_dtype_and_library_stay(xp: ModuleType, transform: Any):
 @given(layer=layers(), folded=st.booleans())
 def test_every_part_is_a_transform(layer: tuple[np.ndarray, np.ndarray], folded: bool):
     weight, sigma = layer
-    designs = [Identity(), Equalize(Cholesky()), Sort(), Fixed(Permutation(np.arange(len(sigma))), folded)]
+    designs = [Fixed(Permutation(np.arange(len(sigma))), folded), Identity(), Equalize(Cholesky()), Sort()]
     for design in (*designs, then(*designs)):
         assert isinstance(design, TransformDesign)
         assert isinstance(design(weight, sigma), Transform)
@@ -171,9 +171,10 @@ def stored(transform: Any, n: int) -> Any:
 
 @given(seed=seeds, n=st.sampled_from(sorted(HADAMARD_SIZES)))
 def test_stored_state_restores_the_same_bits(seed: int, n: int):
-    """Every kind, nested; scales that lie on no grid are float32 by contract."""
+    """Every kind, nested; scales that lie on no grid are rounded to float32 when the transform is made."""
     rng = np.random.default_rng(seed)
-    single = Diagonal(rng.uniform(0.1, 10.0, n).astype(np.float32).astype(np.float64))
+    single = random_diagonal(n, seed)
+    assert_same(single.scale.astype(np.float32).astype(np.float64), single.scale)
     grid = Diagonal(grid_scale(rng.integers(-100, 100, n)))
     parts = (Identity(), single, random_permutation(n, seed), Chain((Hadamard(seed), grid)), Chain(()))
     weight = rng.standard_normal((3, n))
@@ -220,6 +221,39 @@ def test_a_folded_transform_is_gone_after_a_round_trip():
     for use in (lambda: again.forward(np.ones((2, 4))), lambda: again.congruence(np.eye(4))):
         with pytest.raises(InvalidInputError, match="not part of the bytes"):
             use()
+
+
+def test_only_the_first_of_a_chain_may_be_folded():
+    """What is quantized lives behind the folded part; a stored part before it could not be undone."""
+    inner, stored_part = Folded(random_diagonal(4, 1)), random_diagonal(4, 2)
+    chain = Chain((Chain((inner, stored_part)), stored_part))
+    assert transforms.folded(chain) is inner
+    assert transforms.folded(stored_part) is None
+    weight = np.ones((2, 4))
+    np.testing.assert_allclose(chain.inverse(chain.forward(weight)), inner.forward(weight))
+    for parts in ((stored_part, inner), (inner, inner), (stored_part, Chain((inner,)))):
+        with pytest.raises(InvalidInputError, match="not the first of its chain"):
+            Chain(parts)
+
+
+@pytest.mark.parametrize(
+    "transform", [random_diagonal(3, 1), random_permutation(3, 1), Chain((random_diagonal(3, 1),))]
+)
+def test_other_sizes_are_refused(transform: Any):
+    for use in (transform.forward, transform.inverse, transform.congruence):
+        with pytest.raises(InvalidInputError, match="3 columns does not fit"):
+            use(np.eye(4))
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1], [1, 2, 3], [0, -1, 1]])
+def test_an_order_must_be_a_permutation(order: list[int]):
+    with pytest.raises(InvalidInputError, match="not a permutation"):
+        Permutation(np.array(order))
+
+
+def test_blocks_cannot_be_equalized_by_a_diagonal():
+    with pytest.raises(InvalidInputError, match="blocks of 2"):
+        Equalize(Cholesky(block=2))(np.ones((1, 4)), np.eye(4))
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, np.inf, np.nan])
