@@ -81,6 +81,9 @@ class Cholesky:
     damping: float = 0.0
     block: int = 1
 
+    def __post_init__(self) -> None:
+        _require_not_negative("damping", self.damping)
+
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of the damped second moment."""
         damped = sigma + self.damping * np.diag(sigma).mean() * np.eye(sigma.shape[0])
@@ -116,6 +119,10 @@ class MMSE:
     order: str = "pivoted"
     block: int = 1
 
+    def __post_init__(self) -> None:
+        _require_not_negative("noise", self.noise)
+        _require_not_negative("ratio", self.ratio)
+
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of H."""
         scale = column_scale(weight)
@@ -144,6 +151,12 @@ def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     power = np.mean(np.square(to_host(weight), dtype=np.float64), axis=0)
     mean = power.mean()
     return np.sqrt(np.maximum(power, 1e-4 * mean)) if mean > 0 else np.ones(power.shape)
+
+
+def _require_not_negative(name: str, value: float) -> None:
+    if not 0.0 <= value < np.inf:
+        msg = f"`{name}` is {value}; pass a finite number, zero or above"
+        raise InvalidInputError(msg)
 
 
 def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
@@ -249,6 +262,9 @@ def successive_cancellation(
     >>> successive_cancellation(weight, ldl(sigma), Uniform(1.0)).codes  # 0.6 rounds up, then its error rounds down
     array([[0, 1]], dtype=int32)
     """
+    if sweeps < 0:
+        msg = f"`sweeps` is {sweeps}; pass how many passes follow the first, 0 or more"
+        raise InvalidInputError(msg)
     return _Loop(weight, factor, design).run(sweeps)
 
 
@@ -329,18 +345,21 @@ class _Loop:
         return self.xp.matrix_transpose(target)
 
     def leaf(self, lo: int, hi: int) -> None:
-        """Quantize one block of columns on its targets. A zero pivot makes any error free: such a column stays 0."""
-        if not np.any(self.factor.pivots[lo // self.block]):
-            self.error[lo:hi, :] = self.weight[lo:hi, :]
-            return
+        """Quantize one block of columns on its targets.
+
+        A zero pivot makes any error free: such a column gets the codes of 0, which cost next to nothing. With an offset
+        or dither they do not decode to 0, so what they decode to is fed back.
+        """
+        idle = not np.any(self.factor.pivots[lo // self.block])
         target = self.xp.matrix_transpose(self.target[lo:hi, :])
+        target = self.xp.zeros_like(target) if idle else target
         codes = self.current.encode(target)
         self.overload += self.current.overload(target)
         found = self.xp.matrix_transpose(self.current.decode(codes))
-        if self.design.shrink:
+        if self.design.shrink and not idle:
             for i in range(lo, hi):
                 self.gains[i] = _gain(self.target[i, :], found[i - lo, :])
-                found[i - lo, :] *= self.gains[i] / GAIN_GRID
+                found[i - lo, :] *= int(self.gains[i]) / GAIN_GRID
         self.codes[lo:hi, :] = self.xp.matrix_transpose(codes)
         self.error[lo:hi, :] = self.weight[lo:hi, :] - found
 

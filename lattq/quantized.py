@@ -125,8 +125,9 @@ class Quantized:
             msg = f"`weight` has shape {w.shape}, the quantized matrix {self.shape}; they must agree"
             raise InvalidInputError(msg)
         s = check_second_moment(sigma, self.shape[1])
-        if isinstance(self.transform, transforms.Folded) and self.transform.inner is not None:
-            w, s = self.transform.forward(w), self.transform.congruence(s)
+        folded = transforms.folded(self.transform)
+        if folded is not None and folded.inner is not None:
+            w, s = folded.forward(w), folded.congruence(s)
         error = w - self.dequantize(np.float64)
         return float(np.sum((error @ s) * error)) / error.size
 

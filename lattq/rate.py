@@ -18,6 +18,7 @@ __all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "search_step"]
 
 TOLERANCE = 0.005
 SAMPLE_ROWS = 512
+SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
 MAX_RATE = 24.0
 FULL_ENCODES = 3
 MOST_ENCODES = 12
@@ -153,8 +154,9 @@ def first_step(rate: float, weight: Array, sigma: Array) -> float:
 
 
 def _row_sample(weight: Array, seed: int) -> Array:
-    rows = weight.shape[0]
-    if rows <= SAMPLE_ROWS:
+    rows, columns = weight.shape
+    size = max(SAMPLE_ROWS, -(-SAMPLE_WEIGHTS // columns))
+    if rows <= size:
         return weight
-    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:SAMPLE_ROWS])
+    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:size])
     return array_namespace(weight).take(weight, from_host(chosen, like=weight), axis=0)

@@ -99,7 +99,7 @@ def watersic(
     >>> watersic(step=0.1).feedback
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
-    feedback = MMSE(step**2 / 12, mmse, order) if mmse else Cholesky(order)
+    feedback = MMSE(step * step / 12, mmse, order) if mmse else Cholesky(order)
     equalize = Equalize(feedback)
     return Scheme(
         transform=equalize if rotation is None else then(rotation, equalize),

@@ -32,8 +32,12 @@ def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = Non
     dtype('float64')
     """
     _require_square(tuple(sigma.shape), n)
+    xp = array_namespace(sigma)
+    if not xp.isdtype(sigma.dtype, "real floating"):
+        msg = f"`sigma` has dtype {sigma.dtype}; convert it to a floating-point type"
+        raise InvalidInputError(msg)
     require_finite("sigma", sigma)
-    eps = float(array_namespace(sigma).finfo(sigma.dtype).eps)
+    eps = float(xp.finfo(sigma.dtype).eps)
     matrix = to_host(sigma).astype(np.float64)
     _require_symmetric(matrix, 4.0 * np.sqrt(eps))
     diagonal = np.diag(matrix)

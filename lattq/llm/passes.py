@@ -20,7 +20,7 @@ from lattq.llm.report import LayerRow, layer_row
 from lattq.llm.workspace import Workspace
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
-from lattq.transforms import Folded
+from lattq.transforms import folded
 
 __all__ = ["Encoder", "clean_pass", "propagated_pass"]
 
@@ -85,7 +85,7 @@ class Encoder:
         except InvalidInputError as error:
             msg = f"layer {name}: {error}"
             raise InvalidInputError(msg) from error
-        if isinstance(found.transform, Folded):
+        if folded(found.transform) is not None:
             msg = "`recipe` folds its transform into other layers, which a model directory cannot hold; store it"
             raise InvalidInputError(msg)
         return found

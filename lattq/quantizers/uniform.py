@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq.coding import pack, unpack
-from lattq.errors import InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["AbsMax", "MinMax", "Uniform", "UniformQuantizer", "dither_offsets"]
 
@@ -96,6 +96,9 @@ class UniformQuantizer:
             step = np.full((1, 1), steps)
         else:
             step = np.frombuffer(steps, dtype="<f2").astype(np.float64).reshape(rows, groups)
+        if step.shape[0] not in (1, shape[0]) or not ((step > 0) & np.isfinite(step)).all():
+            msg = f"steps of {step.shape[0]} rows for {shape[0]}, or not positive and finite; the file is damaged"
+            raise DamagedFileError(msg)
         if isinstance(zeros, bytes):
             zeros = unpack(zeros, high - low + 1, rows * groups).astype(np.float64).reshape(rows, groups)
         if dither is not None:
@@ -110,7 +113,9 @@ class UniformQuantizer:
         same = all(step.size == 1 and step[0, 0] == steps[0][0, 0] for step in steps)
         step = steps[0] if same else np.concatenate(steps, axis=1)
         zero = first.zero
-        if not isinstance(zero, float):
+        if first.dither is not None:  # as a decoder draws it, not rounded to the dtype of the loop
+            zero = dither_offsets(first.dither, first.zero.shape[0], np.arange(len(parts)))
+        elif not isinstance(zero, float):
             zero = np.concatenate([to_host(part.zero).astype(np.float64) for part in parts], axis=1)
         return UniformQuantizer(step, zero, first.low, first.high, group, first.dither)
 
@@ -141,6 +146,12 @@ class Uniform:
         if not 0 < self.step < np.inf:
             msg = f"`step` is {self.step}; the side of a cell is positive and finite"
             raise InvalidInputError(msg)
+        if not -np.inf < self.offset < np.inf:
+            msg = f"`offset` is {self.offset}; give a finite number, in cells"
+            raise InvalidInputError(msg)
+        if self.dither is not None and not 0 <= self.dither < 2**64:
+            msg = f"`dither` is {self.dither}; a seed is an integer of at least 0 and below 2^64"
+            raise InvalidInputError(msg)
         if self.offset and self.dither is not None:
             msg = f"`offset` is {self.offset} and `dither` {self.dither}; dither moves the cells already"
             raise InvalidInputError(msg)
@@ -157,9 +168,7 @@ class Uniform:
         if self.dither is None:
             return UniformQuantizer(step, -self.offset)
         zero = from_host(dither_offsets(self.dither, targets.shape[0], columns), like=targets)
-        return UniformQuantizer(
-            step, array_namespace(targets).astype(zero, targets.dtype) - self.offset, dither=self.dither
-        )
+        return UniformQuantizer(step, array_namespace(targets).astype(zero, targets.dtype), dither=self.dither)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +196,7 @@ class AbsMax:
 
     def __post_init__(self) -> None:
         check_levels(self.levels)
+        check_group(self.group)
 
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
         """Steps from the largest magnitudes of `targets`."""
@@ -221,6 +231,7 @@ class MinMax:
 
     def __post_init__(self) -> None:
         check_levels(self.levels)
+        check_group(self.group)
 
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
         """Steps and zero points from the extremes of `targets`."""
@@ -233,9 +244,16 @@ class MinMax:
 
 
 def check_levels(levels: int) -> None:
-    """Raise `InvalidInputError` unless 2 <= levels <= 256."""
-    if not 2 <= levels <= 256:
+    """Raise `InvalidInputError` unless `levels` is an integer and 2 <= levels <= 256."""
+    if levels != int(levels) or not 2 <= levels <= 256:
         msg = f"`levels` is {levels}; integer formats here have 2 to 256 levels"
+        raise InvalidInputError(msg)
+
+
+def check_group(group: int | None) -> None:
+    """Raise `InvalidInputError` unless `group` is None or at least 1."""
+    if group is not None and group < 1:
+        msg = f"`group` is {group}; give how many columns share a step, or None for whole rows"
         raise InvalidInputError(msg)
 
 

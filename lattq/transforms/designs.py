@@ -6,7 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from lattq._array import Array
-from lattq.transforms.maps import SCALE_GRID, Chain, Diagonal, Folded, Permutation, Transform, grid_scale
+from lattq.errors import InvalidInputError
+from lattq.transforms.chains import Chain, Folded
+from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, Transform, grid_scale
 
 __all__ = ["Equalize", "Fixed", "Sort", "Then", "TransformDesign", "then"]
 
@@ -32,7 +34,7 @@ class Fixed:
     folded: bool = False
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> Transform:
-        """The transform; raises `InvalidInputError` if it does not fit the columns."""
+        """The transform."""
         return Folded(self.transform) if self.folded else self.transform
 
 
@@ -45,7 +47,7 @@ class Equalize:
     Parameters
     ----------
     feedback : has `factor(weight, sigma)`; the loop must use the same
-    exact : keep the scales as they are (charged as float32) instead of rounding them to 1/16 octave
+    exact : round the scales to float32 and charge that, instead of rounding them to 1/16 octave
 
     Examples
     --------
@@ -60,6 +62,9 @@ class Equalize:
     def __call__(self, weight: Array, sigma: np.ndarray) -> Diagonal:
         """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others."""
         factor = self.feedback.factor(weight, sigma)
+        if factor.pivots.ndim > 1:
+            msg = f"a diagonal cannot equalize the pivots of blocks of {factor.pivots.shape[1]} columns; use block=1"
+            raise InvalidInputError(msg)
         pivots = np.empty(len(factor.order))
         pivots[factor.order] = factor.pivots
         live = pivots > 0

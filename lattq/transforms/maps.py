@@ -1,4 +1,4 @@
-"""Invertible changes of input coordinates, (W, Σ) → (W T⁻¹, T Σ Tᵀ): the maps themselves, frozen values."""
+"""Invertible changes of input coordinates, (W, Σ) → (W T⁻¹, T Σ Tᵀ): the elementary maps, frozen values."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
@@ -8,22 +8,17 @@ from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host
 from lattq.coding import decode_integers, encode_integers
-from lattq.errors import InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.linalg import randomized_hadamard
 
 __all__ = [
     "SCALE_GRID",
-    "Chain",
     "Diagonal",
-    "Folded",
     "Hadamard",
     "Identity",
     "Permutation",
     "Transform",
-    "from_state",
     "grid_scale",
-    "octaves",
-    "to_state",
 ]
 
 SCALE_GRID = 16  # scales of `Equalize` lie on a grid of 1/16 octave, which costs 0.0002 bit a weight
@@ -86,7 +81,8 @@ class Diagonal:
 
     Parameters
     ----------
-    scale : positive, one per column. Scales 2^(k/16) are charged as entropy-coded integers, others as float32.
+    scale : positive, one per column. Scales 2^(k/16) are charged as entropy-coded integers; others are rounded to
+        float32, at once, and charged as that.
 
     Examples
     --------
@@ -101,17 +97,31 @@ class Diagonal:
             wrong = self.scale[~(np.isfinite(self.scale) & (self.scale > 0))][0]
             msg = f"`scale` holds {wrong}; the scales of a diagonal transform are positive and finite"
             raise InvalidInputError(msg)
+        if self.exponents is None:
+            self._round()
+
+    def _round(self) -> None:
+        """Take the scales that the container will hold."""
+        with np.errstate(over="ignore"):
+            rounded = self.scale.astype(np.float32)
+        if not (np.isfinite(rounded).all() and (rounded > 0).all()):
+            msg = f"scales {self.scale.min():.3g} ... {self.scale.max():.3g} are beyond float32; rescale sigma"
+            raise InvalidInputError(msg)
+        object.__setattr__(self, "scale", rounded.astype(np.float64))
 
     def forward(self, weight: Array) -> Array:
         """Columns times scale."""
+        _require_size(len(self.scale), weight)
         return weight * _row(self.scale, weight)
 
     def inverse(self, weight: Array) -> Array:
         """Columns divided by scale."""
+        _require_size(len(self.scale), weight)
         return weight / _row(self.scale, weight)
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """Rows and columns divided by scale."""
+        _require_size(len(self.scale), sigma)
         return sigma / self.scale / self.scale[:, None]
 
     @property
@@ -130,7 +140,11 @@ class Diagonal:
     def from_state(state: list, size: int) -> "Diagonal":
         """Inverse of `to_state`."""
         if len(state) == 1:
-            return Diagonal(np.frombuffer(state[0], dtype="<f4").astype(np.float64))
+            scale = np.frombuffer(state[0], dtype="<f4")
+            if len(scale) != size:
+                msg = f"{len(scale)} scales for {size} columns; the file is damaged"
+                raise DamagedFileError(msg)
+            return Diagonal(scale.astype(np.float64))
         return Diagonal(grid_scale(decode_integers(state, size)))
 
 
@@ -144,16 +158,24 @@ class Permutation:
 
     order: Int[np.ndarray, " n"]
 
+    def __post_init__(self) -> None:
+        if not np.array_equal(np.sort(self.order), np.arange(len(self.order))):
+            msg = f"`order` is not a permutation of 0 ... {len(self.order) - 1}; each column must appear exactly once"
+            raise InvalidInputError(msg)
+
     def forward(self, weight: Array) -> Array:
         """Columns in the new order."""
+        _require_size(len(self.order), weight)
         return array_namespace(weight).take(weight, from_host(self.order, like=weight), axis=1)
 
     def inverse(self, weight: Array) -> Array:
         """Columns back in their own order."""
+        _require_size(len(self.order), weight)
         return array_namespace(weight).take(weight, from_host(np.argsort(self.order), like=weight), axis=1)
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """Rows and columns in the new order."""
+        _require_size(len(self.order), sigma)
         return sigma[np.ix_(self.order, self.order)]
 
     def to_state(self) -> list:
@@ -163,7 +185,11 @@ class Permutation:
     @staticmethod
     def from_state(state: list, size: int) -> "Permutation":
         """Inverse of `to_state`."""
-        return Permutation(np.frombuffer(state[0], dtype="<u2" if size <= 1 << 16 else "<u4").astype(np.int64))
+        order = np.frombuffer(state[0], dtype="<u2" if size <= 1 << 16 else "<u4")
+        if len(order) != size:
+            msg = f"an order of {len(order)} columns for {size}; the file is damaged"
+            raise DamagedFileError(msg)
+        return Permutation(order.astype(np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +204,11 @@ class Hadamard:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            msg = f"`seed` is {self.seed}; a seed is an integer of at least 0 and below 2^64"
+            raise InvalidInputError(msg)
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> "Hadamard":
         """Itself: the rotation does not depend on the data."""
@@ -206,94 +237,6 @@ class Hadamard:
         return Hadamard(*state)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Chain:
-    """Transforms applied one after the other.
-
-    >>> Chain((Diagonal(np.array([2.0])), Diagonal(np.array([3.0])))).forward(np.ones((1, 1)))
-    array([[6.]])
-    """
-
-    parts: tuple[Transform, ...]
-
-    def forward(self, weight: Array) -> Array:
-        """All parts, first to last."""
-        for part in self.parts:
-            weight = part.forward(weight)
-        return weight
-
-    def inverse(self, weight: Array) -> Array:
-        """All parts undone, last to first."""
-        for part in reversed(self.parts):
-            weight = part.inverse(weight)
-        return weight
-
-    def congruence(self, sigma: np.ndarray) -> np.ndarray:
-        """All parts, first to last."""
-        for part in self.parts:
-            sigma = part.congruence(sigma)
-        return sigma
-
-    def to_state(self) -> list:
-        """Kind and state of every part."""
-        return [to_state(part) for part in self.parts]
-
-    @staticmethod
-    def from_state(state: list, size: int) -> "Chain":
-        """Inverse of `to_state`."""
-        return Chain(tuple(from_state(part, size) for part in state))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Folded:
-    """A transform that its owner undoes elsewhere: the quantized weights stay transformed and nothing is charged.
-
-    After a round trip through bytes the inner transform is gone, and so is the way back.
-
-    >>> Folded(Diagonal(np.array([2.0]))).inverse(np.ones((1, 1)))
-    array([[1.]])
-    """
-
-    inner: Transform | None = None
-
-    def forward(self, weight: Array) -> Array:
-        """The inner transform; raises `InvalidInputError` once it is gone."""
-        return self._known().forward(weight)
-
-    def inverse(self, weight: Array) -> Array:
-        """The weight, still transformed."""
-        return weight
-
-    def congruence(self, sigma: np.ndarray) -> np.ndarray:
-        """The inner congruence; raises `InvalidInputError` once it is gone."""
-        return self._known().congruence(sigma)
-
-    def _known(self) -> Transform:
-        if self.inner is None:
-            msg = "a folded transform is not part of the bytes; pass weights and second moment already transformed"
-            raise InvalidInputError(msg)
-        return self.inner
-
-    def to_state(self) -> list:
-        """Nothing: the owner charges it."""
-        return []
-
-    @staticmethod
-    def from_state(state: list, size: int) -> "Folded":
-        """A folded transform whose inner part is unknown."""
-        return Folded()
-
-
-def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
-    """Exponents of a diagonal transform on the grid, alone or last in a chain: they tell how codes scale.
-
-    >>> octaves(Diagonal(np.array([1.0, 2.0])))
-    array([ 0, 16])
-    """
-    last = transform.parts[-1] if isinstance(transform, Chain) and transform.parts else transform
-    return last.exponents if isinstance(last, Diagonal) else None
-
-
 def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """2^(k/16), from the integer and the fractional octave.
 
@@ -303,32 +246,12 @@ def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.ldexp(np.exp2((exponents % SCALE_GRID) / SCALE_GRID), exponents // SCALE_GRID)
 
 
-KINDS = {
-    "identity": Identity, "diagonal": Diagonal, "permutation": Permutation, "hadamard": Hadamard, "chain": Chain,
-    "folded": Folded,
-}  # fmt: skip
-
-
-def to_state(transform: Transform) -> list:
-    """[kind, state], for the container.
-
-    >>> to_state(Hadamard(seed=3))
-    ['hadamard', [3]]
-    """
-    kind = next(name for name, cls in KINDS.items() if isinstance(transform, cls))
-    return [kind, transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def from_state(state: list, size: int) -> Transform:
-    """Inverse of `to_state` for `size` columns.
-
-    >>> from_state(["hadamard", [3]], 4)
-    Hadamard(seed=3)
-    """
-    kind, inner = state
-    return KINDS[kind].from_state(inner, size)
-
-
 def _row(values: np.ndarray, like: Array) -> Array:
     xp = array_namespace(like)
     return xp.astype(from_host(values[None, :].copy(), like=like), like.dtype)
+
+
+def _require_size(size: int, x: Array) -> None:
+    if x.shape[-1] != size:
+        msg = f"a transform of {size} columns does not fit an array of shape {tuple(x.shape)}"
+        raise InvalidInputError(msg)

@@ -1,0 +1,142 @@
+"""Transforms made of transforms, and how any of them is stored."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int
+
+from lattq._array import Array
+from lattq.errors import InvalidInputError
+from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
+
+__all__ = ["Chain", "Folded", "folded", "from_state", "octaves", "to_state"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chain:
+    """Transforms applied one after the other; only the first may be folded.
+
+    >>> Chain((Diagonal(np.array([2.0])), Diagonal(np.array([3.0])))).forward(np.ones((1, 1)))
+    array([[6.]])
+    """
+
+    parts: tuple[Transform, ...]
+
+    def __post_init__(self) -> None:
+        if any(folded(part) is not None for part in self.parts[1:]):
+            msg = "a folded transform is not the first of its chain: nobody could undo the stored ones before it"
+            raise InvalidInputError(msg)
+
+    def forward(self, weight: Array) -> Array:
+        """All parts, first to last."""
+        for part in self.parts:
+            weight = part.forward(weight)
+        return weight
+
+    def inverse(self, weight: Array) -> Array:
+        """All parts undone, last to first."""
+        for part in reversed(self.parts):
+            weight = part.inverse(weight)
+        return weight
+
+    def congruence(self, sigma: np.ndarray) -> np.ndarray:
+        """All parts, first to last."""
+        for part in self.parts:
+            sigma = part.congruence(sigma)
+        return sigma
+
+    def to_state(self) -> list:
+        """Kind and state of every part."""
+        return [to_state(part) for part in self.parts]
+
+    @staticmethod
+    def from_state(state: list, size: int) -> "Chain":
+        """Inverse of `to_state`."""
+        return Chain(tuple(from_state(part, size) for part in state))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Folded:
+    """A transform that its owner undoes elsewhere: the quantized weights stay transformed and nothing is charged.
+
+    After a round trip through bytes the inner transform is gone, and so is the way back.
+
+    >>> Folded(Diagonal(np.array([2.0]))).inverse(np.ones((1, 1)))
+    array([[1.]])
+    """
+
+    inner: Transform | None = None
+
+    def forward(self, weight: Array) -> Array:
+        """The inner transform; raises `InvalidInputError` once it is gone."""
+        return self._known().forward(weight)
+
+    def inverse(self, weight: Array) -> Array:
+        """The weight, still transformed."""
+        return weight
+
+    def congruence(self, sigma: np.ndarray) -> np.ndarray:
+        """The inner congruence; raises `InvalidInputError` once it is gone."""
+        return self._known().congruence(sigma)
+
+    def _known(self) -> Transform:
+        if self.inner is None:
+            msg = "a folded transform is not part of the bytes; pass weights and second moment already transformed"
+            raise InvalidInputError(msg)
+        return self.inner
+
+    def to_state(self) -> list:
+        """Nothing: the owner charges it."""
+        return []
+
+    @staticmethod
+    def from_state(state: list, size: int) -> "Folded":
+        """A folded transform whose inner part is unknown."""
+        return Folded()
+
+
+def folded(transform: Transform) -> Folded | None:
+    """The folded transform that comes first, if there is one: quantized weights live behind it.
+
+    >>> folded(Chain((Folded(Hadamard(1)), Hadamard(2))))
+    Folded(inner=Hadamard(seed=1))
+    """
+    while isinstance(transform, Chain) and transform.parts:
+        transform = transform.parts[0]
+    return transform if isinstance(transform, Folded) else None
+
+
+def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
+    """Exponents of a diagonal transform on the grid, alone or last in a chain: they tell how codes scale.
+
+    >>> octaves(Diagonal(np.array([1.0, 2.0])))
+    array([ 0, 16])
+    """
+    last = transform.parts[-1] if isinstance(transform, Chain) and transform.parts else transform
+    return last.exponents if isinstance(last, Diagonal) else None
+
+
+KINDS = {
+    "identity": Identity, "diagonal": Diagonal, "permutation": Permutation, "hadamard": Hadamard, "chain": Chain,
+    "folded": Folded,
+}  # fmt: skip
+
+
+def to_state(transform: Transform) -> list:
+    """[kind, state], for the container.
+
+    >>> to_state(Hadamard(seed=3))
+    ['hadamard', [3]]
+    """
+    kind = next(name for name, cls in KINDS.items() if isinstance(transform, cls))
+    return [kind, transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def from_state(state: list, size: int) -> Transform:
+    """Inverse of `to_state` for `size` columns.
+
+    >>> from_state(["hadamard", [3]], 4)
+    Hadamard(seed=3)
+    """
+    kind, inner = state
+    return KINDS[kind].from_state(inner, size)
