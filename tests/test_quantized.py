@@ -222,3 +222,33 @@ def test_distortion_wants_the_same_shapes():
         distortion(found, np.ones((4, 3)), np.eye(3))
     with pytest.raises(InvalidInputError, match="weight has 4 columns"):
         distortion(found, np.ones((4, 4)), np.eye(3))
+
+
+def test_the_gap_is_measured_from_the_bound():
+    weight, sigma = layer(33, 16)
+    found = quantized("watersic", (33, 16))
+    for row, column in ((None, None), (2.0, 3.0), (np.arange(1.0, 34.0), np.arange(1.0, 17.0))):
+        rows, columns = lq.bounds.two_way_variances(weight) if row is None else (row, column)
+        bound = lq.bounds.layer_rate(sigma, found.distortion(weight, sigma), rows, columns)
+        assert found.gap(weight, sigma, row_variance=row, column_variance=column) == pytest.approx(found.rate - bound)
+
+
+def test_gaps_without_distortion():
+    """Nothing to code costs the whole rate; what is exact, no Gaussian can match at any rate."""
+    zero, one = np.zeros((4, 4)), np.eye(4)
+    for weight, sigma in ((zero, one), (one, zero)):
+        found = lq.quantize(weight, sigma, lq.recipes.rtn(3))
+        assert found.gap(weight, sigma) == found.rate
+    exact = np.array([[1.0, -1.0], [-1.0, -1.0]])
+    found = lq.quantize(exact, np.eye(2), lq.recipes.rtn(3))
+    assert found.distortion(exact, np.eye(2)) == 0.0
+    assert found.gap(exact, np.eye(2)) == -np.inf
+
+
+def test_given_variances_are_not_estimated():
+    """A matrix of mostly zeros has no two-way variances of its own."""
+    weight = np.tril(np.ones((6, 6)))
+    with pytest.raises(InvalidInputError, match="no two-way variances"):
+        lq.bounds.two_way_variances(weight)
+    found = lq.quantize(weight, np.eye(6), lq.recipes.watersic(0.3))
+    assert np.isfinite(found.gap(weight, np.eye(6), row_variance=1.0, column_variance=1.0))
