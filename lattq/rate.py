@@ -7,12 +7,13 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.quantized import Quantized
-from lattq.scheme import Scheme, quantize
+from lattq.scheme import Scheme, checked, quantize
 
 __all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "search_step"]
 
@@ -75,10 +76,15 @@ def at_rate(
     if not 0 < rate <= MAX_RATE:
         msg = f"`rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
         raise InvalidInputError(msg)
+    if seed < 0:
+        msg = f"`seed` is {seed}; a seed is an integer of at least 0"
+        raise InvalidInputError(msg)
     if "levels" in inspect.signature(recipe).parameters:
         return largest_levels(rate, lambda levels: quantize(weight, sigma, recipe(levels)))
+    weight, sigma = checked(weight, sigma)
     sample = _row_sample(weight, seed)
-    step = first_step(rate, sample, sigma)
+    with threadpool_limits(1):
+        step = first_step(rate, sample, sigma)
     encodes = MOST_ENCODES
     if sample.shape[0] < weight.shape[0]:
         step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, recipe(step)), encodes=encodes)
@@ -146,7 +152,12 @@ def first_step(rate: float, weight: Array, sigma: Array) -> float:
     >>> bool(abs(first_step(4.0, np.ones((1, 2)), np.eye(2)) - 4.13 / 16) < 0.01)
     True
     """
-    rows, columns = bounds.two_way_variances(to_host(weight))
+    host = to_host(weight).astype(np.float64)
+    peak = float(np.abs(host).max()) or 1.0
+    squares = np.square(host / peak)
+    # One round of the two-way fit is near enough, and exists for sparse weights too.
+    rows = squares.mean(axis=1) / (squares.mean() or 1.0)
+    columns = squares.mean(axis=0) * (peak * peak)
     if not np.any(rows) or not np.any(columns) or not np.any(to_host(sigma)):
         return 1.0
     distortion = bounds.layer_distortion(sigma, max(rate - CUBIC_LOSS, rate / 4), rows, columns)

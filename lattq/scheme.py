@@ -68,7 +68,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    weight, moment = _checked(weight, sigma)
+    weight, moment = checked(weight, sigma)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         transform = scheme.transform(weight, moment)
         changed, second = transform.forward(weight), transform.congruence(moment)
@@ -106,7 +106,7 @@ def refit(
     >>> lq.refit(rough, weight, np.eye(8)).distortion(weight, np.eye(8)) < rough.distortion(weight, np.eye(8))
     True
     """
-    weight, moment = _checked(weight, sigma)
+    weight, moment = checked(weight, sigma)
     if tuple(weight.shape) != quantized.shape:
         msg = f"`weight` has shape {tuple(weight.shape)}, the quantized matrix {quantized.shape}; they must agree"
         raise InvalidInputError(msg)
@@ -183,7 +183,7 @@ def _integers(gains: np.ndarray) -> np.ndarray | None:
     return None if (integers == GAIN_GRID).all() else integers
 
 
-def _checked(weight: Array, sigma: Array) -> tuple[Array, np.ndarray]:
+def checked(weight: Array, sigma: Array) -> tuple[Array, np.ndarray]:
     """Weight as floating point of at least 32 bits, second moment as float64 on the host."""
     xp = array_namespace(weight)
     if weight.ndim != 2 or 0 in weight.shape:

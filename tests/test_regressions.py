@@ -1,12 +1,13 @@
 """Defects found by trying to break the library, one test each."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 
 import lattq as lq
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError, RateNotReachedError
 from lattq.feedback import MMSE, Cholesky, successive_cancellation
 from lattq.quantizers import AbsMax, MinMax, Uniform, UniformQuantizer
 from lattq.transforms import Chain, Diagonal, Equalize, Fixed, Folded, Hadamard, Permutation, then
@@ -72,6 +73,19 @@ def test_narrow_matrices_reach_their_rate(shape: tuple[int, int]):
     assert abs(lq.at_rate(3.0, lq.recipes.watersic, weight, np.eye(shape[1])).rate - 3.0) <= 0.005
 
 
+def test_rounding_of_the_eigenvalues_is_not_a_negative_one():
+    """It grows with the largest eigenvalue, here 8 times the largest entry."""
+    columns = np.square(np.random.default_rng(0).standard_normal((400, 8))).mean(axis=0)
+    assert lq.bounds.layer_spectrum(np.ones((8, 8)), columns)[0] == 0.0
+
+
+def test_the_search_starts_on_weights_that_have_no_two_way_variances():
+    weight = np.zeros((64, 32))
+    weight[0, :], weight[:, 0] = 1.0, 2.0
+    with contextlib.suppress(RateNotReachedError):
+        lq.at_rate(2.0, lq.recipes.watersic, weight, np.eye(32))
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
@@ -81,6 +95,9 @@ def test_narrow_matrices_reach_their_rate(shape: tuple[int, int]):
         (lambda: Uniform(dither=-1), "dither"),
         (lambda: Uniform(dither=2**70), "dither"),
         (lambda: Hadamard(-1), "seed"),
+        (lambda: lq.at_rate(3.0, lq.recipes.watersic, *layer(), seed=-1), "seed"),
+        (lambda: lq.coding.TwoWay(block=0), "block"),
+        (lambda: lq.coding.TwoWay(block=1 << 40), "block"),
         (lambda: Cholesky(damping=-5.0), "damping"),
         (lambda: Cholesky(damping=np.nan), "damping"),
         (lambda: MMSE(noise=-1.0), "noise"),

@@ -34,8 +34,8 @@ def eigenvalues(name: str, matrix: np.ndarray, tolerance: float) -> np.ndarray:
     Zero is the safe side for a lower bound: less variance never needs more bits.
     """
     spectrum = np.linalg.eigvalsh(matrix)
-    reject_negative(name, matrix, float(spectrum[0]), tolerance)
     noise = matrix.shape[0] * np.finfo(np.float64).eps * spectrum[-1]
+    reject_negative(name, matrix, float(spectrum[0]), max(tolerance, float(noise)))
     return np.where(spectrum > noise, spectrum, 0.0)
 
 

@@ -13,7 +13,7 @@ from lattq.coding.ans import decode_classes, encode_classes
 from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
-from lattq.errors import DamagedFileError
+from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["TwoWay", "TwoWayModel"]
 
@@ -23,6 +23,7 @@ NO_NOISE = -1000  # a noise class so low that every column has its whole row fac
 NOISE_CLASSES = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.25, 0.5, 1.0]))))
 
 SAMPLE_COLUMNS = 64
+LARGEST_BLOCK = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,11 @@ class TwoWay:
     """
 
     block: int = 1 << 18
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.block <= LARGEST_BLOCK:
+            msg = f"`block` is {self.block}; a stream holds 1 to {LARGEST_BLOCK} codes, which bounds a decoder's memory"
+            raise InvalidInputError(msg)
 
     def encode(self, codes: np.ndarray, prior: Prior = 0) -> list:
         """Streams and model of a (rows, columns) integer array, as a list that `msgpack` can store.
