@@ -141,7 +141,7 @@ def test_random_access_is_a_part_of_the_whole(seed: int, data: st.DataObject, bl
     codes = two_way_codes(seed, rows, 17, 0.3)[0]
     coder = TwoWay(block)
     stream = coder.encode(codes)
-    columns = data.draw(st.slices(17).filter(lambda columns: columns.step in (None, 1)))
+    columns = data.draw(st.slices(17))
     assert_same(coder.decode(stream, codes.shape, columns=columns), codes[:, columns])
 
 
