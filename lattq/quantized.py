@@ -1,10 +1,12 @@
 """The result of quantization: codes, what decodes them, and every byte of it."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import html
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from lattq.quantizers import UniformQuantizer
 __all__ = ["Quantized", "load", "save"]
 
 FORMAT = 1
-MOST_WEIGHTS = 1 << 32  # no layer is larger; a damaged shape must not ask for more memory than that
+LARGEST_SIDE = 1 << 20  # rows or columns: no layer has more, and a damaged shape must not ask for all memory
 QUANTIZERS = {"uniform": UniformQuantizer}
 CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled}
 
@@ -146,14 +148,15 @@ class Quantized:
 
         Raises
         ------
-        InvalidInputError : if the shapes differ from the codes'
+        InvalidInputError : if the shapes differ from the codes', or W is too sparse to have two-way variances
         """
         distortion = self.distortion(weight, sigma)
-        rows, columns = bounds.two_way_variances(weight)
-        row_variance = rows if row_variance is None else row_variance
-        column_variance = columns if column_variance is None else column_variance
-        if distortion == 0:
-            return float("-inf") if not np.any(rows) else self.rate
+        if distortion == 0:  # a lossless copy of anything that matters takes infinitely many bits
+            return float("-inf") if np.any(to_host(weight) @ to_host(sigma)) else self.rate
+        if row_variance is None or column_variance is None:
+            rows, columns = bounds.two_way_variances(weight)
+            row_variance = rows if row_variance is None else row_variance
+            column_variance = columns if column_variance is None else column_variance
         return self.rate - bounds.layer_rate(sigma, distortion, row_variance, column_variance)
 
     def to_bytes(self) -> bytes:
@@ -232,12 +235,14 @@ def save(path: str | Path, quantized: Quantized) -> None:
     True
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(quantized.to_bytes())
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def load(path: str | Path) -> Quantized:
@@ -269,7 +274,7 @@ def _restored(state: list) -> Quantized:
         raise DamagedFileError(msg)
     _, (height, width), quantizer, transform, rows, columns, coder, data = state
     shape = (height, width)
-    if not 0 < height * width <= MOST_WEIGHTS:
+    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
         msg = f"a matrix of {height} x {width} weights; the file is damaged"
         raise DamagedFileError(msg)
     coder = CODERS[coder[0]](*coder[1])

@@ -1,6 +1,7 @@
 """Defects found by trying to break the library, one test each."""
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,10 @@ def test_forged_transforms_of_another_size_are_refused(kind: Any):
     state = kind(np.array([1, 0, 2]) if kind is Permutation else np.array([1.1, 2.2, 3.3])).to_state()
     with pytest.raises(DamagedFileError, match="damaged"):
         kind.from_state(state, 4)
+
+
+def test_a_failed_save_names_the_folder(tmp_path: Path):
+    """The clean-up used to hide the first error."""
+    layer = lq.quantize(np.eye(4), np.eye(4), lq.recipes.rtn())
+    with pytest.raises(FileNotFoundError, match="absent"):
+        lq.save(tmp_path / "absent" / "layer.lattq", layer)

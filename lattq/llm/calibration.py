@@ -48,6 +48,9 @@ def token_windows(
     if count == 0:
         msg = f"the text has {len(tokens)} tokens, one window takes {body}; give a longer text or a smaller `window`"
         raise InvalidInputError(msg)
+    if seed < 0:
+        msg = f"`seed` is {seed}; give an integer of at least 0"
+        raise InvalidInputError(msg)
     for name, value in (("samples", samples), ("stride", stride)):
         if value is not None and value < 1:
             msg = f"`{name}` is {value}; it must be at least 1"

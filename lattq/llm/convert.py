@@ -112,7 +112,9 @@ def quantize_model(
         kind = "already quantized" if "quantization_config" in config else "an encoder-decoder model"
         msg = f"{source} is {kind}; start from a dense decoder-only or encoder-only model"
         raise InvalidInputError(msg)
-    window = int(window or min(config.get("max_position_embeddings") or LONGEST_WINDOW, LONGEST_WINDOW))
+    window = int(
+        window if window is not None else min(config.get("max_position_embeddings") or LONGEST_WINDOW, LONGEST_WINDOW)
+    )
     windows = token_windows(checkpoint.load_tokenizer(source), calibration_text, window, samples, seed)
     settings = {
         "recipe": repr(recipe(levels or 2) if _has_levels(recipe) else recipe(float(step or 1.0))),
@@ -132,7 +134,12 @@ def quantize_model(
     hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
     workspace = Workspace(out, hashed)
     job = _Conversion(source, windows, workspace, recipe, settings, jobs, progress)
-    return job.run(start, max_shard_size)
+    try:
+        return job.run(start, max_shard_size)
+    except InvalidInputError:
+        if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones
+            workspace.discard()
+        raise
 
 
 class _Rated(NamedTuple):

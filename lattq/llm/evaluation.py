@@ -92,7 +92,7 @@ def evaluate(
         tokenizer = checkpoint.load_tokenizer(model)
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
     longest = getattr(candidate.config, "max_position_embeddings", None) or LONGEST_WINDOW
-    window = int(window or min(longest, LONGEST_WINDOW))
+    window = int(window if window is not None else min(longest, LONGEST_WINDOW))
     if candidate.get_output_embeddings() is None:
         windows = token_windows(tokenizer, text, window, samples)
         found = _compare_embeddings(candidate, original, windows)

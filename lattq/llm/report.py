@@ -129,10 +129,13 @@ def layer_row(
     """Measure a quantized layer."""
     rate = 8 * len(quantized.payload) / target.size
     distortion = quantized.distortion(target, sigma)
+    stats = {key: value if isinstance(value, str) else float(value) for key, value in quantized.stats.items()}
     bound = None
     if distortion > 0:
-        rows, columns = bounds.two_way_variances(target)
-        bound = bounds.layer_rate(sigma, distortion, rows, columns)
+        try:
+            rows, columns = bounds.two_way_variances(target)
+            bound = bounds.layer_rate(sigma, distortion, rows, columns)
+        except InvalidInputError as error:  # pruned weights have no Gaussian reference; the layer itself is fine
+            stats["no_bound"] = str(error)
     gap = None if bound is None else rate - bound
-    stats = {key: value if isinstance(value, str) else float(value) for key, value in quantized.stats.items()}
     return LayerRow(name, quantized.shape, value, rate, distortion, bound, gap, seconds, stats)

@@ -107,6 +107,10 @@ class Workspace:
             raise LattqError(msg) from error
         self.discard()
 
+    def empty(self) -> bool:
+        """Whether no layer has been stored yet, so that nothing is lost without it."""
+        return not any((self.root / "layers").iterdir())
+
     def discard(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.root, ignore_errors=True)

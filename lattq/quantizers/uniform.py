@@ -258,7 +258,10 @@ def check_group(group: int | None) -> None:
 
 
 def half_precision(step: Array) -> Array:
-    """Steps rounded to float16, in their own dtype; zero becomes the smallest step, overflow raises."""
+    """Steps rounded to float16, in their own dtype; one that underflows becomes the smallest.
+
+    Raises `InvalidInputError` if one overflows.
+    """
     host = to_host(step).astype(np.float64)
     if host.max(initial=0.0) > np.finfo(np.float16).max:
         msg = f"a step of {host.max():.3g} is beyond float16; divide the weights by a constant first"
