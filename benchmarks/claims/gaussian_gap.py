@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import publish, random_moment, rescaled, rotated
+from harness import RESULTS, publish, random_moment, rescaled, rotated
 
 import lattq as lq
 
@@ -111,6 +111,7 @@ def main() -> None:
     """Measure, judge, publish."""
     rows = [row for spread in (0.3, 1.0, 2.0) for draw in range(DRAWS) for row in measure(spread, SEED + draw)]
     moved = basis_dependence()
+    draw(rows)
 
     def gaps(recipe: str, rate: float, **only: float) -> list[float]:
         return [
@@ -141,6 +142,30 @@ def main() -> None:
         rows=rows,
         basis_dependence=moved,
     )
+
+
+def draw(rows: list[dict]) -> None:
+    """Mean gap against the rate, one panel per spread, with the loss of a cubic cell."""
+    import matplotlib.pyplot as plt
+
+    def key(row: dict) -> tuple[str, float, int]:
+        return row["recipe"], row["spread"], round(row["rate"])
+
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
+    for axis, spread in zip(axes, (0.3, 1.0, 2.0), strict=True):
+        for name in RECIPES:
+            means = [
+                np.mean(
+                    [r["gap"] for r in rows if (r["recipe"], r["spread"], round(r["rate"])) == (name, spread, rate)]
+                )
+                for rate in (2, 3, 4)
+            ]
+            axis.plot((2, 3, 4), means, "o-", label=name)
+        axis.axhline(lq.bounds.space_filling_gap(1 / 12), color="black", linestyle=":", label="cubic cell, 0.2546")
+        axis.set(title=f"s = {spread}", xlabel="bits per weight (bytes)", ylim=(0, 1.05), xticks=(2, 3, 4))
+    axes[0].set_ylabel("gap to the bound, bits per weight")
+    axes[0].legend(fontsize=7)
+    figure.savefig(RESULTS / "gaussian_gap.png", dpi=100)
 
 
 if __name__ == "__main__":
