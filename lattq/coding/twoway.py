@@ -93,11 +93,11 @@ class TwoWay:
         wanted = range(*(columns or slice(None)).indices(width))
         codes = np.zeros((rows, len(wanted)), dtype=np.int32)
         for block, stream in zip(self.blocks(shape), streams, strict=True):
-            inside = [j for j in wanted if block.start <= j < block.stop]
-            if not inside:
+            places = [place for place, j in enumerate(wanted) if block.start <= j < block.stop]
+            if not places:
                 continue
             decoded = decode_classes(stream, model.classes(block).ravel()).reshape(rows, -1)
-            codes[:, [j - wanted.start for j in inside]] = decoded[:, [j - block.start for j in inside]]
+            codes[:, places] = decoded[:, [wanted[place] - block.start for place in places]]
         return codes
 
     def read_model(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> tuple[TwoWayModel, list]:
