@@ -75,7 +75,7 @@ def weights(draw: st.DrawFn, rows: int | None = None, columns: int | None = None
     rng = np.random.default_rng(draw(seeds))
     kind = draw(st.sampled_from(["gaussian", "scaled", "heavy", "constant", "zero"]))
     if kind == "constant":
-        return np.full(shape, draw(st.floats(-4, 4)))
+        return np.full(shape, draw(st.integers(-4000, 4000)) / 1000)
     if kind == "zero":
         return np.zeros(shape)
     if kind == "heavy":

@@ -15,7 +15,7 @@ from lattq.feedback import MMSE, Cancellation, Cholesky, Feedback, OpenLoop, col
 from lattq.linalg import LDL, ldl
 from lattq.quantizers import AbsMax, MinMax, Uniform, UniformQuantizer
 from tests.helpers import assert_same
-from tests.strategies import layers, moment, rank_deficient_moments, second_moments, seeds, weights
+from tests.strategies import layers, moment, second_moments, seeds, weights
 
 EPS = float(np.finfo(np.float64).eps)
 Layer = tuple[np.ndarray, np.ndarray]
@@ -47,18 +47,21 @@ class Narrow:
 def check_identities(weight: np.ndarray, sigma: np.ndarray, factor: LDL, found: Cancellation):
     """(W - Ŵ) U is the noise, and D is the noise weighted by the pivots.
 
-    The first sums n products of errors and entries of U. The second also carries the rounding of the factor, where a
-    dropped pivot may leave the square root of n ε.
+    The first sums n products of errors and entries of U; the errors carry the rounding of targets and of Ŵ. The second
+    also carries the rounding of the factor, where a dropped pivot may leave the square root of n ε.
     """
     error, order = weight - found.reconstruction, factor.order
     noise, n = found.noise[:, order], len(order)
-    room = 8 * n * EPS * (np.abs(error[:, order]) + np.abs(weight).max()) @ np.abs(factor.unit) + 1e-300
+    rounding = 8 * n * EPS * (np.abs(error[:, order]) + np.abs(weight).max())
+    room = rounding @ np.abs(factor.unit)
     assert (np.abs(error[:, order] @ factor.unit - noise) <= room).all()
     tiles = factor.pivots.reshape(len(factor.pivots), -1, n // len(factor.pivots))
     split = noise.reshape(len(noise), len(tiles), -1)
     predicted = np.einsum("rbi,bij,rbj->", split, tiles, split)
-    scale = np.square(np.abs(error) @ np.sqrt(np.diag(sigma))).sum()
-    np.testing.assert_allclose(predicted, np.sum((error @ sigma) * error), rtol=0, atol=4 * EPS**0.5 * scale)
+    root = np.sqrt(np.diag(sigma))
+    size, unsure = np.abs(error) @ root, room @ root[order]
+    atol = 4 * EPS**0.5 * np.sum(size**2) + np.sum((size + unsure) * unsure)
+    np.testing.assert_allclose(predicted, np.sum((error @ sigma) * error), rtol=0, atol=atol)
 
 
 ORDERS = ["natural", "reversed", "sorted", "pivoted"]
@@ -172,7 +175,8 @@ def test_reconstructions_are_what_the_quantizers_decode(design: Any, layer: Laye
     parts: list[Any] = found.quantizers
     quantizer = UniformQuantizer.concatenate(parts, design.group or len(sigma))
     decoded = quantizer.decode(found.codes) * found.gains / 128
-    np.testing.assert_allclose(found.reconstruction, decoded, rtol=0, atol=8 * EPS * (1 + np.abs(weight).max()))
+    room = 8 * EPS * (np.abs(weight).max() + np.abs(decoded).max())  # Ŵ is what the errors leave of W
+    np.testing.assert_allclose(found.reconstruction, decoded, rtol=0, atol=room)
 
 
 def test_gains_are_least_squares():
@@ -249,49 +253,6 @@ def test_the_pivoted_order_does_not_depend_on_units(layer: Layer, seed: int):
 @pytest.mark.parametrize("feedback", [OpenLoop(), Cholesky(), MMSE(0.1)])
 def test_the_protocol_holds(feedback: Any):
     assert isinstance(feedback, Feedback)
-
-
-def penalty(weight: np.ndarray, feedback: MMSE) -> np.ndarray:
-    """J = ratio · noise · identity where all columns have the same mean square."""
-    return np.diag(feedback.ratio * feedback.noise / column_scale(weight) ** 2)
-
-
-@pytest.mark.parametrize("block", [1, 2])
-@given(data=st.data(), ratio=st.floats(0.05, 2), noise=st.floats(1e-3, 2), seed=seeds)
-def test_mmse_targets_minimise_the_stated_functional(
-    block: int, data: st.DataObject, ratio: float, noise: float, seed: int
-):
-    """tr(E Σ Eᵀ) + tr(Ŵ J Ŵᵀ) - tr((T - Ŵ) H (T - Ŵ)ᵀ) is the same for every Ŵ."""
-    sigma = data.draw(second_moments(2, 12).filter(lambda sigma: len(sigma) % 2 == 0))
-    weight = data.draw(weights(columns=len(sigma)))
-    feedback = MMSE(noise * max(np.diag(sigma).mean(), 1e-3), ratio, block=block)
-    target = feedback.target(weight, sigma, feedback.factor(weight, sigma))
-    j = penalty(weight, feedback)
-    candidates = [np.zeros_like(weight), weight, np.random.default_rng(seed).standard_normal(weight.shape)]
-    parts = []
-    for found in candidates:
-        error, rest = weight - found, target - found
-        terms = [np.sum((error @ sigma) * error), np.sum((found @ j) * found), np.sum((rest @ (sigma + j)) * rest)]
-        parts.append([terms[0] + terms[1] - terms[2], *terms])
-    np.testing.assert_allclose([p[0] for p in parts], parts[0][0], rtol=0, atol=4 * EPS**0.5 * np.max(parts))
-
-
-@given(sigma=rank_deficient_moments(2, 12), seed=seeds, exponent=st.floats(-12, 0))
-def test_mmse_of_a_singular_moment_at_any_rate(sigma: np.ndarray, seed: int, exponent: float):
-    """Where J is only just above rounding the target still gives up nothing that Σ can see."""
-    weight = np.random.default_rng(seed).standard_normal((6, len(sigma)))
-    feedback = MMSE(10.0**exponent, 0.5)
-    target = feedback.target(weight, sigma, feedback.factor(weight, sigma))
-    lost = weight - target
-    j = penalty(weight, feedback)
-    assert np.sum((lost @ sigma) * lost) <= np.sum((weight @ j) * weight) * (1 + 1e-3) + 1e-20
-
-
-def test_mmse_without_a_penalty_is_cholesky():
-    weight, sigma = np.random.default_rng(0).standard_normal((4, 6)), moment(np.linspace(1, 4, 6), 0)
-    plain, none = Cholesky("pivoted"), MMSE(noise=1.0, ratio=0.0)
-    assert_same(none.factor(weight, sigma).unit, plain.factor(weight, sigma).unit)
-    assert_same(none.target(weight, sigma, none.factor(weight, sigma)), weight)
 
 
 def test_column_scales_have_a_floor():

@@ -20,6 +20,8 @@ from tests.helpers import assert_same
 from tests.schemes import NAMES, every_scheme
 from tests.strategies import moment, weights
 
+few = settings(max_examples=settings().max_examples // 3)  # one law for many schemes
+many = settings(max_examples=20 * settings().max_examples)  # a try takes a millisecond
 SHAPES = [(1, 1), (1, 8), (8, 1), (5, 12), (33, 16)]
 
 
@@ -52,7 +54,7 @@ def test_bytes_restore_every_bit(name: str, shape: tuple[int, int], dtype: Any):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15)
+@few
 @given(weight=weights())
 def test_bytes_restore_any_weights(name: str, weight: np.ndarray):
     columns = weight.shape[1]
@@ -89,7 +91,7 @@ def test_every_truncation_is_noticed(blob: bytes):
             lq.Quantized.from_bytes(blob[:size])
 
 
-@settings(max_examples=1000)
+@many
 @given(data=st.data(), times=st.integers(1, 3))
 def test_any_damage_is_noticed(blob: bytes, data: st.DataObject, times: int):
     damaged = blob
@@ -129,7 +131,6 @@ def test_another_format_version_is_named(blob: bytes):
 
 
 @pytest.mark.parametrize("name", ["watersic", "watersic published", "gptq", "chained"])
-@settings(max_examples=100)
 @given(data=st.data())
 def test_forged_payloads_are_refused_in_bounded_memory(name: str, data: st.DataObject):
     """With the hash made to fit, what is read is a matrix, or a `DamagedFileError` says why not.

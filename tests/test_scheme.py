@@ -29,6 +29,7 @@ Layer = tuple[np.ndarray, np.ndarray]
 quantize = inspect.unwrap(lq.quantize)  # without the shape checks that only the tests have
 refit = inspect.unwrap(lq.refit)
 plain = lq.recipes.watersic(0.3)
+few = settings(max_examples=settings().max_examples // 3)  # one law for many schemes
 
 
 def gaussian_layer(rows: int, columns: int, dtype: Any = np.float64) -> Layer:
@@ -44,7 +45,7 @@ def moderate(layer: Layer) -> Layer:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25)
+@few
 @given(layer=layers())
 def test_any_layer_is_quantized(name: str, layer: Layer):
     """Dead inputs, any rank, heavy tails, constants, zeros: a finite reconstruction that knows its distortion."""
@@ -203,7 +204,7 @@ def test_the_inputs_stay_as_they_are(xp: ModuleType):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25)
+@few
 @given(layer=layers(), step=st.sampled_from([2.0, 0.3, 0.01]))
 def test_refit_never_raises_the_distortion(name: str, layer: Layer, step: float):
     weight, sigma = moderate(layer)
