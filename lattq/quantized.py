@@ -43,7 +43,7 @@ class Quantized:
     transform : its inverse is applied last
     coder : turns codes into bytes
     row_gains, column_gains : scales of the reconstruction in 128ths, or None for 1; in the transform's coordinates
-    stats : what happened on the way: overloaded weights, idle columns, whether a refit was kept
+    stats : what happened on the way: weights outside the range, steps too small for float16, idle columns, whether a refit was kept
 
     Examples
     --------
@@ -189,19 +189,19 @@ class Quantized:
         return found
 
     @staticmethod
-    def from_payload(payload: bytes) -> "Quantized":
-        """Inverse of `payload`; the hash is checked before anything is decoded.
+    def from_payload(payload: bytes, shape: tuple[int, int] | None = None) -> "Quantized":
+        """Inverse of `payload`; the hash, and the shape if it is known, are checked before anything is decoded.
 
         Raises
         ------
-        DamagedFileError : if any byte differs from what `payload` held
+        DamagedFileError : if any byte differs from what `payload` held, or it holds a matrix of another shape
         """
         body, digest = payload[:-8], payload[-8:]
         if len(digest) < 8 or _digest(body) != digest:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            found = _restored(msgpack.unpackb(body))
+            found = _restored(msgpack.unpackb(body), shape)
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
 
@@ -267,7 +267,7 @@ def load(path: str | Path) -> Quantized:
     return Quantized.from_bytes(Path(path).read_bytes())
 
 
-def _restored(state: list) -> Quantized:
+def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
     """Value of a payload's state, whose hash has been checked."""
     if state[0] != FORMAT:
         msg = f"format version {state[0]}; this lattq reads version {FORMAT}: use the release that wrote the file"
@@ -276,6 +276,9 @@ def _restored(state: list) -> Quantized:
     shape = (height, width)
     if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
         msg = f"a matrix of {height} x {width} weights; the file is damaged"
+        raise DamagedFileError(msg)
+    if expected is not None and shape != expected:
+        msg = f"a matrix of {height} x {width} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
         raise DamagedFileError(msg)
     coder = CODERS[coder[0]](*coder[1])
     transform = transforms.from_state(transform, width)

@@ -9,7 +9,7 @@ from lattq.coding import Pooled, TwoWay
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, TransformDesign, then
+from lattq.transforms import Equalize, Identity, TransformDesign
 
 __all__ = ["gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
 
@@ -100,12 +100,12 @@ def watersic(
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
     feedback = MMSE(step * step / 12, mmse, order) if mmse else Cholesky(order)
-    equalize = Equalize(feedback)
     return Scheme(
-        transform=equalize if rotation is None else then(rotation, equalize),
+        transform=rotation or Identity(),
         feedback=feedback,
         quantizer=dataclasses.replace(quantizer or Uniform(), step=step, shrink=shrink),
         coder=coder or TwoWay(),
+        equalize=Equalize(),
         sweeps=sweeps,
         refit=refit,
     )
@@ -119,6 +119,10 @@ def watersic_published(step: float) -> Scheme:
     >>> watersic_published(0.1).coder
     Pooled()
     """
-    feedback = Cholesky("natural", damping=1e-4)
-    transform, quantizer = Equalize(feedback, exact=True), Uniform(step, shrink=True)
-    return Scheme(transform, feedback, quantizer, Pooled(), refit=True)
+    return Scheme(
+        feedback=Cholesky("natural", damping=1e-4),
+        quantizer=Uniform(step, shrink=True),
+        coder=Pooled(),
+        equalize=Equalize(exact=True),
+        refit=True,
+    )

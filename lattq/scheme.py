@@ -19,6 +19,8 @@ from lattq.quantizers import Design, Uniform, UniformQuantizer
 
 __all__ = ["Scheme", "quantize", "refit"]
 
+REFIT_ROUNDS = 2  # of alternating least squares; a third moves no gain
+
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
@@ -29,6 +31,7 @@ class Scheme:
     transform : design of the change of input coordinates
     feedback : what the loop feeds back, and in which order
     quantizer : design of the quantizer
+    equalize : design of the diagonal that makes the pivots of the feedback equal; None leaves them as they are
     coder : integers to bytes; None takes `FixedLength` for finite quantizers and `TwoWay` for unbounded ones
     sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
     refit : re-estimate the reconstruction once the codes are known
@@ -43,6 +46,7 @@ class Scheme:
     feedback: Feedback = dataclasses.field(default_factory=Cholesky)
     quantizer: Design = dataclasses.field(default_factory=Uniform)
     coder: Any = None
+    equalize: transforms.Equalize | None = None
     sweeps: int = 0
     refit: bool = False
 
@@ -74,14 +78,21 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         changed, second = transform.forward(weight), transform.congruence(moment)
         factor = scheme.feedback.factor(changed, second)
         target = scheme.feedback.target(changed, second, factor)
+        if scheme.equalize:
+            diagonal = scheme.equalize(factor)
+            transform, target = transforms.append(transform, diagonal), diagonal.forward(target)
+            factor = factor.rescaled(1 / diagonal.scale)
         result = successive_cancellation(target, factor, scheme.quantizer, sweeps=scheme.sweeps)
+        quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
         found = Quantized(
             codes=to_host(result.codes),
-            quantizer=_concatenate(result.quantizers, scheme.quantizer, weight.shape[1]),
+            quantizer=quantizer,
             transform=transform,
             coder=scheme.coder or _default_coder(result.quantizers[0]),
             column_gains=result.gains if (result.gains != GAIN_GRID).any() else None,
-            stats={"overload": result.overload, "idle_columns": result.idle},
+            stats={
+                "overload": result.overload, "underflow": quantizer.underflow(), "idle_columns": result.idle,
+            },
         )
         return _refit(found, weight, moment) if scheme.refit else found
 
@@ -123,7 +134,7 @@ def _refit(quantized: Quantized, weight: Array, moment: np.ndarray) -> Quantized
     power = float(np.sum(ws * w))
     t, g = _gains(quantized.row_gains, len(w)), _gains(quantized.column_gains, len(s))
     loss, kept = power - _fit_rows(z * g, s, ws, t)[1], 0
-    for _ in range(ROUNDS):
+    for _ in range(REFIT_ROUNDS):
         new_g, saved = _fit_columns(z * t[:, None], s, ws, g)
         new_t, saved_by_rows = _fit_rows(z * new_g, s, ws, t, move=True)
         bits = (_side_bits(new_t) - _side_bits(t)) / z.size
@@ -165,9 +176,6 @@ def _fit_rows(
 def _side_bits(gains: np.ndarray) -> float:
     integers = _integers(gains)
     return 0.0 if integers is None else 8.0 * len(encode_integers(integers)[2])
-
-
-ROUNDS = 2
 
 
 def _gains(stored: np.ndarray | None, size: int) -> np.ndarray:

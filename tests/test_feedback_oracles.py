@@ -108,14 +108,15 @@ def test_equalized_cancellation_is_watersic(shrink: bool, sigma: np.ndarray, see
     sigma = sigma / np.diag(sigma).mean()
     weight = gaussian(seed, 9, len(sigma))
     codes, expected = watersic(weight, sigma, side, grid_gain if shrink else None)
-    transform = Equalize(Cholesky(), exact=True)(weight, sigma)
-    changed, second = transform.forward(weight), transform.congruence(sigma)
-    found = successive_cancellation(changed, Cholesky().factor(changed, second), Uniform(side, shrink=shrink))
+    factor = Cholesky().factor(weight, sigma)
+    diagonal = Equalize(exact=True)(factor)
+    design = Uniform(side, shrink=shrink)
+    found = successive_cancellation(diagonal.forward(weight), factor.rescaled(1 / diagonal.scale), design)
     if not shrink and is_near_a_tie(found.noise, side):
         return
     assert_same(found.codes, codes)
     np.testing.assert_allclose(
-        transform.inverse(found.reconstruction), expected, atol=1e-9 * (1 + np.abs(expected).max())
+        diagonal.inverse(found.reconstruction), expected, atol=1e-9 * (1 + np.abs(expected).max())
     )
 
 

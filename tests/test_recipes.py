@@ -14,7 +14,7 @@ from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.linalg import ldl
 from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, Hadamard, Identity, then
+from lattq.transforms import Diagonal, Equalize, Hadamard, Identity
 from tests.schemes import NAMES, every_scheme
 from tests.strategies import moment
 
@@ -28,41 +28,41 @@ LUCK = 4 * 0.72 * np.sqrt(2.8 / (ROWS * COLUMNS)) + 0.0011
 @pytest.mark.parametrize(
     ("scheme", "parts"),
     [
-        (recipes.rtn(), (Identity(), OpenLoop(), AbsMax(16, 128), None)),
-        (recipes.rtn(3, group=None, symmetric=False), (Identity(), OpenLoop(), MinMax(3, None), None)),
-        (recipes.gptq(), (Identity(), Cholesky("reversed", 0.01), AbsMax(16, 128), None)),
+        (recipes.rtn(), (None, OpenLoop(), AbsMax(16, 128), None)),
+        (recipes.rtn(3, group=None, symmetric=False), (None, OpenLoop(), MinMax(3, None), None)),
+        (recipes.gptq(), (None, Cholesky("reversed", 0.01), AbsMax(16, 128), None)),
         (
             recipes.gptq(8, group=32, symmetric=False, order="natural", damping=0.1),
-            (Identity(), Cholesky("natural", 0.1), MinMax(8, 32), None),
+            (None, Cholesky("natural", 0.1), MinMax(8, 32), None),
         ),
-        (recipes.huffman_gptq(0.1), (Identity(), Cholesky("reversed", 0.0), Uniform(0.1), TwoWay())),
+        (recipes.huffman_gptq(0.1), (None, Cholesky("reversed", 0.0), Uniform(0.1), TwoWay())),
         (
             recipes.watersic(0.6),
-            (Equalize(MMSE(0.03, order="pivoted", ratio=1.0)), MMSE(0.03, 1.0), Uniform(0.6), TwoWay()),
+            (Equalize(), MMSE(0.03, 1.0, order="pivoted"), Uniform(0.6), TwoWay()),
         ),
         (
             recipes.watersic(0.6, mmse=0.0, order="natural", quantizer=Uniform(dither=7), shrink=True),
-            (Equalize(Cholesky()), Cholesky(), Uniform(0.6, shrink=True, dither=7), TwoWay()),
+            (Equalize(), Cholesky(), Uniform(0.6, shrink=True, dither=7), TwoWay()),
         ),
         (
             recipes.watersic_published(0.1),
-            (
-                Equalize(Cholesky(damping=1e-4), exact=True), Cholesky("natural", 1e-4), Uniform(0.1, shrink=True),
-                Pooled(),
-            ),
+            (Equalize(exact=True), Cholesky("natural", 1e-4), Uniform(0.1, shrink=True), Pooled()),
         ),
     ],
     ids=["rtn", "ternary", "gptq", "gptq options", "huffman_gptq", "watersic", "watersic options", "published"],
 )  # fmt: skip
 def test_a_recipe_is_its_four_parts(scheme: Scheme, parts: tuple[Any, Any, Any, Any]):
-    assert (scheme.transform, scheme.quantizer, scheme.coder) == (parts[0], parts[2], parts[3])
+    assert (scheme.equalize, scheme.quantizer, scheme.coder) == (parts[0], parts[2], parts[3])
+    assert scheme.transform == Identity()
     assert type(scheme.feedback) is type(parts[1])
     assert scheme.feedback == parts[1]
 
 
 def test_a_rotation_goes_before_the_equalizer():
     scheme = recipes.watersic(0.1, rotation=Hadamard(3), mmse=0.0)
-    assert scheme.transform == then(Hadamard(3), Equalize(Cholesky("pivoted")))
+    assert (scheme.transform, scheme.equalize) == (Hadamard(3), Equalize())
+    found = lq.quantize(np.ones((2, 4)), np.eye(4) + 1, scheme)
+    assert [type(part) for part in found.transform.parts] == [Hadamard, Diagonal]
 
 
 @pytest.mark.parametrize("recipe", [recipes.watersic, recipes.huffman_gptq, recipes.watersic_published])

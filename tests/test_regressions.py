@@ -54,7 +54,7 @@ def test_distortion_behind_a_folded_transform_in_a_chain():
     weight, sigma = layer()
     fold = Fixed(Diagonal(np.arange(1.0, COLUMNS + 1)), folded=True)
     found = lq.quantize(
-        weight, sigma, lq.Scheme(transform=then(fold, Equalize(Cholesky())), quantizer=Uniform(step=0.1))
+        weight, sigma, lq.Scheme(transform=fold, equalize=Equalize(), quantizer=Uniform(step=0.1))
     )
     assert found.distortion(weight, sigma) == pytest.approx(0.1**2 / 12, rel=0.2)
     again = lq.Quantized.from_bytes(found.to_bytes())
@@ -108,7 +108,7 @@ def test_the_search_starts_on_weights_that_have_no_two_way_variances():
         (lambda: Diagonal(np.array([1e-50, 1.1])), "float32"),
         (lambda: lq.quantize(*layer(), lq.recipes.watersic(0.1, sweeps=-1)), "sweeps"),
         (lambda: lq.quantize(*layer(), lq.recipes.watersic(0.1, rotation=Fixed(Diagonal(np.ones(5))))), "5 columns"),
-        (lambda: Equalize(Cholesky(block=4))(*layer()), "blocks of 4"),
+        (lambda: lq.quantize(*layer(), lq.Scheme(feedback=Cholesky(block=4), equalize=Equalize())), "blocks of 4"),
     ],
 )
 def test_options_that_no_computation_can_use(make: Any, named: str):
@@ -134,3 +134,17 @@ def test_a_failed_save_names_the_folder(tmp_path: Path):
     layer = lq.quantize(np.eye(4), np.eye(4), lq.recipes.rtn())
     with pytest.raises(FileNotFoundError, match="absent"):
         lq.save(tmp_path / "absent" / "layer.lattq", layer)
+
+
+@pytest.mark.parametrize(
+    "sigma",
+    [
+        np.array([[0.12114402, 0.3209167, 0.0589222], [0.3209167, 0.88281638, -0.02151561], [0.0589222, -0.02151561, 1.0]]),
+        0.999 ** np.abs(np.subtract.outer(np.arange(24), np.arange(24))),  # all diagonal entries tie
+    ],
+)  # fmt: skip
+def test_the_loop_keeps_the_order_that_was_equalized(sigma: np.ndarray):
+    """The order used to be searched again in equalized coordinates; where it came out otherwise, D grew tenfold."""
+    step, weight = 1 / 32, np.random.default_rng(0).normal(size=(40, len(sigma)))
+    found = lq.quantize(weight, sigma, lq.recipes.watersic(step, mmse=0.0, sweeps=0))
+    assert found.distortion(weight, sigma) <= 2 ** (1 / 16) * step**2 / 4

@@ -125,7 +125,7 @@ def test_indefinite_moments_are_refused_by_column(scheme: Scheme):
 
 
 @pytest.mark.parametrize(
-    "scheme", [Scheme(quantizer=Uniform(1e-12)), Scheme(transform=Equalize(Cholesky()), quantizer=Uniform(1e-12))]
+    "scheme", [Scheme(quantizer=Uniform(1e-12)), Scheme(equalize=Equalize(), quantizer=Uniform(1e-12))]
 )
 def test_codes_that_overflow_are_refused(scheme: Scheme):
     with pytest.raises(InvalidInputError, match="larger step"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lattq import transforms
 from lattq.errors import InvalidInputError
 from lattq.feedback import MMSE, Cholesky
+from lattq.linalg import LDL, ldl
 from lattq.transforms import (
     Chain,
     Diagonal,
@@ -66,7 +67,7 @@ class TestHadamard(TransformContract):
 class TestEqualize(TransformContract):
     def transform(self, sigma: np.ndarray, seed: int) -> Transform:
         weight = np.random.default_rng(seed).standard_normal((3, len(sigma)))
-        return Equalize(MMSE(noise=0.01))(weight, sigma)
+        return Equalize()(MMSE(noise=0.01).factor(weight, sigma))
 
 
 class TestChain(TransformContract):
@@ -74,7 +75,7 @@ class TestChain(TransformContract):
         assume(len(sigma) in HADAMARD_SIZES)
         n, weight = len(sigma), np.random.default_rng(seed).standard_normal((3, len(sigma)))
         first = Chain((random_diagonal(n, seed), random_permutation(n, seed)))
-        return then(Fixed(first), Hadamard(seed), Equalize(Cholesky()))(weight, sigma)
+        return then(Fixed(first), Hadamard(seed), Sort())(weight, sigma)
 
 
 class TestNoTransforms(TransformContract):
@@ -104,15 +105,22 @@ def test_dtype_and_library_stay(xp: ModuleType, transform: Any):
 @given(layer=layers(), folded=st.booleans())
 def test_every_part_is_a_transform(layer: tuple[np.ndarray, np.ndarray], folded: bool):
     weight, sigma = layer
-    designs = [Fixed(Permutation(np.arange(len(sigma))), folded), Identity(), Equalize(Cholesky()), Sort()]
+    designs = [Fixed(Permutation(np.arange(len(sigma))), folded), Identity(), Sort()]
     for design in (*designs, then(*designs)):
         assert isinstance(design, TransformDesign)
         assert isinstance(design(weight, sigma), Transform)
+    assert isinstance(Equalize()(Cholesky().factor(weight, sigma)), Transform)
 
 
-def pivots_after(feedback: Any, equalize: Equalize, weight: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    transform = equalize(weight, sigma)
-    return feedback.factor(transform.forward(weight), transform.congruence(sigma)).pivots
+def product(factor: LDL) -> np.ndarray:
+    """The factored matrix, columns in their own order."""
+    back = np.argsort(factor.order)
+    return ((factor.unit * factor.pivots) @ factor.unit.T)[np.ix_(back, back)]
+
+
+def pivots_after(diagonal: Diagonal, factor: LDL, h: np.ndarray) -> np.ndarray:
+    """Pivots of the equalized matrix, eliminated anew in the order of the factor."""
+    return ldl(diagonal.congruence(h), order=factor.order).pivots
 
 
 FEEDBACKS = [
@@ -125,26 +133,26 @@ FEEDBACKS = [
 def test_equalized_pivots_are_one_within_the_grid(feedback: Any, sigma: np.ndarray, seed: int):
     """A scale is off by at most half of 1/16 octave, so a pivot by at most 1/16; exact scales are float32."""
     weight = np.random.default_rng(seed).standard_normal((30, len(sigma)))
-    pivots = pivots_after(feedback, Equalize(feedback), weight, sigma / np.diag(sigma).mean())
+    factor = feedback.factor(weight, sigma / np.diag(sigma).mean())
+    h = product(factor)
+    pivots = pivots_after(Equalize()(factor), factor, h)
     np.testing.assert_array_less(np.abs(np.log2(pivots)), 1 / 16 + 1e-9)
-    exact = pivots_after(feedback, Equalize(feedback, exact=True), weight, sigma / np.diag(sigma).mean())
-    np.testing.assert_allclose(exact, 1.0, rtol=4 * float(np.finfo(np.float32).eps))
+    exact = Equalize(exact=True)(factor)
+    np.testing.assert_allclose(pivots_after(exact, factor, h), 1.0, rtol=4 * float(np.finfo(np.float32).eps))
+    np.testing.assert_allclose(product(factor.rescaled(1 / exact.scale)), exact.congruence(h), rtol=1e-9, atol=1e-9)
 
 
 def test_other_pivots_are_not_equalized():
-    """Negative control: the scales are those of one feedback, not of another."""
+    """Negative control: the scales are those of one order, not of another."""
     sigma = moment(np.logspace(0, 3, 12), 0)
-    weight = np.random.default_rng(0).standard_normal((30, 12))
-    pivots = pivots_after(Cholesky("reversed"), Equalize(Cholesky("natural")), weight, sigma)
+    pivots = pivots_after(Equalize()(ldl(sigma)), ldl(sigma, order=np.arange(12)[::-1]), sigma)
     assert np.abs(np.log2(pivots)).max() > 1
 
 
 def test_columns_without_a_pivot_get_a_moderate_scale():
     sigma = np.diag([0.0, 4.0, 16.0, 0.0])
-    np.testing.assert_array_equal(
-        Equalize(Cholesky())(np.ones((1, 4)), sigma).scale, grid_scale(np.array([24, 16, 32, 24]))
-    )
-    np.testing.assert_array_equal(Equalize(Cholesky())(np.ones((1, 4)), np.zeros((4, 4))).scale, np.ones(4))
+    np.testing.assert_array_equal(Equalize()(ldl(sigma)).scale, grid_scale(np.array([24, 16, 32, 24])))
+    np.testing.assert_array_equal(Equalize()(ldl(np.zeros((4, 4)))).scale, np.ones(4))
 
 
 @given(seed=seeds, n=st.integers(1, 40), spread=st.floats(0, 200))
@@ -198,12 +206,12 @@ def test_sort_puts_large_moments_first():
 
 
 def test_chained_designs_see_what_came_before():
-    """The second equalization finds nothing left to do."""
+    """The second sort finds nothing left to do."""
     sigma = moment(np.logspace(0, 3, 8), 1)
     weight = np.random.default_rng(0).standard_normal((20, 8))
-    chain: Any = then(Equalize(Cholesky()), Equalize(Cholesky()))(weight, sigma)
-    assert np.ptp(chain.parts[0].scale) > 1
-    np.testing.assert_array_equal(chain.parts[1].scale, np.ones(8))
+    chain: Any = then(Sort(), Sort())(weight, sigma)
+    assert (chain.parts[0].order != np.arange(8)).any()
+    np.testing.assert_array_equal(chain.parts[1].order, np.arange(8))
 
 
 def test_folded_weights_stay_transformed():
@@ -253,7 +261,7 @@ def test_an_order_must_be_a_permutation(order: list[int]):
 
 def test_blocks_cannot_be_equalized_by_a_diagonal():
     with pytest.raises(InvalidInputError, match="blocks of 2"):
-        Equalize(Cholesky(block=2))(np.ones((1, 4)), np.eye(4))
+        Equalize()(ldl(np.eye(4), block=2))
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, np.inf, np.nan])

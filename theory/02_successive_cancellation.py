@@ -303,7 +303,7 @@ spectrum = np.linalg.eigvalsh(sigma)
 _, reached, tau = soft(spectrum, 0.1)
 step = math.sqrt(12 * 0.1 * tau)
 feedback = MMSE(step**2 / 12, 1 / tau)
-layer = lq.quantize(weight, sigma, lq.Scheme(Equalize(feedback, exact=True), feedback, Uniform(step, dither=1)))
+layer = lq.quantize(weight, sigma, lq.Scheme(feedback=feedback, quantizer=Uniform(step, dither=1), equalize=Equalize(exact=True)))
 assert abs(layer.distortion(weight, sigma) / reached - 1) < 0.02
 assert abs(np.mean(layer.dequantize() ** 2) / tau - 1) < 0.02
 

@@ -45,8 +45,7 @@ def main() -> None:
         weight, sigma = rng.normal(size=(ROWS, COLUMNS)), random_moment(spread, COLUMNS, rng)
         textbook = textbook_gptq(weight, sigma, absmax, GROUP)
         loop = lq.quantize(weight, sigma, lq.recipes.gptq(16, group=GROUP, damping=0.0))
-        equalize = lq.transforms.Equalize(lq.feedback.Cholesky(), exact=True)
-        scheme = lq.Scheme(equalize, lq.feedback.Cholesky(), lq.quantizers.Uniform(STEP))
+        scheme = lq.Scheme(quantizer=lq.quantizers.Uniform(STEP), equalize=lq.transforms.Equalize(exact=True))
         watersic = lq.quantize(weight, sigma, scheme)
         rows.append(
             {

@@ -90,12 +90,7 @@ def main() -> None:
         seed=SEED,
         claims={
             "watersic has the smallest mean gap at every rate on both models": all(
-                min(
-                    (row for row in means if (row["model"], row["target"]) == (model, rate)), key=lambda row: row["gap"]
-                )["recipe"]
-                == "watersic"
-                for model in models()
-                for rate in INTEGERS
+                best_recipe(means, model, rate) == "watersic" for model in models() for rate in INTEGERS
             ),
             "never below the bound with Gaussian weights": all(
                 row[label]["watersic"] > 0 for row in surrogates for label in ("natural", "rotated")

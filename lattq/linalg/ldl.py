@@ -42,6 +42,21 @@ class LDL:
     pivots: Float[np.ndarray, " n"] | Float[np.ndarray, "blocks b b"]
     order: Int[np.ndarray, " n"]
 
+    def rescaled(self, scale: Float[np.ndarray, " n"]) -> "LDL":
+        """The factor, in the same order, of ``scale[:, None] * sigma * scale``.
+
+        If Σ = U P Uᵀ, then D Σ D = (D U D⁻¹) (D P D) (D U D⁻¹)ᵀ.
+
+        >>> ldl(np.array([[4.0, 2.0], [2.0, 3.0]])).rescaled(np.array([0.5, 1.0])).pivots
+        array([1., 2.])
+        """
+        s = scale[self.order]
+        unit = self.unit / s * s[:, None]
+        if self.pivots.ndim == 1:
+            return LDL(unit, self.pivots * s**2, self.order)
+        tiles = s.reshape(len(self.pivots), -1)
+        return LDL(unit, self.pivots * tiles[:, :, None] * tiles[:, None, :], self.order)
+
 
 def ldl(
     sigma: Float[Array, "n n"],

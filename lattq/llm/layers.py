@@ -74,10 +74,7 @@ class LattqLinear(nn.Module):
         ------
         DamagedFileError : if the payload is not what lattq wrote, or belongs to a layer of another shape
         """
-        quantized = Quantized.from_payload(self.payload)
-        if quantized.shape != (self.out_features, self.in_features):
-            msg = f"the payload holds {quantized.shape}, the layer is {(self.out_features, self.in_features)}; damaged"
-            raise DamagedFileError(msg)
+        quantized = Quantized.from_payload(self.payload, (self.out_features, self.in_features))
         return torch.from_numpy(quantized.dequantize()).to(self.weight.device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:

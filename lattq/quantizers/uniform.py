@@ -13,6 +13,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 __all__ = ["AbsMax", "MinMax", "Uniform", "UniformQuantizer", "dither_offsets"]
 
 LARGEST_CODE = 2**30
+SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +68,10 @@ class UniformQuantizer:
         scaled = self._scaled(x)
         outside = xp.abs(scaled - xp.clip(scaled, self.low, self.high)) > 0.5
         return int(xp.sum(xp.astype(outside, xp.int32)))
+
+    def underflow(self) -> int:
+        """Stored steps that float16 holds only as its smallest number: what they scale is decoded too coarsely."""
+        return 0 if self.low is None else int(np.sum(to_host(self.step) <= SMALLEST_STEP))
 
     def _scaled(self, x: Array) -> Array:
         return x / self._spread(self.step, x) + self._spread(self.zero, x)
@@ -258,7 +263,7 @@ def check_group(group: int | None) -> None:
 
 
 def half_precision(step: Array) -> Array:
-    """Steps rounded to float16, in their own dtype; one that underflows becomes the smallest.
+    """Steps rounded to float16, in their own dtype; 1 for 0, and one that underflows becomes the smallest.
 
     Raises `InvalidInputError` if one overflows.
     """
@@ -266,7 +271,7 @@ def half_precision(step: Array) -> Array:
     if host.max(initial=0.0) > np.finfo(np.float16).max:
         msg = f"a step of {host.max():.3g} is beyond float16; divide the weights by a constant first"
         raise InvalidInputError(msg)
-    rounded = np.maximum(host.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
+    rounded = np.where(host > 0, np.maximum(host.astype(np.float16), SMALLEST_STEP), 1.0)
     return array_namespace(step).astype(from_host(rounded.astype(np.float64), like=step), step.dtype)
 
 

@@ -4,7 +4,7 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import Chain, Folded, folded, from_state, octaves, to_state
+from lattq.transforms.chains import Chain, Folded, append, folded, from_state, octaves, to_state
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, then
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
 
@@ -21,6 +21,7 @@ __all__ = [
     "Sort",
     "Transform",
     "TransformDesign",
+    "append",
     "folded",
     "from_state",
     "grid_scale",

@@ -9,7 +9,7 @@ from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
 
-__all__ = ["Chain", "Folded", "folded", "from_state", "octaves", "to_state"]
+__all__ = ["Chain", "Folded", "append", "folded", "from_state", "octaves", "to_state"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,6 +93,17 @@ class Folded:
     def from_state(state: list, size: int) -> "Folded":
         """A folded transform whose inner part is unknown."""
         return Folded()
+
+
+def append(transform: Transform, last: Transform) -> Transform:
+    """One transform, then another.
+
+    >>> append(Identity(), Hadamard(1))
+    Hadamard(seed=1)
+    """
+    if isinstance(transform, Identity):
+        return last
+    return Chain((*(transform.parts if isinstance(transform, Chain) else (transform,)), last))
 
 
 def folded(transform: Transform) -> Folded | None:

@@ -1,12 +1,13 @@
 """Designs: rules that choose a transform from the weights and the second moment."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
+from lattq.linalg import LDL
 from lattq.transforms.chains import Chain, Folded
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, Transform, grid_scale
 
@@ -40,28 +41,26 @@ class Fixed:
 
 @dataclasses.dataclass(frozen=True)
 class Equalize:
-    """Design of the diagonal transform that makes all pivots of a feedback equal to 1.
+    """Design of the diagonal transform that makes all pivots of a factor equal to 1.
 
     One step for all columns is then the step c / √pivot of WaterSIC, and D = c² / 12 whatever sigma is (theory 2.3).
+    It sees the factor that the loop uses, so that the order in which pivots were found is the order of the loop.
 
     Parameters
     ----------
-    feedback : has `factor(weight, sigma)`; the loop must use the same
     exact : round the scales to float32 and charge that, instead of rounding them to 1/16 octave
 
     Examples
     --------
-    >>> from lattq.feedback import Cholesky
-    >>> Equalize(Cholesky())(np.ones((1, 2)), np.diag([4.0, 1.0])).scale
+    >>> from lattq.linalg import ldl
+    >>> Equalize()(ldl(np.diag([4.0, 1.0]))).scale
     array([2., 1.])
     """
 
-    feedback: Any
     exact: bool = False
 
-    def __call__(self, weight: Array, sigma: np.ndarray) -> Diagonal:
+    def __call__(self, factor: LDL) -> Diagonal:
         """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others."""
-        factor = self.feedback.factor(weight, sigma)
         if factor.pivots.ndim > 1:
             msg = f"a diagonal cannot equalize the pivots of blocks of {factor.pivots.shape[1]} columns; use block=1"
             raise InvalidInputError(msg)
@@ -107,10 +106,9 @@ class Then:
 def then(*designs: TransformDesign) -> Then:
     """Chain designs.
 
-    >>> from lattq.feedback import Cholesky
     >>> from lattq.transforms import Hadamard
-    >>> chain = then(Hadamard(seed=1), Equalize(Cholesky()))(np.ones((1, 4)), np.eye(4))
+    >>> chain = then(Hadamard(seed=1), Sort())(np.ones((1, 4)), np.eye(4))
     >>> [type(part).__name__ for part in chain.parts]
-    ['Hadamard', 'Diagonal']
+    ['Hadamard', 'Permutation']
     """
     return Then(designs)

@@ -128,6 +128,14 @@ def test_zero_rows_stay_zero(kind: Any):
     assert_same(quantizer.decode(quantizer.encode(targets)), targets)
 
 
+@pytest.mark.parametrize("kind", [AbsMax(4), MinMax(4)])
+def test_steps_below_float16_are_counted(kind: Any):
+    """Row 0 is too small for float16, row 1 is zero and needs no step, row 2 is fine."""
+    quantizer = design(kind, np.array([[1e-9, -1e-9], [0.0, 0.0], [1.0, -1.0]]))
+    assert quantizer.underflow() == 1
+    assert_same(quantizer.step[1], np.ones(1))
+
+
 @pytest.mark.parametrize("kind", [AbsMax(), MinMax()])
 def test_a_step_beyond_float16_is_refused(xp: ModuleType, kind: Any):
     with pytest.raises(InvalidInputError, match="beyond float16"):

@@ -1,0 +1,15 @@
+"""Successive cancellation: one loop, and the rules that tell it what to feed back."""
+
+from lattq.feedback.loop import GAIN_GRID, Cancellation, successive_cancellation
+from lattq.feedback.rules import MMSE, Cholesky, Feedback, OpenLoop, column_scale
+
+__all__ = [
+    "GAIN_GRID",
+    "MMSE",
+    "Cancellation",
+    "Cholesky",
+    "Feedback",
+    "OpenLoop",
+    "column_scale",
+    "successive_cancellation",
+]
