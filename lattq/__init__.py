@@ -1,9 +1,11 @@
 """lattq: how few bits a weight matrix needs, how to reach that, and real files that prove it."""
 
 from lattq import bounds, coding, errors, feedback, linalg, quantizers, recipes, transforms
-from lattq.quantized import Quantized, load, save
+from lattq.files import load, save
+from lattq.least_squares import refit
+from lattq.quantized import Quantized
 from lattq.rate import at_rate
-from lattq.scheme import Scheme, quantize, refit
+from lattq.scheme import Scheme, quantize
 
 __all__ = [
     "Quantized",

@@ -1,14 +1,11 @@
 """The result of quantization: codes, what decodes them, and every byte of it."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import html
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -24,7 +21,7 @@ from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
 from lattq.quantizers import UniformQuantizer
 
-__all__ = ["Quantized", "load", "save"]
+__all__ = ["Quantized"]
 
 FORMAT = 1
 LARGEST_SIDE = 1 << 20  # rows or columns: no layer has more, and a damaged shape must not ask for all memory
@@ -43,7 +40,8 @@ class Quantized:
     transform : its inverse is applied last
     coder : turns codes into bytes
     row_gains, column_gains : scales of the reconstruction in 128ths, or None for 1; in the transform's coordinates
-    stats : what happened on the way: weights outside the range, steps too small for float16, idle columns, whether a refit was kept
+    centroids : shifts of what the codes -K ... K decode to, in 128ths of a cell, or None for 0
+    stats : what happened on the way: weights outside the range, steps too small for float16, idle columns, refits kept
 
     Examples
     --------
@@ -63,6 +61,7 @@ class Quantized:
     coder: Any
     row_gains: Int[np.ndarray, " rows"] | None = None
     column_gains: Int[np.ndarray, " columns"] | None = None
+    centroids: Int[np.ndarray, " codes"] | None = None
     stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -87,6 +86,8 @@ class Quantized:
             _tagged(CODERS, self.coder, list(dataclasses.astuple(self.coder))),
             data,
         ]
+        if self.centroids is not None:
+            state += [len(self.centroids), encode_integers(self.centroids)]
         body = bytes(msgpack.packb(state) or b"")
         return body + _digest(body)
 
@@ -100,9 +101,12 @@ class Quantized:
         """Bits per weight of `to_bytes()`, everything included."""
         return 8 * self.nbytes / self.codes.size
 
-    def decoded(self) -> Float[np.ndarray, "rows columns"]:
-        """Reconstruction in the coordinates of the transform, float64."""
-        values = self.quantizer.decode(self.codes)
+    def decoded(self, shift: float = 0.0) -> Float[np.ndarray, "rows columns"]:
+        """Reconstruction in the coordinates of the transform, float64; `shift` moves all codes by so many cells."""
+        if self.centroids is None:
+            values = self.quantizer.decode(self.codes + shift if shift else self.codes)
+        else:
+            values = self.quantizer.decode(self.codes + (shift + _shifts(self.codes, self.centroids)))
         if self.column_gains is not None:
             values = values * (self.column_gains / GAIN_GRID)
         if self.row_gains is not None:
@@ -220,59 +224,12 @@ class Quantized:
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
-def save(path: str | Path, quantized: Quantized) -> None:
-    """Write `quantized.to_bytes()` to a file, atomically: the file appears whole or not at all.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import lattq as lq
-    >>> layer = lq.quantize(np.eye(4), np.eye(4), lq.recipes.rtn())
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     lq.save(f"{folder}/layer.lattq", layer)
-    ...     same = lq.load(f"{folder}/layer.lattq").to_bytes() == layer.to_bytes()
-    >>> same
-    True
-    """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(quantized.to_bytes())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def load(path: str | Path) -> Quantized:
-    """Read what `save` wrote.
-
-    Raises
-    ------
-    DamagedFileError : if any byte has changed
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import lattq as lq
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(f"{folder}/layer.lattq").write_bytes(b"something else")
-    ...     try:
-    ...         lq.load(f"{folder}/layer.lattq")
-    ...     except lq.errors.DamagedFileError as error:
-    ...         print(str(error)[:29])
-    14 bytes are not a lattq file
-    """
-    return Quantized.from_bytes(Path(path).read_bytes())
-
-
 def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
     """Value of a payload's state, whose hash has been checked."""
     if state[0] != FORMAT:
         msg = f"format version {state[0]}; this lattq reads version {FORMAT}: use the release that wrote the file"
         raise DamagedFileError(msg)
-    _, (height, width), quantizer, transform, rows, columns, coder, data = state
+    _, (height, width), quantizer, transform, rows, columns, coder, data, *centroids = state
     shape = (height, width)
     if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
         msg = f"a matrix of {height} x {width} weights; the file is damaged"
@@ -292,7 +249,15 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
         coder=coder,
         row_gains=None if rows is None else decode_integers(rows, height) + GAIN_GRID,
         column_gains=columns,
+        centroids=decode_integers(centroids[1], centroids[0]) if centroids else None,
     )
+
+
+def _shifts(codes: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Shift of every code in cells; codes beyond the table stay where they are."""
+    size = len(centroids) // 2
+    table = np.concatenate([[0.0], centroids / GAIN_GRID, [0.0]])
+    return table[np.clip(codes, -size - 1, size + 1) + size + 1]
 
 
 def _class_prior(transform: transforms.Transform) -> Any:

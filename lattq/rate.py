@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
+from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.scheme import Scheme, checked, quantize
+from lattq.scheme import Scheme, quantize
 
 __all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "search_step"]
 
@@ -24,7 +25,6 @@ MAX_RATE = 24.0
 FULL_ENCODES = 3
 MOST_ENCODES = 12
 LARGEST_MOVE = 3.0  # octaves: beyond that a slope says nothing
-CUBIC_LOSS = 0.2546
 
 
 @runtime_checkable
@@ -81,7 +81,7 @@ def at_rate(
         raise InvalidInputError(msg)
     if "levels" in inspect.signature(recipe).parameters:
         return largest_levels(rate, lambda levels: quantize(weight, sigma, recipe(levels)))
-    weight, sigma = checked(weight, sigma)
+    weight, sigma = check_layer(weight, sigma)
     sample = _row_sample(weight, seed)
     with threadpool_limits(1):
         step = first_step(rate, sample, sigma)
@@ -160,7 +160,7 @@ def first_step(rate: float, weight: Array, sigma: Array) -> float:
     columns = squares.mean(axis=0) * (peak * peak)
     if not np.any(rows) or not np.any(columns) or not np.any(to_host(sigma)):
         return 1.0
-    distortion = bounds.layer_distortion(sigma, max(rate - CUBIC_LOSS, rate / 4), rows, columns)
+    distortion = bounds.layer_distortion(sigma, max(rate - bounds.CUBIC_GAP, rate / 4), rows, columns)
     return math.sqrt(12 * distortion) if distortion > 0 else 1.0
 
 

@@ -7,6 +7,7 @@ import dataclasses
 
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import MMSE, Cholesky, OpenLoop
+from lattq.least_squares import GAINS
 from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Identity, TransformDesign
@@ -77,7 +78,7 @@ def watersic(
     mmse: float = 1.0,
     sweeps: int = 2,
     shrink: bool = False,
-    refit: bool = False,
+    refit: tuple[str, ...] = (),
     coder: object = None,
 ) -> Scheme:
     """WaterSIC (Lifar et al. 2026) with pivoted order, MMSE feedback, sweeps and two-way coding.
@@ -124,5 +125,5 @@ def watersic_published(step: float) -> Scheme:
         quantizer=Uniform(step, shrink=True),
         coder=Pooled(),
         equalize=Equalize(exact=True),
-        refit=True,
+        refit=GAINS,
     )

@@ -5,6 +5,7 @@ import numpy as np
 from lattq import recipes
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import Cholesky
+from lattq.least_squares import PARAMETERS
 from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
@@ -16,7 +17,7 @@ FIXED_RATE = {
     "gptq": recipes.gptq(8, group=5),
     "gptq act-order": recipes.gptq(16, group=None, order="sorted", symmetric=False),
     "permuted groups": Scheme(transform=Sort(), quantizer=AbsMax(256, 4)),
-    "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=True),
+    "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=PARAMETERS),
 }
 
 
@@ -26,7 +27,7 @@ def entropy_coded(step: float) -> dict[str, Scheme]:
         "huffman_gptq": recipes.huffman_gptq(step),
         "huffman_gptq shrunk": recipes.huffman_gptq(step, shrink=True, order="pivoted", damping=0.01),
         "watersic": recipes.watersic(step),
-        "watersic plain": recipes.watersic(step, mmse=0.0, sweeps=0, shrink=False, refit=False, order="natural"),
+        "watersic plain": recipes.watersic(step, mmse=0.0, sweeps=0, shrink=False, order="natural"),
         "watersic published": recipes.watersic_published(step),
         "watersic dithered": recipes.watersic(step, quantizer=Uniform(dither=3)),
         "watersic offset": recipes.watersic(step, quantizer=Uniform(offset=0.5)),

@@ -4,8 +4,13 @@ Each draws a seed, sizes and a spectrum, and computes the array from them: a fai
 spectrum in a few steps, and the failing example prints as a handful of numbers.
 """
 
+from typing import Any
+
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
+
+Layer = tuple[np.ndarray, np.ndarray]
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -87,7 +92,20 @@ def weights(draw: st.DrawFn, rows: int | None = None, columns: int | None = None
 
 
 @st.composite
-def layers(draw: st.DrawFn, max_n: int = 12) -> tuple[np.ndarray, np.ndarray]:
+def layers(draw: st.DrawFn, max_n: int = 12) -> Layer:
     """A weight matrix and a second moment of its inputs, of matching sizes."""
     sigma = draw(second_moments(max_n=max_n))
     return draw(weights(columns=sigma.shape[0])), sigma
+
+
+def gaussian_layer(rows: int, columns: int, dtype: Any = np.float64) -> Layer:
+    """White weights and a second moment of condition 30, always the same for these sizes."""
+    weight = np.random.default_rng(rows).standard_normal((rows, columns)).astype(dtype)
+    return weight, moment(np.geomspace(1, 30, columns), 1)
+
+
+def moderate(layer: Layer) -> Layer:
+    """The layer in units in which a step of 0.3 makes sense; no weight so small that its square underflows."""
+    weight, sigma = layer
+    assume(not weight.any() or np.abs(weight).max() > 1e-100)
+    return weight, sigma / max(np.diag(sigma).mean(), 1e-6)

@@ -18,6 +18,7 @@ LEVELS = [
     {"transforms", "quantizers"},
     {"feedback"},
     {"quantized"},
+    {"files", "least_squares"},
     {"scheme"},
     {"rate", "matmul"},
     {"recipes", "allocate"},

@@ -157,7 +157,7 @@ def test_pinned_bytes():
         "21ef0100000090c0c092a774776f2d77617991ce0004000094d1fc18940000c40090941e2ac404b7b1f388909192c4080b73194af60000"
         "0090609485abcc7d6f17"
     )
-    found = lq.quantize(weight, np.diag([1.0, 2.0, 4.0]), lq.recipes.watersic(0.5, refit=False, shrink=False))
+    found = lq.quantize(weight, np.diag([1.0, 2.0, 4.0]), lq.recipes.watersic(0.5, shrink=False))
     assert found.payload == pinned
     again = lq.Quantized.from_payload(pinned)
     assert_same(again.codes, np.array([[1, -3, 3], [4, 1, -2]], dtype=np.int32))

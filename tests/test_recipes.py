@@ -14,7 +14,7 @@ from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.linalg import ldl
 from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Diagonal, Equalize, Hadamard, Identity
+from lattq.transforms import Chain, Diagonal, Equalize, Hadamard, Identity
 from tests.schemes import NAMES, every_scheme
 from tests.strategies import moment
 
@@ -62,6 +62,7 @@ def test_a_rotation_goes_before_the_equalizer():
     scheme = recipes.watersic(0.1, rotation=Hadamard(3), mmse=0.0)
     assert (scheme.transform, scheme.equalize) == (Hadamard(3), Equalize())
     found = lq.quantize(np.ones((2, 4)), np.eye(4) + 1, scheme)
+    assert isinstance(found.transform, Chain)
     assert [type(part) for part in found.transform.parts] == [Hadamard, Diagonal]
 
 

@@ -27,7 +27,7 @@ from lattq.quantizers import Uniform
 from lattq.transforms import Equalize
 
 rng = np.random.default_rng(2)
-plain = functools.partial(lq.recipes.watersic, mmse=0.0, shrink=False, refit=False, sweeps=0)
+plain = functools.partial(lq.recipes.watersic, mmse=0.0, shrink=False, sweeps=0)
 
 
 def second_moment(n: int, spread: float, rotated: bool = True) -> np.ndarray:
@@ -303,7 +303,8 @@ spectrum = np.linalg.eigvalsh(sigma)
 _, reached, tau = soft(spectrum, 0.1)
 step = math.sqrt(12 * 0.1 * tau)
 feedback = MMSE(step**2 / 12, 1 / tau)
-layer = lq.quantize(weight, sigma, lq.Scheme(feedback=feedback, quantizer=Uniform(step, dither=1), equalize=Equalize(exact=True)))
+scheme = lq.Scheme(feedback=feedback, quantizer=Uniform(step, dither=1), equalize=Equalize(exact=True))
+layer = lq.quantize(weight, sigma, scheme)
 assert abs(layer.distortion(weight, sigma) / reached - 1) < 0.02
 assert abs(np.mean(layer.dequantize() ** 2) / tau - 1) < 0.02
 

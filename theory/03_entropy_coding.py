@@ -290,7 +290,7 @@ sizes, side = np.array([32, 64, 128, 256, 512]), []
 for size in sizes:
     basis = np.linalg.qr(rng.standard_normal((size, size)))[0]
     sigma = (basis * np.exp(rng.standard_normal(size))) @ basis.T
-    scheme = lq.recipes.watersic(0.3, mmse=1.0, shrink=False, refit=False, sweeps=0)
+    scheme = lq.recipes.watersic(0.3, mmse=1.0, shrink=False, sweeps=0)
     layer = lq.quantize(rng.standard_normal((size, size)), sigma, scheme)
     streams = layer.coder.encode(layer.codes)[3]
     side.append(8 * layer.nbytes - 8 * sum(len(words) for words, *_ in streams))

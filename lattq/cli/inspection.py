@@ -14,7 +14,8 @@ from safetensors import safe_open
 from lattq.cli import figures
 from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table, progress
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.quantized import Quantized, load
+from lattq.files import load
+from lattq.quantized import Quantized
 
 __all__ = ["inspect"]
 
@@ -66,7 +67,7 @@ def _inspect_file(path: Path, plot: Path | None, *, as_json: bool) -> None:
         ("coder", found["coder"]),
         ("codes", "{} ... {}".format(*found["codes"])),
         ("entropy of a column's codes, mean", number(found["mean_column_entropy"])),
-        ("gains of rows, columns", f"{found['row_gains']}, {found['column_gains']}"),
+        ("gains of rows, columns; centroids", "{row_gains}, {column_gains}; {centroids}".format(**found)),
     ]
     print_table(str(path), ("", "value"), rows, "the gap needs the weights and their sigma: see `lattq inspect DIR`")
 
@@ -80,6 +81,7 @@ def parts(quantized: Quantized) -> dict[str, Any]:
         "coder": type(quantized.coder).__name__,
         "row_gains": quantized.row_gains is not None,
         "column_gains": quantized.column_gains is not None,
+        "centroids": quantized.centroids is not None,
     }
 
 

@@ -1,6 +1,6 @@
 """Linear algebra of quantization: LDL factors of a second moment, streaming moments, Hadamard rotations."""
 
-from lattq.linalg.checks import check_second_moment
+from lattq.linalg.checks import check_layer, check_second_moment
 from lattq.linalg.effective import effective_weight
 from lattq.linalg.hadamard import fwht, hadamard_matrix, hadamard_transform, random_signs, randomized_hadamard
 from lattq.linalg.ldl import LDL, ldl
@@ -9,6 +9,7 @@ from lattq.linalg.moments import SecondMoment
 __all__ = [
     "LDL",
     "SecondMoment",
+    "check_layer",
     "check_second_moment",
     "effective_weight",
     "fwht",

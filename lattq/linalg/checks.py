@@ -6,7 +6,14 @@ from jaxtyping import Float
 from lattq._array import Array, array_namespace, require_finite, to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 
-__all__ = ["check_second_moment", "column_scale", "not_semidefinite", "pivot_tolerance", "relative_tolerance"]
+__all__ = [
+    "check_layer",
+    "check_second_moment",
+    "column_scale",
+    "not_semidefinite",
+    "pivot_tolerance",
+    "relative_tolerance",
+]
 
 
 def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = None) -> Float[np.ndarray, "rows columns"]:
@@ -45,6 +52,31 @@ def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = Non
     if len(negative):
         raise not_semidefinite(int(negative[0]), float(diagonal[negative[0]]))
     return 0.5 * (matrix + matrix.T)
+
+
+def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "columns columns"]]:
+    """Return weight as floating point of at least 32 bits, second moment as `check_second_moment` does.
+
+    Raises
+    ------
+    InvalidInputError : unless `weight` is a finite floating-point matrix, or as `check_second_moment`
+
+    Examples
+    --------
+    >>> check_layer(np.ones((2, 3), dtype=np.float16), np.eye(3))[0].dtype
+    dtype('float32')
+    """
+    xp = array_namespace(weight)
+    if weight.ndim != 2 or 0 in weight.shape:
+        msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
+        raise InvalidInputError(msg)
+    if not xp.isdtype(weight.dtype, "real floating"):
+        msg = f"`weight` has dtype {weight.dtype}; convert it to a floating-point type"
+        raise InvalidInputError(msg)
+    require_finite("weight", weight)
+    if weight.dtype not in (xp.float32, xp.float64):
+        weight = xp.astype(weight, xp.float32)
+    return weight, check_second_moment(sigma, weight.shape[1])
 
 
 def _require_square(shape: tuple[int, ...], n: int | None) -> None:

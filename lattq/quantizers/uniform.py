@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq.coding import pack, unpack
@@ -54,8 +54,8 @@ class UniformQuantizer:
             raise InvalidInputError(msg)
         return xp.astype(xp.round(scaled), xp.int32)
 
-    def decode(self, codes: Int[Array, "rows block"]) -> Float[Array, "rows block"]:
-        """Reconstructions, in the dtype of `step`."""
+    def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
+        """Reconstructions, in the dtype of `step`; of points between the codes too."""
         xp = array_namespace(codes)
         step = self._spread(self.step, codes)
         return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
