@@ -4,7 +4,8 @@
 
 Every point is a model directory written to disk, loaded back through `transformers`, and measured on the held-out text;
 its rate is the bytes of what replaces the quantized weights. A small model hardly feels 4 bits in perplexity; the KL to
-the unquantized model (bits per token) shows it.
+the unquantized model (bits per token) shows it. Recipes with a step run twice: with one step for all layers, which gives
+them all the same distortion, and with steps scaled by what a layer's error costs the loss.
 """
 
 import functools
@@ -24,8 +25,10 @@ SEED, SAMPLES = 0, 128
 LEVELS = (3, 4, 6, 8, 12, 16, 23)
 GPTQ = functools.partial(lq.recipes.gptq, group=128)
 STEPS: dict[str, tuple[Any, str, tuple[float, ...]]] = {
-    "huffman_gptq": (lq.recipes.huffman_gptq, "distortion", (1.5, 2.0, 2.5, 3.0, 4.0)),
-    "watersic as published": (lq.recipes.watersic_published, "distortion", (1.5, 2.0, 2.5, 3.0, 4.0)),
+    "huffman_gptq, one step": (lq.recipes.huffman_gptq, "distortion", (2.0, 3.0, 4.0)),
+    "huffman_gptq": (lq.recipes.huffman_gptq, "loss", (1.5, 2.0, 2.5, 3.0, 4.0)),
+    "watersic as published, one step": (lq.recipes.watersic_published, "distortion", (2.0, 3.0, 4.0)),
+    "watersic as published": (lq.recipes.watersic_published, "loss", (1.5, 2.0, 2.5, 3.0, 4.0)),
     "watersic, one step": (lq.recipes.watersic, "distortion", (2.0, 3.0, 4.0)),
     "watersic": (lq.recipes.watersic, "loss", (1.5, 2.0, 2.5, 3.0, 3.4, 4.0, 4.5)),
 }
@@ -62,7 +65,7 @@ def main() -> None:
     def add(name: str, recipe: Any, **options: Any) -> None:
         rows.append({"recipe": name, **options, **measure(recipe, **options)})
         row = rows[-1]
-        print(f"{name:24s} {row['rate']:.3f} bit  KL {row['kl']:.4f}  perplexity {row['perplexity']:.3f}", flush=True)
+        print(f"{name:32s} {row['rate']:.3f} bit  KL {row['kl']:.4f}  perplexity {row['perplexity']:.3f}", flush=True)
 
     for levels in LEVELS:
         add("rtn", lq.recipes.rtn, levels=levels)
