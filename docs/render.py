@@ -1,5 +1,7 @@
 """Execute the py:percent notebooks and write them as Markdown pages, with their figures, under docs/_generated.
 
+The figures of the published measurements are copied there too.
+
 Run from the repository root, before mkdocs: ``python docs/render.py``. A notebook that raises fails the build.
 """
 
@@ -41,6 +43,7 @@ def main() -> None:
         for source in sorted(folder.glob("*.py")):
             print(f"{kind}/{source.name}", flush=True)
             render(source, TARGET / kind)
+    shutil.copytree(ROOT / "benchmarks" / "results", TARGET / "results", ignore=shutil.ignore_patterns("*.json"))
 
 
 if __name__ == "__main__":

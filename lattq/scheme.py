@@ -63,6 +63,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
     Examples
     --------
+    >>> import numpy as np
     >>> import lattq as lq
     >>> lq.quantize(np.eye(2), np.eye(2), lq.recipes.rtn(levels=3)).dequantize()
     array([[1., 0.],

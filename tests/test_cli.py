@@ -312,7 +312,7 @@ def test_an_interrupt_says_how_to_resume(tiny: Path, text: Path, tmp_path: Path,
     arguments += ["--recipe", "huffman_gptq", "--step", 0.05]
 
     def interrupted(show: Any) -> Any:
-        def step(stage: str, name: str) -> None:
+        def step(stage: str, name: str, total: int) -> None:
             raise KeyboardInterrupt
 
         return step

@@ -4,8 +4,8 @@
 
 Every point is a model directory written to disk, loaded back through `transformers`, and measured on the held-out text;
 its rate is the bytes of what replaces the quantized weights. A small model hardly feels 4 bits in perplexity; the KL to
-the unquantized model (bits per token) shows it. Recipes with a step run twice: with one step for all layers, which gives
-them all the same distortion, and with steps scaled by what a layer's error costs the loss.
+the unquantized model (bits per token) shows it. Recipes with a step run twice: with one step for all layers, which
+gives them all the same distortion, and with steps scaled by what a layer's error costs the loss.
 """
 
 import functools

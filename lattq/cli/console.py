@@ -96,13 +96,13 @@ def progress(*, silent: bool, total: int | None = None) -> Iterator[Callable[...
         yield lambda text, advance=0: bar.update(task, description=text, advance=advance)
 
 
-def conversion_steps(show: Callable[..., None]) -> Callable[[str, str], None]:
+def conversion_steps(show: Callable[..., None]) -> Callable[[str, str, int], None]:
     """Callback for `quantize_model` that counts the finished layers or tries of each stage."""
     counts: dict[str, int] = {}
 
-    def step(stage: str, name: str) -> None:
+    def step(stage: str, name: str, total: int) -> None:
         counts[stage] = counts.get(stage, 0) + 1
-        show(f"{stage} {counts[stage]}: {name}")
+        show(f"{stage} {counts[stage]}{f' of {total}' if total else ''}: {name}")
 
     return step
 

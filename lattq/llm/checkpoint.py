@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
-from lattq.errors import InvalidInputError, LattqError
+from lattq.errors import DamagedFileError, InvalidInputError, LattqError
 from lattq.llm.plugin import LattqConfig
 
 __all__ = ["choose_modules", "load_model", "load_tokenizer", "source_hash", "stored_bytes", "write_model"]
@@ -40,13 +41,19 @@ def load_model(source: str | Path, dtype: Any = "auto") -> Any:
     Raises
     ------
     InvalidInputError : if the directory does not hold a model that `transformers` can build
+    DamagedFileError : if its safetensors are not whole
     """
     config = read_config(source)
     names = config.get("architectures") or []
     kind = getattr(transformers, names[0], None) if names else None
     try:
         model = (kind or transformers.AutoModel).from_pretrained(str(source), dtype=dtype, local_files_only=True)
-    except OSError as error:
+    except LattqError:
+        raise
+    except SafetensorError as error:
+        msg = f"the safetensors in {source} are truncated or damaged ({error}); fetch them again"
+        raise DamagedFileError(msg) from error
+    except (OSError, ValueError) as error:
         msg = f"cannot load the model in {source}: {error}"
         raise InvalidInputError(msg) from error
     return model.eval()

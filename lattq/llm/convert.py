@@ -54,7 +54,7 @@ def quantize_model(
     seed: int = 0,
     jobs: int = 1,
     max_shard_size: str = "5GB",
-    progress: Callable[[str, str], None] | None = None,
+    progress: Callable[[str, str, int], None] | None = None,
 ) -> Report:
     """Quantize the linear layers of a model directory; `transformers` loads the result after ``import lattq.llm``.
 
@@ -79,7 +79,7 @@ def quantize_model(
     seed : of the draw of windows
     jobs : layers quantized at once
     max_shard_size : of the files written
-    progress : called with the stage and the layer that is finished
+    progress : called with the stage, the layer or try that is finished, and how many there are (0: unknown)
 
     Raises
     ------
@@ -133,13 +133,15 @@ def quantize_model(
     }
     hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
     workspace = Workspace(out, hashed)
-    job = _Conversion(source, windows, workspace, recipe, settings, jobs, progress)
     try:
+        job = _Conversion(source, windows, workspace, recipe, settings, jobs, progress)
         return job.run(start, max_shard_size)
     except InvalidInputError:
         if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones
             workspace.discard()
         raise
+    finally:
+        workspace.close()
 
 
 class _Rated(NamedTuple):
@@ -160,7 +162,7 @@ class _Conversion:
         recipe: Callable[..., Scheme],
         settings: dict[str, Any],
         jobs: int,
-        progress: Callable[[str, str], None] | None,
+        progress: Callable[[str, str, int], None] | None,
     ) -> None:
         self.source, self.windows, self.workspace = source, windows, workspace
         self.recipe, self.settings, self.progress = recipe, settings, progress
@@ -179,7 +181,7 @@ class _Conversion:
     def done(self, name: str) -> None:
         """Tell the caller."""
         if self.progress is not None:
-            self.progress(self.stage, name)
+            self.progress(self.stage, name, 0 if self.stage == "search" else len(self.layers))
 
     @property
     def clean(self) -> InputMoments:
@@ -255,6 +257,7 @@ class _Conversion:
                 slope = min(max((found - before) / (now - log), -1.5), -0.2)
             tried.append((math.log2(value), found))
             value = value - 1 if levels else value * 2 ** ((rate - found) / slope)
+            self.stage = f"quantize, correction {len(tried)}"
             layers = self.one_pass(value)
         self.workspace.discard()
         msg = (

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lattq.errors import InvalidInputError, LattqError
 from lattq.llm.report import LayerRow
 from lattq.quantized import Quantized
@@ -19,7 +21,7 @@ DIGEST = 16
 class Workspace:
     """`OUT.partial`: a manifest of the settings, sizes found by the search, and one file per quantized layer.
 
-    Every file is written beside its place and then moved there.
+    Every file is written beside its place and then moved there. One process at a time may work in the folder.
 
     Parameters
     ----------
@@ -28,7 +30,8 @@ class Workspace:
 
     Raises
     ------
-    InvalidInputError : if `out` holds something, cannot be written, or an interrupted run had other settings
+    InvalidInputError : if `out` holds something, cannot be written, an interrupted run had other settings, or another
+        process is at work on the same `out`
     """
 
     def __init__(self, out: str | Path, settings: dict[str, Any]) -> None:
@@ -37,11 +40,24 @@ class Workspace:
         check_free(self.out)
         try:
             (self.root / "layers").mkdir(parents=True, exist_ok=True)
-            self._resume(settings)
-            self.sizes: dict[str, int] = self._read("sizes.json") or {}
+            self.lock = FileLock(self.root / "lock", blocking=False)
+            self.lock.acquire()
+        except Timeout:
+            msg = f"another process works in {self.root}; wait for it, or choose another `out`"
+            raise InvalidInputError(msg) from None
         except OSError as error:
             msg = f"cannot write {self.root} ({error}); choose an `out` in a folder you may write to"
             raise InvalidInputError(msg) from None
+        try:
+            self._resume(settings)
+            self.sizes: dict[str, int] = self._read("sizes.json") or {}
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes in."""
+        self.lock.release()
 
     def _resume(self, settings: dict[str, Any]) -> None:
         found = self._read("manifest.json")

@@ -11,7 +11,7 @@ import transformers
 
 import lattq as lq
 from lattq import llm, recipes
-from lattq.errors import InvalidInputError, LattqError, RateNotReachedError
+from lattq.errors import DamagedFileError, InvalidInputError, LattqError, RateNotReachedError
 from lattq.llm import convert, passes
 from tests.llm.conftest import TEXT, save_tokenizer
 
@@ -129,6 +129,21 @@ def test_an_interrupted_search_continues(tiny: Path, tmp_path: Path, monkeypatch
     assert abs(report.rate - 4) <= convert.TOLERANCE
 
 
+def test_one_process_at_a_time(tiny: Path, tmp_path: Path):
+    """The second of two calls on one `out` is refused while the first is at work, and not after."""
+    refused = []
+
+    def again(*_):
+        with pytest.raises(InvalidInputError, match="another process"):
+            llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
+        refused.append(True)
+
+    llm.quantize_model(tiny, tmp_path / "out", step=0.02, progress=again, **FAST)
+    assert len(refused) == 14
+    with pytest.raises(InvalidInputError, match="not an empty directory"):
+        llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
+
+
 def test_a_crash_while_writing_leaves_nothing_to_load(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full(*_):
         msg = "no space left"
@@ -242,6 +257,8 @@ def test_unusable_directories_raise(quantized: Path, tiny: Path, tmp_path: Path)
     (tmp_path / "taken" / "file").write_text("")
     bare = shutil.copytree(tiny, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     weightless = shutil.copytree(tiny, tmp_path / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
+    torn = shutil.copytree(tiny, tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes()[:5000])
     for source, out, message in (
         (tiny, tmp_path / "taken", "not an empty directory"),
         (tiny, tmp_path / "file", "not an empty directory"),
@@ -253,6 +270,8 @@ def test_unusable_directories_raise(quantized: Path, tiny: Path, tmp_path: Path)
     ):
         with pytest.raises(InvalidInputError, match=message):
             llm.quantize_model(source, out, **options)
+    with pytest.raises(DamagedFileError, match="truncated or damaged"):
+        llm.quantize_model(torn, tmp_path / "out", **options)
 
 
 def test_a_folder_one_may_not_write_to_raises(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
