@@ -93,7 +93,7 @@ def watersic(
     rotation : a transform before equalization
     order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback
     sweeps : passes of coordinate descent; each costs as much as the loop, and D then depends a little on sigma's basis
-    shrink, refit, coder : as in `Uniform` and `Scheme`
+    shrink, refit, coder : as in `Uniform` and `Scheme`; with `sweeps` a shrunk column may be coded a little worse
 
     Examples
     --------
