@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from lattq import bounds, recipes
+from lattq import bounds
 from lattq._array import to_host
 from lattq.cli import figures
 from lattq.cli.console import (
@@ -27,6 +27,7 @@ from lattq.cli.console import (
     print_table,
     progress,
 )
+from lattq.cli.models import recipe_of
 from lattq.errors import InvalidInputError
 
 __all__ = ["demo"]
@@ -149,7 +150,7 @@ class _Bench:
         report = self.llm.quantize_model(
             self.source,
             directory,
-            recipe=getattr(recipes, recipe),
+            recipe=recipe_of(recipe),
             propagate=False,
             jobs=self.jobs,
             progress=steps,

@@ -59,6 +59,8 @@ def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
     AbsMax(levels=4, group=128, shrink=False)
     """
     recipe = getattr(recipes, name)
+    if name == "watersic" and options.get("mmse") is None:
+        options["mmse"] = 0.0  # as `lattq.llm.UNBIASED`
     given = {key: value for key, value in options.items() if value is not None}
     for key in given.keys() - inspect.signature(recipe).parameters.keys():
         msg = f"`--{key}` does not apply to the recipe {name}; leave it out or choose another recipe"
@@ -79,7 +81,7 @@ def quantize(
     levels: Annotated[int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq.")] = None,
     group: Annotated[int | None, typer.Option(help="Columns that share a scale, 0 for all: rtn, gptq.")] = None,
     sweeps: Annotated[int | None, typer.Option(help="Passes of coordinate descent: watersic.")] = None,
-    mmse: Annotated[float | None, typer.Option(help="Ratio of the MMSE feedback, 0 for none: watersic.")] = None,
+    mmse: Annotated[float | None, typer.Option(help="Ratio of the MMSE feedback: watersic. [default: 0]")] = None,
     window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
     samples: Annotated[int | None, typer.Option(help="Calibration windows; all unless given.")] = None,
     propagate: Annotated[

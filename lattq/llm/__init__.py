@@ -7,13 +7,14 @@ from pathlib import Path
 
 from lattq.errors import InvalidInputError
 from lattq.llm.checkpoint import stored_bytes
-from lattq.llm.convert import quantize_model
+from lattq.llm.convert import UNBIASED, quantize_model
 from lattq.llm.evaluation import Evaluation, evaluate
 from lattq.llm.layers import LattqLinear
 from lattq.llm.plugin import LattqConfig, LattqHfQuantizer, register
 from lattq.llm.report import LayerRow, Report
 
 __all__ = [
+    "UNBIASED",
     "Evaluation",
     "LattqConfig",
     "LattqHfQuantizer",
