@@ -119,6 +119,9 @@ def filled(path: Path) -> str:
         start, end = f"<!-- {name}: from benchmarks/results -->\n", f"<!-- {name}: end -->"
         head, mark, rest = text.partition(start)
         if mark:
+            if end not in rest:
+                msg = f"{path} lacks {end!r}"
+                raise ValueError(msg)
             text = head + mark + make() + end + rest.partition(end)[2]
     return text
 

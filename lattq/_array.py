@@ -14,7 +14,7 @@ from lattq.errors import InvalidInputError
 # `Any` at run time: jaxtyping then checks shape and dtype of whatever array library the caller uses.
 Array = Any
 
-__all__ = ["Array", "array_namespace", "from_host", "require_finite", "to_host"]
+__all__ = ["Array", "array_namespace", "detached", "from_host", "require_finite", "to_host"]
 
 
 def to_host(x: Array) -> np.ndarray:
@@ -33,6 +33,15 @@ def to_host(x: Array) -> np.ndarray:
     if hasattr(x, "get"):  # CuPy
         return x.get()
     return np.asarray(x)
+
+
+def detached(x: Array) -> Array:
+    """The array without its history: the loop must not run under autograd.
+
+    >>> detached(np.ones(1))
+    array([1.])
+    """
+    return x.detach() if is_torch_array(x) else x
 
 
 def from_host(x: np.ndarray, like: Array) -> Array:

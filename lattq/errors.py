@@ -1,6 +1,7 @@
 """The errors lattq raises. Every message names the offending value and what to do about it."""
 
 __all__ = [
+    "CodeOverflowError",
     "DamagedFileError",
     "InvalidInputError",
     "LattqError",
@@ -15,6 +16,10 @@ class LattqError(Exception):
 
 class InvalidInputError(LattqError, ValueError):
     """An argument that no computation can use: NaN, a wrong shape, a rate out of range."""
+
+
+class CodeOverflowError(InvalidInputError):
+    """Codes beyond what a coder can hold: the step is too small for these weights."""
 
 
 class NotPositiveSemidefiniteError(LattqError, ValueError):

@@ -1,7 +1,7 @@
 """One quantized matrix in one file."""
 
 import contextlib
-import os
+import uuid
 from pathlib import Path
 
 from lattq.quantized import Quantized
@@ -11,6 +11,10 @@ __all__ = ["load", "save"]
 
 def save(path: str | Path, quantized: Quantized) -> None:
     """Write `quantized.to_bytes()` to a file, atomically: the file appears whole or not at all.
+
+    Raises
+    ------
+    OSError : if the folder is missing or refuses
 
     Examples
     --------
@@ -24,8 +28,8 @@ def save(path: str | Path, quantized: Quantized) -> None:
     >>> same
     True
     """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    path = Path(path).absolute()
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(quantized.to_bytes())
         partial.replace(path)
@@ -41,6 +45,7 @@ def load(path: str | Path) -> Quantized:
     Raises
     ------
     DamagedFileError : if any byte has changed
+    OSError : if the file cannot be read
 
     Examples
     --------

@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
+import msgpack
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
-from lattq.coding import encode_integers
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_layer
@@ -66,16 +67,17 @@ def refit(
 
 def _alternate(found: Quantized, w: np.ndarray, s: np.ndarray, parameters: tuple[str, ...]) -> Quantized:
     ws, loss, kept = w @ s, _loss(found, w, s), 0
+    expected = found.expected_gains()
     for _ in range(ROUNDS):
         before = kept
         for name in parameters:
             better = _FITS[name](found, ws, s)
-            less, bits = _loss(better, w, s), (_side_bits(better) - _side_bits(found)) / w.size
+            less, bits = _loss(better, w, s), (_side_bits(better, expected) - _side_bits(found, expected)) / w.size
             if less * 4.0 ** max(bits, 0.0) < loss:
                 found, loss, kept = better, less, kept + 1
         if kept == before:
             break
-    return dataclasses.replace(found, stats={**found.stats, "refits": kept})
+    return dataclasses.replace(found, stats={**found.stats, "refits": found.stats.get("refits", 0) + kept})
 
 
 def _loss(found: Quantized, w: np.ndarray, s: np.ndarray) -> float:
@@ -83,9 +85,9 @@ def _loss(found: Quantized, w: np.ndarray, s: np.ndarray) -> float:
     return float(np.sum((error @ s) * error))
 
 
-def _side_bits(found: Quantized) -> float:
-    stored = (found.row_gains, found.column_gains, found.centroids)
-    return 8.0 * sum(len(encode_integers(values)[2]) for values in stored if values is not None)
+def _side_bits(found: Quantized, expected: Any) -> float:
+    """What the container charges for gains and centroids."""
+    return 8.0 * len(msgpack.packb([*found.gain_state(expected), *found.centroid_state()]) or b"")
 
 
 def _columns(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:

@@ -14,12 +14,12 @@ import safetensors.numpy
 from jaxtyping import Float, Int
 
 from lattq import bounds, transforms
-from lattq._array import Array, to_host
+from lattq._array import Array, require_finite, to_host
 from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode_integers, encode_integers, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
-from lattq.quantizers import UniformQuantizer
+from lattq.quantizers import UniformQuantizer, table_shift
 
 __all__ = ["Quantized"]
 
@@ -41,7 +41,8 @@ class Quantized:
     coder : turns codes into bytes
     row_gains, column_gains : scales of the reconstruction in 128ths, or None for 1; in the transform's coordinates
     centroids : shifts of what the codes -K ... K decode to, in 128ths of a cell, or None for 0
-    stats : what happened on the way: weights outside the range, steps too small for float16, idle columns, refits kept
+    stats : what happened on the way: weights outside the range, steps too small for float16, columns whose codes are
+        all 0, refits kept
 
     Examples
     --------
@@ -64,6 +65,11 @@ class Quantized:
     centroids: Int[np.ndarray, " codes"] | None = None
     stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _tagged(QUANTIZERS, self.quantizer)
+        _tagged(CODERS, self.coder)
+        transforms.to_state(self.transform)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
@@ -72,24 +78,37 @@ class Quantized:
     @functools.cached_property
     def payload(self) -> bytes:
         """Everything a decoder needs, with a 64-bit hash at its end; what a model directory stores per layer."""
-        prior = _class_prior(self.transform)
-        data = self.coder.encode(self.codes, prior)
-        expected = _expected_gains(self.coder, data, self.shape, prior)
-        gains = self.column_gains
+        data = self.coder.encode(self.codes, _class_prior(self.transform))
         state = [
             FORMAT,
             list(self.shape),
             _tagged(QUANTIZERS, self.quantizer, self.quantizer.to_state()),
             transforms.to_state(self.transform),
-            None if self.row_gains is None else encode_integers(self.row_gains - GAIN_GRID),
-            None if gains is None else encode_integers(gains - expected),
+            *self.gain_state(self.expected_gains(data)),
             _tagged(CODERS, self.coder, list(dataclasses.astuple(self.coder))),
             data,
         ]
-        if self.centroids is not None:
-            state += [len(self.centroids), encode_integers(self.centroids)]
+        state += self.centroid_state()
         body = bytes(msgpack.packb(state) or b"")
         return body + _digest(body)
+
+    def gain_state(self, expected: Any = GAIN_GRID) -> list:
+        """Gains as they are stored: rows, and columns as differences from what the decoder expects."""
+        rows, columns = self.row_gains, self.column_gains
+        return [
+            None if rows is None else encode_integers(rows - GAIN_GRID),
+            None if columns is None else encode_integers(columns - expected),
+        ]
+
+    def expected_gains(self, data: Any = None) -> Any:
+        """Column gains that the decoder expects from the classes of the columns, in 128ths; `data` if it is coded."""
+        prior = _class_prior(self.transform)
+        data = self.coder.encode(self.codes, prior) if data is None else data
+        return _expected_gains(self.coder, data, self.shape, prior)
+
+    def centroid_state(self) -> list:
+        """Centroids as they are stored, nothing where there are none."""
+        return [] if self.centroids is None else [len(self.centroids), encode_integers(self.centroids)]
 
     @property
     def nbytes(self) -> int:
@@ -106,7 +125,7 @@ class Quantized:
         if self.centroids is None:
             values = self.quantizer.decode(self.codes + shift if shift else self.codes)
         else:
-            values = self.quantizer.decode(self.codes + (shift + _shifts(self.codes, self.centroids)))
+            values = self.quantizer.decode(self.codes + (shift + table_shift(self.codes, self.centroids / GAIN_GRID)))
         if self.column_gains is not None:
             values = values * (self.column_gains / GAIN_GRID)
         if self.row_gains is not None:
@@ -114,8 +133,13 @@ class Quantized:
         return values
 
     def dequantize(self, dtype: Any = np.float32) -> Float[np.ndarray, "rows columns"]:
-        """The reconstruction, on the host."""
-        return self.transform.inverse(self.decoded()).astype(dtype)
+        """The reconstruction, on the host; raises `InvalidInputError` if `dtype` does not reach that far."""
+        values = self.transform.inverse(self.decoded())
+        largest = float(np.abs(values).max(initial=0.0))
+        if largest > float(np.finfo(dtype).max):
+            msg = f"values up to {largest:.3g} do not fit `dtype` = {np.dtype(dtype).name}; pass a wider one"
+            raise InvalidInputError(msg)
+        return values.astype(dtype)
 
     def distortion(self, weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"]) -> float:
         """tr((W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight.
@@ -127,6 +151,7 @@ class Quantized:
         InvalidInputError : if the shapes differ from the codes'
         """
         w = to_host(weight).astype(np.float64)
+        require_finite("weight", w)
         if w.shape != self.shape:
             msg = f"`weight` has shape {w.shape}, the quantized matrix {self.shape}; they must agree"
             raise InvalidInputError(msg)
@@ -253,13 +278,6 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
     )
 
 
-def _shifts(codes: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Shift of every code in cells; codes beyond the table stay where they are."""
-    size = len(centroids) // 2
-    table = np.concatenate([[0.0], centroids / GAIN_GRID, [0.0]])
-    return table[np.clip(codes, -size - 1, size + 1) + size + 1]
-
-
 def _class_prior(transform: transforms.Transform) -> Any:
     """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave)."""
     exponents = transforms.octaves(transform)
@@ -271,7 +289,12 @@ def _expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -
 
 
 def _tagged(kinds: dict[str, type], value: Any, state: Any = None) -> list:
-    return [next(name for name, cls in kinds.items() if isinstance(value, cls)), state]
+    kind = next((name for name, cls in kinds.items() if isinstance(value, cls)), None)
+    if kind is None:
+        known = ", ".join(cls.__name__ for cls in kinds.values())
+        msg = f"a file cannot hold {value!r}; it knows {known}"
+        raise InvalidInputError(msg)
+    return [kind, state]
 
 
 def _digest(body: bytes) -> bytes:

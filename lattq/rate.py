@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq.errors import InvalidInputError, RateNotReachedError
+from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
@@ -22,8 +22,9 @@ TOLERANCE = 0.005
 SAMPLE_ROWS = 512
 SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
 MAX_RATE = 24.0
-FULL_ENCODES = 3
+FULL_ENCODES = 6
 MOST_ENCODES = 12
+OVERFLOW_MOVE = 8.0  # octaves up, after codes that no coder holds
 LARGEST_MOVE = 3.0  # octaves: beyond that a slope says nothing
 
 
@@ -51,7 +52,7 @@ def at_rate(
     """Quantize at a wanted rate of the real bytes.
 
     Recipes with a `step` are searched by secant on log2(step), where the rate has slope -1 at high rate: first on a
-    seeded sample of rows, then with at most three encodes of the whole matrix. Recipes with `levels` give the largest
+    seeded sample of rows, then with at most six encodes of a larger matrix. Recipes with `levels` give the largest
     number of levels whose rate is not above the target.
 
     Parameters
@@ -102,16 +103,22 @@ def at_rate(
 def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int) -> tuple[float, Rated]:
     """Secant on log2(step) for `encode(step).rate == rate`; the step that came closest and its result.
 
-    Stops within a fifth of the tolerance, or after `encodes` calls.
+    Stops within a fifth of the tolerance, or after `encodes` calls. A step whose codes overflow is too small.
+    Raises `RateNotReachedError` if that holds for all.
 
     >>> import types
     >>> search_step(3.0, 1.0, lambda step: types.SimpleNamespace(rate=2 - math.log2(step)), encodes=3)[0]
     0.5
     """
     tried: list[tuple[float, Rated]] = []
-    log, slope = math.log2(step), -1.0
+    log, slope, floor = math.log2(step), -1.0, -math.inf
     for _ in range(encodes):
-        tried.append((log, encode(2.0**log)))
+        try:
+            tried.append((log, encode(2.0**log)))
+        except CodeOverflowError:  # the rate is above any that a coder holds
+            floor = log
+            log = (log + tried[-1][0]) / 2 if tried else log + OVERFLOW_MOVE
+            continue
         miss = tried[-1][1].rate - rate
         if abs(miss) <= TOLERANCE / 5:
             break
@@ -119,7 +126,11 @@ def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, e
             (old_log, old), (_, new) = tried[-2:]
             if new.rate != old.rate:
                 slope = min(max((new.rate - old.rate) / (log - old_log), -2.0), -0.05)
-        log += min(max(-miss / slope, -LARGEST_MOVE), LARGEST_MOVE)
+        move = min(max(-miss / slope, -LARGEST_MOVE), LARGEST_MOVE)
+        log = max(log + move, (log + floor) / 2)
+    if not tried:
+        msg = f"steps up to 2^{floor:.0f} give codes that no coder holds; {rate} bits per weight are too many here"
+        raise RateNotReachedError(msg, rate=rate)
     best_log, best = min(tried, key=lambda one: abs(one[1].rate - rate))
     return 2.0**best_log, best
 

@@ -27,7 +27,7 @@ def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True) ->
     Examples
     --------
     >>> rtn(levels=8).quantizer
-    AbsMax(levels=8, group=128, shrink=False)
+    AbsMax(levels=8, group=128, shrink=False, shared=False)
     """
     return Scheme(feedback=OpenLoop(), quantizer=(AbsMax if symmetric else MinMax)(levels, group))
 
@@ -64,7 +64,7 @@ def huffman_gptq(step: float, *, order: str = "reversed", damping: float = 0.0, 
     Examples
     --------
     >>> huffman_gptq(0.1).quantizer
-    Uniform(step=0.1, offset=0.0, shrink=False, dither=None)
+    Uniform(step=0.1, offset=0.0, shrink=False, dither=None, levels=None)
     """
     return Scheme(feedback=Cholesky(order, damping), quantizer=Uniform(step, shrink=shrink), coder=TwoWay())
 
@@ -77,14 +77,14 @@ def watersic(
     order: str = "pivoted",
     mmse: float = 1.0,
     sweeps: int = 2,
-    shrink: bool = False,
+    shrink: bool | None = None,
     refit: tuple[str, ...] = (),
     coder: object = None,
 ) -> Scheme:
     """WaterSIC (Lifar et al. 2026) with pivoted order, MMSE feedback, sweeps and two-way coding.
 
-    MMSE feedback with ratio 1 already makes every reconstruction the least-squares one, so neither LMMSE gains nor a
-    refit find anything left to shrink (theory 2.4); without it (`mmse=0`) switch both on.
+    MMSE feedback with ratio 1 already makes every reconstruction the least-squares one, so LMMSE gains and
+    refits find next to nothing left (theory 2.4); without it (`mmse=0`) switch both on.
 
     Parameters
     ----------
@@ -101,10 +101,11 @@ def watersic(
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
     feedback = MMSE(step * step / 12, mmse, order) if mmse else Cholesky(order)
+    cell = quantizer or Uniform()
     return Scheme(
         transform=rotation or Identity(),
         feedback=feedback,
-        quantizer=dataclasses.replace(quantizer or Uniform(), step=step, shrink=shrink),
+        quantizer=dataclasses.replace(cell, step=step, shrink=cell.shrink if shrink is None else shrink),
         coder=coder or TwoWay(),
         equalize=Equalize(),
         sweeps=sweeps,

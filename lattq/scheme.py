@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq import transforms
 from lattq._array import Array, to_host
 from lattq.coding import FixedLength, TwoWay
+from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import refit
 from lattq.linalg import check_layer
@@ -46,6 +48,11 @@ class Scheme:
     sweeps: int = 0
     refit: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.transform, transforms.Equalize):
+            msg = "`transform` is an Equalize, which needs the factor of the feedback; pass it as `equalize`"
+            raise InvalidInputError(msg)
+
 
 def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:
     """Quantize a weight matrix whose inputs have second moment `sigma`.
@@ -80,9 +87,10 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             transform, target = transforms.append(transform, diagonal), diagonal.forward(target)
             factor = factor.rescaled(1 / diagonal.scale)
         result = successive_cancellation(target, factor, scheme.quantizer, sweeps=scheme.sweeps)
+        codes = to_host(result.codes)
         quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
         found = Quantized(
-            codes=to_host(result.codes),
+            codes=codes,
             quantizer=quantizer,
             transform=transform,
             coder=scheme.coder or _default_coder(result.quantizers[0]),
@@ -90,7 +98,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             stats={
                 "overload": result.overload,
                 "underflow": quantizer.underflow(),
-                "idle_columns": result.idle,
+                "idle_columns": int(np.sum(~codes.any(axis=0))),
             },
         )
     return refit(found, weight, moment, scheme.refit) if scheme.refit else found

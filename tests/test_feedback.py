@@ -189,11 +189,10 @@ def test_gains_are_least_squares():
     assert found.gains.tolist() == [*expected, 128]
 
 
-def test_idle_columns_and_overload_are_counted():
+def test_idle_columns_get_code_0_and_overload_is_counted():
     sigma = np.diag([1.0, 0.0, 2.0, 0.0])
     weight = np.ones((3, 4))
     found = successive_cancellation(weight, ldl(sigma), Uniform(0.5))
-    assert found.idle == 2
     np.testing.assert_array_equal(found.codes, [[2, 0, 2, 0]] * 3)
     assert successive_cancellation(np.array([[0.1, 9.0, -9.0]]), ldl(np.eye(3)), Narrow()).overload == 2
 

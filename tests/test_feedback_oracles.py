@@ -42,7 +42,7 @@ def test_the_loop_is_its_definition(order: str, layer: tuple[np.ndarray, np.ndar
     weight, sigma = layer
     factor = Cholesky(order).factor(weight, sigma)
     found = successive_cancellation(weight, factor, Uniform(step))
-    if not is_near_a_tie(found.noise, step) and found.idle == 0:
+    if not is_near_a_tie(found.noise, step) and (factor.pivots > 0).all():
         expected = cancellation(weight, factor.unit, factor.order, rounding(step))
         np.testing.assert_allclose(found.reconstruction, expected, rtol=0, atol=4 * EPS * (1 + np.abs(weight).max()))
 

@@ -60,7 +60,7 @@ def test_refitted_gains_are_the_least_squares_solution():
     assert better.row_gains is None
 
 
-@pytest.mark.parametrize("design", [Uniform(1.5), AbsMax(4, None), MinMax(5, None)])
+@pytest.mark.parametrize("design", [Uniform(1.5), AbsMax(4, None, shared=True), MinMax(5, None, shared=True)])
 def test_centroids_are_conditional_means(design: Any):
     """With identity sigma and whole rows as groups, a code decodes to the mean of what was given that code."""
     weight = np.random.default_rng(0).standard_normal((3000, 4))  # more rows than the normal matrix is taken from
@@ -90,6 +90,24 @@ def test_centroids_solve_the_quadratic_loss():
             moved = better.centroids.copy()
             moved[k + len(moved) // 2] += move
             assert dataclasses.replace(better, centroids=moved).distortion(weight, sigma) > least
+
+
+@given(layer=layers(), step=st.sampled_from([2.0, 0.5]))
+def test_what_is_kept_pays_for_its_bytes(layer: Layer, step: float):
+    """In small layers a few bytes are worth a lot: the gap never rises, up to the framing of the container."""
+    weight, sigma = moderate(layer)
+    rough = lq.quantize(weight, sigma, lq.recipes.huffman_gptq(step))
+    better = lq.refit(rough, weight, sigma)
+    before, after = rough.distortion(weight, sigma), better.distortion(weight, sigma)
+    if after > 0:
+        bits = 8 * (len(better.payload) - len(rough.payload)) / weight.size
+        assert after * 4.0**bits <= before * (1 + 1e-9)
+
+
+def test_refits_add_up():
+    weight, sigma = gaussian_layer(200, 24)
+    once = lq.refit(lq.quantize(weight, sigma, lq.recipes.rtn(3, group=None)), weight, sigma)
+    assert lq.refit(once, weight, sigma).stats["refits"] >= once.stats["refits"] > 0
 
 
 def test_parameters_are_known():

@@ -2,16 +2,18 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 import lattq as lq
+from lattq._options import as_float, as_integer
 from lattq.errors import DamagedFileError, InvalidInputError, RateNotReachedError
 from lattq.feedback import MMSE, Cholesky, successive_cancellation
 from lattq.quantizers import AbsMax, MinMax, Uniform, UniformQuantizer
-from lattq.transforms import Chain, Diagonal, Equalize, Fixed, Folded, Hadamard, Permutation
+from lattq.transforms import Chain, Diagonal, Equalize, Fixed, Folded, Hadamard, Permutation, then
 
 COLUMNS = 12
 
@@ -146,3 +148,71 @@ def test_the_loop_keeps_the_order_that_was_equalized(sigma: np.ndarray):
     step, weight = 1 / 32, np.random.default_rng(0).normal(size=(40, len(sigma)))
     found = lq.quantize(weight, sigma, lq.recipes.watersic(step, mmse=0.0, sweeps=0))
     assert found.distortion(weight, sigma) <= 2 ** (1 / 16) * step**2 / 4
+
+
+@pytest.mark.parametrize("recipe", [lq.recipes.watersic_published, lq.recipes.huffman_gptq, lq.recipes.watersic])
+def test_a_rate_is_found_on_a_singular_sigma(recipe: Any):
+    """The bound asks for steps whose codes no coder holds; the search used to end there."""
+    _, sigma = layer(rank=3)
+    weight = np.random.default_rng(0).normal(size=(2000, COLUMNS))
+    assert abs(lq.at_rate(3.0, recipe, weight, sigma).rate - 3.0) <= 0.005
+
+
+def test_a_rate_beyond_the_rank_is_refused():
+    """One live column would need 12 * COLUMNS bits for each of its codes."""
+    with pytest.raises(lq.errors.RateNotReachedError):
+        lq.at_rate(12.0, lq.recipes.huffman_gptq, *layer(rank=1))
+
+
+def test_options_of_any_number_type_can_be_stored():
+    """NumPy's integers used to fail when the file was written, floats when it was read."""
+    assert type(as_integer("group", np.int64(8))) is int
+    assert type(as_float("offset", np.float32(0.5))) is float
+    with pytest.raises(InvalidInputError, match="pass an integer"):
+        as_integer("group", 8.0)
+
+
+def test_dead_inputs_are_counted_whatever_the_feedback():
+    weight, sigma = layer()
+    sigma[::2] = sigma[:, ::2] = 0.0
+    for recipe in (lq.recipes.watersic, lq.recipes.huffman_gptq):
+        assert lq.quantize(weight, sigma, recipe(0.3)).stats["idle_columns"] == COLUMNS // 2
+
+
+def test_distortion_of_weights_that_are_not_finite():
+    weight, sigma = layer()
+    with pytest.raises(InvalidInputError, match="nan"):
+        lq.quantize(weight, sigma, lq.recipes.rtn()).distortion(np.full_like(weight, np.nan), sigma)
+
+
+def test_parts_that_no_file_can_hold():
+    class Other:
+        def forward(self, weight: Any) -> Any:
+            return weight
+
+        inverse = congruence = forward
+
+    with pytest.raises(InvalidInputError, match="cannot hold"):
+        lq.quantize(*layer(), lq.Scheme(transform=Fixed(cast(Any, Other()))))
+    with pytest.raises(InvalidInputError, match="cannot hold 'ans'"):
+        lq.quantize(*layer(), lq.recipes.watersic(0.3, coder="ans"))
+    with pytest.raises(InvalidInputError, match="equalize"):
+        then(Hadamard(1), Equalize())  # pyright: ignore[reportArgumentType]
+
+
+def test_shrinkage_of_the_given_cell_is_kept():
+    assert lq.recipes.watersic(0.1, quantizer=Uniform(shrink=True)).quantizer.shrink
+
+
+def test_weights_with_gradients():
+    weight, sigma = layer()
+    tensor = torch.tensor(weight, requires_grad=True)
+    found = lq.quantize(tensor, torch.tensor(sigma), lq.recipes.watersic(0.3))
+    assert (found.codes == lq.quantize(weight, sigma, lq.recipes.watersic(0.3)).codes).all()
+
+
+def test_values_beyond_a_dtype_are_refused():
+    found = lq.quantize(1e100 * layer()[0], layer()[1], lq.recipes.watersic(1e99))
+    with pytest.raises(InvalidInputError, match="float32"):
+        found.dequantize()
+    assert np.isfinite(found.dequantize(np.float64)).all()

@@ -60,6 +60,9 @@ def demo(
     if min(wanted) < 1:
         msg = f"`--rates` is {rates!r}; integers of rtn and gptq need at least 1 bit"
         raise InvalidInputError(msg)
+    if jobs is not None and jobs < 1:
+        msg = f"`--jobs` is {jobs}; use at least 1"
+        raise InvalidInputError(msg)
     folder = Path(tempfile.mkdtemp(prefix="lattq-demo-")) if out is None else out
     prepare(folder)
     with progress(silent=as_json, total=len(RECIPES) * len(wanted) + 1) as show:

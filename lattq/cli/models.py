@@ -56,7 +56,7 @@ def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
     """A recipe with the options that are not None; raises `InvalidInputError` for one it does not have.
 
     >>> recipe_of("rtn", group=None, sweeps=None)(levels=4).quantizer
-    AbsMax(levels=4, group=128, shrink=False)
+    AbsMax(levels=4, group=128, shrink=False, shared=False)
     """
     recipe = getattr(recipes, name)
     if name == "watersic" and options.get("mmse") is None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from lattq.coding.damage import reading
 from lattq.coding.packing import pack, unpack
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import CodeOverflowError, DamagedFileError
 
 __all__ = ["Pooled"]
 
@@ -29,11 +29,11 @@ class Pooled:
     """
 
     def encode(self, codes: np.ndarray, prior: object = None) -> list:
-        """[lowest code, histogram, words]; raises `InvalidInputError` if the codes span more than 65536 values."""
+        """[lowest code, histogram, words]; raises `CodeOverflowError` if the codes span more than 65536 values."""
         low = int(codes.min())
         if int(codes.max()) - low >= MOST_SYMBOLS:
             msg = f"codes span {low} ... {codes.max()}; a histogram holds {MOST_SYMBOLS} values: use a larger step"
-            raise InvalidInputError(msg)
+            raise CodeOverflowError(msg)
         counts = np.bincount((codes - low).ravel())
         coder = constriction.stream.stack.AnsCoder()
         coder.encode_reverse((codes - low).ravel().astype(np.int32), _model(counts))

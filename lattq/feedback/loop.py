@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import solve_triangular
 
 from lattq._array import Array, array_namespace, from_host
+from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.linalg import LDL
 from lattq.quantizers import Design, Quantizer
@@ -36,7 +37,6 @@ class Cancellation:
     gains : LMMSE gain of each column in 128ths (128 where nothing is shrunk)
     quantizers : the quantizer of each group, in column order
     overload : weights outside the range of their quantizer
-    idle : columns with a zero pivot, which cost no rate
 
     Examples
     --------
@@ -53,7 +53,6 @@ class Cancellation:
     gains: Int[np.ndarray, " columns"]
     quantizers: list[Quantizer]
     overload: int
-    idle: int
 
 
 def successive_cancellation(
@@ -92,6 +91,7 @@ def successive_cancellation(
     >>> successive_cancellation(weight, ldl(sigma), Uniform(1.0)).codes  # 0.6 rounds up, then its error rounds down
     array([[0, 1]], dtype=int32)
     """
+    sweeps = as_integer("sweeps", sweeps)
     if sweeps < 0:
         msg = f"`sweeps` is {sweeps}; pass how many passes follow the first, 0 or more"
         raise InvalidInputError(msg)
@@ -141,7 +141,7 @@ class _Loop:
         starts = sorted(self.quantizers, key=self._first_column)
         return Cancellation(
             codes, reconstruction, target - reconstruction, self.gains[inverse],
-            [self.quantizers[lo] for lo in starts], self.overload, self._idle_columns(),
+            [self.quantizers[lo] for lo in starts], self.overload,
         )  # fmt: skip
 
     def visit(self, lo: int, hi: int) -> None:
@@ -204,10 +204,6 @@ class _Loop:
             h[rows] = np.linalg.lstsq(h[rows, rows], h[rows])[0] if h[rows, rows].any() else 0.0
             h[rows, rows] = 0.0
         return self.xp.astype(from_host(h, like=self.weight), self.weight.dtype)
-
-    def _idle_columns(self) -> int:
-        tiles = self.factor.pivots.reshape(self.factor.pivots.shape[0], -1)
-        return self.block * int(np.sum(~tiles.any(axis=1)))
 
     def _middle(self, lo: int, hi: int) -> int:
         """A boundary of groups near the middle, or of blocks inside one group."""

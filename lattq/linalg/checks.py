@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, array_namespace, require_finite, to_host
+from lattq._array import Array, array_namespace, detached, require_finite, to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 
 __all__ = [
@@ -73,6 +73,7 @@ def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "
     if not xp.isdtype(weight.dtype, "real floating"):
         msg = f"`weight` has dtype {weight.dtype}; convert it to a floating-point type"
         raise InvalidInputError(msg)
+    weight = detached(weight)
     require_finite("weight", weight)
     if weight.dtype not in (xp.float32, xp.float64):
         weight = xp.astype(weight, xp.float32)
@@ -102,7 +103,7 @@ def _require_symmetric(matrix: np.ndarray, relative: float) -> None:
 def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:
     msg = (
         f"`sigma` is not positive semidefinite: column {index} has pivot {pivot:.6g}; accumulate E[x x^T] in "
-        f"float64 and symmetrise it, or pass damping=1e-6 (a fraction of the mean diagonal) or more to `ldl`"
+        f"float64 and symmetrise it, or damp it: `Cholesky(damping=1e-6)`, a fraction of the mean diagonal, or more"
     )
     return NotPositiveSemidefiniteError(msg, index=index, pivot=pivot)
 

@@ -12,6 +12,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from lattq.coding import reading
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError
 from lattq.llm.plugin import LattqConfig
 
@@ -159,6 +160,7 @@ def stored_bytes(directory: str | Path) -> int:
     Raises
     ------
     InvalidInputError : if the directory holds no quantized model
+    DamagedFileError : if a header or index cannot be read
 
     Examples
     --------
@@ -174,13 +176,14 @@ def stored_bytes(directory: str | Path) -> int:
     keys = {f"{name}.weight" for name in LattqConfig(**config["quantization_config"]).modules}
     total = _config_bytes(config)
     for path in sorted(Path(directory).glob("*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header = _safetensors_header(path)
         for key in keys & header.keys():
-            start, end = header[key]["data_offsets"]
+            with reading(f"the header of {path}"):
+                start, end = map(int, header[key]["data_offsets"])
             total += end - start + _entry_bytes(key, start, end)
     for path in Path(directory).glob("*.index.json"):
-        found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        with reading(f"the index {path}"):
+            found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         total += sum(len(json.dumps({key: found[key]}, indent=2)) for key in keys & found.keys())
     return total
 
@@ -212,6 +215,15 @@ def restore_dtypes(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
     """Undo a cast to a wider type."""
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(dtypes[name])
+
+
+def _safetensors_header(path: Path) -> dict[str, Any]:
+    with reading(f"the header of {path}"), path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            msg = f"{path} has {path.stat().st_size} bytes, its header alone {size}; it is truncated or damaged"
+            raise DamagedFileError(msg)
+        return dict(json.loads(file.read(size)))
 
 
 def _entry_bytes(key: str, start: int, end: int) -> int:

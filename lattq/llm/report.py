@@ -129,7 +129,7 @@ def layer_row(
     """Measure a quantized layer."""
     rate = 8 * len(quantized.payload) / target.size
     distortion = quantized.distortion(target, sigma)
-    stats = {key: value if isinstance(value, str) else float(value) for key, value in quantized.stats.items()}
+    stats = dict(quantized.stats)
     bound = None
     if distortion > 0:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lattq.errors import InvalidInputError, LattqError
+from lattq.errors import DamagedFileError, InvalidInputError, LattqError
 from lattq.llm.report import LayerRow
 from lattq.quantized import Quantized
 
@@ -35,7 +35,7 @@ class Workspace:
     """
 
     def __init__(self, out: str | Path, settings: dict[str, Any]) -> None:
-        self.out = Path(out)
+        self.out = Path(out).absolute()
         self.root = self.out.with_name(self.out.name + ".partial")
         check_free(self.out)
         try:
@@ -125,7 +125,7 @@ class Workspace:
 
     def empty(self) -> bool:
         """Whether no layer has been stored yet, so that nothing is lost without it."""
-        return not any((self.root / "layers").iterdir())
+        return not any((self.root / "layers").glob("*"))
 
     def discard(self) -> None:
         """Remove the folder."""
@@ -136,7 +136,13 @@ class Workspace:
 
     def _read(self, name: str) -> Any:
         path = self.root / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            msg = f"{path} is damaged ({error}); delete {self.root} to start anew"
+            raise DamagedFileError(msg) from None
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.root / name

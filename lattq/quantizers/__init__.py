@@ -1,6 +1,7 @@
 """Quantizers and the designs that choose them: one file per family."""
 
 from lattq.quantizers.base import Design, Quantizer
-from lattq.quantizers.uniform import AbsMax, MinMax, Uniform, UniformQuantizer
+from lattq.quantizers.integers import AbsMax, MinMax
+from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
-__all__ = ["AbsMax", "Design", "MinMax", "Quantizer", "Uniform", "UniformQuantizer"]
+__all__ = ["AbsMax", "Design", "MinMax", "Quantizer", "Uniform", "UniformQuantizer", "table_shift"]

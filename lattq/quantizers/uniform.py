@@ -1,4 +1,4 @@
-"""Uniform scalar quantizers: a fixed step for entropy coding, absmax and min-max integers for fixed rate."""
+"""The uniform scalar quantizer, and its design with one given step."""
 
 import dataclasses
 from typing import Any
@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._options import as_float, as_integer, check_levels, normalize
 from lattq.coding import pack, unpack
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 
-__all__ = ["AbsMax", "MinMax", "Uniform", "UniformQuantizer", "dither_offsets"]
+__all__ = ["SMALLEST_STEP", "Uniform", "UniformQuantizer", "dither_offsets", "table_shift"]
 
 LARGEST_CODE = 2**30
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
@@ -43,7 +44,7 @@ class UniformQuantizer:
     dither: int | None = None
 
     def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
-        """Codes of the nearest reconstructions; raises `InvalidInputError` for NaN or a code beyond 2^30."""
+        """Codes of the nearest reconstructions; raises `CodeOverflowError` for NaN or a code beyond 2^30."""
         xp = array_namespace(x)
         scaled = self._scaled(x)
         if self.low is not None:
@@ -51,7 +52,7 @@ class UniformQuantizer:
         largest = float(xp.max(xp.abs(scaled))) if x.shape[0] and x.shape[1] else 0.0
         if not largest <= LARGEST_CODE:
             msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
-            raise InvalidInputError(msg)
+            raise CodeOverflowError(msg)
         return xp.astype(xp.round(scaled), xp.int32)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
@@ -127,7 +128,7 @@ class UniformQuantizer:
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """Design with one fixed step and unbounded codes; for entropy coding.
+    """Design with one fixed step; for entropy coding, or with `levels` for a fixed rate.
 
     Parameters
     ----------
@@ -135,6 +136,7 @@ class Uniform:
     offset : reconstructions lie at ``step * (code + offset)``
     shrink : scale each column by its LMMSE gain, inside the loop
     dither : seed of a subtractive dither, uniform in the cell; it makes the error independent of the weights
+    levels : codes are cut to this many around 0, 2 to 256; None leaves them unbounded
 
     Examples
     --------
@@ -146,8 +148,13 @@ class Uniform:
     offset: float = 0.0
     shrink: bool = False
     dither: int | None = None
+    levels: int | None = None
 
     def __post_init__(self) -> None:
+        normalize(self, as_float, "step", "offset")
+        normalize(self, as_integer, "dither", "levels")
+        if self.levels is not None:
+            check_levels(self.levels)
         if not 0 < self.step < np.inf:
             msg = f"`step` is {self.step}; the side of a cell is positive and finite"
             raise InvalidInputError(msg)
@@ -170,109 +177,14 @@ class Uniform:
         """The quantizer; it depends on the data only through dtype and device."""
         step = from_host(np.full((1, 1), self.step), like=targets)
         step = array_namespace(targets).astype(step, targets.dtype)
+        low = None if self.levels is None else -(self.levels // 2)
+        high = None if low is None or self.levels is None else low + self.levels - 1
         if self.dither is None:
-            return UniformQuantizer(step, -self.offset)
+            return UniformQuantizer(step, -self.offset, low, high)
         zero = from_host(dither_offsets(self.dither, targets.shape[0], columns), like=targets)
-        return UniformQuantizer(step, array_namespace(targets).astype(zero, targets.dtype), dither=self.dither)
-
-
-@dataclasses.dataclass(frozen=True)
-class AbsMax:
-    """Symmetric integers scaled to the largest magnitude of each row and group of columns.
-
-    The step is ``2 absmax / (levels - 1)``; for an even number of levels the positive end is cut by half a step, as in
-    GPTQ. Steps are rounded to float16 and charged.
-
-    Parameters
-    ----------
-    levels : number of codes, 2 to 256
-    group : columns that share a step; None for whole rows
-    shrink : scale each column by its LMMSE gain, inside the loop
-
-    Examples
-    --------
-    >>> AbsMax(levels=5)(np.array([[0.5, -2.0]]), np.ones(2), np.arange(2)).step
-    array([[1.]])
-    """
-
-    levels: int = 16
-    group: int | None = 128
-    shrink: bool = False
-
-    def __post_init__(self) -> None:
-        check_levels(self.levels)
-        check_group(self.group)
-
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
-        """Steps from the largest magnitudes of `targets`."""
-        xp = array_namespace(targets)
-        largest = xp.max(xp.abs(targets), axis=1, keepdims=True)
-        low = -(self.levels // 2)
-        return UniformQuantizer(half_precision(2 * largest / (self.levels - 1)), 0.0, low, low + self.levels - 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class MinMax:
-    """Integers with a zero point that span the range (0 included) of each row and group of columns.
-
-    Steps are rounded to float16, zero points are codes; both are charged.
-
-    Parameters
-    ----------
-    levels : number of codes, 2 to 256
-    group : columns that share a step; None for whole rows
-    shrink : scale each column by its LMMSE gain, inside the loop
-
-    Examples
-    --------
-    >>> quantizer = MinMax(levels=4)(np.array([[-1.0, 2.0]]), np.ones(2), np.arange(2))
-    >>> quantizer.step, quantizer.zero
-    (array([[1.]]), array([[1.]]))
-    """
-
-    levels: int = 16
-    group: int | None = 128
-    shrink: bool = False
-
-    def __post_init__(self) -> None:
-        check_levels(self.levels)
-        check_group(self.group)
-
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
-        """Steps and zero points from the extremes of `targets`."""
-        xp = array_namespace(targets)
-        low = xp.clip(xp.min(targets, axis=1, keepdims=True), None, 0.0)
-        high = xp.clip(xp.max(targets, axis=1, keepdims=True), 0.0, None)
-        step = half_precision((high - low) / (self.levels - 1))
-        zero = xp.clip(xp.round(-low / step), 0, self.levels - 1)
-        return UniformQuantizer(step, zero, 0, self.levels - 1)
-
-
-def check_levels(levels: int) -> None:
-    """Raise `InvalidInputError` unless `levels` is an integer and 2 <= levels <= 256."""
-    if levels != int(levels) or not 2 <= levels <= 256:
-        msg = f"`levels` is {levels}; integer formats here have 2 to 256 levels"
-        raise InvalidInputError(msg)
-
-
-def check_group(group: int | None) -> None:
-    """Raise `InvalidInputError` unless `group` is None or at least 1."""
-    if group is not None and group < 1:
-        msg = f"`group` is {group}; give how many columns share a step, or None for whole rows"
-        raise InvalidInputError(msg)
-
-
-def half_precision(step: Array) -> Array:
-    """Steps rounded to float16, in their own dtype; 1 for 0, and one that underflows becomes the smallest.
-
-    Raises `InvalidInputError` if one overflows.
-    """
-    host = to_host(step).astype(np.float64)
-    if host.max(initial=0.0) > np.finfo(np.float16).max:
-        msg = f"a step of {host.max():.3g} is beyond float16; divide the weights by a constant first"
-        raise InvalidInputError(msg)
-    rounded = np.where(host > 0, np.maximum(host.astype(np.float16), SMALLEST_STEP), 1.0)
-    return array_namespace(step).astype(from_host(rounded.astype(np.float64), like=step), step.dtype)
+        return UniformQuantizer(
+            step, array_namespace(targets).astype(zero, targets.dtype), low, high, dither=self.dither
+        )
 
 
 def dither_offsets(seed: int, rows: int, columns: np.ndarray) -> np.ndarray:
@@ -283,3 +195,14 @@ def dither_offsets(seed: int, rows: int, columns: np.ndarray) -> np.ndarray:
     """
     draws = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, int(j)])).random(rows) for j in columns]
     return np.stack(draws, axis=1) - 0.5
+
+
+def table_shift(codes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Shift of every code by a table for -K ... K; codes beyond it stay where they are.
+
+    >>> table_shift(np.array([-2, 0, 1, 5]), np.array([0.25, 0.0, -0.25]))
+    array([ 0.  ,  0.  , -0.25,  0.  ])
+    """
+    size = len(shifts) // 2
+    table = np.concatenate([[0.0], shifts, [0.0]])
+    return table[np.clip(codes, -size - 1, size + 1) + size + 1]

@@ -139,7 +139,10 @@ def to_state(transform: Transform) -> list:
     >>> to_state(Hadamard(seed=3))
     ['hadamard', [3]]
     """
-    kind = next(name for name, cls in KINDS.items() if isinstance(transform, cls))
+    kind = next((name for name, cls in KINDS.items() if isinstance(transform, cls)), None)
+    if kind is None:
+        msg = f"a file cannot hold the transform {transform!r}; it knows {', '.join(KINDS)}"
+        raise InvalidInputError(msg)
     return [kind, transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
 
 

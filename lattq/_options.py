@@ -1,0 +1,60 @@
+"""Options that become part of a file: integers and floats of Python, whatever number type they came as."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from lattq.errors import InvalidInputError
+
+__all__ = ["as_float", "as_integer", "check_levels", "normalize"]
+
+
+def as_integer(name: str, value: Any) -> int:
+    """The integer `value` as a Python one; raises `InvalidInputError`.
+
+    >>> import numpy as np
+    >>> as_integer("levels", np.int64(8))
+    8
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        msg = f"`{name}` is {value!r}; pass an integer"
+        raise InvalidInputError(msg) from None
+
+
+def as_float(name: str, value: Any) -> float:
+    """The number `value` as a Python float; raises `InvalidInputError`.
+
+    >>> as_float("step", 1)
+    1.0
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        msg = f"`{name}` is {value!r}; pass a number"
+        raise InvalidInputError(msg) from None
+
+
+def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str) -> None:
+    """Turn options of a frozen value, None excepted, into Python numbers.
+
+    >>> import numpy as np
+    >>> from lattq.quantizers import Uniform
+    >>> Uniform(step=np.float64(0.5))
+    Uniform(step=0.5, offset=0.0, shrink=False, dither=None, levels=None)
+    """
+    for name in names:
+        value = getattr(design, name)
+        if value is not None:
+            object.__setattr__(design, name, kind(name, value))
+
+
+def check_levels(levels: int) -> None:
+    """Raise `InvalidInputError` unless 2 <= levels <= 256.
+
+    >>> check_levels(256)
+    """
+    if not 2 <= levels <= 256:
+        msg = f"`levels` is {levels}; integer formats here have 2 to 256 levels"
+        raise InvalidInputError(msg)

@@ -1,0 +1,186 @@
+"""One conversion: the search for a setting, passes behind the quantized prefix, files."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lattq._array import to_host
+from lattq.errors import RateNotReachedError
+from lattq.llm import checkpoint
+from lattq.llm.calibration import InputMoments, batches_of, forward_batches
+from lattq.llm.passes import Encoder, clean_pass, propagated_pass
+from lattq.llm.plugin import attach
+from lattq.llm.report import LayerRow, Report
+from lattq.llm.sensitivity import output_sensitivities
+from lattq.llm.workspace import Workspace
+from lattq.quantized import Quantized
+from lattq.rate import first_step, largest_levels, search_step
+from lattq.scheme import Scheme
+
+__all__ = ["Conversion", "has_levels"]
+
+TOLERANCE = 0.005
+SEARCHES = 8
+PASSES = 4  # corrections of the setting
+SENSITIVITY_WINDOWS = 32
+
+Layers = dict[str, tuple[Quantized, LayerRow]]
+
+
+class _Rated(NamedTuple):
+    """A setting and what it costs."""
+
+    rate: float
+    value: float | int
+
+
+class Conversion:
+    """The stages of `quantize_model`: search with clean inputs, passes behind the quantized prefix, files."""
+
+    def __init__(
+        self,
+        source: str | Path,
+        windows: torch.Tensor,
+        workspace: Workspace,
+        recipe: Callable[..., Scheme],
+        settings: dict[str, Any],
+        jobs: int,
+        progress: Callable[[str, str, int], None] | None,
+    ) -> None:
+        self.source, self.windows, self.workspace = source, windows, workspace
+        self.recipe, self.settings, self.progress = recipe, settings, progress
+        self.stage = "load"
+        self.model = checkpoint.load_model(source)
+        self.layers = checkpoint.choose_modules(self.model, settings["modules"])
+        self.dtypes = checkpoint.remember_dtypes(self.model)
+        replaced = {f"{name}.weight" for name in self.layers}
+        self.others = sum(p.nbytes for name, p in self.model.named_parameters() if name not in replaced)
+        self.model.float()  # bfloat16 would add its own noise to the moments
+        self.weights = {name: to_host(layer.weight) for name, layer in self.layers.items()}
+        self.count = sum(w.size for w in self.weights.values())
+        self._clean: InputMoments | None = None
+        self.encoder = Encoder(recipe, self.scales(), workspace, jobs, self.done)
+
+    def done(self, name: str) -> None:
+        """Tell the caller."""
+        if self.progress is not None:
+            self.progress(self.stage, name, 0 if self.stage == "search" else len(self.layers))
+
+    @property
+    def clean(self) -> InputMoments:
+        """Second moments of the unquantized model, measured when first needed."""
+        if self._clean is None:
+            moments = InputMoments(self.layers)
+            forward_batches(self.model, batches_of(self.windows), moments)
+            self._clean = moments
+        return self._clean
+
+    def scales(self) -> dict[str, float]:
+        """Factor of the step for each layer, with geometric mean 1 over the weights."""
+        if has_levels(self.recipe) or self.settings["allocation"] == "distortion":
+            return dict.fromkeys(self.layers, 1.0)
+        batches = batches_of(self.windows[:: max(1, len(self.windows) // SENSITIVITY_WINDOWS)])
+        found = output_sensitivities(self.model, self.layers, batches, self.settings["seed"])
+        floor = max(found.values()) * 1e-9  # layers that reach no output
+        logs = {name: -0.5 * math.log(max(g, floor, 1e-300)) for name, g in found.items()}
+        mean = sum(logs[name] * w.size for name, w in self.weights.items()) / self.count
+        return {name: math.exp(log - mean) for name, log in logs.items()}
+
+    def run(self, start: float, max_shard_size: str) -> Report:
+        """All stages."""
+        rate, fixed = self.settings["rate"], self.settings["step"] or self.settings["levels"]
+        self.stage = "search"
+        value = fixed if rate is None else self.search(rate)
+        self.stage = "quantize"
+        layers = self.one_pass(value)
+        if rate is not None:
+            layers = self.correct(rate, value, layers)
+        return self.write(layers, start, max_shard_size)
+
+    def search(self, rate: float | int) -> float | int:
+        """The step or number of levels at which clean inputs give the rate."""
+
+        def encode(value: float | int) -> _Rated:
+            size = self.workspace.size("clean", value)
+            if size is None:
+                size = self.stored(self.encoder.sizes(value, self.weights, self.clean))
+                self.workspace.remember_size("clean", value, size)
+            self.done(f"{value:.6g}")
+            return _Rated(8 * size / self.count, value)
+
+        if has_levels(self.recipe):
+            return largest_levels(rate, encode).value
+        return search_step(rate, self.first_step(rate), encode, encodes=SEARCHES)[0]
+
+    def first_step(self, rate: float | int) -> float:
+        """Common step whose mean rate over the layers is about right: at high rate log steps average."""
+        logs = [w.size * math.log(first_step(rate, w, self.clean.sigma(name))) for name, w in self.weights.items()]
+        # The factors have geometric mean 1 and drop out.
+        return math.exp(sum(logs) / self.count)
+
+    def one_pass(self, value: float | int) -> Layers:
+        """Quantize every layer at one setting."""
+        self.value = value
+        if self.settings["propagate"]:
+            drift = self.settings["drift"]
+            return propagated_pass(self.encoder, value, self.model, self.layers, self.windows, drift=drift)
+        return clean_pass(self.encoder, value, self.weights, self.clean)
+
+    def correct(self, rate: float | int, value: float | int, layers: Layers) -> Layers:
+        """Repeat the pass at a corrected setting until the stored bytes meet the rate."""
+        levels, slope, tried = has_levels(self.recipe), -1.0, []
+        while True:
+            found = 8 * self.stored({name: len(one[0].payload) for name, one in layers.items()}) / self.count
+            if found <= rate if levels else abs(found - rate) <= TOLERANCE - 0.0005:  # shards have other headers
+                return layers
+            tried.append((value, found))
+            if len(tried) > PASSES or (levels and value == 2):
+                break
+            self.workspace.forget(value)
+            if len(tried) > 1 and not levels:
+                (old, before), (now, after) = tried[-2:]
+                slope = min(max((after - before) / math.log2(now / old), -1.5), -0.2)
+            value = value - 1 if levels else value * 2 ** ((rate - found) / slope)
+            self.stage = f"quantize, correction {len(tried)}"
+            layers = self.one_pass(value)
+        self.workspace.discard()
+        value, found = min(tried, key=lambda one: abs(one[1] - rate))
+        msg = (
+            f"no setting of the recipe gives {rate} bits per weight within {TOLERANCE}: the nearest found is "
+            f"{found:.4f} at {value:.6g}; pass `step` or `levels` to take what it gives"
+        )
+        raise RateNotReachedError(msg, rate=rate)
+
+    def stored(self, sizes: dict[str, int]) -> int:
+        """Bytes that payloads of these sizes will take with headers and config."""
+        shapes: Any = {name: w.shape for name, w in self.weights.items()}
+        return checkpoint.expected_bytes(shapes, sizes, self.others)
+
+    def write(self, layers: Layers, start: float, max_shard_size: str) -> Report:
+        """Write the model and move it to its place."""
+        attach(self.model, {name: one[0].payload for name, one in layers.items()})
+        checkpoint.restore_dtypes(self.model, self.dtypes)
+        directory = self.workspace.model_directory()
+        checkpoint.write_model(self.model, self.source, directory, max_shard_size)
+        stored = checkpoint.stored_bytes(directory)
+        files = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+        rows = tuple(row for _, row in layers.values())
+        seconds, rate = time.perf_counter() - start, 8 * stored / self.count
+        wanted = self.settings["rate"]
+        if wanted is not None and not rate - wanted <= TOLERANCE:
+            msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
+            raise RateNotReachedError(msg, rate=wanted)
+        report = Report(rate, self.count, stored, files, self.value, seconds, self.settings, rows)
+        report.save(directory)
+        self.workspace.publish()
+        return report
+
+
+def has_levels(recipe: Callable[..., Scheme]) -> bool:
+    """Whether a recipe takes a number of levels, not a step."""
+    return "levels" in inspect.signature(recipe).parameters
