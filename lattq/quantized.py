@@ -103,8 +103,7 @@ class Quantized:
     def expected_gains(self, data: Any = None) -> Any:
         """Column gains that the decoder expects from the classes of the columns, in 128ths; `data` if it is coded."""
         prior = _class_prior(self.transform)
-        data = self.coder.encode(self.codes, prior) if data is None else data
-        return _expected_gains(self.coder, data, self.shape, prior)
+        return _expected_gains(self.coder, data or self.coder.encode(self.codes, prior), self.shape, prior)
 
     def centroid_state(self) -> list:
         """Centroids as they are stored, nothing where there are none."""

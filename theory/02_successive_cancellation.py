@@ -3,7 +3,7 @@
 #
 # One loop is behind GPTQ, LDLQ, Babai's nearest plane and WaterSIC. This note proves its identity (2.1), its loss at
 # high rate (2.2), the best steps (2.3), what low rates need (2.4), and how further passes take plain rounding below
-# the 0.2546 bit of a cube (2.5).
+# the 0.2546 bit of a cube (2.5). A model is not the sum of its layers (2.6).
 #
 # As in note 1, rows of $W$ (rows × $n$) act on inputs with second moment $\Sigma$, $\hat W$ costs the distortion $D$
 # of (1.11), logarithms are binary unless written $\ln$, and a gap is a rate less $R(D)$. AM and GM are arithmetic and
@@ -406,3 +406,20 @@ for axis in (left, right):
     axis.legend()
 plt.close(figure)
 figure
+
+# %% [markdown]
+# ## 2.6 A model is more than its layers
+#
+# To second order the divergence of a quantized model is a quadratic form of what its layers' errors do to the output,
+#
+# $$ \tfrac12\, \mathbb E\, \Bigl( \sum_l \delta_l \Bigr)^{\!\top} F \Bigl( \sum_l \delta_l \Bigr) =
+#    \tfrac12 \sum_l \mathbb E\, \delta_l^\top F \delta_l + \sum_{l < m} \mathbb E\, \delta_l^\top F \delta_m ,
+#    \tag{2.12} $$
+#
+# and the distortions of the layers are its first sum. The cross terms vanish if errors are unbiased noise, drawn for
+# each layer anew. MMSE feedback is not that: at rate $R$ it shrinks a layer's output by about the factor $1 - 4^{-R}$,
+# so every $\delta_l$ has a part along the effect of scaling that layer down, and what all layers do together in that
+# direction does not average out. The plain loop rounds to the nearest and shrinks only columns without bits. The gap
+# of each layer is then larger and the model better: on the embedded language model the divergence at 2 bits is half
+# of that with MMSE feedback, and smaller at every rate measured (`benchmarks/claims/language_model.py`). Hence
+# `lattq.llm.UNBIASED`, watersic without MMSE feedback, is what models are quantized with.

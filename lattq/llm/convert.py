@@ -20,7 +20,7 @@ from lattq.scheme import Scheme
 
 __all__ = ["UNBIASED", "quantize_model"]
 
-# Errors that shrink the weights add up from layer to layer, unbiased ones average out (theory 2.6).
+# Errors that shrink the weights do not average out over the layers of a model (theory 2.6).
 UNBIASED = functools.partial(recipes.watersic, mmse=0.0)
 
 LONGEST_WINDOW = 2048
