@@ -103,8 +103,30 @@ def claims(name: str) -> str:
     return f"`benchmarks/claims/{name}.py`, seed {record['seed']}, {where}:\n\n" + "".join(lines)
 
 
+def highlights() -> str:
+    """What the README says of the other claims."""
+    identities = published("identities")["rows"]
+    entries = 2 * sum(row["entries"] for row in identities)
+    differ = sum(row["gptq_entries_that_differ"] + row["watersic_codes_that_differ"] for row in identities)
+    points = {(row["recipe"], tuple(row["wanted"].values())): row for row in published("language_model")["rows"]}
+
+    def point(recipe: str, *wanted: object) -> str:
+        row = points[recipe, wanted]
+        return f"{row['kl']:.3f} at {row['rate']:.2f} bits"
+
+    largest = published("cost")["rows"][-1]
+    return (
+        f"- Textbook GPTQ and WaterSIC's steps are this library's loop: {differ} of {entries} entries differ.\n"
+        f"- Divergence of the embedded model, bits per token: `watersic` {point('watersic', 2.5, 'loss')} and"
+        f" {point('watersic', 3.4, 'loss')}, `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4).\n"
+        f"- A {largest['rows']} × {largest['columns']} layer takes {largest['watersic_seconds']:.1f} s on one core; its bytes decode at"
+        f" {largest['decode_mweights_per_second']:.0f} million weights a second.\n"
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "gaps": gaps,
+    "highlights": highlights,
     "surrogates": surrogates,
     "language model": language_model,
     "cost": cost,
