@@ -114,14 +114,16 @@ def highlights() -> str:
         row = points[recipe, wanted]
         return f"{row['kl']:.3f} at {row['rate']:.2f} bits"
 
-    largest = published("cost")["rows"][-1]
-    return (
-        f"- Textbook GPTQ and WaterSIC's steps are this library's loop: {differ} of {entries} entries differ.\n"
-        f"- Divergence of the embedded model, bits per token: `watersic` {point('watersic', 2.5, 'loss')} and"
-        f" {point('watersic', 3.4, 'loss')}, `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4).\n"
-        f"- A {largest['rows']} × {largest['columns']} layer takes {largest['watersic_seconds']:.1f} s on one core; its bytes decode at"
-        f" {largest['decode_mweights_per_second']:.0f} million weights a second.\n"
+    layer = published("cost")["rows"][-1]
+    size, seconds = f"{layer['rows']} × {layer['columns']}", f"{layer['watersic_seconds']:.1f} s"
+    lines = (
+        f"Textbook GPTQ and WaterSIC's steps are this library's loop: {differ} of {entries} entries differ.",
+        f"Divergence of the embedded model, bits per token: `watersic` {point('watersic', 2.5, 'loss')} and "
+        f"{point('watersic', 3.4, 'loss')}, `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4).",
+        f"A {size} layer takes {seconds} on one core; its bytes decode at "
+        f"{layer['decode_mweights_per_second']:.0f} million weights a second.",
     )
+    return "".join(f"- {line}\n" for line in lines)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
