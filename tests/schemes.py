@@ -17,6 +17,8 @@ FIXED_RATE = {
     "gptq": recipes.gptq(8, group=5),
     "gptq act-order": recipes.gptq(16, group=None, order="sorted", symmetric=False),
     "permuted groups": Scheme(transform=Sort(), quantizer=AbsMax(256, 4)),
+    "seven levels": Scheme(quantizer=Uniform(0.3, levels=7)),
+    "step of a column": Scheme(quantizer=MinMax(16, 1, shared=True), feedback=Cholesky("pivoted")),
     "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=PARAMETERS),
 }
 

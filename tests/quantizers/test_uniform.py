@@ -128,6 +128,26 @@ def test_zero_rows_stay_zero(kind: Any):
     assert_same(quantizer.decode(quantizer.encode(targets)), targets)
 
 
+@given(seed=seeds, levels=st.integers(2, 9), step=st.floats(0.1, 1))
+def test_a_given_step_can_have_few_levels(seed: int, levels: int, step: float):
+    """The nearest of the levels, like the unbounded quantizer's where that stays inside."""
+    x = np.random.default_rng(seed).standard_normal((6, 5))
+    quantizer, unbounded = design(Uniform(step, levels=levels), x), design(Uniform(step), x)
+    low = -(levels // 2)
+    assert_same(quantizer.encode(x), np.clip(unbounded.encode(x), low, low + levels - 1).astype(np.int32))
+    with pytest.raises(InvalidInputError, match="levels"):
+        Uniform(step, levels=1)
+
+
+@pytest.mark.parametrize("kind", [AbsMax, MinMax])
+def test_rows_can_share_a_step(kind: Any):
+    """One step for all rows is that of the widest row."""
+    targets = np.array([[0.5, -0.25], [3.0, -4.0]])
+    shared, own = design(kind(5, shared=True), targets), design(kind(5), targets)
+    assert shared.step.shape == (1, 1)
+    assert shared.step[0, 0] == own.step[1, 0]
+
+
 @pytest.mark.parametrize("kind", [AbsMax(4), MinMax(4)])
 def test_steps_below_float16_are_counted(kind: Any):
     """Row 0 is too small for float16, row 1 is zero and needs no step, row 2 is fine."""
