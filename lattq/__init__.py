@@ -1,6 +1,6 @@
 """lattq: how few bits a weight matrix needs, how to reach that, and real files that prove it."""
 
-from lattq import bounds, coding, errors, feedback, linalg, quantizers, recipes, transforms
+from lattq import bounds, coding, errors, feedback, linalg, quantizers, recipes, transforms, trellis
 from lattq.files import load, save
 from lattq.least_squares import refit
 from lattq.quantized import Quantized
@@ -23,4 +23,5 @@ __all__ = [
     "refit",
     "save",
     "transforms",
+    "trellis",
 ]
