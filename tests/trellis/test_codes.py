@@ -11,8 +11,8 @@ from lattq.errors import InvalidInputError
 from lattq.trellis import TrellisCode, best_path
 from tests.strategies import seeds
 
-# Granular gains in dB, each from one sequence of 20 000 uniform samples; to 0.01 dB those of Marcellin and Fischer, IEEE
-# Trans. Commun. 38 (1990).
+# Granular gains in dB, each from one sequence of 20 000 uniform samples; compare Marcellin and Fischer, IEEE Trans.
+# Commun. 38 (1990).
 GAINS = {4: 1.001, 8: 1.082, 16: 1.151, 32: 1.215, 64: 1.256, 128: 1.298, 256: 1.332}
 
 
