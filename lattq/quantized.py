@@ -244,8 +244,7 @@ class Quantized:
         return f"<table><caption>{html.escape(self._title())}</caption>{cells}</table>"
 
     def _title(self) -> str:
-        parts = (self.transform, self.quantizer, self.coder)
-        names = " → ".join(type(part).__name__ for part in parts)
+        names = " → ".join(type(part).__name__ for part in (self.transform, self.quantizer, self.coder))
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
