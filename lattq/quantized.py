@@ -143,8 +143,8 @@ class Quantized:
     def distortion(self, weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"]) -> float:
         """tr((W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight.
 
-        With a folded transform both weights are compared where the quantized ones live. Bytes do not hold the fold: of a
-        restored matrix, pass weight and sigma already transformed.
+        With a folded transform both weights are compared where the quantized ones live. Bytes do not hold the fold:
+        for a restored matrix, pass weight and sigma already transformed.
 
         Raises
         ------
