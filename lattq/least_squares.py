@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import msgpack
 import numpy as np
@@ -52,32 +51,32 @@ def refit(
     >>> lq.refit(rough, weight, np.eye(8)).distortion(weight, np.eye(8)) < rough.distortion(weight, np.eye(8))
     True
     """
-    if unknown := [name for name in parameters if name not in PARAMETERS]:
-        msg = f"`parameters` holds {unknown[0]!r}; choose from {', '.join(PARAMETERS)}"
-        raise InvalidInputError(msg)
     weight, moment = check_layer(weight, sigma)
     if tuple(weight.shape) != quantized.shape:
         msg = f"`weight` has shape {tuple(weight.shape)}, the quantized matrix {quantized.shape}; they must agree"
         raise InvalidInputError(msg)
     with threadpool_limits(1):
-        s = quantized.transform.congruence(moment)
-        w = quantized.transform.forward(to_host(weight).astype(np.float64))
-        return _alternate(quantized, w, s, parameters)
+        return alternate(quantized, weight, moment, parameters)
 
 
-def _alternate(found: Quantized, w: np.ndarray, s: np.ndarray, parameters: tuple[str, ...]) -> Quantized:
+def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: tuple[str, ...]) -> Quantized:
+    """`refit` for callers that have checked weight and second moment."""
+    if unknown := [name for name in parameters if name not in PARAMETERS]:
+        msg = f"`parameters` holds {unknown[0]!r}; choose from {', '.join(PARAMETERS)}"
+        raise InvalidInputError(msg)
+    s = found.transform.congruence(moment)
+    w = found.transform.forward(to_host(weight).astype(np.float64))
     ws, loss, kept = w @ s, _loss(found, w, s), 0
-    expected = found.expected_gains()
     for _ in range(ROUNDS):
         before = kept
         for name in parameters:
             better = _FITS[name](found, ws, s)
-            less, bits = _loss(better, w, s), (_side_bits(better, expected) - _side_bits(found, expected)) / w.size
+            less, bits = _loss(better, w, s), (_side_bits(better) - _side_bits(found)) / w.size
             if less * 4.0 ** max(bits, 0.0) < loss:
                 found, loss, kept = better, less, kept + 1
         if kept == before:
             break
-    return dataclasses.replace(found, stats={**found.stats, "refits": found.stats.get("refits", 0) + kept})
+    return found.revalued(stats={**found.stats, "refits": found.stats.get("refits", 0) + kept})
 
 
 def _loss(found: Quantized, w: np.ndarray, s: np.ndarray) -> float:
@@ -85,9 +84,9 @@ def _loss(found: Quantized, w: np.ndarray, s: np.ndarray) -> float:
     return float(np.sum((error @ s) * error))
 
 
-def _side_bits(found: Quantized, expected: Any) -> float:
+def _side_bits(found: Quantized) -> float:
     """What the container charges for gains and centroids."""
-    return 8.0 * len(msgpack.packb([*found.gain_state(expected), *found.centroid_state()]) or b"")
+    return 8.0 * len(msgpack.packb(found.side_state()) or b"")
 
 
 def _columns(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
@@ -95,7 +94,7 @@ def _columns(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
     z = dataclasses.replace(found, column_gains=None).decoded()
     old = np.full(len(s), GAIN_GRID) if found.column_gains is None else found.column_gains
     gains = _solve(s * (z.T @ z), np.sum(z * ws, axis=0), old / GAIN_GRID)
-    return dataclasses.replace(found, column_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))
+    return found.revalued(column_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))
 
 
 def _rows(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
@@ -104,7 +103,7 @@ def _rows(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
     normal, right = np.sum((z @ s) * z, axis=1), np.sum(ws * z, axis=1)
     old = 1.0 if found.row_gains is None else found.row_gains / GAIN_GRID
     gains = np.where(normal > 0, right / np.where(normal > 0, normal, 1.0), old)
-    return dataclasses.replace(found, row_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))
+    return found.revalued(row_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))
 
 
 def _centroids(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
@@ -114,7 +113,8 @@ def _centroids(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
     """
     largest = int(min(np.abs(found.codes).max(), MOST_CENTROIDS))
     plain = dataclasses.replace(found, centroids=None)
-    cells = plain.decoded(shift=1.0) - plain.decoded()
+    z = plain.decoded()
+    cells = plain.decoded(shift=1.0) - z
     index = np.where(np.abs(found.codes) <= largest, found.codes + largest, 2 * largest + 1)
 
     def by_code(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -123,9 +123,9 @@ def _centroids(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
     rows = slice(None, None, -(-len(ws) // SAMPLE_ROWS))
     cell, code = cells[rows], index[rows]
     normal = [by_code((np.where(code == k, cell, 0.0) @ s) * cell, code) for k in range(2 * largest + 1)]
-    right = by_code((ws - plain.decoded() @ s) * cells, index)
+    right = by_code((ws - z @ s) * cells, index)
     shifts = _solve(np.array(normal) * len(ws) / len(cell), right, np.zeros(2 * largest + 1))
-    return dataclasses.replace(found, centroids=_stored(shifts + 1.0, 2 * GAIN_GRID, 0, -GAIN_GRID))
+    return found.revalued(centroids=_stored(shifts + 1.0, 2 * GAIN_GRID, 0, -GAIN_GRID))
 
 
 def _solve(normal: np.ndarray, right: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -66,9 +66,7 @@ class Quantized:
     stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _tagged(QUANTIZERS, self.quantizer)
-        _tagged(CODERS, self.coder)
-        transforms.to_state(self.transform)
+        self._kinds()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -76,38 +74,41 @@ class Quantized:
         return self.codes.shape
 
     @functools.cached_property
+    def coded(self) -> Any:
+        """What the coder makes of the codes."""
+        return self.coder.encode(self.codes, _class_prior(self.transform))
+
+    def revalued(self, **changes: Any) -> "Quantized":
+        """The same codes, coded once, with other gains, centroids or stats."""
+        found = dataclasses.replace(self, **changes)
+        found.__dict__["coded"] = self.coded
+        return found
+
+    @functools.cached_property
     def payload(self) -> bytes:
         """Everything a decoder needs, with a 64-bit hash at its end; what a model directory stores per layer."""
-        data = self.coder.encode(self.codes, _class_prior(self.transform))
+        gains, centroids = self.side_state()
         state = [
             FORMAT,
             list(self.shape),
-            _tagged(QUANTIZERS, self.quantizer, self.quantizer.to_state()),
+            [_kind(QUANTIZERS, self.quantizer), self.quantizer.to_state()],
             transforms.to_state(self.transform),
-            *self.gain_state(self.expected_gains(data)),
-            _tagged(CODERS, self.coder, list(dataclasses.astuple(self.coder))),
-            data,
+            *gains,
+            [_kind(CODERS, self.coder), list(dataclasses.astuple(self.coder))],
+            self.coded,
+            *centroids,
         ]
-        state += self.centroid_state()
         body = bytes(msgpack.packb(state) or b"")
         return body + _digest(body)
 
-    def gain_state(self, expected: Any = GAIN_GRID) -> list:
-        """Gains as they are stored: rows, and columns as differences from what the decoder expects."""
-        rows, columns = self.row_gains, self.column_gains
-        return [
-            None if rows is None else encode_integers(rows - GAIN_GRID),
-            None if columns is None else encode_integers(columns - expected),
-        ]
-
-    def expected_gains(self, data: Any = None) -> Any:
-        """Column gains that the decoder expects from the classes of the columns, in 128ths; `data` if it is coded."""
-        prior = _class_prior(self.transform)
-        return _expected_gains(self.coder, data or self.coder.encode(self.codes, prior), self.shape, prior)
-
-    def centroid_state(self) -> list:
-        """Centroids as they are stored, nothing where there are none."""
-        return [] if self.centroids is None else [len(self.centroids), encode_integers(self.centroids)]
+    def side_state(self) -> tuple[list, list]:
+        """Gains of rows and of columns (as differences from what the decoder expects), and centroids, as stored."""
+        gains = [self.row_gains, self.column_gains]
+        expected = [GAIN_GRID, GAIN_GRID]
+        if self.column_gains is not None:
+            expected[1] = _expected_gains(self.coder, self.coded, self.shape, _class_prior(self.transform))
+        stored = [None if g is None else encode_integers(g - e) for g, e in zip(gains, expected, strict=True)]
+        return stored, [] if self.centroids is None else [len(self.centroids), encode_integers(self.centroids)]
 
     @property
     def nbytes(self) -> int:
@@ -190,12 +191,7 @@ class Quantized:
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
-        kinds = (
-            _tagged(QUANTIZERS, self.quantizer)[0],
-            transforms.to_state(self.transform)[0],
-            _tagged(CODERS, self.coder)[0],
-        )
-        metadata = {"lattq": json.dumps([FORMAT, *kinds], separators=(",", ":"))}
+        metadata = {"lattq": json.dumps([FORMAT, *self._kinds()], separators=(",", ":"))}
         return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
 
     @staticmethod
@@ -243,6 +239,10 @@ class Quantized:
         cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items())
         return f"<table><caption>{html.escape(self._title())}</caption>{cells}</table>"
 
+    def _kinds(self) -> list[str]:
+        """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
+        return [_kind(QUANTIZERS, self.quantizer), transforms.kind_of(self.transform), _kind(CODERS, self.coder)]
+
     def _title(self) -> str:
         names = " → ".join(type(part).__name__ for part in (self.transform, self.quantizer, self.coder))
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
@@ -287,13 +287,13 @@ def _expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -
     return coder.gains(data, shape, prior) if isinstance(coder, TwoWay) else GAIN_GRID
 
 
-def _tagged(kinds: dict[str, type], value: Any, state: Any = None) -> list:
+def _kind(kinds: dict[str, type], value: Any) -> str:
     kind = next((name for name, cls in kinds.items() if isinstance(value, cls)), None)
     if kind is None:
         known = ", ".join(cls.__name__ for cls in kinds.values())
         msg = f"a file cannot hold {value!r}; it knows {known}"
         raise InvalidInputError(msg)
-    return [kind, state]
+    return kind
 
 
 def _digest(body: bytes) -> bytes:

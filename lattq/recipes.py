@@ -4,6 +4,7 @@ Recipes with a `step` are entropy coded, recipes with `levels` have a fixed rate
 """
 
 import dataclasses
+import functools
 
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import MMSE, Cholesky, OpenLoop
@@ -12,7 +13,7 @@ from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Identity, TransformDesign
 
-__all__ = ["gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
+__all__ = ["UNBIASED", "gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
 
 
 def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True) -> Scheme:
@@ -111,6 +112,10 @@ def watersic(
         sweeps=sweeps,
         refit=refit,
     )
+
+
+# Errors that shrink the weights do not average out over the layers of a model (theory 2.6).
+UNBIASED = functools.partial(watersic, mmse=0.0)
 
 
 def watersic_published(step: float) -> Scheme:

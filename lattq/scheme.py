@@ -10,9 +10,8 @@ from threadpoolctl import threadpool_limits
 from lattq import transforms
 from lattq._array import Array, to_host
 from lattq.coding import FixedLength, TwoWay
-from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
-from lattq.least_squares import refit
+from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
 from lattq.quantizers import Design, Uniform, UniformQuantizer
@@ -49,9 +48,7 @@ class Scheme:
     refit: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.transform, transforms.Equalize):
-            msg = "`transform` is an Equalize, which needs the factor of the feedback; pass it as `equalize`"
-            raise InvalidInputError(msg)
+        transforms.refuse_equalize(self.transform)
 
 
 def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:
@@ -101,7 +98,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
                 "idle_columns": int(np.sum(~codes.any(axis=0))),
             },
         )
-    return refit(found, weight, moment, scheme.refit) if scheme.refit else found
+        return alternate(found, weight, moment, scheme.refit) if scheme.refit else found
 
 
 def _concatenate(parts: list, design: Design, columns: int) -> UniformQuantizer:

@@ -16,6 +16,7 @@ import lattq as lq
 from lattq import llm
 from lattq.cli import console, demo, main
 from lattq.cli.entry import app
+from tests.tiny import save_tokenizer, tiny_config
 
 LAYER = "model.layers.0.self_attn.q_proj"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -67,18 +68,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a random Llama with the tokenizer of the embedded model."""
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=2048,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    transformers.LlamaForCausalLM(config).save_pretrained(directory)
-    transformers.AutoTokenizer.from_pretrained(llm.embedded_model()).save_pretrained(directory)
+    transformers.LlamaForCausalLM(tiny_config()).save_pretrained(directory)
+    save_tokenizer(directory)
     return directory
 
 

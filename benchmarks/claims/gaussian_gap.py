@@ -148,9 +148,6 @@ def draw(rows: list[dict]) -> None:
     """Mean gap against the rate, one panel per spread, with the loss of a cubic cell."""
     import matplotlib.pyplot as plt
 
-    def key(row: dict) -> tuple[str, float, int]:
-        return row["recipe"], row["spread"], round(row["rate"])
-
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
     for axis, spread in zip(axes, (0.3, 1.0, 2.0), strict=True):
         for name in RECIPES:

@@ -58,9 +58,7 @@ def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
     >>> recipe_of("rtn", group=None, sweeps=None)(levels=4).quantizer
     AbsMax(levels=4, group=128, shrink=False, shared=False)
     """
-    recipe = getattr(recipes, name)
-    if name == "watersic" and options.get("mmse") is None:
-        options["mmse"] = 0.0  # as `lattq.llm.UNBIASED`
+    recipe = recipes.UNBIASED if name == "watersic" else getattr(recipes, name)
     given = {key: value for key, value in options.items() if value is not None}
     for key in given.keys() - inspect.signature(recipe).parameters.keys():
         msg = f"`--{key}` does not apply to the recipe {name}; leave it out or choose another recipe"

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lattq._options import as_integer
+from lattq._options import as_integer, normalize
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["FixedLength", "pack", "unpack"]
@@ -35,8 +35,7 @@ class FixedLength:
     low: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", as_integer("levels", self.levels))
-        object.__setattr__(self, "low", as_integer("low", self.low))
+        normalize(self, as_integer, "levels", "low")
         if not 1 <= self.levels <= 256:
             msg = f"`levels` is {self.levels}; a fixed-length code has 1 to 256 levels"
             raise InvalidInputError(msg)

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from lattq._options import as_integer
+from lattq._options import as_integer, normalize
 from lattq.coding.ans import decode_classes, encode_classes
 from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers, encode_integers
@@ -62,7 +62,7 @@ class TwoWay:
     block: int = 1 << 18
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "block", as_integer("block", self.block))
+        normalize(self, as_integer, "block")
         if not 1 <= self.block <= LARGEST_BLOCK:
             msg = f"`block` is {self.block}; a stream holds 1 to {LARGEST_BLOCK} codes, which bounds a decoder's memory"
             raise InvalidInputError(msg)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from lattq.errors import InvalidInputError
 from lattq.llm.checkpoint import stored_bytes
-from lattq.llm.convert import UNBIASED, quantize_model
+from lattq.llm.convert import quantize_model
 from lattq.llm.evaluation import Evaluation, evaluate
 from lattq.llm.layers import LattqLinear
 from lattq.llm.plugin import LattqConfig, LattqHfQuantizer, register
 from lattq.llm.report import LayerRow, Report
+from lattq.recipes import UNBIASED
 
 __all__ = [
     "UNBIASED",

@@ -99,8 +99,8 @@ class Conversion:
         self.stage = "quantize"
         layers = self.one_pass(value)
         if rate is not None:
-            layers = self.correct(rate, value, layers)
-        return self.write(layers, start, max_shard_size)
+            value, layers = self.correct(rate, value, layers)
+        return self.write(value, layers, start, max_shard_size)
 
     def search(self, rate: float | int) -> float | int:
         """The step or number of levels at which clean inputs give the rate."""
@@ -125,19 +125,18 @@ class Conversion:
 
     def one_pass(self, value: float | int) -> Layers:
         """Quantize every layer at one setting."""
-        self.value = value
         if self.settings["propagate"]:
             drift = self.settings["drift"]
             return propagated_pass(self.encoder, value, self.model, self.layers, self.windows, drift=drift)
         return clean_pass(self.encoder, value, self.weights, self.clean)
 
-    def correct(self, rate: float | int, value: float | int, layers: Layers) -> Layers:
+    def correct(self, rate: float | int, value: float | int, layers: Layers) -> tuple[float | int, Layers]:
         """Repeat the pass at a corrected setting until the stored bytes meet the rate."""
         levels, slope, tried = has_levels(self.recipe), -1.0, []
         while True:
             found = 8 * self.stored({name: len(one[0].payload) for name, one in layers.items()}) / self.count
             if found <= rate if levels else abs(found - rate) <= TOLERANCE - 0.0005:  # shards have other headers
-                return layers
+                return value, layers
             tried.append((value, found))
             if len(tried) > PASSES or (levels and value == 2):
                 break
@@ -161,7 +160,7 @@ class Conversion:
         shapes: Any = {name: w.shape for name, w in self.weights.items()}
         return checkpoint.expected_bytes(shapes, sizes, self.others)
 
-    def write(self, layers: Layers, start: float, max_shard_size: str) -> Report:
+    def write(self, value: float | int, layers: Layers, start: float, max_shard_size: str) -> Report:
         """Write the model and move it to its place."""
         attach(self.model, {name: one[0].payload for name, one in layers.items()})
         checkpoint.restore_dtypes(self.model, self.dtypes)
@@ -175,7 +174,7 @@ class Conversion:
         if wanted is not None and not rate - wanted <= TOLERANCE:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
-        report = Report(rate, self.count, stored, files, self.value, seconds, self.settings, rows)
+        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows)
         report.save(directory)
         self.workspace.publish()
         return report

@@ -1,6 +1,5 @@
 """From a model directory to a quantized one, at a rate counted in the bytes of its files."""
 
-import functools
 import hashlib
 import importlib.metadata
 import math
@@ -18,10 +17,7 @@ from lattq.llm.workspace import Workspace, check_free
 from lattq.rate import MAX_RATE
 from lattq.scheme import Scheme
 
-__all__ = ["UNBIASED", "quantize_model"]
-
-# Errors that shrink the weights do not average out over the layers of a model (theory 2.6).
-UNBIASED = functools.partial(recipes.watersic, mmse=0.0)
+__all__ = ["quantize_model"]
 
 LONGEST_WINDOW = 2048
 
@@ -32,7 +28,7 @@ def quantize_model(
     *,
     calibration_text: str,
     rate: float | int | None = None,
-    recipe: Callable[..., Scheme] = UNBIASED,
+    recipe: Callable[..., Scheme] = recipes.UNBIASED,
     step: float | int | None = None,
     levels: int | None = None,
     window: int | None = None,

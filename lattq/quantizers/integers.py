@@ -8,7 +8,7 @@ import numpy as np
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_integer, check_levels, normalize
 from lattq.errors import InvalidInputError
-from lattq.quantizers.uniform import SMALLEST_STEP, UniformQuantizer
+from lattq.quantizers.uniform import SMALLEST_STEP, UniformQuantizer, centered
 
 __all__ = ["AbsMax", "MinMax"]
 
@@ -56,8 +56,7 @@ class AbsMax(_Integers):
         """Steps from the largest magnitudes of `targets`."""
         xp = array_namespace(targets)
         largest = self._extreme(xp.max, xp.abs(targets))
-        low = -(self.levels // 2)
-        return UniformQuantizer(half_precision(2 * largest / (self.levels - 1)), 0.0, low, low + self.levels - 1)
+        return UniformQuantizer(half_precision(2 * largest / (self.levels - 1)), 0.0, *centered(self.levels))
 
 
 @dataclasses.dataclass(frozen=True)

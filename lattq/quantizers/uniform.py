@@ -11,7 +11,7 @@ from lattq._options import as_float, as_integer, check_levels, normalize
 from lattq.coding import pack, unpack
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 
-__all__ = ["SMALLEST_STEP", "Uniform", "UniformQuantizer", "dither_offsets", "table_shift"]
+__all__ = ["SMALLEST_STEP", "Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
 
 LARGEST_CODE = 2**30
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
@@ -177,14 +177,23 @@ class Uniform:
         """The quantizer; it depends on the data only through dtype and device."""
         step = from_host(np.full((1, 1), self.step), like=targets)
         step = array_namespace(targets).astype(step, targets.dtype)
-        low = None if self.levels is None else -(self.levels // 2)
-        high = None if low is None or self.levels is None else low + self.levels - 1
+        low, high = (None, None) if self.levels is None else centered(self.levels)
         if self.dither is None:
             return UniformQuantizer(step, -self.offset, low, high)
         zero = from_host(dither_offsets(self.dither, targets.shape[0], columns), like=targets)
         return UniformQuantizer(
             step, array_namespace(targets).astype(zero, targets.dtype), low, high, dither=self.dither
         )
+
+
+def centered(levels: int) -> tuple[int, int]:
+    """Smallest and largest of this many codes around 0; an even number has one more below.
+
+    >>> centered(4), centered(5)
+    ((-2, 1), (-2, 2))
+    """
+    low = -(levels // 2)
+    return low, low + levels - 1
 
 
 def dither_offsets(seed: int, rows: int, columns: np.ndarray) -> np.ndarray:

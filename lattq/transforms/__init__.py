@@ -4,8 +4,8 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import Chain, Folded, append, folded, from_state, octaves, to_state
-from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, then
+from lattq.transforms.chains import Chain, Folded, append, folded, from_state, kind_of, octaves, to_state
+from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "folded",
     "from_state",
     "grid_scale",
+    "kind_of",
     "octaves",
+    "refuse_equalize",
     "then",
     "to_state",
 ]

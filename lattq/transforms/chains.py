@@ -9,7 +9,7 @@ from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
 
-__all__ = ["Chain", "Folded", "append", "folded", "from_state", "octaves", "to_state"]
+__all__ = ["Chain", "Folded", "append", "folded", "from_state", "kind_of", "octaves", "to_state"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,17 +133,28 @@ KINDS = {
 }  # fmt: skip
 
 
+def kind_of(transform: Transform) -> str:
+    """Name of a transform in a file; raises `InvalidInputError` for one that no file can hold, alone or in a chain.
+
+    >>> kind_of(Hadamard(seed=3))
+    'hadamard'
+    """
+    kind = next((name for name, cls in KINDS.items() if isinstance(transform, cls)), None)
+    if kind is None:
+        msg = f"a file cannot hold the transform {transform!r}; it knows {', '.join(KINDS)}"
+        raise InvalidInputError(msg)
+    for part in transform.parts if isinstance(transform, Chain) else ():
+        kind_of(part)
+    return kind
+
+
 def to_state(transform: Transform) -> list:
     """[kind, state], for the container.
 
     >>> to_state(Hadamard(seed=3))
     ['hadamard', [3]]
     """
-    kind = next((name for name, cls in KINDS.items() if isinstance(transform, cls)), None)
-    if kind is None:
-        msg = f"a file cannot hold the transform {transform!r}; it knows {', '.join(KINDS)}"
-        raise InvalidInputError(msg)
-    return [kind, transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
+    return [kind_of(transform), transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def from_state(state: list, size: int) -> Transform:

@@ -11,7 +11,7 @@ from lattq.linalg import LDL
 from lattq.transforms.chains import Chain, Folded
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, Transform, grid_scale
 
-__all__ = ["Equalize", "Fixed", "Sort", "Then", "TransformDesign", "then"]
+__all__ = ["Equalize", "Fixed", "Sort", "Then", "TransformDesign", "refuse_equalize", "then"]
 
 
 @runtime_checkable
@@ -95,9 +95,8 @@ class Then:
     designs: tuple[TransformDesign, ...]
 
     def __post_init__(self) -> None:
-        if any(isinstance(design, Equalize) for design in self.designs):
-            msg = "Equalize needs the factor of the feedback and comes last of all; pass it as `equalize` of the scheme"
-            raise InvalidInputError(msg)
+        for design in self.designs:
+            refuse_equalize(design)
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> Chain:
         """The chain."""
@@ -106,6 +105,16 @@ class Then:
             parts.append(design(weight, sigma))
             weight, sigma = parts[-1].forward(weight), parts[-1].congruence(sigma)
         return Chain(tuple(parts))
+
+
+def refuse_equalize(design: object) -> None:
+    """Raise `InvalidInputError` for an `Equalize`, which no one but the scheme can call.
+
+    >>> refuse_equalize(Sort())
+    """
+    if isinstance(design, Equalize):
+        msg = "Equalize needs the factor of the feedback and comes last of all; pass it as `equalize` of the scheme"
+        raise InvalidInputError(msg)
 
 
 def then(*designs: TransformDesign) -> Then:

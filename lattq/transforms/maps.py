@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host
-from lattq._options import as_integer
+from lattq._options import as_integer, normalize
 from lattq.coding import decode_integers, encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.linalg import randomized_hadamard
@@ -207,7 +207,7 @@ class Hadamard:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", as_integer("seed", self.seed))
+        normalize(self, as_integer, "seed")
         if not 0 <= self.seed < 2**64:
             msg = f"`seed` is {self.seed}; a seed is an integer of at least 0 and below 2^64"
             raise InvalidInputError(msg)

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._options import as_integer
+from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.trellis.viterbi import best_path
 
@@ -51,7 +51,7 @@ class TrellisCode:
     states: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "states", as_integer("states", self.states))
+        normalize(self, as_integer, "states")
         if self.states not in POLYNOMIALS:
             known = ", ".join(map(str, POLYNOMIALS))
             msg = f"`states` is {self.states}, for which there is no code; choose one of {known}"
@@ -77,7 +77,7 @@ class TrellisCode:
         residues = np.arange(4)
         found = residues + 4 * np.rint((flat[:, :, None] - residues) / 4)
         path = best_path((flat[:, :, None] - found) ** 2, self.labels)
-        label = self.labels[self._register(path), path]
+        label = self.labels.ravel()[self._register(path)]
         return np.take_along_axis(found, label[:, :, None], axis=2)[:, :, 0].astype(np.int64).reshape(x.shape)
 
     def parities(self, codes: Int[np.ndarray, "*batch length"]) -> Int[np.ndarray, "*batch length"]:
@@ -106,12 +106,11 @@ class TrellisCode:
         return parity.reshape(codes.shape)
 
     def _register(self, path: np.ndarray) -> np.ndarray:
-        """State before each step of a path of input bits."""
-        state, found = np.zeros(len(path), dtype=np.int64), np.empty_like(path)
-        for i in range(path.shape[1]):
-            found[:, i] = state
-            state = (2 * state + path[:, i]) % self.states
-        return found
+        """Shift register at each time of a path of input bits, the latest bit lowest."""
+        register = path.copy()
+        for age in range(1, self.states.bit_length()):
+            register[:, age:] += path[:, :-age] << age
+        return register
 
 
 def _parity(x: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from lattq import llm, recipes
+from tests.tiny import save_tokenizer, tiny_config
 
 TEXT = llm.embedded_text("calibration")[:40_000]
 
@@ -20,26 +21,11 @@ def _quiet():
     torch.set_num_threads(threads)
 
 
-def save_tokenizer(directory: Path) -> None:
-    """Save the embedded model's tokenizer."""
-    transformers.AutoTokenizer.from_pretrained(llm.embedded_model()).save_pretrained(directory)
-
-
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a random Llama: two blocks, grouped queries, biases, bfloat16, an untied head."""
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=2048,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        attention_bias=True,
-        tie_word_embeddings=False,
-    )
+    config = tiny_config(num_hidden_layers=2, attention_bias=True, tie_word_embeddings=False)
     model = transformers.LlamaForCausalLM(config)
     for parameter in model.parameters():
         if parameter.ndim == 1:

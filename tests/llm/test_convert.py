@@ -17,7 +17,8 @@ import lattq as lq
 from lattq import llm, recipes
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError, RateNotReachedError
 from lattq.llm import checkpoint, conversion, passes
-from tests.llm.conftest import TEXT, save_tokenizer
+from tests.llm.conftest import TEXT
+from tests.tiny import save_tokenizer
 
 FAST: dict[str, Any] = {"recipe": recipes.huffman_gptq, "samples": 8, "calibration_text": TEXT}
 
