@@ -1,0 +1,1 @@
+"""Native code behind the library's own functions; the generic bodies there are what it is tested against."""

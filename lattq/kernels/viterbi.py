@@ -1,0 +1,301 @@
+"""The Viterbi algorithm over trellis codes of Z / 4Z: many sequences side by side, or one at a time.
+
+States that differ in the oldest bit lead to the two states that differ in the newest one. Of the four branches of such
+a butterfly two carry a label L and two carry L + 2 mod 4, since the polynomial of z1 has both end taps and that of z0
+has neither. `lattq.trellis.best_path` is the plain form of the same search.
+"""
+
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+__all__ = ["nearest_codes", "resolution"]
+
+LANES = 32  # sequences side by side, a bit of each in a word
+FEW = 12  # sequences that are sooner searched one at a time
+FAR = 8192  # cost of starting elsewhere than in state 0
+
+
+def nearest_codes(
+    x: np.ndarray,
+    lengths: np.ndarray,
+    polynomials: tuple[int, int],
+    odd: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """Codes k of the cheapest sequences: the sum of weight (x - k)² + odd [k is odd] is least.
+
+    Parameters
+    ----------
+    x : (sequences, longest), float32 or float64; what lies beyond a sequence's length is ignored
+    lengths : of the sequences
+    polynomials : h0 of z1 and h1 of z0, as in `TrellisCode`
+    odd, weight : like `x`, float32; None for 0 and 1. Weights are at most 1
+
+    Examples
+    --------
+    >>> nearest_codes(np.array([[0.2, 0.9, -1.2, 2.4]]), np.array([4]), (5, 2))
+    array([[ 0,  2, -1,  3]], dtype=int32)
+    """
+    out = np.zeros(x.shape, dtype=np.int32)
+    first, scale = _labels(polynomials), np.array(resolution(polynomials), dtype=np.float32)
+    if len(x) < FEW:
+        _one_by_one(x, lengths, (first & 1) > 0, first > 1, polynomials, scale, odd, weight, out)
+    else:
+        _side_by_side()(x, lengths, _phases(first), polynomials, scale, odd, weight, out)
+    return out
+
+
+def resolution(polynomials: tuple[int, int]) -> tuple[int, int]:
+    """Integers per unit of cost, and the largest cost of a branch; both forms search in 16 bits and agree exactly.
+
+    After `memory` steps every state has a path from state 0. If that costs less than `FAR`, the costs of any two paths
+    differ by less than 2^15, and their order is the sign of the difference modulo 2^16: nothing needs normalization.
+
+    >>> resolution((0o515, 0o362))
+    (256, 1023)
+    """
+    largest = (FAR - 1) // (polynomials[0].bit_length() - 1)
+    return 1 << ((largest + 1) // 4).bit_length() - 1, largest
+
+
+@functools.cache
+def _labels(polynomials: tuple[int, int]) -> np.ndarray:
+    """Label of the branch without input from each state whose oldest bit is 0."""
+    state = 2 * np.arange(1 << (polynomials[0].bit_length() - 2))
+    one, zero = (sum((state >> i) & (h >> i) & 1 for i in range(h.bit_length())) % 2 for h in polynomials)
+    return (zero + 2 * one).astype(np.uint8)
+
+
+def _phases(first: np.ndarray) -> np.ndarray:
+    """Labels of the butterflies in the order of their addresses, for every place of the bit that changes.
+
+    In place the register stands still: at phase b the oldest bit, at address bit b, is replaced by the newest.
+    """
+    half, memory = len(first), len(first).bit_length()
+    label = np.empty((memory, half), dtype=np.uint8)
+    for bit in range(memory):
+        state = np.arange(half)  # its bit i lies at address bit (bit + 1 + i) mod memory
+        address = np.zeros(half, dtype=np.int64)
+        for i in range(memory - 1):
+            address |= ((state >> i) & 1) << ((bit + 1 + i) % memory)
+        label[bit] = first[np.argsort(address)]
+    return label
+
+
+def _butterfly() -> Any:
+    """Instruction that updates one pair of states of all lanes and stores who came from the higher one.
+
+    As a loop over the lanes it would stay scalar: LLVM cannot prove that NumPy arrays do not overlap.
+    """
+    vector, word = ir.VectorType(ir.IntType(16), LANES), ir.IntType(LANES)
+    zero = ir.Constant(vector, [0] * LANES)
+
+    @intrinsic
+    def butterfly(typing, cost, low, high, metric, same, other, survivors, start):  # noqa: ANN001, ANN202
+        signature = types.void(cost, low, high, metric, same, other, survivors, start)
+
+        def emit(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+            def pointer(array, row, kind):  # noqa: ANN001, ANN202
+                data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+                return builder.gep(builder.bitcast(data, kind.as_pointer()), [row])
+
+            rows = arguments[1:3]
+            costs = [pointer(0, row, vector) for row in rows]
+            low, high = (builder.load(p, align=2) for p in costs)
+            same, other = (builder.load(pointer(3, row, vector), align=2) for row in arguments[4:6])
+            found = []
+            for a, b in ((same, other), (other, same)):
+                through_low, through_high = builder.add(low, a), builder.add(high, b)
+                better = builder.icmp_signed("<", builder.sub(through_high, through_low), zero)
+                found.append((builder.select(better, through_high, through_low), better))
+            for (best, better), row, place in zip(found, rows, costs, strict=True):
+                builder.store(best, place, align=2)
+                bits = pointer(6, builder.add(arguments[7], row), word)
+                builder.store(builder.bitcast(better, word), bits, align=1)
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return butterfly
+
+
+@functools.cache
+def _side_by_side() -> Any:
+    """Search of `LANES` sequences at once, in place."""
+    butterfly = _butterfly()
+
+    @numba.njit
+    def search(x, lengths, label, polynomials, scale, odd, weight, out):  # noqa: ANN001, ANN202
+        memory, half = label.shape
+        length = x.shape[1]
+        cost = np.empty((2 * half, LANES), dtype=np.int16)
+        metric = np.empty((4, length * LANES), dtype=np.int16)
+        survivors = np.empty(length * 2 * half, dtype=np.uint32)
+        path = np.empty(length, dtype=np.uint32)
+        for start in range(0, x.shape[0], LANES):
+            _metrics(x, lengths, start, LANES, scale, odd, weight, metric)
+            cost[:] = FAR
+            cost[0] = 0
+            for t in range(length):
+                bit = memory - 1 - t % memory
+                mask = (1 << bit) - 1
+                for pair in range(half):
+                    low, residue = ((pair & ~mask) << 1) | (pair & mask), np.int64(label[bit, pair])
+                    same, other = residue * length + t, (residue ^ 2) * length + t
+                    butterfly(cost, low, low | (1 << bit), metric, same, other, survivors, 2 * half * t)
+            _trace(memory, cost, survivors, path)
+            _codes(x, start, LANES, path, polynomials, out)
+
+    return search
+
+
+@numba.njit(cache=True)
+def _metrics(x, lengths, start, lanes, scale, odd, weight, found):  # noqa: ANN001, ANN202
+    """Integer cost of each label at each time, (4, length lanes); nothing beyond the end of a sequence."""
+    length = x.shape[1]
+    turned = np.empty((length, lanes), dtype=np.float32)
+    distance = np.empty((4, length * lanes), dtype=np.float32)
+    for lane in range(lanes):
+        row = min(start + lane, x.shape[0] - 1)
+        for t in range(length):
+            turned[t, lane] = x[row, t] - 4 * np.rint(x[row, t] / 4)
+    _squares(turned.ravel(), distance[0], distance[1], distance[2], distance[3])
+    if weight is not None or odd is not None or lengths.min() < length:
+        _adjust(lengths, start, odd, weight, distance, lanes)
+    _integers(distance[0], distance[1], distance[2], distance[3], scale[0], scale[1], found)
+
+
+@numba.njit(cache=True)
+def _adjust(lengths, start, odd, weight, distance, lanes):  # noqa: ANN001, ANN202
+    """Weights, the price of odd codes, and nothing beyond the end of a sequence."""
+    for lane in range(lanes):
+        row = min(start + lane, len(lengths) - 1)
+        for t in range(distance.shape[1] // lanes):
+            place = t * lanes + lane
+            for label in range(4):
+                if weight is not None:
+                    distance[label, place] *= weight[row, t]
+                if odd is not None and label % 2:
+                    distance[label, place] += odd[row, t]
+                if t >= lengths[row]:
+                    distance[label, place] = 0.0
+
+
+@numba.njit(cache=True)
+def _squares(x, zero, one, two, three):  # noqa: ANN001, ANN202
+    """Squared distance of |x| <= 2 from 4Z, 4Z + 1, 4Z + 2 and 4Z + 3."""
+    for i in range(len(x)):
+        size = abs(x[i])
+        right, left = abs(x[i] - np.float32(1.0)), abs(x[i] + np.float32(1.0))
+        right, left = min(right, np.float32(4.0) - right), min(left, np.float32(4.0) - left)
+        zero[i] = size * size
+        one[i] = right * right
+        two[i] = (np.float32(2.0) - size) * (np.float32(2.0) - size)
+        three[i] = left * left
+
+
+@numba.njit(cache=True)
+def _integers(zero, one, two, three, scale, largest, found):  # noqa: ANN001, ANN202
+    """Costs above the least label's, as integers."""
+    first, second, third, fourth = found[0], found[1], found[2], found[3]
+    for i in range(len(zero)):
+        least = min(min(zero[i], one[i]), min(two[i], three[i]))
+        first[i] = np.int16(np.rint(min((zero[i] - least) * scale, largest)))
+        second[i] = np.int16(np.rint(min((one[i] - least) * scale, largest)))
+        third[i] = np.int16(np.rint(min((two[i] - least) * scale, largest)))
+        fourth[i] = np.int16(np.rint(min((three[i] - least) * scale, largest)))
+
+
+@numba.njit(cache=True)
+def _trace(memory, cost, survivors, path):  # noqa: ANN001, ANN202
+    """Input bits of the cheapest path of each lane, one word per step."""
+    states, lanes = cost.shape
+    turn = -len(path) % memory  # the newest bit of the last state lies at address bit `turn`
+    state = np.zeros(lanes, dtype=np.int64)
+    for lane in range(lanes):
+        best = cost[0, lane]
+        for i in range(states):
+            address = ((i << turn) | (i >> (memory - turn))) & (states - 1)
+            if np.int16(cost[address, lane] - best) < 0:
+                best, state[lane] = cost[address, lane], address
+    for t in range(len(path) - 1, -1, -1):
+        bit = memory - 1 - t % memory
+        word = np.uint32(0)
+        for lane in range(lanes):
+            newest = np.uint32(state[lane] >> bit) & np.uint32(1)
+            oldest = np.uint32(survivors[states * t + state[lane]] >> lane) & np.uint32(1)
+            state[lane] ^= np.int64(newest ^ oldest) << bit
+            word |= newest << np.uint32(lane)
+        path[t] = word
+
+
+@numba.njit(cache=True)
+def _codes(x, start, lanes, path, polynomials, out):  # noqa: ANN001, ANN202
+    """Nearest integers of the residues on the path."""
+    one, zero = _filtered(path, polynomials[0]), _filtered(path, polynomials[1])
+    for lane in range(min(lanes, x.shape[0] - start)):
+        row, found, shift = x[start + lane], out[start + lane], np.uint32(lane)
+        for t in range(len(path)):
+            residue = np.int32((zero[t] >> shift) & np.uint32(1)) + 2 * np.int32((one[t] >> shift) & np.uint32(1))
+            found[t] = residue + np.int32(4 * np.rint((row[t] - residue) / 4))
+
+
+@numba.njit(cache=True)
+def _filtered(path, polynomial):  # noqa: ANN001, ANN202
+    """h(D) u mod 2, of all lanes at once."""
+    found = np.zeros(len(path), dtype=np.uint32)
+    for age in range(16):
+        if (polynomial >> age) & 1:
+            for t in range(age, len(path)):
+                found[t] ^= path[t - age]
+    return found
+
+
+@numba.njit(cache=True)
+def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out):  # noqa: ANN001, ANN202
+    """Search of one sequence after the other, side by side over the states."""
+    half, longest = len(odd_label), x.shape[1]
+    metric = np.empty((4, longest), dtype=np.int16)
+    survivors = np.empty((longest, 2 * half), dtype=np.bool_)
+    path = np.zeros(longest, dtype=np.uint32)
+    cost, new = np.empty(2 * half, dtype=np.int16), np.empty(2 * half, dtype=np.int16)
+    for row in range(x.shape[0]):
+        _metrics(x, lengths, row, 1, scale, odd, weight, metric)
+        cost[:] = FAR
+        cost[0] = 0
+        for t in range(lengths[row]):
+            d0, d1, d2, d3 = metric[0, t], metric[1, t], metric[2, t], metric[3, t]
+            _step(cost, new, survivors[t], odd_label, upper, d0, d1, d2, d3)
+            cost, new = new, cost
+        state = 0
+        for i in range(2 * half):
+            if np.int16(cost[i] - cost[state]) < 0:
+                state = i
+        for t in range(lengths[row] - 1, -1, -1):
+            path[t] = state & 1
+            state = (state >> 1) + np.int64(survivors[t, state]) * half
+        _codes(x, row, 1, path, polynomials, out)
+
+
+@numba.njit(cache=True)
+def _step(cost, new, survivors, odd, upper, d0, d1, d2, d3):  # noqa: ANN001, ANN202
+    """One step of one sequence: a loop over butterflies that vectorises, with selects in place of gathers."""
+    half = len(odd)
+    for i in range(half):
+        low, high = cost[i], cost[i + half]
+        near = d1 if odd[i] else d0
+        far = d3 if odd[i] else d2
+        same = far if upper[i] else near
+        other = near if upper[i] else far
+        a, b, c, d = np.int16(low + same), np.int16(high + other), np.int16(low + other), np.int16(high + same)
+        first, second = np.int16(b - a) < 0, np.int16(d - c) < 0
+        survivors[2 * i] = first
+        survivors[2 * i + 1] = second
+        new[2 * i] = b if first else a
+        new[2 * i + 1] = d if second else c
