@@ -19,14 +19,15 @@ from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
-from lattq.quantizers import UniformQuantizer, table_shift
+from lattq.quantizers import TrellisQuantizer, UniformQuantizer, table_shift
+from lattq.trellis import EntropyCodedTrellis
 
 __all__ = ["Quantized"]
 
 FORMAT = 1
 LARGEST_SIDE = 1 << 20  # rows or columns: no layer has more, and a damaged shape must not ask for all memory
-QUANTIZERS = {"uniform": UniformQuantizer}
-CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled}
+QUANTIZERS = {"uniform": UniformQuantizer, "trellis": TrellisQuantizer}
+CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled, "trellis": EntropyCodedTrellis}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -284,7 +285,7 @@ def _class_prior(transform: transforms.Transform) -> Any:
 
 
 def _expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:
-    return coder.gains(data, shape, prior) if isinstance(coder, TwoWay) else GAIN_GRID
+    return coder.gains(data, shape, prior) if hasattr(coder, "gains") else GAIN_GRID
 
 
 def _kind(kinds: dict[str, type], value: Any) -> str:

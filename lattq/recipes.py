@@ -9,7 +9,7 @@ import functools
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.least_squares import GAINS
-from lattq.quantizers import AbsMax, MinMax, Uniform
+from lattq.quantizers import AbsMax, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Identity, TransformDesign
 
@@ -73,7 +73,7 @@ def huffman_gptq(step: float, *, order: str = "reversed", damping: float = 0.0, 
 def watersic(
     step: float,
     *,
-    quantizer: Uniform | None = None,
+    quantizer: Uniform | Trellis | None = None,
     rotation: TransformDesign | None = None,
     order: str = "pivoted",
     mmse: float = 1.0,
@@ -101,13 +101,13 @@ def watersic(
     >>> watersic(step=0.1).feedback
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
-    feedback = MMSE(step * step / 12, mmse, order) if mmse else Cholesky(order)
     cell = quantizer or Uniform()
+    feedback = MMSE(step * step * cell.second_moment, mmse, order) if mmse else Cholesky(order)
     return Scheme(
         transform=rotation or Identity(),
         feedback=feedback,
         quantizer=dataclasses.replace(cell, step=step, shrink=cell.shrink if shrink is None else shrink),
-        coder=coder or TwoWay(),
+        coder=coder,
         equalize=Equalize(),
         sweeps=sweeps,
         refit=refit,

@@ -1,13 +1,17 @@
-"""Asymmetric numeral systems (constriction) over the frozen Gaussian tables."""
+"""Asymmetric numeral systems (constriction) over frozen tables."""
+
+import dataclasses
+from collections.abc import Callable
 
 import constriction
 import numpy as np
 
+from lattq.coding import cosets
 from lattq.coding.damage import reading
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, gaussian_model, limit
 from lattq.errors import DamagedFileError
 
-__all__ = ["Stream", "decode_classes", "encode_classes"]
+__all__ = ["COSETS", "ROUNDED", "Stream", "Tables", "decode_classes", "encode_classes", "words_of"]
 
 Stream = list  # [words of the coder, escaped symbols in coding order]
 
@@ -15,7 +19,35 @@ LARGEST_SHIFT = 24  # `constriction` codes up to 24 equiprobable bits at once
 LARGEST_CLASS = CLASSES + CLASSES_PER_OCTAVE * 34  # codes of 2^31 fall below it
 
 
-def encode_classes(symbols: np.ndarray, classes: np.ndarray) -> Stream:
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """A family of frozen tables: the model of an index over symbols moved by `limit`, with an escape at its end.
+
+    `shift` low bits are coded as they are, and the rest with the table of `index - shift * CLASSES_PER_OCTAVE`.
+    """
+
+    model: Callable[[int], constriction.stream.model.Categorical]
+    limit: Callable[[int], int]
+    shift: Callable[[int], int]
+    largest: int
+
+
+def _shift(index: int) -> int:
+    """Low bits coded as they are, so that the rest falls in a class that has a table."""
+    shift = max(0, -((CLASSES - 1 - index) // CLASSES_PER_OCTAVE))
+    return min(shift, LARGEST_SHIFT)
+
+
+ROUNDED = Tables(gaussian_model, limit, _shift, LARGEST_CLASS)
+COSETS = Tables(cosets.model, cosets.limit, lambda index: 0, cosets.TABLES - 1)
+
+
+def words_of(coder: constriction.stream.stack.AnsCoder) -> bytes:
+    """What the coder holds, in 32-bit words."""
+    return coder.get_compressed().astype("<u4").tobytes()
+
+
+def encode_classes(symbols: np.ndarray, classes: np.ndarray, tables: Tables = ROUNDED) -> Stream:
     """Code integers of known scale classes, both 1-D; symbols of one class are coded together.
 
     The coder is a stack, so groups go in from the last to the first.
@@ -23,29 +55,28 @@ def encode_classes(symbols: np.ndarray, classes: np.ndarray) -> Stream:
     coder = constriction.stream.stack.AnsCoder()
     escapes: list[np.ndarray] = []
     for index, members in reversed(_groups(classes)):
-        shift = _shift(index)
+        shift = tables.shift(index)
         group = symbols[members]
         if shift:
             low = (group & ((1 << shift) - 1)).astype(np.int32)
             coder.encode_reverse(low, constriction.stream.model.Uniform(1 << shift))
-        escapes.append(_encode_group(coder, group >> shift, index - shift * CLASSES_PER_OCTAVE))
-    words = coder.get_compressed().astype("<u4").tobytes()
-    return [words, [int(x) for group in reversed(escapes) for x in group]]
+        escapes.append(_encode_group(coder, group >> shift, index - shift * CLASSES_PER_OCTAVE, tables))
+    return [words_of(coder), [int(x) for group in reversed(escapes) for x in group]]
 
 
 @reading("entropy-coded block")
-def decode_classes(stream: Stream, classes: np.ndarray) -> np.ndarray:
+def decode_classes(stream: Stream, classes: np.ndarray, tables: Tables = ROUNDED) -> np.ndarray:
     """Inverse of `encode_classes`; raises `DamagedFileError` if the stream does not end where it should."""
     words, escapes = stream
-    if classes.size and not 0 <= classes.min() <= classes.max() <= LARGEST_CLASS:
-        msg = f"scale classes {classes.min()} ... {classes.max()}, not 0 ... {LARGEST_CLASS}; the file is damaged"
+    if classes.size and not 0 <= classes.min() <= classes.max() <= tables.largest:
+        msg = f"scale classes {classes.min()} ... {classes.max()}, not 0 ... {tables.largest}; the file is damaged"
         raise DamagedFileError(msg)
     coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
     symbols = np.empty(classes.shape, dtype=np.int64)
     used = 0
     for index, members in _groups(classes):
-        shift = _shift(index)
-        group, used = _decode_group(coder, len(members), index - shift * CLASSES_PER_OCTAVE, escapes, used)
+        shift = tables.shift(index)
+        group, used = _decode_group(coder, len(members), index - shift * CLASSES_PER_OCTAVE, escapes, used, tables)
         if shift:
             low = coder.decode(constriction.stream.model.Uniform(1 << shift), len(members))
             group = (group << shift) | low
@@ -66,26 +97,22 @@ def _groups(classes: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return [(int(i), order[ends[i] - counts[i] : ends[i]]) for i in np.flatnonzero(counts)]
 
 
-def _shift(index: int) -> int:
-    """Low bits coded as they are, so that the rest falls in a class that has a table."""
-    shift = max(0, -((CLASSES - 1 - index) // CLASSES_PER_OCTAVE))
-    return min(shift, LARGEST_SHIFT)
-
-
-def _encode_group(coder: constriction.stream.stack.AnsCoder, group: np.ndarray, index: int) -> np.ndarray:
-    bound = limit(index)
+def _encode_group(
+    coder: constriction.stream.stack.AnsCoder, group: np.ndarray, index: int, tables: Tables
+) -> np.ndarray:
+    bound = tables.limit(index)
     outside = np.abs(group) > bound
     escaped = group[outside]
     shifted = np.where(outside, 2 * bound + 1, group + bound)
-    coder.encode_reverse(shifted.astype(np.int32), gaussian_model(index))
+    coder.encode_reverse(shifted.astype(np.int32), tables.model(index))
     return escaped
 
 
 def _decode_group(
-    coder: constriction.stream.stack.AnsCoder, size: int, index: int, escapes: list[int], used: int
+    coder: constriction.stream.stack.AnsCoder, size: int, index: int, escapes: list[int], used: int, tables: Tables
 ) -> tuple[np.ndarray, int]:
-    bound = limit(index)
-    group = coder.decode(gaussian_model(index), size).astype(np.int64) - bound
+    bound = tables.limit(index)
+    group = coder.decode(tables.model(index), size).astype(np.int64) - bound
     outside = np.flatnonzero(group == bound + 1)
     values = escapes[used : used + len(outside)]
     if len(values) < len(outside):

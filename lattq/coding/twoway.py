@@ -6,6 +6,7 @@ noise's (theory 3.3). All of it is integer arithmetic on charged integers: any d
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,7 +17,16 @@ from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError, InvalidInputError
 
-__all__ = ["TwoWay", "TwoWayModel"]
+__all__ = [
+    "TwoWay",
+    "TwoWayModel",
+    "check_block",
+    "column_blocks",
+    "read_scales",
+    "row_classes",
+    "stored_scales",
+    "wanted_blocks",
+]
 
 Prior = np.ndarray | int
 CAP = limit(CLASSES - 1) + 1
@@ -63,9 +73,7 @@ class TwoWay:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "block")
-        if not 1 <= self.block <= LARGEST_BLOCK:
-            msg = f"`block` is {self.block}; a stream holds 1 to {LARGEST_BLOCK} codes, which bounds a decoder's memory"
-            raise InvalidInputError(msg)
+        check_block(self.block)
 
     def encode(self, codes: np.ndarray, prior: Prior = 0) -> list:
         """Streams and model of a (rows, columns) integer array, as a list that `msgpack` can store.
@@ -75,49 +83,77 @@ class TwoWay:
         """
         model = fit(codes)
         streams = [
-            encode_classes(codes[:, block].ravel(), model.classes(block).ravel()) for block in self.blocks(codes.shape)
+            encode_classes(codes[:, block].ravel(), model.classes(block).ravel())
+            for block in column_blocks(codes.shape, self.block)
         ]
-        return [
-            model.noise,
-            encode_integers(model.rows),
-            encode_integers(model.columns - prior),
-            streams,
-        ]
+        return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded data")
     def decode(self, data: list, shape: tuple[int, int], prior: Prior = 0, columns: slice | None = None) -> np.ndarray:
         """Codes of all columns, or of the blocks that cover `columns` only; raises `DamagedFileError`."""
-        rows, width = shape
         model, streams = self.read_model(data, shape, prior)
-        if len(streams) != len(self.blocks(shape)):
-            msg = f"{len(streams)} streams for {len(self.blocks(shape))} blocks of columns; the file is damaged"
-            raise DamagedFileError(msg)
-        wanted = range(*(columns or slice(None)).indices(width))
-        codes = np.zeros((rows, len(wanted)), dtype=np.int32)
-        for block, stream in zip(self.blocks(shape), streams, strict=True):
-            places = [place for place, j in enumerate(wanted) if block.start <= j < block.stop]
-            if not places:
-                continue
-            decoded = decode_classes(stream, model.classes(block).ravel()).reshape(rows, -1)
-            codes[:, places] = decoded[:, [wanted[place] - block.start for place in places]]
+        codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
+        for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
+            decoded = decode_classes(stream, model.classes(block).ravel()).reshape(shape[0], -1)
+            codes[:, places] = decoded[:, inside]
         return codes
 
     def read_model(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> tuple[TwoWayModel, list]:
         """Scale classes and streams of what `encode` returned."""
-        noise, rows, columns, streams = data
-        model = TwoWayModel(decode_integers(rows, shape[0]), decode_integers(columns, shape[1]) + prior, noise)
-        return model, streams
+        *scales, streams = data
+        return read_scales(scales, shape, prior), streams
 
     def gains(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> np.ndarray:
         """LMMSE gains, in 128ths, that the column classes predict."""
         columns = self.read_model(data, shape, prior)[0].columns
         return np.array([expected_gain(int(k)) for k in columns])
 
-    def blocks(self, shape: tuple[int, int]) -> list[slice]:
-        """Column ranges of the independent streams."""
-        rows, width = shape
-        step = max(1, -(-self.block // rows))
-        return [slice(start, min(start + step, width)) for start in range(0, width, step)]
+
+def check_block(block: int) -> None:
+    """Raise `InvalidInputError` unless a stream of so many codes is one that a decoder should allocate.
+
+    >>> check_block(1024)
+    """
+    if not 1 <= block <= LARGEST_BLOCK:
+        msg = f"`block` is {block}; a stream holds 1 to {LARGEST_BLOCK} codes, which bounds a decoder's memory"
+        raise InvalidInputError(msg)
+
+
+def column_blocks(shape: tuple[int, int], block: int) -> list[slice]:
+    """Column ranges of the independent streams.
+
+    >>> column_blocks((100, 5), 200)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    rows, width = shape
+    step = max(1, -(-block // rows))
+    return [slice(start, min(start + step, width)) for start in range(0, width, step)]
+
+
+def wanted_blocks(
+    streams: list, shape: tuple[int, int], block: int, columns: slice | None
+) -> Iterator[tuple[slice, list, list[int], list[int]]]:
+    """Blocks that hold any of `columns`: their range, stream, places among the wanted columns, and places inside."""
+    blocks = column_blocks(shape, block)
+    if len(streams) != len(blocks):
+        msg = f"{len(streams)} streams for {len(blocks)} blocks of columns; the file is damaged"
+        raise DamagedFileError(msg)
+    wanted = range(*(columns or slice(None)).indices(shape[1]))
+    for one, stream in zip(blocks, streams, strict=True):
+        places = [place for place, j in enumerate(wanted) if one.start <= j < one.stop]
+        if places:
+            yield one, stream, places, [wanted[place] - one.start for place in places]
+
+
+def stored_scales(model: TwoWayModel, prior: Prior) -> list:
+    """The three items of a stream that hold the classes; columns as differences from the prior."""
+    return [model.noise, encode_integers(model.rows), encode_integers(model.columns - prior)]
+
+
+def read_scales(stored: list, shape: tuple[int, int], prior: Prior) -> TwoWayModel:
+    """Inverse of `stored_scales`."""
+    noise, rows, columns = stored
+    return TwoWayModel(decode_integers(rows, shape[0]), decode_integers(columns, shape[1]) + prior, noise)
 
 
 def share(k: np.ndarray, noise: int) -> np.ndarray:
@@ -135,7 +171,7 @@ def fit(codes: np.ndarray) -> TwoWayModel:
 
 def _fit(codes: np.ndarray, columns: np.ndarray, noise: int) -> tuple[TwoWayModel, float]:
     """Row classes from moments, then column classes by exact bits, which come second."""
-    rows = _row_classes(codes, columns, noise)
+    rows = row_classes(codes, columns, noise)
     model, bits = _fit_columns(codes, TwoWayModel(rows, columns, noise))
     return model, bits + 8 * len(encode_integers(rows)[2])
 
@@ -172,7 +208,7 @@ def _histograms(magnitudes: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(flat, minlength=size * width).reshape(width, size).astype(np.float64)
 
 
-def _row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarray:
+def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarray:
     """Relative scale classes of rows, shrunk towards 0 by what sampling alone explains.
 
     The mean of z² / (column variance) over columns, weighted by share, estimates a row's factor; its own scatter gives

@@ -2,6 +2,7 @@
 
 from lattq.quantizers.base import Design, Quantizer
 from lattq.quantizers.integers import AbsMax, MinMax
+from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
-__all__ = ["AbsMax", "Design", "MinMax", "Quantizer", "Uniform", "UniformQuantizer", "table_shift"]
+__all__ = ["AbsMax", "Design", "MinMax", "Quantizer", "Trellis", "TrellisQuantizer", "Uniform", "UniformQuantizer", "table_shift"]

@@ -11,7 +11,7 @@ from lattq._options import as_float, as_integer, check_levels, normalize
 from lattq.coding import pack, unpack
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 
-__all__ = ["SMALLEST_STEP", "Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
+__all__ = ["SMALLEST_STEP", "Uniform", "UniformQuantizer", "centered", "check_step", "dither_offsets", "table_shift"]
 
 LARGEST_CODE = 2**30
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
@@ -155,9 +155,7 @@ class Uniform:
         normalize(self, as_integer, "dither", "levels")
         if self.levels is not None:
             check_levels(self.levels)
-        if not 0 < self.step < np.inf:
-            msg = f"`step` is {self.step}; the side of a cell is positive and finite"
-            raise InvalidInputError(msg)
+        check_step(self.step)
         if not -np.inf < self.offset < np.inf:
             msg = f"`offset` is {self.offset}; give a finite number, in cells"
             raise InvalidInputError(msg)
@@ -167,6 +165,11 @@ class Uniform:
         if self.offset and self.dither is not None:
             msg = f"`offset` is {self.offset} and `dither` {self.dither}; dither moves the cells already"
             raise InvalidInputError(msg)
+
+    @property
+    def second_moment(self) -> float:
+        """Squared error of a cell of side 1."""
+        return 1 / 12
 
     @property
     def group(self) -> int | None:
@@ -184,6 +187,16 @@ class Uniform:
         return UniformQuantizer(
             step, array_namespace(targets).astype(zero, targets.dtype), low, high, dither=self.dither
         )
+
+
+def check_step(step: float) -> None:
+    """Raise `InvalidInputError` unless the step is positive and finite.
+
+    >>> check_step(0.5)
+    """
+    if not 0 < step < np.inf:
+        msg = f"`step` is {step}; the side of a cell is positive and finite"
+        raise InvalidInputError(msg)
 
 
 def centered(levels: int) -> tuple[int, int]:

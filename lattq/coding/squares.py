@@ -1,0 +1,79 @@
+"""Scale classes of rows and columns for codes whose bits are a square plus a partition function.
+
+With P(x) = exp(-‖x‖² / 2s²) / Z(s) the bits of all codes of one scale are ‖x‖² / (2 s² ln 2) + log2 Z, so the mean
+squares of a column decide its class.
+"""
+
+import math
+
+import numpy as np
+
+from lattq.coding.cosets import LARGEST, scale
+from lattq.coding.integers import encode_integers
+from lattq.coding.tables import scale_class
+from lattq.coding.twoway import NO_NOISE, TwoWayModel, row_classes
+from lattq.errors import CodeOverflowError
+
+__all__ = ["fit_squares", "square_classes"]
+
+NOISE = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.5, 1.0, 2.0]))))  # cells are one to three codes wide
+
+
+def square_classes(model: TwoWayModel, columns: slice = slice(None)) -> np.ndarray:
+    """Class of every code in these columns, at most the largest that has a table."""
+    return np.minimum(model.classes(columns), LARGEST)
+
+
+def fit_squares(
+    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, rows: np.ndarray | None = None
+) -> TwoWayModel:
+    """Model with the fewest bits: classes of columns by exact bits, row classes from moments and only where they pay.
+
+    Parameters
+    ----------
+    codes : (rows, columns)
+    kinds : which partition function a code has; shape of the codes, or (rows, 1)
+    partitions : log2 Z per code, (kinds, LARGEST + 1)
+    rows : classes of the rows, if they are known already
+    """
+    largest = math.sqrt(float(np.square(codes, dtype=np.float64).mean(axis=0).max(initial=0.0)))
+    if largest > float(scale(LARGEST)):
+        msg = (
+            f"codes of a column have the root mean square {largest:.3g}; tables end at {float(scale(LARGEST)):.3g}: "
+            "use a larger step, or the uniform quantizer"
+        )
+        raise CodeOverflowError(msg)
+    equal = np.zeros(codes.shape[0], dtype=np.int64)
+    if rows is not None:
+        fits = [_fit(codes, kinds, partitions, rows, noise) for noise in NOISE]
+        return min(fits, key=lambda fit: fit[1])[0]
+    plain = _fit(codes, kinds, partitions, equal, NO_NOISE)
+    fits = [plain]
+    for noise in NOISE:
+        found = row_classes(codes, plain[0].columns, noise)
+        if found.any():
+            model, bits = _fit(codes, kinds, partitions, found, noise)
+            fits.append((model, bits + 8 * len(encode_integers(found)[2])))
+    return min(fits, key=lambda fit: fit[1])[0]
+
+
+def _fit(
+    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, rows: np.ndarray, noise: int
+) -> tuple[TwoWayModel, float]:
+    """Best class of each column given those of the rows, and the bits of all codes."""
+    k = np.arange(LARGEST + 1)
+    per_square = 1 / (2 * np.square(scale(k)) * math.log(2))
+    bits = np.zeros((codes.shape[1], LARGEST + 1))
+    nonzero = np.zeros(codes.shape[1], dtype=bool)
+    for q in np.unique(rows):
+        members = rows == q
+        shifted = square_classes(TwoWayModel(np.array([q]), k, noise))[0]
+        squares = np.square(codes[members], dtype=np.float64).sum(axis=0)
+        bits += squares[:, None] * per_square[shifted]
+        nonzero |= squares > 0
+        for kind, partition in enumerate(partitions):
+            share = np.broadcast_to(kinds[members] == kind, codes[members].shape).sum(axis=0)
+            with np.errstate(invalid="ignore"):
+                bits += np.where(share[:, None] > 0, share[:, None] * partition[shifted], 0.0)
+    bits[:, 0] = np.where(nonzero, np.inf, 0.0)
+    return TwoWayModel(rows, bits.argmin(axis=1), noise), float(bits.min(axis=1).sum())
