@@ -106,11 +106,13 @@ class TrellisQuantizer:
         return parts[0]
 
     def _prices(self, scaled: np.ndarray) -> np.ndarray:
-        """Price of an odd code in each row of `scaled`: 2 D ln (Z_odd / Z_even), D the squared error of the code."""
-        variance = np.mean(np.square(scaled, dtype=np.float64), axis=1)
-        noise = np.minimum(4 * self.code.second_moment, variance)
-        scale = np.sqrt(variance)
-        even, odd = (log_partition(z0, 2)[scale_class(np.maximum(scale, 0.3))] for z0 in (0, 1))
+        """Price of an odd code in each row of `scaled`: 2 D ln (Z_odd / Z_even), D the squared error of the code.
+
+        The scale of the codes is that of the input plus noise, as in the test channel (theory 2.7).
+        """
+        noise = 4 * self.code.second_moment
+        scale = np.sqrt(np.mean(np.square(scaled, dtype=np.float64), axis=1) + noise)
+        even, odd = (log_partition(z0, 2)[scale_class(scale)] for z0 in (0, 1))
         return np.where(scale < WIDE, 2 * np.log(2) * noise * (odd - even), 0.0)
 
 

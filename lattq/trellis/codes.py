@@ -25,10 +25,11 @@ POLYNOMIALS = {
     256: (0o515, 0o362),
     512: (0o1751, 0o564),
     1024: (0o3357, 0o1450),
+    2048: (0o7711, 0o3032),
     4096: (0o12457, 0o3534),
 }
 # Squared errors of two million uniform samples (200 thousand for 4096), far from the ends, over the squared spacing of
-# the supersets; standard errors are 1 to 3 of the last digits.
+# the supersets; standard errors are 1 to 3 units of the last digit.
 SECOND_MOMENTS = {
     4: 0.06626,
     8: 0.06492,
@@ -39,6 +40,7 @@ SECOND_MOMENTS = {
     256: 0.06130,
     512: 0.06106,
     1024: 0.06064,
+    2048: 0.06037,
     4096: 0.06021,
 }
 LARGEST = 2.0**30
@@ -54,7 +56,7 @@ class TrellisCode:
 
     Parameters
     ----------
-    states : 4, 8, 16, 32, 64, 128, 256, 512, 1024 or 4096
+    states : 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048 or 4096
 
     Examples
     --------
