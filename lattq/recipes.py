@@ -77,7 +77,7 @@ def watersic(
     rotation: TransformDesign | None = None,
     order: str = "pivoted",
     mmse: float = 1.0,
-    sweeps: int = 2,
+    sweeps: int | None = None,
     shrink: bool | None = None,
     refit: tuple[str, ...] = (),
     coder: object = None,
@@ -90,10 +90,11 @@ def watersic(
     Parameters
     ----------
     step : side c of the cell where pivots are equal; D is about c² / 12 whatever sigma is
-    quantizer : the cell; `Uniform()` unless given
+    quantizer : the cell: `Uniform()` unless given, or `Trellis(states=256)`; its step is replaced
     rotation : a transform before equalization
     order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback
-    sweeps : passes of coordinate descent; each costs as much as the loop, and D then depends a little on sigma's basis
+    sweeps : passes of coordinate descent, 2 unless given for cubic cells and 0 for others, which they hardly improve;
+        each costs as much as the loop, and D then depends a little on sigma's basis
     shrink, refit, coder : as in `Uniform` and `Scheme`; with `sweeps` a shrunk column may be coded a little worse
 
     Examples
@@ -109,7 +110,7 @@ def watersic(
         quantizer=dataclasses.replace(cell, step=step, shrink=cell.shrink if shrink is None else shrink),
         coder=coder,
         equalize=Equalize(),
-        sweeps=sweeps,
+        sweeps=(2 if isinstance(cell, Uniform) else 0) if sweeps is None else sweeps,
         refit=refit,
     )
 

@@ -28,10 +28,10 @@ TABLES = (LARGEST - LOWEST + 1) * OFFSETS
 FINGERPRINT = "c2e2dcc9e339d1e6"
 
 
-def scale(index: np.ndarray) -> np.ndarray:
+def scale(index: np.ndarray | int) -> np.ndarray:
     """Standard deviation of the Gaussian of a class.
 
-    >>> float(scale(np.array(25)))
+    >>> float(scale(25))
     1.0
     """
     return 2.0 ** ((np.asarray(index) - 1) / CLASSES_PER_OCTAVE + SMALLEST)

@@ -68,8 +68,11 @@ def resolution(polynomials: tuple[int, int]) -> tuple[int, int]:
 def _labels(polynomials: tuple[int, int]) -> np.ndarray:
     """Label of the branch without input from each state whose oldest bit is 0."""
     state = 2 * np.arange(1 << (polynomials[0].bit_length() - 2))
-    one, zero = (sum((state >> i) & (h >> i) & 1 for i in range(h.bit_length())) % 2 for h in polynomials)
-    return (zero + 2 * one).astype(np.uint8)
+    found = np.zeros(len(state), dtype=np.uint8)
+    for weight, polynomial in zip((2, 1), polynomials, strict=True):
+        for age in range(polynomial.bit_length()):
+            found ^= (weight * (state >> age & polynomial >> age & 1)).astype(np.uint8)
+    return found
 
 
 def _phases(first: np.ndarray) -> np.ndarray:
@@ -97,11 +100,11 @@ def _butterfly() -> Any:
     zero = ir.Constant(vector, [0] * LANES)
 
     @intrinsic
-    def butterfly(typing, cost, low, high, metric, same, other, survivors, start):  # noqa: ANN001, ANN202
+    def butterfly(typing, cost, low, high, metric, same, other, survivors, start):
         signature = types.void(cost, low, high, metric, same, other, survivors, start)
 
-        def emit(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-            def pointer(array, row, kind):  # noqa: ANN001, ANN202
+        def emit(context, builder, signature, arguments):
+            def pointer(array, row, kind):
                 data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
                 return builder.gep(builder.bitcast(data, kind.as_pointer()), [row])
 
@@ -131,7 +134,7 @@ def _side_by_side() -> Any:
     butterfly = _butterfly()
 
     @numba.njit
-    def search(x, lengths, label, polynomials, scale, odd, weight, out):  # noqa: ANN001, ANN202
+    def search(x, lengths, label, polynomials, scale, odd, weight, out):
         memory, half = label.shape
         length = x.shape[1]
         cost = np.empty((2 * half, LANES), dtype=np.int16)
@@ -156,7 +159,7 @@ def _side_by_side() -> Any:
 
 
 @numba.njit(cache=True)
-def _metrics(x, lengths, start, lanes, scale, odd, weight, found):  # noqa: ANN001, ANN202
+def _metrics(x, lengths, start, lanes, scale, odd, weight, found):
     """Integer cost of each label at each time, (4, length lanes); nothing beyond the end of a sequence."""
     length = x.shape[1]
     turned = np.empty((length, lanes), dtype=np.float32)
@@ -172,7 +175,7 @@ def _metrics(x, lengths, start, lanes, scale, odd, weight, found):  # noqa: ANN0
 
 
 @numba.njit(cache=True)
-def _adjust(lengths, start, odd, weight, distance, lanes):  # noqa: ANN001, ANN202
+def _adjust(lengths, start, odd, weight, distance, lanes):
     """Weights, the price of odd codes, and nothing beyond the end of a sequence."""
     for lane in range(lanes):
         row = min(start + lane, len(lengths) - 1)
@@ -188,7 +191,7 @@ def _adjust(lengths, start, odd, weight, distance, lanes):  # noqa: ANN001, ANN2
 
 
 @numba.njit(cache=True)
-def _squares(x, zero, one, two, three):  # noqa: ANN001, ANN202
+def _squares(x, zero, one, two, three):
     """Squared distance of |x| <= 2 from 4Z, 4Z + 1, 4Z + 2 and 4Z + 3."""
     for i in range(len(x)):
         size = abs(x[i])
@@ -201,7 +204,7 @@ def _squares(x, zero, one, two, three):  # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True)
-def _integers(zero, one, two, three, scale, largest, found):  # noqa: ANN001, ANN202
+def _integers(zero, one, two, three, scale, largest, found):
     """Costs above the least label's, as integers."""
     first, second, third, fourth = found[0], found[1], found[2], found[3]
     for i in range(len(zero)):
@@ -213,7 +216,7 @@ def _integers(zero, one, two, three, scale, largest, found):  # noqa: ANN001, AN
 
 
 @numba.njit(cache=True)
-def _trace(memory, cost, survivors, path):  # noqa: ANN001, ANN202
+def _trace(memory, cost, survivors, path):
     """Input bits of the cheapest path of each lane, one word per step."""
     states, lanes = cost.shape
     turn = -len(path) % memory  # the newest bit of the last state lies at address bit `turn`
@@ -236,7 +239,7 @@ def _trace(memory, cost, survivors, path):  # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True)
-def _codes(x, start, lanes, path, polynomials, out):  # noqa: ANN001, ANN202
+def _codes(x, start, lanes, path, polynomials, out):
     """Nearest integers of the residues on the path."""
     one, zero = _filtered(path, polynomials[0]), _filtered(path, polynomials[1])
     for lane in range(min(lanes, x.shape[0] - start)):
@@ -247,7 +250,7 @@ def _codes(x, start, lanes, path, polynomials, out):  # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True)
-def _filtered(path, polynomial):  # noqa: ANN001, ANN202
+def _filtered(path, polynomial):
     """h(D) u mod 2, of all lanes at once."""
     found = np.zeros(len(path), dtype=np.uint32)
     for age in range(16):
@@ -258,7 +261,7 @@ def _filtered(path, polynomial):  # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True)
-def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out):  # noqa: ANN001, ANN202
+def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out):
     """Search of one sequence after the other, side by side over the states."""
     half, longest = len(odd_label), x.shape[1]
     metric = np.empty((4, longest), dtype=np.int16)
@@ -284,7 +287,7 @@ def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, o
 
 
 @numba.njit(cache=True)
-def _step(cost, new, survivors, odd, upper, d0, d1, d2, d3):  # noqa: ANN001, ANN202
+def _step(cost, new, survivors, odd, upper, d0, d1, d2, d3):
     """One step of one sequence: a loop over butterflies that vectorises, with selects in place of gathers."""
     half = len(odd)
     for i in range(half):

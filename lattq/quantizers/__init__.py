@@ -5,4 +5,14 @@ from lattq.quantizers.integers import AbsMax, MinMax
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
-__all__ = ["AbsMax", "Design", "MinMax", "Quantizer", "Trellis", "TrellisQuantizer", "Uniform", "UniformQuantizer", "table_shift"]
+__all__ = [
+    "AbsMax",
+    "Design",
+    "MinMax",
+    "Quantizer",
+    "Trellis",
+    "TrellisQuantizer",
+    "Uniform",
+    "UniformQuantizer",
+    "table_shift",
+]

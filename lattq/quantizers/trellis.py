@@ -8,8 +8,8 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.coding import log_partition, scale_class
-from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
-from lattq.quantizers.uniform import check_step
+from lattq.errors import CodeOverflowError, DamagedFileError
+from lattq.quantizers.uniform import check_step, step_like
 from lattq.trellis import TrellisCode, segments
 
 __all__ = ["Trellis", "TrellisQuantizer"]
@@ -18,7 +18,7 @@ LARGEST_CODE = 2**30
 WIDE = 1.5  # codes: from here on odd and even codes cost the same
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrellisQuantizer:
     """The quantizer ``step / 2 * k``, where each segment of the column k is a sequence of a trellis code.
 
@@ -27,23 +27,20 @@ class TrellisQuantizer:
 
     Parameters
     ----------
-    step : spacing of the supersets, in the units of the weights
+    step : spacing of the supersets, in the units of the weights; shape (1, 1)
     states, segment : of the code; least length of the sequences that a column is cut into
 
     Examples
     --------
-    >>> quantizer = TrellisQuantizer(0.5, states=4)
+    >>> quantizer = TrellisQuantizer(np.array([[0.5]]), states=4)
     >>> codes = quantizer.encode(np.array([[0.05], [0.22], [-0.3], [0.6]]))
     >>> codes.T, quantizer.decode(codes).T
     (array([[ 0,  2, -1,  3]], dtype=int32), array([[ 0.  ,  0.5 , -0.25,  0.75]]))
     """
 
-    step: float
+    step: Float[Array, "1 1"]
     states: int = 256
     segment: int = 512
-
-    low = None
-    high = None
 
     @property
     def code(self) -> TrellisCode:
@@ -57,7 +54,7 @@ class TrellisQuantizer:
         by which an odd code is dearer than an even one: that matters below a bit per weight.
         """
         host = to_host(x)
-        scaled = host.T / (self.step / 2)
+        scaled = host.T / (float(self.step[0, 0]) / 2)
         largest = float(np.abs(scaled).max(initial=0.0))
         if not largest <= LARGEST_CODE:
             msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
@@ -75,9 +72,8 @@ class TrellisQuantizer:
         return from_host(np.ascontiguousarray(codes.T), like=x)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
-        """Reconstructions, float64; of points between the codes too."""
-        xp = array_namespace(codes)
-        return xp.astype(codes, xp.float64) * (self.step / 2)
+        """Reconstructions, in the dtype of `step`; of points between the codes too."""
+        return array_namespace(codes).astype(codes, self.step.dtype) * (self.step / 2)
 
     def overload(self, x: Float[Array, "rows block"]) -> int:
         """0: the codes are not bounded."""
@@ -89,7 +85,7 @@ class TrellisQuantizer:
 
     def to_state(self) -> list:
         """Step, states and segment, for the container."""
-        return [self.step, self.states, self.segment]
+        return [float(self.step[0, 0]), self.states, self.segment]
 
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "TrellisQuantizer":
@@ -98,12 +94,12 @@ class TrellisQuantizer:
         if not (isinstance(step, float) and 0 < step < np.inf):
             msg = f"a step of {step}, not positive and finite; the file is damaged"
             raise DamagedFileError(msg)
-        return TrellisQuantizer(step, states, segment)
+        return TrellisQuantizer(np.full((1, 1), step), states, segment)
 
     @staticmethod
     def concatenate(parts: "list[TrellisQuantizer]", group: int) -> "TrellisQuantizer":
-        """One quantizer for the whole matrix: that of its only group."""
-        return parts[0]
+        """One quantizer for the whole matrix, on the host in float64: that of its only group."""
+        return dataclasses.replace(parts[0], step=to_host(parts[0].step).astype(np.float64))
 
     def _prices(self, scaled: np.ndarray) -> np.ndarray:
         """Price of an odd code in each row of `scaled`: 2 D ln (Z_odd / Z_even), D the squared error of the code.
@@ -130,7 +126,7 @@ class Trellis:
     Examples
     --------
     >>> Trellis(states=8, step=0.5)(np.zeros((2, 1)), np.ones(1), np.arange(1))
-    TrellisQuantizer(step=0.5, states=8, segment=512)
+    TrellisQuantizer(step=array([[0.5]]), states=8, segment=512)
     """
 
     states: int = 256
@@ -156,5 +152,5 @@ class Trellis:
         return TrellisCode(self.states).second_moment
 
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> TrellisQuantizer:
-        """The quantizer; it does not depend on the data."""
-        return TrellisQuantizer(self.step, self.states, self.segment)
+        """The quantizer; it depends on the data only through dtype and device."""
+        return TrellisQuantizer(step_like(self.step, targets), self.states, self.segment)

@@ -11,7 +11,16 @@ from lattq._options import as_float, as_integer, check_levels, normalize
 from lattq.coding import pack, unpack
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 
-__all__ = ["SMALLEST_STEP", "Uniform", "UniformQuantizer", "centered", "check_step", "dither_offsets", "table_shift"]
+__all__ = [
+    "SMALLEST_STEP",
+    "Uniform",
+    "UniformQuantizer",
+    "centered",
+    "check_step",
+    "dither_offsets",
+    "step_like",
+    "table_shift",
+]
 
 LARGEST_CODE = 2**30
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
@@ -178,8 +187,7 @@ class Uniform:
 
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
         """The quantizer; it depends on the data only through dtype and device."""
-        step = from_host(np.full((1, 1), self.step), like=targets)
-        step = array_namespace(targets).astype(step, targets.dtype)
+        step = step_like(self.step, targets)
         low, high = (None, None) if self.levels is None else centered(self.levels)
         if self.dither is None:
             return UniformQuantizer(step, -self.offset, low, high)
@@ -197,6 +205,15 @@ def check_step(step: float) -> None:
     if not 0 < step < np.inf:
         msg = f"`step` is {step}; the side of a cell is positive and finite"
         raise InvalidInputError(msg)
+
+
+def step_like(step: float, targets: Array) -> Array:
+    """The step as an array of shape (1, 1) of the library, device and dtype of `targets`.
+
+    >>> step_like(0.5, np.zeros(2, dtype=np.float32))
+    array([[0.5]], dtype=float32)
+    """
+    return array_namespace(targets).astype(from_host(np.full((1, 1), step), like=targets), targets.dtype)
 
 
 def centered(levels: int) -> tuple[int, int]:

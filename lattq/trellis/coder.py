@@ -85,7 +85,9 @@ class EntropyCodedTrellis:
         CodeOverflowError : for codes beyond the tables, some 9 bits
         """
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]))
-        streams = [self._encode_block(codes[:, block], model, block) for block in column_blocks(codes.shape, self.block)]
+        streams = [
+            self._encode_block(codes[:, block], model, block) for block in column_blocks(codes.shape, self.block)
+        ]
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded trellis")

@@ -9,3 +9,6 @@ class Categorical(Model):
 
 class Uniform(Model):
     def __init__(self, size: int | None = None) -> None: ...
+
+class Bernoulli(Model):
+    def __init__(self, p: float | None = None, perfect: bool | None = None) -> None: ...
