@@ -6,7 +6,7 @@ has neither. `lattq.trellis.best_path` is the plain form of the same search.
 """
 
 import functools
-from typing import Any
+from typing import Any, no_type_check  # functions wrapped for run-time checks would not compile
 
 import numba
 import numpy as np
@@ -100,6 +100,7 @@ def _butterfly() -> Any:
     zero = ir.Constant(vector, [0] * LANES)
 
     @intrinsic
+    @no_type_check
     def butterfly(typing, cost, low, high, metric, same, other, survivors, start):
         signature = types.void(cost, low, high, metric, same, other, survivors, start)
 
@@ -134,6 +135,7 @@ def _side_by_side() -> Any:
     butterfly = _butterfly()
 
     @numba.njit
+    @no_type_check
     def search(x, lengths, label, polynomials, scale, odd, weight, out):
         memory, half = label.shape
         length = x.shape[1]
@@ -159,6 +161,7 @@ def _side_by_side() -> Any:
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _metrics(x, lengths, start, lanes, scale, odd, weight, found):
     """Integer cost of each label at each time, (4, length lanes); nothing beyond the end of a sequence."""
     length = x.shape[1]
@@ -175,6 +178,7 @@ def _metrics(x, lengths, start, lanes, scale, odd, weight, found):
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _adjust(lengths, start, odd, weight, distance, lanes):
     """Weights, the price of odd codes, and nothing beyond the end of a sequence."""
     for lane in range(lanes):
@@ -191,6 +195,7 @@ def _adjust(lengths, start, odd, weight, distance, lanes):
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _squares(x, zero, one, two, three):
     """Squared distance of |x| <= 2 from 4Z, 4Z + 1, 4Z + 2 and 4Z + 3."""
     for i in range(len(x)):
@@ -204,6 +209,7 @@ def _squares(x, zero, one, two, three):
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _integers(zero, one, two, three, scale, largest, found):
     """Costs above the least label's, as integers."""
     first, second, third, fourth = found[0], found[1], found[2], found[3]
@@ -216,6 +222,7 @@ def _integers(zero, one, two, three, scale, largest, found):
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _trace(memory, cost, survivors, path):
     """Input bits of the cheapest path of each lane, one word per step."""
     states, lanes = cost.shape
@@ -239,6 +246,7 @@ def _trace(memory, cost, survivors, path):
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _codes(x, start, lanes, path, polynomials, out):
     """Nearest integers of the residues on the path."""
     one, zero = _filtered(path, polynomials[0]), _filtered(path, polynomials[1])
@@ -250,6 +258,7 @@ def _codes(x, start, lanes, path, polynomials, out):
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _filtered(path, polynomial):
     """h(D) u mod 2, of all lanes at once."""
     found = np.zeros(len(path), dtype=np.uint32)
@@ -261,6 +270,7 @@ def _filtered(path, polynomial):
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out):
     """Search of one sequence after the other, side by side over the states."""
     half, longest = len(odd_label), x.shape[1]
@@ -287,6 +297,7 @@ def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, o
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _step(cost, new, survivors, odd, upper, d0, d1, d2, d3):
     """One step of one sequence: a loop over butterflies that vectorises, with selects in place of gathers."""
     half = len(odd)

@@ -5,7 +5,7 @@ import functools
 import itertools
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
@@ -137,7 +137,7 @@ class TrellisCode:
         x = np.ascontiguousarray(x, dtype=np.promote_types(x.dtype, np.float32))
         return viterbi.nearest_codes(x, lengths, self.polynomials, *extra)
 
-    def inputs(self, codes: Int[np.ndarray, "*batch length"]) -> Int[np.ndarray, "*batch length"]:
+    def inputs(self, codes: Integer[np.ndarray, "*batch length"]) -> Integer[np.ndarray, "*batch length"]:
         """The input bits u of each sequence of the code; the feed-forward form goes back with `residues`.
 
         Raises
@@ -148,7 +148,7 @@ class TrellisCode:
         --------
         >>> code = TrellisCode(4)
         >>> code.inputs(np.array([0, 2, -1, 3]))
-        array([0, 1, 1, 1], dtype=uint8)
+        array([0, 1, 1, 0], dtype=uint8)
         """
         residue = _time_first(codes) & 3
         upper, found = (residue >> 1).astype(np.uint8), np.zeros(residue.shape, dtype=np.uint8)
@@ -165,17 +165,17 @@ class TrellisCode:
             raise InvalidInputError(msg)
         return _time_last(found, codes.shape)
 
-    def residues(self, inputs: Int[np.ndarray, "*batch length"]) -> Int[np.ndarray, "*batch length"]:
+    def residues(self, inputs: Integer[np.ndarray, "*batch length"]) -> Integer[np.ndarray, "*batch length"]:
         """z0 + 2 z1, the codes mod 4, from the input bits: any window of log2(states) + 1 bits gives its last one.
 
-        >>> TrellisCode(4).residues(np.array([0, 1, 1, 1]))
+        >>> TrellisCode(4).residues(np.array([0, 1, 1, 0]))
         array([0, 2, 3, 3], dtype=uint8)
         """
         bits = _time_first(inputs).astype(np.uint8)
         one, zero = (_filtered(bits, h) for h in self.polynomials)
         return _time_last(zero + 2 * one, inputs.shape)
 
-    def parities(self, path: Int[np.ndarray, "*batch length"]) -> Int[np.ndarray, "*batch length"]:
+    def parities(self, path: Integer[np.ndarray, "*batch length"]) -> Integer[np.ndarray, "*batch length"]:
         """z0 from the path z1 alone: the systematic form, in which h1(D) z1 = h0(D) z0 gives each z0 from the past.
 
         >>> TrellisCode(4).parities(np.array([0, 1, 1, 1]))
