@@ -100,8 +100,8 @@ def log_partition(residue: int, modulus: int) -> np.ndarray:
 def on_grid(probability: np.ndarray) -> np.ndarray:
     """Probabilities of a bit in multiples of 2^-16, never 0 or 1: what a coder uses, the same everywhere.
 
-    >>> float(on_grid(np.array(1e-9)) * 65536)
-    1.0
+    >>> on_grid(np.array([1e-9, 0.5])) * 65536
+    array([1.0000e+00, 3.2768e+04])
     """
     return np.clip(np.rint(probability * 65536), 1, 65535) / 65536
 

@@ -95,8 +95,8 @@ class TrellisCode:
         self,
         x: Float[np.ndarray, "*batch length"],
         *,
-        odd: Float[np.ndarray, "*batch length"] | None = None,
-        weight: Float[np.ndarray, "*batch length"] | None = None,
+        odd: Float[np.ndarray, "*#batch #length"] | None = None,
+        weight: Float[np.ndarray, "*#batch #length"] | None = None,
     ) -> Int[np.ndarray, "*batch length"]:
         """The sequence of the code nearest to each sequence of `x`, starting in state 0.
 
@@ -106,7 +106,7 @@ class TrellisCode:
         Parameters
         ----------
         odd : price of an odd code, in squares of the spacing of the integers; prices beyond 4 count as 4
-        weight : of each squared error, 0 to 1
+        weight : of each squared error, 0 to 1; like `odd` broadcast to the shape of `x`
 
         Raises
         ------
