@@ -14,7 +14,7 @@ from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellatio
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.quantizers import Design, Uniform, UniformQuantizer
+from lattq.quantizers import Design, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
@@ -101,7 +101,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         return alternate(found, weight, moment, scheme.refit) if scheme.refit else found
 
 
-def _concatenate(parts: list, design: Design, columns: int) -> UniformQuantizer:
+def _concatenate(parts: list, design: Design, columns: int) -> Any:
     return type(parts[0]).concatenate(parts, design.group or columns)
 
 

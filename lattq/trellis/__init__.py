@@ -1,6 +1,7 @@
-"""Trellis codes: sequences of integers with a second moment near that of a ball, found by the Viterbi algorithm."""
+"""Trellis codes, searched by the Viterbi algorithm: integers near a ball, and Gaussian numbers at a fixed rate."""
 
+from lattq.trellis.bitshift import BitshiftCode
 from lattq.trellis.codes import TrellisCode
 from lattq.trellis.viterbi import best_path
 
-__all__ = ["TrellisCode", "best_path"]
+__all__ = ["BitshiftCode", "TrellisCode", "best_path"]
