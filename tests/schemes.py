@@ -6,7 +6,7 @@ from lattq import recipes
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import Cholesky
 from lattq.least_squares import PARAMETERS
-from lattq.quantizers import AbsMax, MinMax, Uniform
+from lattq.quantizers import AbsMax, Bitshift, MinMax, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
 
@@ -19,6 +19,8 @@ FIXED_RATE = {
     "permuted groups": Scheme(transform=Sort(), quantizer=AbsMax(256, 4)),
     "seven levels": Scheme(quantizer=Uniform(0.3, levels=7)),
     "step of a column": Scheme(quantizer=MinMax(16, 1, shared=True), feedback=Cholesky("pivoted")),
+    "bitshift": Scheme(quantizer=Bitshift(2, memory=6, block=8)),
+    "bitshift of rows": Scheme(quantizer=Bitshift(3, memory=4, code="1mad", group=3, shared=False, shrink=True)),
     "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=PARAMETERS),
 }
 

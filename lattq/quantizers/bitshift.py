@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
 from lattq._options import as_integer, normalize
@@ -64,9 +64,12 @@ class BitshiftQuantizer:
             codes[:, tile] = self.code.fitting(part.shape[1]).encode(part)
         return from_host(np.ascontiguousarray(codes.T), like=x)
 
-    def decode(self, codes: Int[Array, "rows block"]) -> Float[Array, "rows block"]:
-        """Reconstructions, in the dtype of `scale`."""
+    def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
+        """Reconstructions, in the dtype of `scale`; raises `InvalidInputError` for points between the codes."""
         symbols = np.ascontiguousarray(to_host(codes).T)
+        if not np.issubdtype(symbols.dtype, np.integer):
+            msg = f"codes of {symbols.dtype} name no path through a trellis; refit gains, not centroids"
+            raise InvalidInputError(msg)
         values = np.empty(symbols.shape)
         for tile in _tiles(symbols.shape[1], self.block):
             part = symbols[:, tile]
