@@ -43,6 +43,8 @@ class BitshiftQuantizer:
     block: int = 256
     group: int = 1
 
+    ordered = False  # no code has a value of its own that could move
+
     @property
     def low(self) -> int:
         """The smallest code."""
@@ -68,7 +70,7 @@ class BitshiftQuantizer:
         """Reconstructions, in the dtype of `scale`; raises `InvalidInputError` for points between the codes."""
         symbols = np.ascontiguousarray(to_host(codes).T)
         if not np.issubdtype(symbols.dtype, np.integer):
-            msg = f"codes of {symbols.dtype} name no path through a trellis; refit gains, not centroids"
+            msg = f"codes of {symbols.dtype} name no path through a trellis; pass integers"
             raise InvalidInputError(msg)
         values = np.empty(symbols.shape)
         for tile in _tiles(symbols.shape[1], self.block):

@@ -181,8 +181,9 @@ def test_gains_are_refitted_but_not_centroids():
     found = lq.quantize(weight, sigma, scheme)
     better = lq.refit(found, weight, sigma, GAINS)
     assert better.distortion(weight, sigma) <= found.distortion(weight, sigma)
-    with pytest.raises(InvalidInputError, match="not centroids"):
-        lq.refit(found, weight, sigma, ("centroids",))
+    assert lq.refit(found, weight, sigma, ("centroids",)).payload == found.payload
+    with pytest.raises(InvalidInputError, match="float64 name no path"):
+        found.quantizer.decode(found.codes + 0.5)
 
 
 @given(data=st.data())
