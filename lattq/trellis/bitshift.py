@@ -214,7 +214,8 @@ def _lut(bits: int, memory: int) -> np.ndarray:
 def _one_mad(bits: int, memory: int) -> np.ndarray:
     """Sum of the four bytes of a congruential generator: algorithm 1 of the paper."""
     drawn = (np.arange(1 << memory, dtype=np.int64) * 34038481 + 76625530) % 2**32
-    return (sum((drawn >> shift) % 256 for shift in (0, 8, 16, 24)) - 510) / 147.800537109375
+    octets = (drawn[:, None] >> np.array([0, 8, 16, 24])) % 256
+    return (octets.sum(axis=1) - 510) / 147.800537109375
 
 
 def _three_instructions(bits: int, memory: int) -> np.ndarray:
