@@ -81,9 +81,11 @@ class BitshiftQuantizer:
 
     def overload(self, x: Float[Array, "rows block"]) -> int:
         """Entries beyond the outermost value of the code."""
-        xp = array_namespace(x)
-        farthest = float(np.abs(self.code.fitting(min(x.shape[0], self.block)).values).max())
-        return int(xp.sum(xp.astype(xp.abs(x) > farthest * self._spread(x), xp.int32)))
+        xp, farthest = array_namespace(x), np.empty((x.shape[0], 1))
+        for tile in _tiles(x.shape[0], self.block):
+            farthest[tile] = np.abs(self.code.fitting(tile.stop - tile.start).values).max()
+        limit = xp.astype(from_host(farthest, like=x), self.scale.dtype) * self._spread(x)
+        return int(xp.sum(xp.astype(xp.abs(x) > limit, xp.int32)))
 
     def underflow(self) -> int:
         """Stored scales that float16 holds only as its smallest number."""

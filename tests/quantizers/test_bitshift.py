@@ -120,6 +120,14 @@ def test_overload_counts_what_lies_beyond_the_outermost_value():
     assert quantizer.overload(x) == 2
 
 
+@pytest.mark.parametrize("rows", [1, 6, 8, 23])
+def test_short_tiles_have_outermost_values_of_their_own(rows: int):
+    """Less memory is another table; what it decodes to is not overloaded."""
+    quantizer = BitshiftQuantizer(np.array([[2.0]]), BitshiftCode(2, 12, "1mad"), block=7)
+    x = 4 * np.random.default_rng(rows).standard_normal((rows, 2))
+    assert quantizer.overload(quantizer.decode(quantizer.encode(x))) == 0
+
+
 def test_columns_of_different_groups_have_their_scales():
     quantizer = BitshiftQuantizer(np.array([[1.0, 4.0]]), BitshiftCode(2, 4), group=2)
     x = np.random.default_rng(0).standard_normal((30, 3))
