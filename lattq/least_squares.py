@@ -37,7 +37,8 @@ def refit(
 
     Parameters
     ----------
-    parameters : of "columns" (a gain each), "rows" (a gain each), "centroids" (what the codes -15 ... 15 decode to)
+    parameters : of "columns" (a gain each), "rows" (a gain each), "centroids" (what the codes -15 ... 15 decode to;
+        nothing where codes are symbols of a path)
 
     Raises
     ------
@@ -111,6 +112,8 @@ def _centroids(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
 
     The normal matrix <B_k, B_l> comes from rows at equal distances, the right side <W - Z, B_k> from all.
     """
+    if not getattr(found.quantizer, "ordered", True):
+        return found
     largest = int(min(np.abs(found.codes).max(), MOST_CENTROIDS))
     plain = dataclasses.replace(found, centroids=None)
     z = plain.decoded()

@@ -19,14 +19,14 @@ from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
-from lattq.quantizers import TrellisQuantizer, UniformQuantizer, table_shift
+from lattq.quantizers import BitshiftQuantizer, TrellisQuantizer, UniformQuantizer, table_shift
 from lattq.trellis import EntropyCodedTrellis
 
 __all__ = ["Quantized"]
 
 FORMAT = 1
 LARGEST_SIDE = 1 << 20  # rows or columns: no layer has more, and a damaged shape must not ask for all memory
-QUANTIZERS = {"uniform": UniformQuantizer, "trellis": TrellisQuantizer}
+QUANTIZERS = {"uniform": UniformQuantizer, "trellis": TrellisQuantizer, "bitshift": BitshiftQuantizer}
 CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled, "trellis": EntropyCodedTrellis}
 
 

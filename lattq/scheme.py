@@ -9,13 +9,11 @@ from threadpoolctl import threadpool_limits
 
 from lattq import transforms
 from lattq._array import Array, to_host
-from lattq.coding import FixedLength, TwoWay
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.quantizers import Design, TrellisQuantizer, Uniform
-from lattq.trellis import EntropyCodedTrellis
+from lattq.quantizers import Design, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
@@ -30,7 +28,7 @@ class Scheme:
     feedback : what the loop feeds back, and in which order
     quantizer : design of the quantizer
     equalize : design of the diagonal that makes the pivots of the feedback equal; None leaves them as they are
-    coder : integers to bytes; None takes `FixedLength` for finite quantizers and `TwoWay` for unbounded ones
+    coder : integers to bytes; None takes the one that is made for the quantizer
     sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
     refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.GAINS`
 
@@ -91,7 +89,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             codes=codes,
             quantizer=quantizer,
             transform=transform,
-            coder=scheme.coder or _default_coder(result.quantizers[0]),
+            coder=scheme.coder or quantizer.coder,
             column_gains=result.gains if (result.gains != GAIN_GRID).any() else None,
             stats={
                 "overload": result.overload,
@@ -104,11 +102,3 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
 def _concatenate(parts: list, design: Design, columns: int) -> Any:
     return type(parts[0]).concatenate(parts, design.group or columns)
-
-
-def _default_coder(quantizer: Any) -> Any:
-    if isinstance(quantizer, TrellisQuantizer):
-        return EntropyCodedTrellis(quantizer.states, quantizer.segment)
-    if quantizer.low is None:
-        return TwoWay()
-    return FixedLength(quantizer.high - quantizer.low + 1, quantizer.low)

@@ -6,9 +6,10 @@ from lattq import recipes
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import Cholesky
 from lattq.least_squares import PARAMETERS
-from lattq.quantizers import AbsMax, MinMax, Uniform
+from lattq.quantizers import AbsMax, Bitshift, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
+from lattq.trellis import EntropyCodedTrellis
 
 FIXED_RATE = {
     "rtn": recipes.rtn(4, group=8),
@@ -19,6 +20,8 @@ FIXED_RATE = {
     "permuted groups": Scheme(transform=Sort(), quantizer=AbsMax(256, 4)),
     "seven levels": Scheme(quantizer=Uniform(0.3, levels=7)),
     "step of a column": Scheme(quantizer=MinMax(16, 1, shared=True), feedback=Cholesky("pivoted")),
+    "bitshift": Scheme(quantizer=Bitshift(2, memory=6, block=8)),
+    "bitshift of rows": Scheme(quantizer=Bitshift(3, memory=4, code="1mad", group=3, shared=False, shrink=True)),
     "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=PARAMETERS),
 }
 
@@ -33,6 +36,9 @@ def entropy_coded(step: float) -> dict[str, Scheme]:
         "watersic published": recipes.watersic_published(step),
         "watersic dithered": recipes.watersic(step, quantizer=Uniform(dither=3)),
         "watersic offset": recipes.watersic(step, quantizer=Uniform(offset=0.5)),
+        "trellis": recipes.watersic(step, quantizer=Trellis(8, segment=7)),
+        "trellis unbiased": recipes.UNBIASED(step, quantizer=Trellis(256, shrink=True), refit=PARAMETERS),
+        "trellis split": recipes.watersic(step, quantizer=Trellis(4), coder=EntropyCodedTrellis(4, split=True)),
         "watersic pooled": recipes.watersic(step, coder=Pooled()),
         "small blocks": Scheme(quantizer=Uniform(step), coder=TwoWay(block=16), feedback=Cholesky("sorted")),
     }

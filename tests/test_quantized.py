@@ -130,7 +130,7 @@ def test_another_format_version_is_named(blob: bytes):
         lq.Quantized.from_payload(sealed([FORMAT + 1, *state[1:]]))
 
 
-@pytest.mark.parametrize("name", ["watersic", "watersic published", "gptq", "chained"])
+@pytest.mark.parametrize("name", ["watersic", "watersic published", "gptq", "chained", "bitshift"])
 @given(data=st.data())
 def test_forged_payloads_are_refused_in_bounded_memory(name: str, data: st.DataObject):
     """With the hash made to fit, what is read is a matrix, or a `DamagedFileError` says why not.

@@ -1,12 +1,15 @@
 """Quantizers and the designs that choose them: one file per family."""
 
 from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
 from lattq.quantizers.integers import AbsMax, MinMax
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
 __all__ = [
     "AbsMax",
+    "Bitshift",
+    "BitshiftQuantizer",
     "Design",
     "MinMax",
     "Quantizer",

@@ -1,6 +1,6 @@
 """The two seams of quantization: a quantizer is a frozen value, a design chooses one from data."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,11 @@ __all__ = ["Design", "Quantizer"]
 @runtime_checkable
 class Quantizer(Protocol):
     """A map from reals to integers and back, for blocks of columns, shape (rows, block)."""
+
+    @property
+    def coder(self) -> Any:
+        """The coder that is made for its codes: fixed length for finite ranges, entropy coding otherwise."""
+        ...
 
     def encode(self, x: Array) -> Array:
         """Codes (int32) of the reconstruction that the quantizer chooses for `x`."""

@@ -10,7 +10,7 @@ from lattq._options import as_float, as_integer, normalize
 from lattq.coding import log_partition, scale_class
 from lattq.errors import CodeOverflowError, DamagedFileError
 from lattq.quantizers.uniform import check_step, step_like
-from lattq.trellis import TrellisCode, segments
+from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
 
 __all__ = ["Trellis", "TrellisQuantizer"]
 
@@ -46,6 +46,11 @@ class TrellisQuantizer:
     def code(self) -> TrellisCode:
         """The code, which checks `states`."""
         return TrellisCode(self.states)
+
+    @property
+    def coder(self) -> EntropyCodedTrellis:
+        """Conditions on the superset, which a decoder knows."""
+        return EntropyCodedTrellis(self.states, self.segment)
 
     def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
         """Codes of the cheapest sequences; raises `CodeOverflowError` for NaN or a code beyond 2^30.

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_integer, check_levels, normalize
-from lattq.coding import pack, unpack
+from lattq.coding import FixedLength, TwoWay, pack, unpack
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 
 __all__ = [
@@ -51,6 +51,13 @@ class UniformQuantizer:
     high: int | None = None
     group: int = 1
     dither: int | None = None
+
+    @property
+    def coder(self) -> FixedLength | TwoWay:
+        """Fixed length where codes are cut, a two-way entropy coder where they are not."""
+        if self.low is None or self.high is None:
+            return TwoWay()
+        return FixedLength(self.high - self.low + 1, self.low)
 
     def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
         """Codes of the nearest reconstructions; raises `CodeOverflowError` for NaN or a code beyond 2^30."""

@@ -1,7 +1,8 @@
-"""Trellis codes: sequences of integers with a second moment near that of a ball, found by the Viterbi algorithm."""
+"""Trellis codes, searched by the Viterbi algorithm: integers near a ball, and Gaussian numbers at a fixed rate."""
 
+from lattq.trellis.bitshift import BitshiftCode
 from lattq.trellis.coder import EntropyCodedTrellis
 from lattq.trellis.codes import TrellisCode, segments
 from lattq.trellis.viterbi import best_path
 
-__all__ = ["EntropyCodedTrellis", "TrellisCode", "best_path", "segments"]
+__all__ = ["BitshiftCode", "EntropyCodedTrellis", "TrellisCode", "best_path", "segments"]
