@@ -38,11 +38,11 @@ LUCK = 4 * 0.72 * np.sqrt(2.8 / (ROWS * COLUMNS)) + 0.0011
         (recipes.huffman_gptq(0.1), (None, Cholesky("reversed", 0.0), Uniform(0.1), TwoWay())),
         (
             recipes.watersic(0.6),
-            (Equalize(), MMSE(0.03, 1.0, order="pivoted"), Uniform(0.6), TwoWay()),
+            (Equalize(), MMSE(0.03, 1.0, order="pivoted"), Uniform(0.6), None),
         ),
         (
             recipes.watersic(0.6, mmse=0.0, order="natural", quantizer=Uniform(dither=7), shrink=True),
-            (Equalize(), Cholesky(), Uniform(0.6, shrink=True, dither=7), TwoWay()),
+            (Equalize(), Cholesky(), Uniform(0.6, shrink=True, dither=7), None),
         ),
         (
             recipes.watersic_published(0.1),

@@ -23,12 +23,13 @@ LARGEST_CLASS = CLASSES + CLASSES_PER_OCTAVE * 34  # codes of 2^31 fall below it
 class Tables:
     """A family of frozen tables: the model of an index over symbols moved by `limit`, with an escape at its end.
 
-    `shift` low bits are coded as they are, and the rest with the table of `index - shift * CLASSES_PER_OCTAVE`.
+    `shift` low bits are coded as they are, and the rest with the table `shifted`.
     """
 
     model: Callable[[int], constriction.stream.model.Categorical]
     limit: Callable[[int], int]
     shift: Callable[[int], int]
+    shifted: Callable[[int], int]
     largest: int
 
 
@@ -38,8 +39,12 @@ def _shift(index: int) -> int:
     return min(shift, LARGEST_SHIFT)
 
 
-ROUNDED = Tables(gaussian_model, limit, _shift, LARGEST_CLASS)
-COSETS = Tables(cosets.model, cosets.limit, lambda index: 0, cosets.TABLES - 1)
+def _shifted(index: int) -> int:
+    return index - _shift(index) * CLASSES_PER_OCTAVE
+
+
+ROUNDED = Tables(gaussian_model, limit, _shift, _shifted, LARGEST_CLASS)
+COSETS = Tables(cosets.model, cosets.limit, cosets.shift, cosets.shifted, cosets.MOST_INDEX)
 
 
 def words_of(coder: constriction.stream.stack.AnsCoder) -> bytes:
@@ -60,7 +65,7 @@ def encode_classes(symbols: np.ndarray, classes: np.ndarray, tables: Tables = RO
         if shift:
             low = (group & ((1 << shift) - 1)).astype(np.int32)
             coder.encode_reverse(low, constriction.stream.model.Uniform(1 << shift))
-        escapes.append(_encode_group(coder, group >> shift, index - shift * CLASSES_PER_OCTAVE, tables))
+        escapes.append(_encode_group(coder, group >> shift, tables.shifted(index), tables))
     return [words_of(coder), [int(x) for group in reversed(escapes) for x in group]]
 
 
@@ -76,7 +81,7 @@ def decode_classes(stream: Stream, classes: np.ndarray, tables: Tables = ROUNDED
     used = 0
     for index, members in _groups(classes):
         shift = tables.shift(index)
-        group, used = _decode_group(coder, len(members), index - shift * CLASSES_PER_OCTAVE, escapes, used, tables)
+        group, used = _decode_group(coder, len(members), tables.shifted(index), escapes, used, tables)
         if shift:
             low = coder.decode(constriction.stream.model.Uniform(1 << shift), len(members))
             group = (group << shift) | low

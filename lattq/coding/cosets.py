@@ -20,13 +20,15 @@ import numpy as np
 from lattq.coding.tables import CLASSES_PER_OCTAVE, SMALLEST, TAIL, TOTAL
 from lattq.errors import LattqError
 
-__all__ = ["LARGEST", "coset_index", "log_partition", "on_grid", "scale", "upper_half"]
+__all__ = ["MOST", "coset_index", "log_partition", "on_grid", "scale", "upper_half"]
 
 OFFSETS = 5
-LARGEST = 1 + CLASSES_PER_OCTAVE * (9 - SMALLEST)  # scales to 2^9 cells: some 11 bits
+LARGEST = 1 + CLASSES_PER_OCTAVE * (6 - SMALLEST)  # above it, low bits are coded as they are
+MOST = 1 + CLASSES_PER_OCTAVE * (31 - SMALLEST)  # no code has more than 32 bits
 LOWEST = 1 - 3 * CLASSES_PER_OCTAVE  # scale 1/8 of a code, cosets of 8 Z
 TABLES = (LARGEST - LOWEST + 1) * OFFSETS
-FINGERPRINT = "364cc1f7fc418d48"
+MOST_INDEX = (MOST - LOWEST + 1) * OFFSETS - 1
+FINGERPRINT = "660e72d3142cbc2e"
 
 
 def scale(index: np.ndarray | int) -> Any:
@@ -49,6 +51,21 @@ def coset_index(residue: np.ndarray, modulus: int, classes: np.ndarray) -> np.nd
     folded = np.minimum(residue, modulus - residue)
     period = classes - CLASSES_PER_OCTAVE * (modulus.bit_length() - 1)
     return (period - LOWEST) * OFFSETS + folded * (8 // modulus)
+
+
+def shift(index: int) -> int:
+    """Low bits of m that are coded as they are, so that the rest has a table.
+
+    >>> shift(int(coset_index(np.array([0]), 1, np.array([100]))[0]))
+    4
+    """
+    return max(0, -((LARGEST - LOWEST - index // OFFSETS) // CLASSES_PER_OCTAVE))
+
+
+def shifted(index: int) -> int:
+    """The table of what is left without the low bits, which lies half a cell further on average."""
+    low = shift(index)
+    return (index // OFFSETS - low * CLASSES_PER_OCTAVE) * OFFSETS + OFFSETS - 1 if low else index
 
 
 def limit(index: int) -> int:
@@ -82,19 +99,25 @@ def model(index: int) -> constriction.stream.model.Categorical:
 
 @functools.cache
 def log_partition(residue: int, modulus: int) -> np.ndarray:
-    """log2 Σ exp(-k² / 2s²) over k ≡ residue mod `modulus`, for the classes 0 ... LARGEST in units of k.
+    """log2 Σ exp(-k² / 2s²) over k ≡ residue mod `modulus`, for the classes 0 ... MOST in units of k.
 
     Class 0 holds zeros only.
 
     >>> bool(abs(log_partition(0, 1)[25] - np.log2(np.sqrt(2 * np.pi))) < 1e-6)
     True
     """
-    s = scale(np.arange(1, LARGEST + 1))
-    k = residue + modulus * np.arange(-(1 << 13) // modulus, (1 << 13) // modulus + 1)
+    wide = float(scale(LARGEST))
+    k = residue + modulus * np.arange(-int(16 * wide) // modulus, int(16 * wide) // modulus + 1)
     nearest = np.square(k).min()
-    sums = np.array([np.sum(np.exp((nearest - np.square(k)) / (2 * one * one))) for one in s])
-    zero = 0.0 if nearest == 0 else -np.inf
-    return np.concatenate([[zero], np.log2(sums) - nearest / (2 * s * s) / math.log(2)])
+    found = np.full(MOST + 1, 0.0 if nearest == 0 else -np.inf)
+    for index in range(1, MOST + 1):
+        s = float(scale(index))
+        if s < wide:
+            sums = np.sum(np.exp((nearest - np.square(k)) / (2 * s * s)))
+            found[index] = math.log2(sums) - nearest / (2 * s * s) / math.log(2)
+        else:  # an integral to all digits
+            found[index] = math.log2(s * math.sqrt(2 * math.pi) / modulus)
+    return found
 
 
 def on_grid(probability: np.ndarray) -> np.ndarray:
@@ -108,7 +131,7 @@ def on_grid(probability: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def upper_half() -> np.ndarray:
-    """P(k ≡ 2 mod 4) of even k, for the classes 0 ... LARGEST; the two halves of odd k are mirror images.
+    """P(k ≡ 2 mod 4) of even k, for the classes 0 ... MOST; the two halves of odd k are mirror images.
 
     >>> upper_half()[[0, 25, 60]].round(3)
     array([0.   , 0.213, 0.5  ])

@@ -8,11 +8,10 @@ import math
 
 import numpy as np
 
-from lattq.coding.cosets import LARGEST, scale
+from lattq.coding.cosets import MOST, scale
 from lattq.coding.integers import encode_integers
 from lattq.coding.tables import scale_class
 from lattq.coding.twoway import NO_NOISE, TwoWayModel, row_classes
-from lattq.errors import CodeOverflowError
 
 __all__ = ["fit_squares", "square_classes"]
 
@@ -20,8 +19,8 @@ NOISE = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.5, 1.0, 2.0]))))  #
 
 
 def square_classes(model: TwoWayModel, columns: slice = slice(None)) -> np.ndarray:
-    """Class of every code in these columns, at most the largest that has a table."""
-    return np.minimum(model.classes(columns), LARGEST)
+    """Class of every code in these columns, at most the largest that there is."""
+    return np.minimum(model.classes(columns), MOST)
 
 
 def fit_squares(
@@ -33,16 +32,9 @@ def fit_squares(
     ----------
     codes : (rows, columns)
     kinds : which partition function a code has; shape of the codes, or (rows, 1)
-    partitions : log2 Z per code, (kinds, LARGEST + 1)
+    partitions : log2 Z per code, (kinds, MOST + 1)
     rows : classes of the rows, if they are known already
     """
-    largest = math.sqrt(float(np.square(codes, dtype=np.float64).mean(axis=0).max(initial=0.0)))
-    if largest > float(scale(LARGEST)):
-        msg = (
-            f"codes of a column have the root mean square {largest:.3g}; tables end at {float(scale(LARGEST)):.3g}: "
-            "use a larger step, or the uniform quantizer"
-        )
-        raise CodeOverflowError(msg)
     equal = np.zeros(codes.shape[0], dtype=np.int64)
     if rows is not None:
         fits = [_fit(codes, kinds, partitions, rows, noise) for noise in NOISE]
@@ -61,9 +53,9 @@ def _fit(
     codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, rows: np.ndarray, noise: int
 ) -> tuple[TwoWayModel, float]:
     """Best class of each column given those of the rows, and the bits of all codes."""
-    k = np.arange(LARGEST + 1)
+    k = np.arange(MOST + 1)
     per_square = 1 / (2 * np.square(scale(k)) * math.log(2))
-    bits = np.zeros((codes.shape[1], LARGEST + 1))
+    bits = np.zeros((codes.shape[1], MOST + 1))
     nonzero = np.zeros(codes.shape[1], dtype=bool)
     for q in np.unique(rows):
         members = rows == q

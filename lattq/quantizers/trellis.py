@@ -7,7 +7,8 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_integer, normalize
-from lattq.coding import log_partition, scale_class
+from lattq.coding.cosets import log_partition
+from lattq.coding.tables import scale_class
 from lattq.errors import CodeOverflowError, DamagedFileError
 from lattq.quantizers.uniform import check_step, step_like
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
@@ -113,7 +114,7 @@ class TrellisQuantizer:
         """
         noise = 4 * self.code.second_moment
         scale = np.sqrt(np.mean(np.square(scaled, dtype=np.float64), axis=1) + noise)
-        even, odd = (log_partition(z0, 2)[scale_class(scale)] for z0 in (0, 1))
+        even, odd = (log_partition(z0, 2)[scale_class(np.minimum(scale, WIDE))] for z0 in (0, 1))
         return np.where(scale < WIDE, 2 * np.log(2) * noise * (odd - even), 0.0)
 
 

@@ -14,24 +14,11 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding import (
-    COSETS,
-    TwoWayModel,
-    check_block,
-    column_blocks,
-    coset_index,
-    decode_classes,
-    encode_classes,
-    fit_squares,
-    log_partition,
-    read_scales,
-    reading,
-    square_classes,
-    stored_scales,
-    upper_half,
-    wanted_blocks,
-    words_of,
-)
+from lattq.coding.ans import COSETS, decode_classes, encode_classes, words_of
+from lattq.coding.cosets import coset_index, log_partition, upper_half
+from lattq.coding.damage import reading
+from lattq.coding.squares import fit_squares, square_classes
+from lattq.coding.twoway import TwoWayModel, check_block, column_blocks, read_scales, stored_scales, wanted_blocks
 from lattq.errors import DamagedFileError
 from lattq.trellis.codes import TrellisCode, segments
 
@@ -82,7 +69,6 @@ class EntropyCodedTrellis:
         Raises
         ------
         InvalidInputError : for a column that is not made of sequences of the code
-        CodeOverflowError : for codes beyond the tables, some 9 bits
         """
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]))
         streams = [
@@ -107,7 +93,7 @@ class EntropyCodedTrellis:
         return square_gains(read_scales(data[:-1], shape, prior).columns)
 
     def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> list:
-        inputs = np.concatenate([self.code.inputs(codes[rows].T).T for rows in self._segments(len(codes))])
+        inputs = np.concatenate([self.code.inputs(codes[rows].T).T for rows in segments(len(codes), self.segment)])
         classes, residues = square_classes(model, block), codes & 3
         live, fair = self._kinds(classes)
         raw = np.packbits(inputs[:, fair].T, bitorder="little").tobytes()
@@ -142,7 +128,7 @@ class EntropyCodedTrellis:
             raise DamagedFileError(msg)
         bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=height * columns, bitorder="little")
         inputs = bits.reshape(columns, height)
-        parts = [self.code.residues(inputs[:, rows]).T for rows in self._segments(height)]
+        parts = [self.code.residues(inputs[:, rows]).T for rows in segments(height, self.segment)]
         return np.concatenate(parts)
 
     def _coded_residues(self, words: bytes, height: int, classes: np.ndarray) -> np.ndarray:
@@ -150,7 +136,7 @@ class EntropyCodedTrellis:
         labels = self.code.labels[:, 0]
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
         residues = np.empty(classes.shape, dtype=np.uint8)
-        state = np.zeros((len(self._segments(height)), classes.shape[1]), dtype=np.int64)
+        state = np.zeros((len(self._lanes(height)), classes.shape[1]), dtype=np.int64)
         for t in range(self._longest(height)):
             rows = self._rows_at(t, height)
             now = state[: len(rows)]
@@ -169,16 +155,16 @@ class EntropyCodedTrellis:
         live = classes.max(axis=0) > 0
         return live, live & (self.split | (classes.min(axis=0) >= FAIR))
 
-    def _segments(self, rows: int) -> list[slice]:
-        """Longest first."""
+    def _lanes(self, rows: int) -> list[slice]:
+        """The segments, longest first: those that still go on at any time are the first ones."""
         return sorted(segments(rows, self.segment), key=lambda rows: rows.start - rows.stop)
 
     def _longest(self, rows: int) -> int:
-        return len(range(rows)[self._segments(rows)[0]])
+        return len(range(rows)[self._lanes(rows)[0]])
 
     def _rows_at(self, t: int, rows: int) -> np.ndarray:
         """The rows at time t of the segments that are longer than t."""
-        return np.array([rows.start + t for rows in self._segments(rows) if rows.start + t < rows.stop])
+        return np.array([rows.start + t for rows in self._lanes(rows) if rows.start + t < rows.stop])
 
 
 def square_gains(classes: np.ndarray) -> np.ndarray:
