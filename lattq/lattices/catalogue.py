@@ -31,6 +31,7 @@ def _z(n: int) -> Lattice:
     return Lattice(
         name=f"Z({n})",
         generator=np.eye(n),
+        volume=1.0,
         nsm=1 / 12,
         covering_radius=math.sqrt(n) / 2,
         packing_radius=0.5,
@@ -59,6 +60,7 @@ def _d(n: int) -> Lattice:
     return Lattice(
         name=f"D({n})",
         generator=_checkerboard_basis(n),
+        volume=2.0,
         nsm=(1 / 12 + 1 / (2 * n * (n + 1))) / 4 ** (1 / n),  # chapter 21, equation (27)
         covering_radius=max(1.0, math.sqrt(n) / 2),
         packing_radius=math.sqrt(0.5),
@@ -89,6 +91,7 @@ def _d_dual(n: int) -> Lattice:
     return Lattice(
         name=f"D_dual({n})",
         generator=generator,
+        volume=0.5,
         nsm=_nsm_of_d_dual(n),
         covering_radius=math.sqrt(n / 8) if n % 2 == 0 else math.sqrt(2 * n - 1) / 4,
         packing_radius=min(0.5, math.sqrt(n) / 4),
@@ -128,6 +131,7 @@ def _a(n: int) -> Lattice:
     return Lattice(
         name=f"A({n})",
         generator=np.eye(n, n + 1, k=1) - np.eye(n, n + 1),
+        volume=math.sqrt(n + 1),
         nsm=(1 / 12 + 1 / (6 * (n + 1))) / (n + 1) ** (1 / n),  # chapter 21, equation (24)
         covering_radius=math.sqrt(half * (n + 1 - half) / (n + 1)),
         packing_radius=math.sqrt(0.5),
@@ -156,6 +160,7 @@ def _a_dual(n: int) -> Lattice:
     return Lattice(
         name=f"A_dual({n})",
         generator=np.eye(n, n + 1) - 1 / (n + 1),
+        volume=1 / math.sqrt(n + 1),
         nsm=_nsm_of_a_dual(n),
         covering_radius=math.sqrt(n * (n + 2) / (12 * (n + 1))),
         packing_radius=math.sqrt(n / (n + 1)) / 2,
@@ -208,6 +213,7 @@ def _e8() -> Lattice:
     return Lattice(
         name="E8",
         generator=generator / 2,
+        volume=1.0,
         nsm=929 / 12960,  # chapter 21, table 21.1
         covering_radius=1.0,
         packing_radius=math.sqrt(0.5),
@@ -228,6 +234,7 @@ def _bw16() -> Lattice:
     return Lattice(
         name="BW16",
         generator=generator / math.sqrt(2),
+        volume=16.0,
         nsm=0.06830,  # chapter 21, table 21.1
         covering_radius=math.sqrt(3),
         packing_radius=1.0,
@@ -254,6 +261,7 @@ def _leech() -> Lattice:
     return Lattice(
         name="Leech24",
         generator=generator / math.sqrt(8),
+        volume=1.0,
         nsm=0.065771,  # chapter 21, table 21.1, from a simulation: ± 0.000074
         covering_radius=math.sqrt(2),
         packing_radius=1.0,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import math
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +35,7 @@ class Lattice:
     ----------
     name : "E8", "D(4)", ...; lattices are equal if their names are
     generator : rows are basis vectors; one column more than rows for `A` and `A_dual`, whose coordinates sum to zero
+    volume : of a cell, in the units of the points
     nsm : normalised second moment: squared error per dimension of a cell of unit volume; None where unknown
     covering_radius : distance of the deepest hole from the points around it
     packing_radius : half the least distance of two points
@@ -43,7 +44,7 @@ class Lattice:
     leader : the lattice point that reduces a vector of integers, in integer coordinates
     decode : the lattice point nearest to a remainder, in integer coordinates
     series : counts points by squared norm, in integer coordinates
-    kernel : name of the compiled form in `lattq.kernels.lattices`, which NumPy arrays take; None for no such form
+    kernel : name of the compiled form, a module of `lattq.kernels`, which NumPy arrays take; None for no such form
     temporaries : numbers that `decode` holds at a time for one vector
 
     Examples
@@ -57,6 +58,7 @@ class Lattice:
 
     name: str
     generator: np.ndarray = _constant()
+    volume: float = _constant()
     nsm: float | None = _constant()
     covering_radius: float = _constant()
     packing_radius: float = _constant()
@@ -72,14 +74,6 @@ class Lattice:
     def dimension(self) -> int:
         """Number of basis vectors."""
         return len(self.generator)
-
-    @functools.cached_property
-    def volume(self) -> float:
-        """Of a cell: the square root of the determinant of the basis' inner products."""
-        scaled = np.rint(self.integer_scale * self.generator)
-        sign, log = np.linalg.slogdet(scaled @ scaled.T)
-        assert sign > 0
-        return math.sqrt(round(math.exp(log))) / self.integer_scale**self.dimension
 
     @property
     def space_filling_gap(self) -> float | None:
@@ -150,11 +144,10 @@ class Lattice:
 
     def _compiled(self, x: np.ndarray, scale: float, out: np.ndarray) -> np.ndarray:
         """Points in coordinates divided by `scale`, by the kernel."""
-        from lattq.kernels import lattices as native  # numba takes most of a second to import
-
+        native = importlib.import_module(f"lattq.kernels.{self.kernel}")  # numba takes most of a second to import
         largest = LARGEST[x.dtype.name]
         rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-        if not getattr(native, self.kernel or "")(rows, x.dtype.type(scale), x.dtype.type(largest), out.reshape(rows.shape)):
+        if not native.nearest(rows, x.dtype.type(scale), x.dtype.type(largest), out.reshape(rows.shape)):
             raise self._too_large(x * x.dtype.type(scale), largest)
         return out
 
