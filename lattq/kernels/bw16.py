@@ -9,6 +9,8 @@ from lattq.kernels.lanes import LANES, join, keep, spread
 
 __all__ = ["nearest"]
 
+_PATTERN = (0, 15, 10, 5, 12, 3, 6, 9)  # even words of four bits, in pairs of complements
+
 
 @numba.njit(cache=True)
 @no_type_check
@@ -36,7 +38,7 @@ def nearest(x, scale, largest, out):
 @numba.njit(cache=True)
 @no_type_check
 def _reduce(row, scale, largest, leader, remainder, lane):
-    """Leader and remainder of a vector. Systematic words of RM(1, 4): bit 7 - j of an affine function, and so on."""
+    """Leader and remainder of a vector."""
     fine, total = True, 0
     for i in range(16):
         value = row[i] * scale
@@ -60,7 +62,7 @@ def _reduce(row, scale, largest, leader, remainder, lane):
 @numba.njit(cache=True)
 @no_type_check
 def _quarters(remainder, errors, pairs, quarters):
-    """Tables of the 16 patterns of 4 coordinates; those of odd weight stay empty on even-weight rows and so on."""
+    """Tables of the even patterns of 4 coordinates, from those of one and of two."""
     kind = remainder.dtype
     two, residue = np.full((1, LANES), 2, kind), np.zeros((1, LANES), kind)
     for r in range(2):
@@ -70,15 +72,11 @@ def _quarters(remainder, errors, pairs, quarters):
     for pair in range(8):
         for pattern in range(4):
             join(errors, 4 * pair + (pattern & 1), errors, 4 * pair + 2 + (pattern >> 1), pairs, 4 * pair + pattern)
-    # Even patterns in the order linear part, sign: 0000, 1111, 0101, 1010, 0011, 1100, 0110, 1001.
     for quarter in range(4):
         for part in range(8):
             low = _PATTERN[part] & 3
             high = _PATTERN[part] >> 2
             join(pairs, 8 * quarter + low, pairs, 8 * quarter + 4 + high, quarters, 8 * quarter + part)
-
-
-_PATTERN = (0, 15, 10, 5, 12, 3, 6, 9)
 
 
 @numba.njit(cache=True)
@@ -114,9 +112,10 @@ def _round(remainder, lane, index, leader, scale, out):
         error = offset - 2 * k
         leader[i] += r + 2 * np.int32(k)
         total += np.int32(k)
-        if abs(error) > worst:
-            worst, place, way = abs(error), i, 2 if error >= 0 else -2
-    if total & 1:
-        leader[place] += way
+        larger = abs(error) > worst
+        worst = abs(error) if larger else worst
+        place = i if larger else place
+        way = (2 if error >= 0 else -2) if larger else way
+    leader[place] += way if total & 1 else 0
     for i in range(16):
         out[i] = leader[i] / scale

@@ -2,5 +2,25 @@
 
 from lattq.lattices.catalogue import A, A_dual, BW16, D, D_dual, E8, Leech24, Z
 from lattq.lattices.lattice import Lattice
+from lattq.lattices.measure import Estimate, HasNearest, measure_gap, measure_nsm
+from lattq.lattices.theta import entropy, log_partition, mean_norm, scale_of_norm
 
-__all__ = ["A", "A_dual", "BW16", "D", "D_dual", "E8", "Lattice", "Leech24", "Z"]
+__all__ = [
+    "A",
+    "A_dual",
+    "BW16",
+    "D",
+    "D_dual",
+    "E8",
+    "Estimate",
+    "HasNearest",
+    "Lattice",
+    "Leech24",
+    "Z",
+    "entropy",
+    "log_partition",
+    "mean_norm",
+    "measure_gap",
+    "measure_nsm",
+    "scale_of_norm",
+]
