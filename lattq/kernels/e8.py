@@ -38,10 +38,9 @@ def _sixteen(typing, x, out, start, scale, largest):
         columns = _transpose(builder, _load(context, builder, signature.args[0], arguments[0], arguments[2]))
         scale, largest = (_every(columns[0], number) for number in arguments[3:5])
         columns = [column * scale for column in columns]
-        fine = None
-        for column in columns:
-            inside = column.apply("llvm.fabs").compare("<=", largest)
-            fine = inside if fine is None else fine & inside
+        fine = columns[0].apply("llvm.fabs").compare("<=", largest)
+        for column in columns[1:]:
+            fine = fine & column.apply("llvm.fabs").compare("<=", largest)
         points = _points(columns)
         if isinstance(signature.args[1].dtype, types.Float):
             points = [point / scale for point in points]

@@ -119,7 +119,7 @@ def join(typing, one, i, other, j, out, k):
     def emit(context, builder, signature, arguments):
         kinds = signature.args
         rows = _both(context, builder, kinds[0], *arguments[0:2]) + _both(context, builder, kinds[2], *arguments[2:4])
-        _store_both(context, builder, kinds[4], *arguments[4:6], _joined(rows))
+        _store_both(context, builder, kinds[4], arguments[4], arguments[5], _joined(rows))
         return context.get_dummy_value()
 
     return types.void(one, i, other, j, out, k), emit
@@ -135,7 +135,7 @@ def least(typing, one, i, other, j, out, k):
         rows = _both(context, builder, kinds[0], *arguments[0:2]) + _both(context, builder, kinds[2], *arguments[2:4])
         held = _both(context, builder, kinds[4], *arguments[4:6])
         found = [new.minimum(old) for new, old in zip(_joined(rows), held, strict=True)]
-        _store_both(context, builder, kinds[4], *arguments[4:6], found)
+        _store_both(context, builder, kinds[4], arguments[4], arguments[5], found)
         return context.get_dummy_value()
 
     return types.void(one, i, other, j, out, k), emit
@@ -181,7 +181,7 @@ def keep(typing, one, i, other, j, best, index, name):
 @intrinsic
 @no_type_check
 def spread(typing, x, i, residue, residues, out, k):
-    """Rows 2 k and 2 k + 1 of `out`: squared error of row i of `x` from the nearest residue + residues q, q even or odd.
+    """Rows 2 k and 2 k + 1 of `out`: squared distance of row i of `x` from residue + residues q, q even or odd.
 
     `residue` and `residues` are arrays of a number; the second is a power of two.
     """
@@ -198,7 +198,9 @@ def spread(typing, x, i, residue, residues, out, k):
         near, far = error * error, rest * rest
         whole = q.integers()
         odd = (whole & whole.constant(1)).compare("!=", whole.constant(0))
-        _store_both(context, builder, kinds[4], *arguments[4:6], (odd.choose(far, near), odd.choose(near, far)))
+        _store_both(
+            context, builder, kinds[4], arguments[4], arguments[5], (odd.choose(far, near), odd.choose(near, far))
+        )
         return context.get_dummy_value()
 
     return types.void(x, i, residue, residues, out, k), emit

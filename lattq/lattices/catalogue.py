@@ -12,10 +12,10 @@ from lattq.lattices import joins, rounding
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.series import CodeSeries, Factor, SumZeroSeries
 
-__all__ = ["A", "A_dual", "BW16", "D", "D_dual", "E8", "Leech24", "Z"]
+__all__ = ["BW16", "E8", "A", "A_dual", "D", "D_dual", "Leech24", "Z"]
 
 
-def Z(n: int) -> Lattice:  # noqa: N802
+def Z(n: int) -> Lattice:
     """The integers in n dimensions.
 
     Examples
@@ -44,7 +44,7 @@ def _z(n: int) -> Lattice:
     )
 
 
-def D(n: int) -> Lattice:  # noqa: N802
+def D(n: int) -> Lattice:
     """Integer vectors with an even sum, n >= 2.
 
     Examples
@@ -73,7 +73,7 @@ def _d(n: int) -> Lattice:
     )
 
 
-def D_dual(n: int) -> Lattice:  # noqa: N802
+def D_dual(n: int) -> Lattice:
     """Integer vectors, and those moved by a half in every coordinate, n >= 2; the body-centred cubic lattice for n = 3.
 
     Examples
@@ -111,7 +111,7 @@ def _nsm_of_d_dual(n: int) -> float:
     return float(Fraction(1, 12) - deviation / (4 * n)) * 4 ** (1 / n)
 
 
-def A(n: int) -> Lattice:  # noqa: N802
+def A(n: int) -> Lattice:
     """Vectors of n + 1 integers with sum zero: n-dimensional, in a hyperplane; hexagonal for n = 2.
 
     Keeping the extra coordinate keeps the points integers. `nearest` takes any vector of n + 1 numbers and projects it
@@ -144,7 +144,7 @@ def _a(n: int) -> Lattice:
     )
 
 
-def A_dual(n: int) -> Lattice:  # noqa: N802
+def A_dual(n: int) -> Lattice:
     """The dual of A(n), which is Z(n + 1) projected on sum zero; in the coordinates of `A`.
 
     Examples
@@ -174,7 +174,7 @@ def _a_dual(n: int) -> Lattice:
 
 
 def _nsm_of_a_dual(n: int) -> float:
-    """Theory (4.7): second moments of permutohedra, each from those of its facets, which are products of two smaller."""
+    """Theory (4.7): second moments of permutohedra, each from its facets, which are products of two smaller ones."""
     volumes = [math.sqrt(m + 1) * float(m + 1) ** (m - 1) for m in range(n + 1)]
     moments = [0.0]
     for m in range(1, n + 1):

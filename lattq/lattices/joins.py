@@ -107,7 +107,7 @@ def _pairs(parts: Float[Array, "*batch n patterns 2"]) -> Float[Array, "*batch h
     """Neighbouring parts joined, every pattern with every other; the pattern of the first varies fastest."""
     xp = array_namespace(parts)
     joined = _join(parts[..., 0::2, None, :, :], parts[..., 1::2, :, None, :])
-    return xp.reshape(joined, (*joined.shape[:-3], -1, 2))
+    return xp.reshape(joined, (*joined.shape[:-3], parts.shape[-2] ** 2, 2))
 
 
 @functools.cache
@@ -158,7 +158,9 @@ def round_leech(x: Float[Array, "*batch 24"]) -> Int[Array, "*batch 24"]:
     exclusive = np.arange(16)[:, None] ^ np.arange(16)
     other = xp.take(best[..., 1, :, :], from_host(exclusive.ravel(), x), axis=-1)
     sums = best[..., 0, :, None, :] + xp.reshape(other, (*batch, 2, 8, 16, 16))
-    last = xp.stack([best[..., 0, 2, :, :], xp.take(best[..., 1, 2, :, :], from_host(exclusive[1], x), axis=-1)], axis=-3)
+    last = xp.stack(
+        [best[..., 0, 2, :, :], xp.take(best[..., 1, 2, :, :], from_host(exclusive[1], x), axis=-1)], axis=-3
+    )
     cost = xp.min(sums, axis=-1) + last
     place = xp.argmin(xp.reshape(cost, (*batch, 256)), axis=-1)[..., None]
     part = xp.take_along_axis(xp.reshape(xp.argmin(sums, axis=-1), (*batch, 256)), place, axis=-1)
@@ -166,7 +168,7 @@ def round_leech(x: Float[Array, "*batch 24"]) -> Int[Array, "*batch 24"]:
     parts = xp.concat([part, part ^ joined, joined ^ p], axis=-1)
     section = from_host(np.arange(3), x)
     index = ((3 * p + section) * 8 + glue) * 16 + parts
-    complement = xp.take_along_axis(xp.reshape(second, (*batch, -1)), index, axis=-1)
+    complement = xp.take_along_axis(xp.reshape(second, (*batch, 768)), index, axis=-1)
     row = 16 * glue + 2 * (parts // 2) + xp.astype(complement, parts.dtype)
     word = xp.reshape(_rows(from_host(octets().astype(np.int32), x), row), x.shape)
     parity = xp.astype(p, xp.int32)

@@ -1,8 +1,8 @@
 """A lattice as a value: its constants, its points nearest to given vectors, its shells."""
 
 import dataclasses
-import functools
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,17 +19,15 @@ __all__ = ["Lattice"]
 BLOCK = 2**22  # numbers in the largest temporary array
 LARGEST = {"float32": 2.0**20, "float64": 2.0**29}  # integer coordinates beyond lose their fractions, or overflow
 
-_constant = functools.partial(dataclasses.field, repr=False, compare=False)
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Lattice:
     """A lattice, its constants, and its point nearest to any vector.
 
-    Ties are decided so that ``nearest(x + p) == nearest(x) + p`` for every lattice point p, wherever x + p is exact: the
-    integers floor(x) are reduced by a lattice point in integer arithmetic, the remainder is decoded, and the point added
-    again. Vectors that differ by a lattice point leave the same remainder. In `nearest_integer` this holds exactly for
-    all six families of lattices; in `nearest` for those with a rational `integer_scale`, all but BW16 and Leech.
+    Ties are decided so that ``nearest(x + p) == nearest(x) + p`` for every lattice point p, wherever x + p is exact in
+    the dtype: floor(x) is reduced by a lattice point in integer arithmetic, the remainder decoded, and that point added
+    again. Vectors that differ by a lattice point leave the same remainder. This is exact for `nearest_integer`, and for
+    `nearest` if points are exact in the dtype: not for BW16, Leech24 and most `A_dual`, whose scales are not dyadic.
 
     Attributes
     ----------
@@ -57,18 +55,27 @@ class Lattice:
     """
 
     name: str
-    generator: np.ndarray = _constant()
-    volume: float = _constant()
-    nsm: float | None = _constant()
-    covering_radius: float = _constant()
-    packing_radius: float = _constant()
-    kissing_number: int = _constant()
-    integer_scale: float = _constant()
-    leader: Callable[[Any], Any] = _constant()
-    decode: Callable[[Any], Any] = _constant()
-    series: Series = _constant()
-    kernel: str | None = _constant(default=None)
-    temporaries: int = _constant(default=64)
+    generator: np.ndarray
+    volume: float
+    nsm: float | None
+    covering_radius: float
+    packing_radius: float
+    kissing_number: int
+    integer_scale: float
+    leader: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    series: Series
+    kernel: str | None = None
+    temporaries: int = 64
+
+    def __repr__(self) -> str:
+        return f"Lattice({self.name})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lattice) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @property
     def dimension(self) -> int:
@@ -157,8 +164,10 @@ class Lattice:
         largest = LARGEST[to_host(x[..., :0]).dtype.name]
         if not bool(xp.all(xp.abs(x) <= largest)):
             raise self._too_large(x, largest)
-        flat, rows = xp.reshape(x, (-1, x.shape[-1])), max(1, BLOCK // self.temporaries)
-        blocks = [self._reduced(flat[i : i + rows, :]) for i in range(0, max(1, flat.shape[0]), rows)]
+        count, rows = math.prod(x.shape[:-1]), max(1, BLOCK // self.temporaries)
+        flat = xp.reshape(x, (count, x.shape[-1]))
+        starts = range(0, max(1, count), rows)
+        blocks = [self._reduced(flat[i : min(i + rows, count), :]) for i in starts]
         return xp.reshape(xp.concat(blocks, axis=0), x.shape)
 
     def _reduced(self, x: Array) -> Array:
@@ -171,5 +180,7 @@ class Lattice:
         """What to say of the first entry that is not finite or too large."""
         host = to_host(x)
         index = tuple(int(i) for i in np.argwhere(~(np.abs(host) <= largest))[0])
-        msg = f"`x` holds {host[index]} at index {index}, times the scale of {self.name}; pass finite values up to {largest:.0f}"
+        msg = (
+            f"`x` holds {host[index]} at index {index}, in integer coordinates; pass finite values up to {largest:.0f}"
+        )
         return InvalidInputError(msg)

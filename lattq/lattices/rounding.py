@@ -1,8 +1,7 @@
 """Nearest points of Z, A, D and their duals in integer coordinates: leaders of cosets, and remainders decoded.
 
-The leader of a vector of integers f is a lattice point: f with as little changed as makes it one. The leader of f + p is
-that of f plus p for every lattice point p, so f and f + p leave the same remainder, and `decode` may break ties as it
-likes.
+The leader of a vector of integers f is a lattice point: f, changed as little as makes it one. For every lattice point p
+the leader of f + p is that of f plus p. So f and f + p leave the same remainder, and ties there may go any way.
 """
 
 from jaxtyping import Float, Int
@@ -37,7 +36,7 @@ def first_coordinate(amount: Int[Array, "*batch"], like: Int[Array, "*batch n"])
     return xp.where(places(like) == 0, amount[..., None], xp.asarray(0, dtype=like.dtype, device=device(like)))
 
 
-def integers(x: Float[Array, "..."]) -> Int[Array, "..."]:
+def integers(x: Array) -> Int[Array, "..."]:
     """Whole numbers as int32."""
     xp = array_namespace(x)
     return xp.astype(x, xp.int32)

@@ -2,21 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 __all__ = ["CodeSeries", "Factor", "Series", "SumZeroSeries"]
 
 Factor = tuple[int, bool, int]  # residue, whether signs alternate, power
-
-
-class Series(Protocol):
-    """What counts the points of a lattice."""
-
-    def shells(self, limit: int) -> list[int]:
-        """Number of points with squared norm 0, 1, ..., limit - 1 in integer coordinates."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +66,9 @@ class SumZeroSeries:
                         following[key] = following.get(key, 0) + count
             counts = following
         return [counts.get((norm, 0), 0) for norm in range(limit)]
+
+
+Series = CodeSeries | SumZeroSeries
 
 
 def _unit(limit: int) -> np.ndarray:
