@@ -1,7 +1,7 @@
 """Simulations with error bars, for the lattices here and for those of others."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,8 +27,9 @@ class HasNearest(Protocol):
         """Rows are basis vectors."""
         ...
 
-    def nearest(self, x: Any) -> Any:
-        """Lattice points nearest to the rows of `x`."""
+    @property
+    def nearest(self) -> Callable[[Any], Any]:
+        """From vectors in rows to the lattice points nearest to them."""
         ...
 
 

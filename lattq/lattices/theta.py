@@ -1,7 +1,7 @@
 """Gaussian weights on a lattice: partition function, mean norm and entropy, in closed form.
 
 The model gives the point with integer coordinates h the probability ``exp(-|h|² / (2 scale²)) / Z(scale)``. For
-lattices made of codes Z is a sum of products of one-dimensional sums, theory (4.9) to (4.11), which converge fast at
+lattices made of codes Z is a sum of products of one-dimensional sums, theory (4.10) to (4.12), which converge fast at
 any scale: directly at small ones, after Poisson's transform at large ones.
 """
 
