@@ -23,8 +23,8 @@ rng = np.random.default_rng(4)
 # %% [markdown]
 # ## 4.1 Second moments
 #
-# The cell $\mathcal V$ of a lattice $\Lambda \subset \mathbf R^n$ holds what is nearer to 0 than to any other point; the
-# volume is $V = \sqrt{\det G G^\mathsf T}$ for the basis in the rows of $G$. If $x$ is uniform in it,
+# The cell $\mathcal V$ of a lattice $\Lambda \subset \mathbf R^n$ holds what is nearer to 0 than to any other point.
+# Its volume is $V = \sqrt{\det G G^\mathsf T}$ for the basis in the rows of $G$. If $x$ is uniform in it,
 #
 # $$ G_\Lambda = \frac1{n V^{2/n}} \mathbf E\, \lVert x \rVert^2 \tag{4.1} $$
 #
@@ -46,7 +46,7 @@ rng = np.random.default_rng(4)
 #
 # $$ G_{A_n} = \Bigl(\frac1{12} + \frac1{6(n+1)}\Bigr) (n+1)^{-1/n} . \tag{4.3} $$
 #
-# **Dual of D.** $\mathbf Z^n$ and $\mathbf Z^n + (\frac12)^n$. The cell is the part $\sum |x_i| \le \frac n4$ of a cube.
+# **Dual of D.** $\mathbf Z^n$ and $\mathbf Z^n + (\frac12)^n$. The cell is a cube cut to $\sum |x_i| \le \frac n4$.
 # With $u_i = 2|x_i|$ uniform in $[0, 1]$ and $S = \sum u_i$, the map $u \to 1 - u$ exchanges it with the other part, so
 #
 # $$ 2 \cdot \tfrac13 = \mathbf E [u_1^2 \mid S \le \tfrac n2] + \mathbf E [(1 - u_1)^2 \mid S \le \tfrac n2] , \qquad
@@ -106,7 +106,7 @@ for lattice in pairs:
 #
 # $$ (a \vee b)_q = \min_{q_1 + q_2 = q} (a_{q_1} + b_{q_2}) . \tag{4.8} $$
 #
-# The word of $\mathrm{RM}(1, 4)$ on a quarter of the places is a pattern of two bits up to complement: 32 words take 128
+# The word of $\mathrm{RM}(1, 4)$ on a quarter of the places is a pattern of two bits up to complement: 32 words are 128
 # joins. Turyn's Golay words $(a + x, b + x, a + b + x)$, with $a, b$ in one Hamming code and $x$ in another, are paths
 # through a trellis with 64 states between the thirds: 8 choices of $x$, then $8 \cdot 8$ of $a$ and $b$ up to
 # complements, which the thirds choose for themselves. This is a search of all 8192 cosets with common terms taken
@@ -120,7 +120,7 @@ for lattice in pairs:
 #
 # $$ Q(x) = \ell(\lfloor x \rfloor) + Q_0\bigl(x - \ell(\lfloor x \rfloor)\bigr) \tag{4.9} $$
 #
-# has it for **any** nearest-point map $Q_0$, however that breaks ties: $x$ and $x + \lambda$ leave the same remainder. In
+# has it for **any** nearest-point map $Q_0$ and any rule for ties: $x$ and $x + \lambda$ leave the same remainder. For
 # a code, $\ell$ takes from $f$ the bits at information positions, and moves the other coordinates down to the word that
 # these determine and the first one to the right sum.
 

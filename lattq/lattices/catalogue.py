@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+from scipy.special import gammaln
 
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
@@ -174,18 +175,17 @@ def _a_dual(n: int) -> Lattice:
 
 
 def _nsm_of_a_dual(n: int) -> float:
-    """Theory (4.7): second moments of permutohedra, each from its facets, which are products of two smaller ones."""
-    volumes = [math.sqrt(m + 1) * float(m + 1) ** (m - 1) for m in range(n + 1)]
-    moments = [0.0]
+    """Theory (4.7), with mean norms of permutohedra: each from its facets, which are products of two smaller ones."""
+    size = np.arange(n + 1)
+    logs = (size - 0.5) * np.log(size + 1)  # of volumes
+    means = np.zeros(n + 1)
     for m in range(1, n + 1):
-        total = 0.0
-        for k in range(1, m + 1):
-            square = k * (m + 1 - k) * (m + 1) / 4  # of the distance of the facet
-            one, other = k - 1, m - k
-            facet = moments[one] * volumes[other] + volumes[one] * moments[other]
-            total += math.comb(m + 1, k) * math.sqrt(square) * (square * volumes[one] * volumes[other] + facet)
-        moments.append(total / (m + 2))
-    return moments[n] / (n * volumes[n] ** (1 + 2 / n))
+        k = np.arange(1, m + 1)
+        square = k * (m + 1 - k) * (m + 1) / 4  # of the distance of the facet
+        choices = gammaln(m + 2) - gammaln(k + 1) - gammaln(m + 2 - k)
+        share = np.exp(choices + logs[k - 1] + logs[m - k] - logs[m]) * np.sqrt(square) / (m + 2)
+        means[m] = share @ (square + means[k - 1] + means[m - k])
+    return float(means[n] / (n * math.exp(2 * logs[n] / n)))
 
 
 def _at_least(name: str, value: int, least: int) -> int:

@@ -68,6 +68,9 @@ class Lattice:
     kernel: str | None = None
     temporaries: int = 64
 
+    def __post_init__(self) -> None:
+        self.generator.setflags(write=False)
+
     def __repr__(self) -> str:
         return f"Lattice({self.name})"
 

@@ -136,7 +136,18 @@ def test_a_wrong_glue_vector_is_caught():
     assert not np.allclose(nearest(x + point), nearest(x) + point)
 
 
+def test_many_dimensions():
+    """Cells tend to cubes, slowly; nothing overflows."""
+    found = [12 * (family(1024).nsm or 0.0) for family in (Z, D, A, D_dual, A_dual)]
+    np.testing.assert_allclose(found, [1.0, 0.99865, 0.99519, 0.97973, 0.96865], rtol=1e-5)
+    x = np.random.default_rng(3).standard_normal((4, 1024))
+    assert (squares := (x - D(1024).nearest(x)) ** 2).max() <= 1
+    assert abs(squares.mean() - 1 / 12) < 0.01
+
+
 def test_lattices_are_values():
+    with pytest.raises(ValueError, match="read-only"):
+        E8.generator[0, 0] = 1
     assert D(4) is D(4)
     assert D(4) == D(4) != D(5)
     assert repr(E8) == "Lattice(E8)"
