@@ -14,7 +14,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results"
-PACKAGES = ("lattq", "numpy", "scipy", "constriction", "torch", "transformers")
+PACKAGES = ("lattq", "numpy", "scipy", "numba", "constriction", "torch", "transformers")
 
 
 def machine() -> dict[str, Any]:
