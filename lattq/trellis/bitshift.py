@@ -12,7 +12,6 @@ from scipy.special import ndtri
 from lattq._array import require_finite
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
-from lattq.kernels import bitshift as kernel
 
 __all__ = ["LONGEST", "BitshiftCode", "best_states"]
 
@@ -143,8 +142,11 @@ class BitshiftCode:
         return x.reshape(-1, length)
 
     def _search(self, x: np.ndarray, ends: np.ndarray | None) -> np.ndarray:
-        native = self.memory >= 2 * self.bits
-        return (kernel.best_states if native else best_states)(x, self.values, self.bits, ends)
+        if self.memory < 2 * self.bits:
+            return best_states(x, self.values, self.bits, ends)
+        from lattq.kernels import bitshift  # numba takes long to import, and few need it
+
+        return bitshift.best_states(x, self.values, self.bits, ends)
 
 
 def best_states(

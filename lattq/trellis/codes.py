@@ -9,7 +9,6 @@ from jaxtyping import Float, Int, Integer
 
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
-from lattq.kernels import viterbi
 
 __all__ = ["TrellisCode", "segments"]
 
@@ -133,6 +132,8 @@ class TrellisCode:
         self, x: np.ndarray, lengths: np.ndarray, odd: np.ndarray | None = None, weight: np.ndarray | None = None
     ) -> Int[np.ndarray, "sequences longest"]:
         """`nearest` for sequences of unequal lengths, unchecked; what lies beyond their ends is ignored."""
+        from lattq.kernels import viterbi  # numba takes long to import, and few need it
+
         extra = [None if v is None else np.ascontiguousarray(v, dtype=np.float32) for v in (odd, weight)]
         x = np.ascontiguousarray(x, dtype=np.promote_types(x.dtype, np.float32))
         return viterbi.nearest_codes(x, lengths, self.polynomials, *extra)
