@@ -11,7 +11,7 @@ import numpy as np
 from lattq.coding.cosets import MOST, scale
 from lattq.coding.integers import encode_integers
 from lattq.coding.tables import scale_class
-from lattq.coding.twoway import NO_NOISE, TwoWayModel, row_classes
+from lattq.coding.twoway import NO_NOISE, SAMPLE_COLUMNS, TwoWayModel, row_classes
 
 __all__ = ["fit_squares", "square_classes"]
 
@@ -20,7 +20,7 @@ NOISE = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.5, 1.0, 2.0]))))  #
 
 def square_classes(model: TwoWayModel, columns: slice = slice(None)) -> np.ndarray:
     """Class of every code in these columns, at most the largest that there is."""
-    return np.minimum(model.classes(columns), MOST)
+    return np.minimum(model.classes(columns), MOST).astype(np.int16)
 
 
 def fit_squares(
@@ -40,13 +40,21 @@ def fit_squares(
         fits = [_fit(codes, kinds, partitions, rows, noise) for noise in NOISE]
         return min(fits, key=lambda fit: fit[1])[0]
     plain = _fit(codes, kinds, partitions, equal, NO_NOISE)
-    fits = [plain]
-    for noise in NOISE:
-        found = row_classes(codes, plain[0].columns, noise)
-        if found.any():
-            model, bits = _fit(codes, kinds, partitions, found, noise)
-            fits.append((model, bits + 8 * len(encode_integers(found)[2])))
-    return min(fits, key=lambda fit: fit[1])[0]
+    some = slice(None, None, -(-codes.shape[1] // SAMPLE_COLUMNS))
+    part, columns = codes[:, some], plain[0].columns
+    share = np.broadcast_to(kinds, codes.shape)[:, some]
+    tried = [_with_rows(part, share, partitions, columns[some], noise) for noise in NOISE]
+    noise = NOISE[int(np.argmin([bits for _, bits in tried]))]
+    return min(plain, _with_rows(codes, kinds, partitions, columns, noise), key=lambda fit: fit[1])[0]
+
+
+def _with_rows(
+    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, columns: np.ndarray, noise: int
+) -> tuple[TwoWayModel, float]:
+    """Row classes from moments, then column classes by exact bits; with what the row classes cost."""
+    rows = row_classes(codes, columns, noise)
+    model, bits = _fit(codes, kinds, partitions, rows, noise)
+    return model, bits + 8 * len(encode_integers(rows)[2])
 
 
 def _fit(

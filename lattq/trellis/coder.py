@@ -15,7 +15,7 @@ import numpy as np
 
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import COSETS, decode_classes, encode_classes, words_of
-from lattq.coding.cosets import coset_index, log_partition, upper_half
+from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import TwoWayModel, check_block, column_blocks, read_scales, stored_scales, wanted_blocks
@@ -103,9 +103,8 @@ class EntropyCodedTrellis:
             rows = self._rows_at(t, len(codes))
             chance = _chance(residues[rows][:, unfair] & 1, classes[rows][:, unfair])
             coder.encode_reverse((residues[rows][:, unfair] >> 1).ravel().astype(np.int32), BIT, chance)
-        mirrored = residues == 3
-        quotient = np.where(mirrored, -1 - (codes >> 2), codes >> 2)
-        index = coset_index(residues, 4, classes)
+        quotient = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
+        index = _table_index(classes, residues)
         return [raw, words_of(coder), *encode_classes(quotient[:, live].ravel(), index[:, live].ravel(), COSETS)]
 
     def _decode_block(self, stream: list, height: int, model: TwoWayModel, block: slice) -> np.ndarray:
@@ -115,11 +114,11 @@ class EntropyCodedTrellis:
         residues = np.zeros(classes.shape, dtype=np.uint8)
         residues[:, fair] = self._fair_residues(raw, height, int(fair.sum()))
         residues[:, live & ~fair] = self._coded_residues(words, height, classes[:, live & ~fair])
-        index = coset_index(residues, 4, classes)[:, live]
+        index = _table_index(classes, residues)[:, live]
+        quotient = decode_classes(rest, index.ravel(), COSETS).astype(np.int32).reshape(index.shape)
+        residues = residues[:, live]
         codes = np.zeros(classes.shape, dtype=np.int32)
-        quotient = decode_classes(rest, index.ravel(), COSETS).reshape(index.shape)
-        residue = residues[:, live].astype(np.int64)
-        codes[:, live] = 4 * np.where(residue == 3, -1 - quotient, quotient) + residue
+        codes[:, live] = 4 * np.where(residues == 3, -1 - quotient, quotient) + residues
         return codes
 
     def _fair_residues(self, raw: bytes, height: int, columns: int) -> np.ndarray:
@@ -175,6 +174,12 @@ def square_gains(classes: np.ndarray) -> np.ndarray:
     """
     s2 = 2.0 ** ((classes - 1) / 4 - 6)
     return np.where(classes > 0, np.rint(128 * np.maximum(1 - 0.25 / s2, 0.25)), 128).astype(np.int64)
+
+
+def _table_index(classes: np.ndarray, residues: np.ndarray) -> np.ndarray:
+    """Coset tables of codes with these residues mod 4."""
+    tables = coset_index(np.arange(4), 4, np.arange(MOST + 1)[:, None]).astype(np.int16)
+    return tables.ravel()[4 * classes + residues]
 
 
 def _chance(parity: np.ndarray, classes: np.ndarray) -> np.ndarray:
