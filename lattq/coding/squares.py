@@ -66,14 +66,22 @@ def _fit(
     bits = np.zeros((codes.shape[1], MOST + 1))
     nonzero = np.zeros(codes.shape[1], dtype=bool)
     for q in np.unique(rows):
-        members = rows == q
+        members = np.flatnonzero(rows == q) if np.any(rows != q) else slice(None)
         shifted = square_classes(TwoWayModel(np.array([q]), k, noise))[0]
-        squares = np.square(codes[members], dtype=np.float64).sum(axis=0)
+        some = codes[members].astype(np.float64)
+        squares = np.einsum("rc,rc->c", some, some)
         bits += squares[:, None] * per_square[shifted]
         nonzero |= squares > 0
-        for kind, partition in enumerate(partitions):
-            share = np.broadcast_to(kinds[members] == kind, codes[members].shape).sum(axis=0)
+        for kind, share in enumerate(_counts(kinds[members], len(some), codes.shape[1], len(partitions))):
             with np.errstate(invalid="ignore"):
-                bits += np.where(share[:, None] > 0, share[:, None] * partition[shifted], 0.0)
+                bits += np.where(share[:, None] > 0, share[:, None] * partitions[kind][shifted], 0.0)
     bits[:, 0] = np.where(nonzero, np.inf, 0.0)
     return TwoWayModel(rows, bits.argmin(axis=1), noise), float(bits.min(axis=1).sum())
+
+
+def _counts(kinds: np.ndarray, rows: int, columns: int, number: int) -> list[np.ndarray]:
+    """How many codes of each kind a column has; the first kind is what the others leave."""
+    others = [np.broadcast_to(np.count_nonzero(kinds == k, axis=0), columns) for k in range(1, number)]
+    if kinds.shape[0] != rows:
+        others = [rows * share for share in others]
+    return [rows - sum(others, np.zeros(columns, dtype=np.int64)), *others]
