@@ -319,6 +319,19 @@ def test_an_interrupt_says_how_to_resume(tiny: Path, text: Path, tmp_path: Path,
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_a_quantizer_by_name(tmp_path: Path):
+    options = ["quantize", "embedded", "--rate", "2.5", "--samples", 4, "--out", tmp_path / "out"]
+    options += ["--module", "model.layers.1.self_attn.o_proj", "--one-pass"]
+    found = values(*options, "--quantizer", "trellis-8")
+    assert abs(found["rate"] - 2.5) <= 0.005
+    loaded = llm.checkpoint.load_model(tmp_path / "out")
+    assert loaded is not None
+    for wrong, word in (("trellis-9", "9, for which there is no code"), ("voronoi", "no quantizer 'voronoi'")):
+        assert word in " ".join(run(*options[:-4], tmp_path / "x", "--quantizer", wrong).output.split())
+    wrong = run(*options, "--quantizer", "trellis-8", "--recipe", "rtn")
+    assert "does not apply to the recipe rtn" in " ".join(wrong.output.split())
+
+
 def test_json_is_strict(capsys: pytest.CaptureFixture[str]):
     console.print_json({"a": [float("inf"), (1, float("nan"))], "b": "x"})
     assert json.loads(capsys.readouterr().out) == {"a": [None, [1, None]], "b": "x"}
@@ -329,18 +342,19 @@ def test_demo(tmp_path: Path):
     options = ["--out", out, "--rates", "3", "--samples", 8, "--eval-samples", 4]
     options += [part for name in ("q_proj", "k_proj") for part in ("--module", f"model.layers.0.self_attn.{name}")]
     rows = {row["recipe"]: row for row in values("demo", *options)}
-    assert list(rows) == ["rtn", "gptq", "watersic"]
+    assert list(rows) == ["rtn", "gptq", "watersic", "trellis"]
     for row in rows.values():
         assert row["rate"] == 8 * llm.stored_bytes(row["directory"]) / (2 * 256 * 256)
         assert row["perplexity"] > 1
         assert 0 < row["gap"] < row["rate"]
         assert 0 < row["kl_bits_per_token"] < 1
     assert abs(rows["watersic"]["rate"] - 3) <= 0.005
+    assert abs(rows["trellis"]["rate"] - 3) <= 0.005
     assert 3.125 < rows["rtn"]["rate"] == pytest.approx(rows["gptq"]["rate"], abs=0.01)
     for key in ("gap", "distortion", "weighted_distortion"):
-        assert rows["watersic"][key] < rows["gptq"][key] < rows["rtn"][key]
+        assert rows["trellis"][key] < rows["watersic"][key] < rows["gptq"][key] < rows["rtn"][key]
     assert (out / "rate_distortion.png").read_bytes().startswith(PNG)
-    assert len(json.loads((out / "lattq-demo.json").read_text())) == 3
+    assert len(json.loads((out / "lattq-demo.json").read_text())) == 4
     demo.prepare(out)  # its own output may go
     assert [path.name for path in out.iterdir()] == ["lattq-demo.json"]
     (out / "thesis.txt").write_text("mine")

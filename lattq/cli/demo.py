@@ -1,4 +1,4 @@
-"""`lattq demo`: the embedded model at a few rates with three recipes, measured and drawn against the bound."""
+"""`lattq demo`: the embedded model at a few rates with four recipes, measured and drawn against the bound."""
 
 import functools
 import json
@@ -29,11 +29,17 @@ from lattq.cli.console import (
 )
 from lattq.cli.models import recipe_of
 from lattq.errors import InvalidInputError
+from lattq.quantizers import Trellis
 
 __all__ = ["demo"]
 
 RATES = "4,3,2"
-RECIPES = ("rtn", "gptq", "watersic")
+RECIPES = {  # the last is watersic with cells that are nearly balls
+    "rtn": recipe_of("rtn"),
+    "gptq": recipe_of("gptq"),
+    "watersic": recipe_of("watersic"),
+    "trellis": recipe_of("watersic", quantizer=Trellis(states=256)),
+}
 RESULTS = "lattq-demo.json"
 FIGURE = "rate_distortion.png"
 CURVE_POINTS = 15
@@ -53,7 +59,8 @@ def demo(
 ) -> None:
     """Compare recipes on the embedded model.
 
-    It is quantized with rtn, gptq and watersic; rates, distortions, gaps and perplexities are printed and drawn.
+    It is quantized with rtn, gptq, and watersic with scalar and with trellis quantization; rates, distortions, gaps and
+    perplexities are printed and drawn.
     Every layer is quantized for the inputs of the unquantized model, so that all recipes meet the same second moments.
     """
     wanted = parse_rates(rates)
@@ -146,14 +153,13 @@ class _Bench:
 
     def row(self, recipe: str, rate: float) -> dict[str, Any]:
         """Quantize at one rate and measure."""
-        fixed = recipe != "watersic"
-        setting = {"levels": min(256, round(2**rate))} if fixed else {"rate": rate}
+        setting = {"levels": min(256, round(2**rate))} if recipe in ("rtn", "gptq") else {"rate": rate}
         directory = self.folder / f"{recipe}-{rate:g}"
         steps = conversion_steps(lambda text: self.show(f"{recipe} at {rate:g} bits, {text}"))
         report = self.llm.quantize_model(
             self.source,
             directory,
-            recipe=recipe_of(recipe),
+            recipe=RECIPES[recipe],
             propagate=False,
             jobs=self.jobs,
             progress=steps,

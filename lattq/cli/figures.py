@@ -11,8 +11,8 @@ __all__ = ["check", "codes", "conversion", "gaussian", "layer", "recipes"]
 
 SUFFIXES = (".png", ".pdf", ".svg")
 MANY_LAYERS = 60
-COLOURS = {"bound": "black", "rtn": "tab:gray", "gptq": "tab:orange", "watersic": "tab:blue"}
-MARKERS = {"rtn": "s", "gptq": "^", "watersic": "o"}
+COLOURS = {"bound": "black", "rtn": "tab:gray", "gptq": "tab:orange", "watersic": "tab:blue", "trellis": "tab:green"}
+MARKERS = {"rtn": "s", "gptq": "^", "watersic": "o", "trellis": "D"}
 
 
 def available() -> bool:

@@ -26,6 +26,7 @@ from lattq.cli.console import (
     read_text,
 )
 from lattq.errors import InvalidInputError
+from lattq.quantizers import by_name
 from lattq.rate import MAX_RATE
 from lattq.scheme import Scheme
 
@@ -78,6 +79,9 @@ def quantize(
     step: Annotated[float | None, typer.Option(help="Step of the recipe, instead of --rate.")] = None,
     levels: Annotated[int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq.")] = None,
     group: Annotated[int | None, typer.Option(help="Columns that share a scale, 0 for all: rtn, gptq.")] = None,
+    quantizer: Annotated[
+        str | None, typer.Option(help="Cell: uniform, trellis-256 (4 to 4096 states): watersic. [default: uniform]")
+    ] = None,
     sweeps: Annotated[int | None, typer.Option(help="Passes of coordinate descent: watersic.")] = None,
     mmse: Annotated[float | None, typer.Option(help="Ratio of the MMSE feedback: watersic. [default: 0]")] = None,
     window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
@@ -99,7 +103,8 @@ def quantize(
 
     An interrupted run, repeated, continues in OUT.partial.
     """
-    chosen = recipe_of(recipe.value, group=group, sweeps=sweeps, mmse=mmse)
+    cell = None if quantizer is None else by_name(quantizer)
+    chosen = recipe_of(recipe.value, group=group, sweeps=sweeps, mmse=mmse, quantizer=cell)
     if rate is None and step is None and levels is None:
         rate = DEFAULT_RATE
     if rate is not None and not 0 < rate <= MAX_RATE:

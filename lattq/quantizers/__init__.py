@@ -3,6 +3,7 @@
 from lattq.quantizers.base import Design, Quantizer
 from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
 from lattq.quantizers.integers import AbsMax, MinMax
+from lattq.quantizers.named import by_name
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
@@ -17,5 +18,6 @@ __all__ = [
     "TrellisQuantizer",
     "Uniform",
     "UniformQuantizer",
+    "by_name",
     "table_shift",
 ]
