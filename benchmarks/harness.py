@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results"
@@ -76,6 +77,11 @@ def layers_of(folder: Path, samples: int = 256) -> list[tuple[str, np.ndarray, n
     moments = InputMoments(chosen)
     forward_batches(model, batches_of(windows), moments)
     return [(name, layer.weight.detach().numpy(), moments.sigma(name)) for name, layer in chosen.items()]
+
+
+def each(jobs: int, function: Callable[..., Any], arguments: list[tuple]) -> list:
+    """Apply a function to each tuple of arguments, `jobs` at once."""
+    return list(Parallel(jobs)(delayed(function)(*one) for one in arguments) or [])
 
 
 def seconds(run: Callable[[], Any], repeats: int = 3) -> float:

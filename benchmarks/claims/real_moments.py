@@ -11,16 +11,13 @@ watersic with one-step successive cancellation (huffman_gptq), as they are and a
 import argparse
 import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import layers_of, models, publish
+from harness import each, layers_of, models, publish
 
 import lattq as lq
 
@@ -100,11 +97,6 @@ def main() -> None:
         rows=rows,
         surrogates=surrogates,
     )
-
-
-def each(jobs: int, function: Callable[..., Any], layers: list[tuple]) -> list:
-    """Apply a function to the layers, `jobs` at once."""
-    return list(Parallel(jobs)(delayed(function)(*layer) for layer in layers) or [])
 
 
 def mean_of(rows: list[dict], model: str, target: float, recipe: str) -> dict[str, float]:
