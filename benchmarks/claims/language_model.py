@@ -6,7 +6,8 @@ Every point is a model directory written to disk, loaded back through `transform
 its rate is the bytes of what replaces the quantized weights. A small model hardly feels 4 bits in perplexity; the KL to
 the unquantized model (bits per token) shows it. Recipes with a step run twice: with one step for all layers, which
 gives them all the same distortion, and with steps scaled by what a layer's error costs the loss.
-Watersic runs without MMSE feedback, as in a model it should (`lattq.llm.UNBIASED`), and with it.
+Watersic runs without MMSE feedback, as in a model it should (`lattq.llm.UNBIASED`), and with it; once more with a
+trellis of 256 states in place of the cube.
 """
 
 import functools
@@ -25,6 +26,7 @@ from lattq.llm import UNBIASED, embedded_model, embedded_text, evaluate, quantiz
 SEED, SAMPLES = 0, 128
 LEVELS = (3, 4, 6, 8, 12, 16, 23)
 GPTQ = functools.partial(lq.recipes.gptq, group=128)
+TRELLIS, TRELLIS_RATES = "watersic, trellis", (1.5, 2.0, 2.5, 2.8, 3.0, 3.4, 4.0)
 STEPS: dict[str, tuple[Any, str, tuple[float, ...]]] = {
     "huffman_gptq, one step": (lq.recipes.huffman_gptq, "distortion", (2.0, 3.0, 4.0)),
     "huffman_gptq": (lq.recipes.huffman_gptq, "loss", (1.5, 2.0, 2.5, 3.0, 4.0)),
@@ -33,6 +35,7 @@ STEPS: dict[str, tuple[Any, str, tuple[float, ...]]] = {
     "watersic, one step": (UNBIASED, "distortion", (2.0, 3.0, 4.0)),
     "watersic, MMSE feedback": (lq.recipes.watersic, "loss", (1.5, 2.0, 2.5, 3.0, 4.0)),
     "watersic": (UNBIASED, "loss", (1.5, 2.0, 2.5, 3.0, 3.4, 4.0, 4.5)),
+    TRELLIS: (functools.partial(UNBIASED, quantizer=lq.quantizers.Trellis(256)), "loss", TRELLIS_RATES),
 }
 
 
@@ -80,6 +83,11 @@ def main() -> None:
     def kl(name: str, **only: Any) -> float:
         return next(r["kl"] for r in rows if r["recipe"] == name and only.items() <= r["wanted"].items())
 
+    def lowest(rate: float, key: str) -> bool:
+        """Whether the trellis has less than every other recipe at no more bytes."""
+        mine = next(r for r in rows if r["recipe"] == TRELLIS and r["wanted"]["rate"] == rate)
+        return all(mine[key] < r[key] for r in rows if r["recipe"] != TRELLIS and r["rate"] <= rate + 0.005)
+
     publish(
         "language_model",
         seed=SEED,
@@ -88,6 +96,14 @@ def main() -> None:
             <= kl("gptq", levels=16),
             "watersic at 2.5 bits has no more KL than gptq INT3 group 128": kl("watersic", rate=2.5)
             <= kl("gptq", levels=8),
+            "trellis at 2.0, 2.5 and 3.0 bits: less KL than every other recipe": all(
+                lowest(rate, "kl") for rate in (2.0, 2.5, 3.0)
+            ),
+            "trellis at 2.0, 2.5 and 3.0 bits: less perplexity than every other recipe": all(
+                lowest(rate, "perplexity") for rate in (2.0, 2.5, 3.0)
+            ),
+            "trellis at 2.8 bits has no more KL than watersic at 3.0": kl(TRELLIS, rate=2.8)
+            <= kl("watersic", rate=3.0),
         },
         unquantized={"perplexity": whole.perplexity, "bits_per_byte": whole.bits_per_byte, "tokens": whole.tokens},
         rows=rows,

@@ -48,6 +48,8 @@ def nearest_rate(rate: float, recipe: functools.partial, weight: np.ndarray, sig
     try:
         return lq.at_rate(rate, recipe, weight, sigma)
     except lq.errors.RateNotReachedError as error:
+        if not isinstance(error.best, lq.Quantized):
+            raise
         return error.best
 
 
