@@ -14,10 +14,13 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from lattq.kernels.distances import metrics
+
 __all__ = ["nearest_codes", "resolution"]
 
 LANES = 32  # sequences side by side, a bit of each in a word
 FEW = 12  # sequences that are sooner searched one at a time
+FEW_BITS = 4  # of the state, up to which whole words are sooner traced back than single lanes
 FAR = 8192  # cost of starting elsewhere than in state 0
 
 
@@ -144,7 +147,7 @@ def _side_by_side() -> Any:
         survivors = np.empty(length * 2 * half, dtype=np.uint32)
         path = np.empty(length, dtype=np.uint32)
         for start in range(0, x.shape[0], LANES):
-            _metrics(x, lengths, start, LANES, scale, odd, weight, metric)
+            metrics(x, lengths, start, LANES, scale, odd, weight, metric)
             cost[:] = FAR
             cost[0] = 0
             for t in range(length):
@@ -162,87 +165,56 @@ def _side_by_side() -> Any:
 
 @numba.njit(cache=True)
 @no_type_check
-def _metrics(x, lengths, start, lanes, scale, odd, weight, found):
-    """Integer cost of each label at each time, (4, length lanes); nothing beyond the end of a sequence."""
-    length = x.shape[1]
-    turned = np.empty((length, lanes), dtype=np.float32)
-    distance = np.empty((4, length * lanes), dtype=np.float32)
-    for lane in range(lanes):
-        row = min(start + lane, x.shape[0] - 1)
-        for t in range(length):
-            turned[t, lane] = x[row, t] - 4 * np.rint(x[row, t] / 4)
-    _squares(turned.ravel(), distance[0], distance[1], distance[2], distance[3])
-    if weight is not None or odd is not None or lengths.min() < length:
-        _adjust(lengths, start, odd, weight, distance, lanes)
-    _integers(distance[0], distance[1], distance[2], distance[3], scale[0], scale[1], found)
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _adjust(lengths, start, odd, weight, distance, lanes):
-    """Weights, the price of odd codes, and nothing beyond the end of a sequence."""
-    for lane in range(lanes):
-        row = min(start + lane, len(lengths) - 1)
-        for t in range(distance.shape[1] // lanes):
-            place = t * lanes + lane
-            for label in range(4):
-                if weight is not None:
-                    distance[label, place] *= weight[row, t]
-                if odd is not None and label % 2:
-                    distance[label, place] += odd[row, t]
-                if t >= lengths[row]:
-                    distance[label, place] = 0.0
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _squares(x, zero, one, two, three):
-    """Squared distance of |x| <= 2 from 4Z, 4Z + 1, 4Z + 2 and 4Z + 3."""
-    for i in range(len(x)):
-        size = abs(x[i])
-        right, left = abs(x[i] - np.float32(1.0)), abs(x[i] + np.float32(1.0))
-        right, left = min(right, np.float32(4.0) - right), min(left, np.float32(4.0) - left)
-        zero[i] = size * size
-        one[i] = right * right
-        two[i] = (np.float32(2.0) - size) * (np.float32(2.0) - size)
-        three[i] = left * left
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _integers(zero, one, two, three, scale, largest, found):
-    """Costs above the least label's, as integers."""
-    first, second, third, fourth = found[0], found[1], found[2], found[3]
-    for i in range(len(zero)):
-        least = min(min(zero[i], one[i]), min(two[i], three[i]))
-        first[i] = np.int16(np.rint(min((zero[i] - least) * scale, largest)))
-        second[i] = np.int16(np.rint(min((one[i] - least) * scale, largest)))
-        third[i] = np.int16(np.rint(min((two[i] - least) * scale, largest)))
-        fourth[i] = np.int16(np.rint(min((three[i] - least) * scale, largest)))
-
-
-@numba.njit(cache=True)
-@no_type_check
 def _trace(memory, cost, survivors, path):
     """Input bits of the cheapest path of each lane, one word per step."""
-    states, lanes = cost.shape
     turn = -len(path) % memory  # the newest bit of the last state lies at address bit `turn`
-    state = np.zeros(lanes, dtype=np.int64)
-    for lane in range(lanes):
-        best = cost[0, lane]
-        for i in range(states):
-            address = ((i << turn) | (i >> (memory - turn))) & (states - 1)
-            if np.int16(cost[address, lane] - best) < 0:
-                best, state[lane] = cost[address, lane], address
+    state = np.zeros(cost.shape[1], dtype=np.int64)
+    for lane in range(cost.shape[1]):
+        state[lane] = _cheapest(cost[:, lane], memory, turn)
+    if memory <= FEW_BITS:
+        _trace_words(memory, state, survivors, path)
+        return
     for t in range(len(path) - 1, -1, -1):
         bit = memory - 1 - t % memory
         word = np.uint32(0)
-        for lane in range(lanes):
+        for lane in range(len(state)):
             newest = np.uint32(state[lane] >> bit) & np.uint32(1)
-            oldest = np.uint32(survivors[states * t + state[lane]] >> lane) & np.uint32(1)
+            oldest = np.uint32(survivors[(t << memory) + state[lane]] >> lane) & np.uint32(1)
             state[lane] ^= np.int64(newest ^ oldest) << bit
             word |= newest << np.uint32(lane)
         path[t] = word
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _cheapest(cost, memory, turn):
+    """Address of the cheapest state, of equally cheap ones the lowest."""
+    found = 0
+    for i in range(len(cost)):
+        address = ((i << turn) | (i >> (memory - turn))) & (len(cost) - 1)
+        if np.int16(cost[address] - cost[found]) < 0:
+            found = address
+    return found
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _trace_words(memory, state, survivors, path):
+    """For few states: a word for each bit of the state holds that bit of all lanes, and selects for all at once."""
+    plane, chosen = np.zeros(memory, dtype=np.uint32), np.empty(1 << memory, dtype=np.uint32)
+    for lane in range(len(state)):
+        for bit in range(memory):
+            plane[bit] |= np.uint32((state[lane] >> bit) & 1) << np.uint32(lane)
+    for t in range(len(path) - 1, -1, -1):
+        for i in range(1 << memory):
+            chosen[i] = survivors[(t << memory) + i]
+        for bit in range(memory):
+            select = plane[bit]
+            for i in range(1 << (memory - 1 - bit)):
+                chosen[i] = (chosen[2 * i] & ~select) | (chosen[2 * i + 1] & select)
+        bit = memory - 1 - t % memory
+        path[t] = plane[bit]
+        plane[bit] = chosen[0]
 
 
 @numba.njit(cache=True)
@@ -279,7 +251,7 @@ def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, o
     path = np.zeros(longest, dtype=np.uint32)
     cost, new = np.empty(2 * half, dtype=np.int16), np.empty(2 * half, dtype=np.int16)
     for row in range(x.shape[0]):
-        _metrics(x, lengths, row, 1, scale, odd, weight, metric)
+        metrics(x, lengths, row, 1, scale, odd, weight, metric)
         cost[:] = FAR
         cost[0] = 0
         for t in range(lengths[row]):
