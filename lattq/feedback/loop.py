@@ -9,6 +9,8 @@ by the pivots (theory 2.1). GPTQ, LDLQ, Babai's nearest plane, SIC and WaterSIC 
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,8 +34,6 @@ class Cancellation:
     Attributes
     ----------
     codes : integers, one per weight
-    reconstruction : Ŵ
-    noise : the plain rounding errors target - Ŵ of the last pass; without sweeps they are (W - Ŵ) U up to the order
     gains : LMMSE gain of each column in 128ths (128 where nothing is shrunk)
     quantizers : the quantizer of each group, in column order
     overload : weights outside the range of their quantizer
@@ -48,11 +48,21 @@ class Cancellation:
     """
 
     codes: Int[Array, "rows columns"]
-    reconstruction: Float[Array, "rows columns"]
-    noise: Float[Array, "rows columns"]
     gains: Int[np.ndarray, " columns"]
     quantizers: list[Quantizer]
     overload: int
+    _reconstruct: Callable[[], Array]
+    _subtract: Callable[[], Array]
+
+    @functools.cached_property
+    def reconstruction(self) -> Float[Array, "rows columns"]:
+        """Ŵ."""
+        return self._reconstruct()
+
+    @functools.cached_property
+    def noise(self) -> Float[Array, "rows columns"]:
+        """The plain rounding errors target - Ŵ of the last pass; without sweeps they are (W - Ŵ) U up to the order."""
+        return self._subtract()
 
 
 def successive_cancellation(
@@ -110,11 +120,11 @@ class _Loop:
         self.factor, self.design = factor, design
         self.block = n // factor.pivots.shape[0]
         order = from_host(np.ascontiguousarray(factor.order), like=weight)
-        self.weight = xp.matrix_transpose(xp.take(weight, order, axis=1))
-        self.weight = xp.asarray(self.weight, copy=True)
+        self.weight = xp.empty((n, weight.shape[0]), dtype=weight.dtype, device=weight.device)
+        self.weight[...] = xp.matrix_transpose(xp.take(weight, order, axis=1))  # a copy would keep the strides
         self.target = xp.asarray(self.weight, copy=True)
         self.error = xp.zeros_like(self.weight)
-        self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=self.weight.device)
+        self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=weight.device)
         self.unit = xp.astype(from_host(np.ascontiguousarray(factor.unit.T), like=weight), weight.dtype)
         self.gains = np.full(n, GAIN_GRID)
         self.groups = _group_bounds(factor.order, design.group, self.block)
@@ -131,18 +141,20 @@ class _Loop:
             self.overload = 0
             self.target = self.weight + self.xp.matmul(self.xp.tril(self.unit), self.error)
             self.visit(0, n)
-        inverse = np.argsort(self.factor.order)
-        xp = self.xp
-        index = from_host(inverse, like=self.weight)
-        codes, error, target, weight = (
-            xp.matrix_transpose(xp.take(x, index, axis=0)) for x in (self.codes, self.error, self.target, self.weight)
-        )
-        reconstruction = weight - error
+        index = from_host(np.argsort(self.factor.order), like=self.weight)
         starts = sorted(self.quantizers, key=self._first_column)
         return Cancellation(
-            codes, reconstruction, target - reconstruction, self.gains[inverse],
-            [self.quantizers[lo] for lo in starts], self.overload,
-        )  # fmt: skip
+            self._turned(self.codes, index),
+            self.gains[np.argsort(self.factor.order)],
+            [self.quantizers[lo] for lo in starts],
+            self.overload,
+            lambda: self._turned(self.weight - self.error, index),
+            lambda: self._turned(self.target - (self.weight - self.error), index),
+        )
+
+    def _turned(self, x: Array, index: Array) -> Array:
+        """One row per row of the weight, columns in their original order."""
+        return self.xp.matrix_transpose(self.xp.take(x, index, axis=0))
 
     def visit(self, lo: int, hi: int) -> None:
         """Quantize columns lo ... hi - 1, whose targets hold the feedback of all columns from hi on."""

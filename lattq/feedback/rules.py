@@ -13,6 +13,8 @@ from lattq.linalg import LDL, ldl
 
 __all__ = ["MMSE", "Cholesky", "Feedback", "OpenLoop", "column_scale"]
 
+MIRROR_BLOCK = 128
+
 (dpotri,) = get_lapack_funcs(("potri",), dtype=np.float64)
 
 
@@ -158,7 +160,10 @@ def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
 def _inverse(factor: LDL) -> np.ndarray:
     """H⁻¹ in the original column order, from the scalar factor of a definite H."""
     inverse, _ = dpotri(factor.unit * np.sqrt(factor.pivots), lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    for start in range(0, len(inverse), MIRROR_BLOCK):  # in blocks that a cache holds
+        part = slice(start, start + MIRROR_BLOCK)
+        inverse[:start, part] = inverse[part, :start].T
+        inverse[part, part] = np.tril(inverse[part, part]) + np.tril(inverse[part, part], -1).T
     found = np.empty_like(inverse)
     found[np.ix_(factor.order, factor.order)] = inverse
     return found

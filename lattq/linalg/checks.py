@@ -48,12 +48,12 @@ def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = Non
     require_finite("sigma", sigma)
     eps = float(xp.finfo(sigma.dtype).eps)
     matrix = to_host(sigma).astype(np.float64)
-    _require_symmetric(matrix, 4.0 * np.sqrt(eps))
+    symmetric = _require_symmetric(matrix, 4.0 * np.sqrt(eps))
     diagonal = np.diag(matrix)
     negative = np.flatnonzero(diagonal < -pivot_tolerance(matrix))
     if len(negative):
         raise not_semidefinite(int(negative[0]), float(diagonal[negative[0]]))
-    return 0.5 * (matrix + matrix.T)
+    return matrix if symmetric else 0.5 * (matrix + matrix.T)
 
 
 def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "columns columns"]]:
@@ -91,7 +91,8 @@ def _require_square(shape: tuple[int, ...], n: int | None) -> None:
         raise InvalidInputError(msg)
 
 
-def _require_symmetric(matrix: np.ndarray, relative: float) -> None:
+def _require_symmetric(matrix: np.ndarray, relative: float) -> bool:
+    """Whether the matrix is symmetric to the last bit; raises unless it is up to rounding."""
     largest, row, column = 0.0, 0, 0
     for start in range(0, len(matrix), SYMMETRY_BLOCK):  # a whole transpose would miss every cache
         part = slice(start, start + SYMMETRY_BLOCK)
@@ -105,6 +106,7 @@ def _require_symmetric(matrix: np.ndarray, relative: float) -> None:
             f"({column}, {row}) is {matrix[column, row]:.6g}; pass E[x x^T], or (sigma + sigma.T) / 2 if this is noise"
         )
         raise InvalidInputError(msg)
+    return largest == 0.0
 
 
 def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:

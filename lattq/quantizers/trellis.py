@@ -113,7 +113,9 @@ class TrellisQuantizer:
         The scale of the codes is that of the input plus noise, as in the test channel (theory 2.7).
         """
         noise = 4 * self.code.second_moment
-        scale = np.sqrt(np.mean(np.square(scaled, dtype=np.float64), axis=1) + noise)
+        scale = np.sqrt(np.einsum("cr,cr->c", scaled, scaled) / scaled.shape[1] + noise)
+        if not np.any(scale < WIDE):
+            return np.zeros(len(scale))
         even, odd = (log_partition(z0, 2)[scale_class(np.minimum(scale, WIDE))] for z0 in (0, 1))
         return np.where(scale < WIDE, 2 * np.log(2) * noise * (odd - even), 0.0)
 
