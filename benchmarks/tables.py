@@ -16,7 +16,18 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FILES = (ROOT / "README.md", ROOT / "docs" / "measured.md")
-CLAIMS = ("identities", "gaussian_gap", "real_moments", "language_model", "cost")
+CLAIMS = (
+    "identities",
+    "gaussian_gap",
+    "real_moments",
+    "space_filling",
+    "trellis_moments",
+    "lattices",
+    "bitshift",
+    "language_model",
+    "cost",
+    "speed",
+)
 RECIPES = ("watersic", "watersic, no sweeps", "watersic as published", "huffman_gptq", "gptq", "rtn")
 
 
@@ -71,6 +82,63 @@ def surrogates() -> str:
     return table(["Σ of", "basis", "`huffman_gptq`", "`watersic`", "advantage, mean", "by layer"], cells)
 
 
+def cells() -> str:
+    """Gap of every cell at every rate on white Gaussian weights."""
+    rows = published("space_filling")["rows"]
+    rates = sorted({row["target"] for row in rows})
+    found = {(row["cell"], row["target"]): f"{row['gap']:.4f}" for row in rows}
+    names = list(dict.fromkeys(row["cell"] for row in rows))
+    return table(
+        ["cell", *(f"{rate:g} bits" for rate in rates)], [[name, *(found[name, r] for r in rates)] for name in names]
+    )
+
+
+def trellis_moments() -> str:
+    """Mean gaps with the second moments of real models and Gaussian weights."""
+    rows = published("trellis_moments")["means"]
+    found = {(row["model"], row["recipe"], row["target"]): f"{row['gap']:.3f}" for row in rows}
+    rates = sorted({row["target"] for row in rows})
+    lines = dict.fromkeys((row["model"], row["recipe"]) for row in rows)
+    return table(
+        ["Σ of", "recipe", *(f"{rate:g} bits" for rate in rates)],
+        [[model, f"`{recipe}`", *(found[model, recipe, rate] for rate in rates)] for model, recipe in lines],
+    )
+
+
+def lattices() -> str:
+    """Second moments: simulated, published, and their difference in standard errors; speed."""
+    record = published("lattices")
+    speeds = {row["lattice"]: f"{row['mvectors_per_second']:.3g}" for row in record["speed"]}
+    rows = [
+        [
+            row["lattice"],
+            f"{row['simulated']:.7f} ± {row['standard_error']:.7f}",
+            f"{row['table']:.7f}",
+            f"{row['deviation_in_standard_errors']:+.1f}",
+            f"{row['space_filling_gap']:.4f}",
+            speeds.get(row["lattice"], ""),
+        ]
+        for row in record["second_moments"]
+    ]
+    headings = ["lattice", "simulated", "published", "standard errors", "gap, bit", "million vectors a second"]
+    return table(headings, rows)
+
+
+def bitshift() -> str:
+    """Squared error of the fixed-rate trellis on N(0, 1), 16 bits of memory."""
+    rows = [row for row in published("bitshift")["rows"] if row["memory"] == 16]
+    found = {(row["code"], row["bits"]): f"{row['distortion']:.5f} ({row['gap']:.3f})" for row in rows}
+    codes, bits = dict.fromkeys(row["code"] for row in rows), sorted({row["bits"] for row in rows})
+    return table(["code", *(f"{b} bits" for b in bits)], [[f"`{c}`", *(found[c, b] for b in bits)] for c in codes])
+
+
+def speed() -> str:
+    """Millions of samples a second of the search."""
+    keys = ("segments side by side", "one sequence", "instruction limit")
+    rows = [[str(row["states"]), *(f"{row[key]:.3g}" for key in keys)] for row in published("speed")["search"]]
+    return table(["states", "side by side", "one sequence", "limit of the instructions"], rows)
+
+
 def language_model() -> str:
     """Rate, KL and perplexity of every point, by recipe and rate."""
     forms = {"rate": ".3f", "kl": ".4f", "perplexity": ".2f", "top1": ".1%"}
@@ -114,12 +182,17 @@ def highlights() -> str:
         row = points[recipe, wanted]
         return f"{row['kl']:.3f} at {row['rate']:.2f} bits"
 
+    white = {(row["cell"], row["target"]): row["gap"] for row in published("space_filling")["rows"]}
     layer = published("cost")["rows"][-1]
     size, seconds = f"{layer['rows']} × {layer['columns']}", f"{layer['watersic_seconds']:.1f} s"
     lines = (
         f"Textbook GPTQ and WaterSIC's steps are this library's loop: {differ} of {entries} entries differ.",
-        f"Divergence of the embedded model, bits per token: `watersic` {point('watersic', 2.5, 'loss')} and "
-        f"{point('watersic', 3.4, 'loss')}, `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4).",
+        f"White Gaussian weights at 3 bits, gap in real bytes: trellis of 256 states "
+        f"{white['trellis, 256 states', 3.0]:.3f}, Leech {white['Leech', 3.0]:.3f}, E8 {white['E8', 3.0]:.3f}, "
+        f"cube {white['Z', 3.0]:.3f}.",
+        f"Divergence of the embedded model, bits per token: with the trellis {point('watersic, trellis', 2.0, 'loss')} "
+        f"and {point('watersic, trellis', 3.0, 'loss')}; `watersic` {point('watersic', 2.0, 'loss')} and "
+        f"{point('watersic', 3.0, 'loss')}; `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4).",
         f"A {size} layer takes {seconds} on one core; its bytes decode at "
         f"{layer['decode_mweights_per_second']:.0f} million weights a second.",
     )
@@ -130,6 +203,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gaps": gaps,
     "highlights": highlights,
     "surrogates": surrogates,
+    "cells": cells,
+    "trellis moments": trellis_moments,
+    "lattices": lattices,
+    "bitshift": bitshift,
+    "speed": speed,
     "language model": language_model,
     "cost": cost,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
