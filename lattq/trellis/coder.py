@@ -19,7 +19,7 @@ from lattq.coding.cosets import coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import TwoWayModel, check_block, column_blocks, read_scales, stored_scales, wanted_blocks
-from lattq.errors import DamagedFileError
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.trellis.codes import TrellisCode, segments
 
 __all__ = ["EntropyCodedTrellis"]
@@ -56,6 +56,7 @@ class EntropyCodedTrellis:
         normalize(self, as_integer, "states", "segment", "block")
         check_block(self.block)
         segments(1, self.segment)
+        _ = self.code
         object.__setattr__(self, "split", bool(self.split))
 
     @functools.cached_property
@@ -93,7 +94,7 @@ class EntropyCodedTrellis:
         return square_gains(read_scales(data[:-1], shape, prior).columns)
 
     def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> list:
-        inputs = np.concatenate([self.code.inputs(codes[rows].T).T for rows in segments(len(codes), self.segment)])
+        inputs = np.concatenate([self._inputs(codes, rows, block) for rows in segments(len(codes), self.segment)])
         classes, residues = square_classes(model, block), codes & 3
         live, fair = self._kinds(classes)
         raw = np.packbits(inputs[:, fair].T, bitorder="little").tobytes()
@@ -107,6 +108,14 @@ class EntropyCodedTrellis:
         quotient = np.where(mirrored, -1 - (codes >> 2), codes >> 2)
         index = coset_index(residues, 4, classes)
         return [raw, words_of(coder), *encode_classes(quotient[:, live].ravel(), index[:, live].ravel(), COSETS)]
+
+    def _inputs(self, codes: np.ndarray, rows: slice, block: slice) -> np.ndarray:
+        """Input bits of one segment of all columns of a block."""
+        try:
+            return self.code.inputs(codes[rows].T).T
+        except InvalidInputError as error:
+            msg = f"rows {rows.start} to {rows.stop - 1} are no sequences, columns counted from {block.start}: {error}"
+            raise InvalidInputError(msg) from None
 
     def _decode_block(self, stream: list, height: int, model: TwoWayModel, block: slice) -> np.ndarray:
         raw, words, *rest = stream
