@@ -2,7 +2,7 @@
 
 The parity z0 of a code is known from the codes before it. Given z0 a code costs its path bit z1 and, with the residue
 z0 + 2 z1, its place in the coset of 4 Z. Together that is the entropy of the code given its superset, which is all
-there is to pay (theory 5.3). Where the Gaussian is wide z1 is a fair coin: then the input bits of the feed-forward
+there is to pay (theory 5.2). Where the Gaussian is wide z1 is a fair coin: then the input bits of the feed-forward
 register are stored as they are, and any window of them gives a residue. In columns of low rate z1 is entropy coded, and
 decoded in lockstep: one time after the other, in all segments of all those columns at once.
 """
@@ -35,7 +35,7 @@ class EntropyCodedTrellis:
     Parameters
     ----------
     states, segment : of the code, and least length of the sequences that a column is cut into
-    split : store the path bits of all columns as they are, so that everything decodes in parallel; that costs 0.13 bit
+    split : store the path bits of all columns as they are, so that everything decodes in parallel; that costs 0.14 bit
         a weight in columns of one bit, 0.01 at 1.5 bits, 0.001 at 1.8 and next to nothing above 2 (theory 5.2)
     block : codes per independent stream, rounded up to whole columns; each costs some 20 bytes
 
