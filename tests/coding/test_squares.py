@@ -105,7 +105,8 @@ def test_noise_without_row_factor_has_a_class():
     codes, _ = two_way(floor, spread=0.9, lowest=0)
     model = fit_squares(codes, codes & 1, PARTITIONS)
     assert model.noise == NOISE[-1]
-    assert fit_squares(*[(c := two_way(0.0)[0]), c & 1], PARTITIONS).noise == NO_NOISE
+    plain, _ = two_way(0.0)
+    assert fit_squares(plain, plain & 1, PARTITIONS).noise == NO_NOISE
     whole = fit_squares(codes, codes & 1, PARTITIONS, model.rows)
     assert total(codes, whole) <= total(codes, model) + 1e-6
     assert total(codes, TwoWayModel(model.rows, model.columns, NO_NOISE)) > total(codes, model) + 0.01 * codes.size
