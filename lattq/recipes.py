@@ -92,7 +92,8 @@ def watersic(
     step : side c of the cell where pivots are equal; D is about c² / 12 whatever sigma is
     quantizer : the cell: `Uniform()` unless given, or `Trellis(states=256)`; its step is replaced
     rotation : a transform before equalization
-    order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback
+    order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback. With a `Trellis`
+        a ratio of 1.4 saves 0.01 bit at one bit, and 1.8 saves 0.02 at half a bit (theory 5.5)
     sweeps : passes of coordinate descent, 2 unless given for cubic cells and 0 for others, which they hardly improve;
         each costs as much as the loop, and D then depends a little on sigma's basis
     shrink, refit, coder : as in `Uniform` and `Scheme`; with `sweeps` a shrunk column may be coded a little worse

@@ -100,7 +100,9 @@ class TrellisQuantizer:
         if not (isinstance(step, float) and 0 < step < np.inf):
             msg = f"a step of {step}, not positive and finite; the file is damaged"
             raise DamagedFileError(msg)
-        return TrellisQuantizer(np.full((1, 1), step), states, segment)
+        found = TrellisQuantizer(np.full((1, 1), step), states, segment)
+        _ = found.coder  # which checks states and segment
+        return found
 
     @staticmethod
     def concatenate(parts: "list[TrellisQuantizer]", group: int) -> "TrellisQuantizer":

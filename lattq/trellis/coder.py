@@ -2,7 +2,7 @@
 
 The parity z0 of a code is known from the codes before it. Given z0 a code costs its path bit z1 and, with the residue
 z0 + 2 z1, its place in the coset of 4 Z. Together that is the entropy of the code given its superset, which is all
-there is to pay (theory 5.3). Where the Gaussian is wide z1 is a fair coin: then the input bits of the feed-forward
+there is to pay (theory 5.2). Where the Gaussian is wide z1 is a fair coin: then the input bits of the feed-forward
 register are stored as they are, and any window of them gives a residue. In columns of low rate z1 is entropy coded, and
 decoded in lockstep: one time after the other, in all segments of all those columns at once.
 """
@@ -19,7 +19,7 @@ from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import TwoWayModel, check_block, column_blocks, read_scales, stored_scales, wanted_blocks
-from lattq.errors import DamagedFileError
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.trellis.codes import TrellisCode, segments
 
 __all__ = ["EntropyCodedTrellis"]
@@ -35,8 +35,8 @@ class EntropyCodedTrellis:
     Parameters
     ----------
     states, segment : of the code, and least length of the sequences that a column is cut into
-    split : store the path bits of all columns as they are, so that everything decodes in parallel; that costs 0.01 bit
-        a weight at 1.8 bits and next to nothing above 2.2
+    split : store the path bits of all columns as they are, so that everything decodes in parallel; that costs 0.14 bit
+        a weight in columns of one bit, 0.01 at 1.5 bits, 0.001 at 1.8 and next to nothing above 2 (theory 5.2)
     block : codes per independent stream, rounded up to whole columns; each costs some 20 bytes
 
     Examples
@@ -56,6 +56,7 @@ class EntropyCodedTrellis:
         normalize(self, as_integer, "states", "segment", "block")
         check_block(self.block)
         segments(1, self.segment)
+        _ = self.code
         object.__setattr__(self, "split", bool(self.split))
 
     @functools.cached_property
@@ -93,7 +94,7 @@ class EntropyCodedTrellis:
         return square_gains(read_scales(data[:-1], shape, prior).columns)
 
     def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> list:
-        inputs = np.concatenate([self.code.inputs(codes[rows].T).T for rows in segments(len(codes), self.segment)])
+        inputs = np.concatenate([self._inputs(codes, rows, block) for rows in segments(len(codes), self.segment)])
         classes, residues = square_classes(model, block), codes & 3
         live, fair = self._kinds(classes)
         raw = np.packbits(inputs[:, fair].T, bitorder="little").tobytes()
@@ -106,6 +107,14 @@ class EntropyCodedTrellis:
         quotient = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
         index = _table_index(classes, residues)
         return [raw, words_of(coder), *encode_classes(quotient[:, live].ravel(), index[:, live].ravel(), COSETS)]
+
+    def _inputs(self, codes: np.ndarray, rows: slice, block: slice) -> np.ndarray:
+        """Input bits of one segment of all columns of a block."""
+        try:
+            return self.code.inputs(codes[rows].T).T
+        except InvalidInputError as error:
+            msg = f"rows {rows.start} to {rows.stop - 1} are no sequences, columns counted from {block.start}: {error}"
+            raise InvalidInputError(msg) from None
 
     def _decode_block(self, stream: list, height: int, model: TwoWayModel, block: slice) -> np.ndarray:
         raw, words, *rest = stream

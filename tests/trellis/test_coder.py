@@ -1,0 +1,386 @@
+"""The entropy coder of trellis codes: exact for every sequence of a code, close to the entropy given the superset."""
+
+import hashlib
+import math
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lattq.coding import encode_integers
+from lattq.coding.ans import COSETS, encode_classes
+from lattq.coding.cosets import coset_index, counts, limit, log_partition, scale, shift, shifted, upper_half
+from lattq.coding.squares import square_classes
+from lattq.coding.tables import TOTAL
+from lattq.coding.twoway import TwoWayModel, read_scales
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
+from lattq.trellis.coder import FAIR, square_gains
+from tests.contracts import CoderContract, law, stream_bits
+from tests.damage import damaged_streams, refusal_allowed
+from tests.helpers import assert_same
+from tests.strategies import seeds
+
+
+def sampled(seed: int, rows: int, scales: np.ndarray, coder: EntropyCodedTrellis) -> tuple[np.ndarray, float]:
+    """Sequences whose codes are Gaussians sampled on the superset that the past allows, and their information in bits.
+
+    Columns have these scales in codes; no table is used.
+    """
+    rng, code = np.random.default_rng(seed), TrellisCode(coder.states)
+    columns, reach = np.arange(len(scales)), int(8 * max(scales)) + 2
+    grid = np.arange(2)[:, None, None] + 2 * np.arange(-reach, reach + 1)  # (z0, 1, place)
+    chance = np.exp(-((grid / np.reshape(scales, (-1, 1))) ** 2) / 2)
+    chance /= chance.sum(axis=2, keepdims=True)
+    below = np.cumsum(chance, axis=2)[:, :, :-1]
+    codes, information = np.zeros((rows, len(scales)), dtype=np.int32), 0.0
+    for cut in segments(rows, coder.segment):
+        state = np.zeros(len(scales), dtype=np.int64)
+        for t in range(cut.start, cut.stop):
+            label = code.labels[state, 0]
+            place = np.sum(below[label & 1, columns] < rng.random((len(scales), 1)), axis=1)
+            codes[t] = grid[label & 1, 0, place]
+            information -= float(np.log2(chance[label & 1, columns, place]).sum())
+            state = (2 * state + ((codes[t] >> 1 & 1) ^ label >> 1)) % coder.states
+    return codes, information
+
+
+def model_of(coder: EntropyCodedTrellis, codes: np.ndarray) -> TwoWayModel:
+    """Scale classes as a decoder reads them."""
+    return read_scales(coder.encode(codes)[:-1], codes.shape, 0)
+
+
+def coset_bits(quotients: np.ndarray, index: np.ndarray) -> float:
+    """Bits under the frozen tables; an escape is a number of at most five bytes beside them."""
+    bits = 0.0
+    for i in np.unique(index):
+        low, table = shift(int(i)), shifted(int(i))
+        group = quotients[index == i] >> low
+        bound, found = limit(table), counts(table)
+        outside = np.abs(group) > bound
+        lengths = -np.log2(np.where(outside, found[-1], found[np.where(outside, 0, group) + bound]) / TOTAL)
+        bits += float(np.sum(low + lengths)) + 48 * int(outside.sum())
+    return bits
+
+
+def table_bits(codes: np.ndarray, classes: np.ndarray, fair: np.ndarray) -> float:
+    """Path bits and quotients under the frozen tables; where the path bit is a fair coin it takes one bit."""
+    live, residues = classes.max(axis=0) > 0, codes & 3
+    chance = np.where(residues >> 1, upper_half()[classes], 1 - upper_half()[classes])
+    path = np.where(residues & 1 | fair, 1.0, -np.log2(chance))
+    quotients = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
+    index = coset_index(residues, 4, classes)
+    return float(path[:, live].sum()) + coset_bits(quotients[:, live].ravel(), index[:, live].ravel())
+
+
+class TrellisContract(CoderContract):
+    """Sequences of the code; extreme and constant codes are replaced by those nearest to them that a sequence has."""
+
+    spread = 3.0
+    states, segment, split, block = 8, 7, False, 1 << 22
+
+    def coder(self) -> EntropyCodedTrellis:
+        return EntropyCodedTrellis(self.states, self.segment, self.split, self.block)
+
+    def codes(self, seed: int, rows: int, columns: int) -> tuple[np.ndarray, float]:
+        """Columns of 0.4 to 8 codes, below and above the scale of fair path bits."""
+        scales = self.spread * np.exp2(np.random.default_rng(seed).uniform(-3, 1.5, columns))
+        return sampled(seed, rows, scales, self.coder())
+
+    def ideal_bits(self, codes: np.ndarray) -> float:
+        classes = square_classes(model_of(self.coder(), codes))
+        fair = self.split | (classes.min(axis=0) >= FAIR)
+        return table_bits(codes, classes, fair)
+
+    def overhead_bits(self, codes: np.ndarray) -> float:
+        """Of each stream 20 bytes, of the model its own integers.
+
+        Those 160 bits are a marker for each of five lists and items, less than a byte of padding, and for each of two
+        coders at most 56 bits: a state of 32 to 64 bits that began with none, in whole words.
+        """
+        model = model_of(self.coder(), codes)
+        streams = self.coder().encode(codes)[-1]
+        sides = [encode_integers(model.rows), encode_integers(model.columns)]
+        return 160 * len(streams) + stream_bits([model.noise, *sides]) + 16
+
+    @law
+    @given(seed=seeds, data=st.data())
+    def test_extreme_values_survive(self, seed: int, data: st.DataObject) -> None:
+        """Any integer of the same residue is as good a member; the extremes are those nearest to the ends of int32."""
+        codes, _ = self.codes(seed, 9, 5)
+        for sign in (1, -1):
+            place = data.draw(st.integers(0, 8)), data.draw(st.integers(0, 4))
+            end = self.high if sign > 0 else self.low
+            codes[place] = end - sign * ((sign * (end - int(codes[place]))) % 4)
+            assert abs(int(codes[place])) >= 2**31 - 4
+        self.check_round_trip(codes)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (3, 200)])
+    @pytest.mark.parametrize("value", [0, 1, -1, 4, -(2**20)])
+    def test_constant_codes_survive(self, shape: tuple[int, int], value: int) -> None:
+        """Multiples of four are sequences; near other constants the nearest ones are taken."""
+        parts = [
+            TrellisCode(self.states).nearest(np.full((shape[1], cut.stop - cut.start), float(value))).T
+            for cut in segments(shape[0], self.segment)
+        ]
+        codes = np.concatenate(parts)
+        assert value % 4 or np.all(codes == value)
+        self.check_round_trip(codes)
+
+
+class TestJoint(TrellisContract):
+    pass
+
+
+class TestSplitBlocks(TrellisContract):
+    states, segment, split, block = 64, 5, True, 300
+
+
+def targets(seed: int, rows: int, columns: int, low: float = -2, high: float = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((rows, columns)) * np.exp2(rng.uniform(low, high, columns))
+
+
+def members(x: np.ndarray, coder: EntropyCodedTrellis) -> np.ndarray:
+    """Nearest sequences down the columns."""
+    return np.concatenate([coder.code.nearest(x[cut].T).T for cut in segments(len(x), coder.segment)])
+
+
+@given(
+    seed=seeds,
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 9),
+    states=st.sampled_from([4, 16, 256, 2048]),
+    segment=st.integers(1, 17),
+    split=st.booleans(),
+)
+def test_quantized_sequences_survive(seed: int, rows: int, columns: int, states: int, segment: int, split: bool):
+    """Of unequal segments, scales from 1/4 code to thousands, and rows of other scales."""
+    coder = EntropyCodedTrellis(states, segment, split)
+    x = targets(seed, rows, columns, -2, 12) * np.exp(np.random.default_rng(seed).standard_normal((rows, 1)))
+    codes = members(x, coder)
+    assert_same(coder.decode(coder.encode(codes), codes.shape), codes)
+
+
+@pytest.mark.parametrize("log", [-3.0, 0.0, 1.0, 4.0, 10.0, 28.0])
+@pytest.mark.parametrize("split", [False, True])
+def test_any_scale_costs_what_the_model_says(log: float, split: bool):
+    contract = TestSplitBlocks() if split else TestJoint()
+    codes = members(2.0**log * np.random.default_rng(1).standard_normal((60, 30)), contract.coder())
+    size = stream_bits(contract.check_round_trip(codes))
+    assert size <= contract.ideal_bits(codes) + contract.overhead_bits(codes)
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (40, 30), (1000, 1000)])
+def test_all_zero_costs_a_few_bytes(shape: tuple[int, int]):
+    coder = EntropyCodedTrellis(256)
+    stream = coder.encode(np.zeros(shape, dtype=np.int32))
+    assert stream_bits(stream) <= 8 * 30
+    assert not coder.decode(stream, shape).any()
+
+
+def test_idle_columns_cost_nothing_beside_others():
+    coder = EntropyCodedTrellis(16, 20)
+    codes = members(targets(0, 200, 8, 1, 1), coder)
+    among = np.zeros((200, 80), dtype=np.int32)
+    among[:, ::10] = codes
+    more = stream_bits(coder.encode(among)) - stream_bits(coder.encode(codes))
+    assert more <= 8 * 80  # the classes of the columns, which are far apart
+    assert_same(coder.decode(coder.encode(among), among.shape), among)
+
+
+def entropy(p: float) -> float:
+    return float(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
+
+
+@pytest.mark.parametrize("index", [17, 21, 25, 29, 32, FAIR - 1, FAIR, 41])
+def test_a_split_costs_the_bits_that_are_no_fair_coins(index: int):
+    """1 - h(P(2 mod 4)) for each even code; Poisson gives P = ½ - exp(-π²s²/8) nearly, from a scale of one on.
+
+    Saved is the sum of 1 + log2 P over path bits, and scatters by log2((1 - P) / P) √(P (1 - P) even). The rest is
+    rounding to words. Columns may fall into a class beside the true one.
+    """
+    joint, split = EntropyCodedTrellis(64, 10**6), EntropyCodedTrellis(64, 10**6, split=True)
+    s = float(scale(index))
+    codes, _ = sampled(1, 1500, np.full(40, s), joint)
+    codes = codes[:, codes.any(axis=0)]  # at half a code some columns never leave zero
+    saved = stream_bits(split.encode(codes)) - stream_bits(joint.encode(codes))
+    even, p = np.sum(codes % 2 == 0), float(np.exp2(log_partition(2, 4) - log_partition(0, 2))[index])
+    scatter = math.log2((1 - p) / p) * math.sqrt(p * (1 - p) * even)
+    wrong_class = 0.003 * codes.size if index < 25 else 0.0005 * codes.size
+    assert abs(saved - even * (1 - entropy(p))) < 4 * scatter + wrong_class + 100
+    if index >= FAIR:
+        assert abs(saved) <= 100
+    if index >= 25:
+        theory = 0.5 - math.exp(-((math.pi * s) ** 2) / 8)
+        assert p == pytest.approx(theory, abs=2 * math.exp(-((math.pi * s) ** 2) / 2) + 1e-15)
+        assert 1 - entropy(p) == pytest.approx((1 - 2 * p) ** 2 / (2 * math.log(2)), rel=0.2)
+
+
+@given(seed=seeds, data=st.data(), block=st.sampled_from([1, 13, 40, 1 << 18]), rows=st.integers(1, 20))
+def test_random_access_is_a_part_of_the_whole(seed: int, data: st.DataObject, block: int, rows: int):
+    coder = EntropyCodedTrellis(16, 6, data.draw(st.booleans()), block)
+    codes = members(targets(seed, rows, 17), coder)
+    stream, columns = coder.encode(codes), data.draw(st.slices(17))
+    assert_same(coder.decode(stream, codes.shape, columns=columns), codes[:, columns])
+
+
+def test_random_access_reads_only_the_blocks_it_needs():
+    coder = EntropyCodedTrellis(16, 6, block=40)  # two columns a block
+    codes = members(targets(0, 20, 16), coder)
+    *model, blocks = coder.encode(codes)
+    spoilt = [*model, [blocks[0], [b"", b"", b"", []], *blocks[2:]]]
+    assert_same(coder.decode(spoilt, codes.shape, columns=slice(4, 9)), codes[:, 4:9])
+    with pytest.raises(DamagedFileError):
+        coder.decode(spoilt, codes.shape, columns=slice(3, 9))
+
+
+@given(seed=seeds, prior=st.lists(st.integers(-40, 40), min_size=9, max_size=9))
+def test_a_prior_changes_the_size_and_nothing_else(seed: int, prior: list[int]):
+    coder, guess = EntropyCodedTrellis(8, 5), np.array(prior)
+    codes = members(targets(seed, 15, 9), coder)
+    stream = coder.encode(codes, guess)
+    assert_same(coder.decode(stream, codes.shape, guess), codes)
+    assert stream[3] == coder.encode(codes)[3]
+    assert_same(coder.gains(stream, codes.shape, guess), square_gains(model_of(coder, codes).columns))
+
+
+@given(seed=seeds, data=st.data(), split=st.booleans(), heavy=st.booleans())
+def test_damaged_streams_are_refused_or_give_the_right_shape(seed: int, data: st.DataObject, split: bool, heavy: bool):
+    coder = EntropyCodedTrellis(8, 4, split, block=20)
+    x = targets(seed, 9, 7)
+    codes = members(100 * np.tan(x).clip(-100, 100) if heavy else x, coder)
+    damaged = data.draw(damaged_streams(coder.encode(codes)))
+    with refusal_allowed():
+        found = coder.decode(damaged, (9, 7))
+        assert found.shape == (9, 7)
+        assert found.dtype == np.int32
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("longer", [False, True])
+def test_streams_that_end_inside_a_segment_or_go_on(part: int, longer: bool):
+    """Raw path bits, coded path bits, quotients. Raw bits have a length, coded ones are whole words.
+
+    An entropy coder that runs dry makes up symbols, so a cut between words can pass; the container has a hash.
+    """
+    coder = EntropyCodedTrellis(8, 10)
+    x = np.random.default_rng(2).standard_normal((40, 6)) * np.array([1, 9, 1, 9, 1, 9])
+    codes = members(x, coder)
+    *model, [stream] = coder.encode(codes)
+    for size in (1, 2, 3, 4, 8):
+        assert len(stream[part]) > size
+        broken = [*stream]
+        broken[part] = stream[part] + b"\1" * size if longer else stream[part][:-size]
+        with refusal_allowed():
+            found = coder.decode([*model, [broken]], (40, 6))
+            assert part
+            assert size % 4 == 0
+            assert found.shape == (40, 6)
+            assert np.any(found != codes)
+
+
+@given(seed=seeds, row=st.integers(0, 28), column=st.integers(0, 6), block=st.sampled_from([1, 60, 1 << 20]))
+def test_what_is_no_sequence_is_refused_with_its_place(seed: int, row: int, column: int, block: int):
+    coder = EntropyCodedTrellis(16, 8, block=block)
+    codes = members(targets(seed, 29, 7), coder)
+    codes[row, column] += 1
+    cut = next(cut for cut in segments(29, 8) if cut.start <= row < cut.stop)
+    width = 7 if block == 1 << 20 else -(-block // 29)
+    start = column // width * width
+    place = (
+        f"rows {cut.start} to {cut.stop - 1} .* from {start}: .* index {row - cut.start} of sequence {column - start} "
+    )
+    with pytest.raises(InvalidInputError, match=place):
+        coder.encode(codes)
+
+
+def test_other_segments_are_other_sequences():
+    """Negative control: a trellis that does not start anew knows other parities."""
+    codes = members(targets(3, 64, 4, 2, 2), EntropyCodedTrellis(16, 8))
+    for coder in (EntropyCodedTrellis(16, 64), EntropyCodedTrellis(16, 7), EntropyCodedTrellis(32, 8)):
+        with pytest.raises(InvalidInputError, match="parity"):
+            coder.encode(codes)
+
+
+def test_what_a_decoder_knows_is_worth_a_bit():
+    """Codes of one scale, by real coders: given the superset, by no knowledge, and given the subset.
+
+    No knowledge costs log2 Z(1) - log2 Z(2) more, one bit to all digits. Without the path bits a bit is missing: codes
+    cannot be told from what such a coder stores, and the rate would lie below the rate-distortion function.
+    """
+    coder, s = EntropyCodedTrellis(256, 4096), float(scale(43))
+    x = np.random.default_rng(5).standard_normal((4096, 12)) * s
+    codes = members(x, coder)
+    real = stream_bits(coder.encode(codes)) / codes.size
+    index = int(np.rint(8 * np.log2(codes.std()))) + 25
+    unconditioned = encode_classes(
+        codes.ravel(), coset_index(0 * codes, 1, np.full(codes.shape, index)).ravel(), COSETS
+    )
+    residues = codes & 3
+    subset = coset_index(residues, 4, np.full(codes.shape, index)).ravel()
+    quotients = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
+    given_subset = encode_classes(quotients.ravel(), subset, COSETS)
+    assert abs(stream_bits(unconditioned) / codes.size - real - 1) < 0.004
+    assert abs(real - stream_bits(given_subset) / codes.size - 1) < 0.004
+    error = np.mean((x - codes) ** 2)
+    bound = 0.5 * math.log2(s * s / error)
+    assert real - 1 < bound < real < bound + 0.05
+
+
+@pytest.mark.parametrize(("states", "segment"), [(4, 64), (64, 512), (256, 4096)])
+@pytest.mark.parametrize("s", [0.5, 0.8, 1.2, 2.0, 4.0, 9.0])
+def test_no_gap_is_below_zero(states: int, segment: int, s: float):
+    """Real bytes of Gaussians with the best gain, against R(D) = ½ log2 (1 / D) of the sample's own power.
+
+    A sample's power can be known; then R(D) holds up to about log2(N) / N bits, far below the gaps.
+    """
+    coder = EntropyCodedTrellis(states, segment)
+    x = np.random.default_rng(int(10 * s)).standard_normal((4096, 4)) * s
+    codes = members(x, coder)
+    gain = np.sum(x * codes) / np.sum(codes**2)
+    gap = stream_bits(coder.encode(codes)) / x.size - 0.5 * math.log2(np.mean(x**2) / np.mean((x - gain * codes) ** 2))
+    assert 0 < gap < 0.2 if s > 1 else gap > 0
+
+
+def test_gains_are_those_of_noise_of_a_quarter():
+    """In columns of a bit or more; x of the variance s² - D with D nearly ¼ gives codes of scale s."""
+    coder = EntropyCodedTrellis(64, 4096)
+    for s in (1.2, 2.0, 5.0):
+        x = np.random.default_rng(1).standard_normal((4096, 4)) * s
+        codes = members(x, coder)
+        gains = np.sum(x * codes, axis=0) / np.sum(codes.astype(float) ** 2, axis=0)
+        found = coder.gains(coder.encode(codes), codes.shape)
+        np.testing.assert_allclose(found / 128, gains, rtol=0, atol=0.02)
+
+
+def test_pinned_bytes_of_both_kinds_of_columns():
+    """Raw and coded path bits, classes of rows, escapes and low bits: what files hold for good."""
+    coder = EntropyCodedTrellis(8, 9, block=1000)
+    i, j = np.arange(60)[:, None], np.arange(50)
+    x = ((7 * i * i + 3 * j * j + 5 * i * j) % 23 - 11) * (1.0 + i % 7) * np.where(j == 9, 3000, (1 + j % 5) / 16)
+    codes = members(x, coder)
+    codes[5, 3] += 4 * 10**5
+    stream = coder.encode(codes)
+    assert stream[1][2]
+    assert all(raw and words for raw, words, *_ in stream[3])
+    assert any(escapes for *_, escapes in stream[3])
+    assert_same(coder.decode(stream, codes.shape), codes)
+    digest = hashlib.blake2b(bytes(msgpack.packb(stream) or b""), digest_size=8).hexdigest()
+    assert digest == "7470118f86b54cfd"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"states": 5}, "`states` is 5"),
+        ({"segment": 0}, "`segment` is 0"),
+        ({"block": 0}, "`block` is 0"),
+        ({"block": 1 << 40}, "`block` is 1099511627776"),
+    ],
+)
+def test_options_that_no_coder_has(options: dict, message: str):
+    with pytest.raises(InvalidInputError, match=message):
+        EntropyCodedTrellis(**options)
