@@ -18,16 +18,28 @@ from lattq._array import Array, require_finite, to_host
 from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode_integers, encode_integers, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
+from lattq.lattices import EntropyCodedLattice
 from lattq.linalg import check_second_moment
-from lattq.quantizers import BitshiftQuantizer, TrellisQuantizer, UniformQuantizer, table_shift
+from lattq.quantizers import BitshiftQuantizer, LatticeQuantizer, TrellisQuantizer, UniformQuantizer, table_shift
 from lattq.trellis import EntropyCodedTrellis
 
 __all__ = ["Quantized"]
 
 FORMAT = 1
 LARGEST_SIDE = 1 << 20  # rows or columns: no layer has more, and a damaged shape must not ask for all memory
-QUANTIZERS = {"uniform": UniformQuantizer, "trellis": TrellisQuantizer, "bitshift": BitshiftQuantizer}
-CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled, "trellis": EntropyCodedTrellis}
+QUANTIZERS = {
+    "uniform": UniformQuantizer,
+    "trellis": TrellisQuantizer,
+    "bitshift": BitshiftQuantizer,
+    "lattice": LatticeQuantizer,
+}
+CODERS = {
+    "fixed": FixedLength,
+    "two-way": TwoWay,
+    "pooled": Pooled,
+    "trellis": EntropyCodedTrellis,
+    "lattice": EntropyCodedLattice,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +89,10 @@ class Quantized:
     @functools.cached_property
     def coded(self) -> Any:
         """What the coder makes of the codes."""
-        return self.coder.encode(self.codes, _class_prior(self.transform))
+        prior = _class_prior(self.transform)
+        if isinstance(self.coder, EntropyCodedLattice):  # points follow the order of the rows
+            return self.coder.encode(self.codes, prior, getattr(self.quantizer, "row_classes", None))
+        return self.coder.encode(self.codes, prior)
 
     def revalued(self, **changes: Any) -> "Quantized":
         """The same codes, coded once, with other gains, centroids or stats."""
@@ -267,15 +282,20 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
     prior = _class_prior(transform)
     if columns is not None:
         columns = decode_integers(columns, width) + _expected_gains(coder, data, shape, prior)
-    return Quantized(
+    quantizer = QUANTIZERS[quantizer[0]].from_state(quantizer[1], shape)
+    if isinstance(quantizer, LatticeQuantizer) and isinstance(coder, EntropyCodedLattice):
+        quantizer = dataclasses.replace(quantizer, row_classes=coder.row_classes(data, shape, prior))
+    found = Quantized(
         codes=np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32),
-        quantizer=QUANTIZERS[quantizer[0]].from_state(quantizer[1], shape),
+        quantizer=quantizer,
         transform=transform,
         coder=coder,
         row_gains=None if rows is None else decode_integers(rows, height) + GAIN_GRID,
         column_gains=columns,
         centroids=decode_integers(centroids[1], centroids[0]) if centroids else None,
     )
+    found.__dict__["coded"] = data
+    return found
 
 
 def _class_prior(transform: transforms.Transform) -> Any:
