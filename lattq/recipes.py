@@ -90,7 +90,8 @@ def watersic(
     Parameters
     ----------
     step : side c of the cell where pivots are equal; D is about c² / 12 whatever sigma is
-    quantizer : the cell: `Uniform()` unless given, `Trellis(states=256)` or `Lattice(lattq.lattices.E8)`; its step is replaced
+    quantizer : the cell: `Uniform()` unless given, or `Trellis(states=256)`, or `Lattice(Leech24)` of `lattq.lattices`;
+        its step is replaced
     rotation : a transform before equalization
     order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback
     sweeps : passes of coordinate descent, 2 unless given for cubic cells and 0 for others, which they hardly improve;

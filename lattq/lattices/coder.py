@@ -1,13 +1,14 @@
 """The entropy coder of lattice points down the rows: the point x costs -log2 of exp(-|x|² / 2s²) / Z(s), no more.
 
 First comes the word that names the coset: its kind, then one of equally likely words. Then the parity of k of each
-coordinate, given what the lattice still wants of the sum; the last is known. With its residue modulo twice the modulus
-each coordinate then has its place in a coset of the integers, whose tables are frozen. Scales are those of columns times
+coordinate, given what the lattice still wants of the sum; the last is known. With its residue modulo 2 M
+each coordinate has its place in a coset of the integers, whose tables are frozen. Scales are those of columns times
 those of rows, as in `TwoWay`; rows of like scale stand together in a point, and one scale serves all of it.
 """
 
 import dataclasses
 import functools
+
 import constriction
 import numpy as np
 
@@ -17,7 +18,7 @@ from lattq.coding.cosets import MOST, coset_index, log_partition
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.tables import TOTAL
-from lattq.coding.twoway import TwoWayModel, check_block, column_blocks, read_scales, stored_scales, wanted_blocks
+from lattq.coding.twoway import check_block, column_blocks, read_scales, stored_scales, wanted_blocks
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.words import Words, check_fingerprint, expected_gains, named, tail_step, words_of_lattice
@@ -131,7 +132,7 @@ class EntropyCodedLattice:
         codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
         for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
             decoded = self._decode_block(stream, layout, square_classes(grouped, block))
-            codes[np.ix_(layout.order, places)] = decoded[:, inside]
+            codes[layout.order[:, None], places] = decoded[:, inside]
         return codes
 
     def gains(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray:
@@ -198,12 +199,12 @@ class EntropyCodedLattice:
     def _split(self, codes: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         """Points as columns, point after point and for each of them column after column; and the rows left over."""
         n = layout.dimension
-        points = codes[: layout.whole].astype(np.int64).reshape(-1, n, codes.shape[1])
+        points = codes[: layout.whole].astype(np.int64).reshape(layout.whole // n, n, codes.shape[1])
         return points.transpose(1, 0, 2).reshape(n, -1), codes[layout.whole :].astype(np.int64)
 
     def _joined(self, points: np.ndarray, alone: np.ndarray, layout: Layout) -> np.ndarray:
         """Inverse of `_split`."""
-        rows = points.reshape(layout.dimension, -1, alone.shape[1]).transpose(1, 0, 2)
+        rows = points.reshape(layout.dimension, layout.whole // layout.dimension, alone.shape[1]).transpose(1, 0, 2)
         return np.concatenate([rows.reshape(layout.whole, alone.shape[1]), alone])
 
 

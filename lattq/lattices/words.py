@@ -42,7 +42,7 @@ def named(name: str) -> Lattice:
         return SINGLE[name]
     found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,4})\)", name) if isinstance(name, str) else None
     if not found:
-        msg = f"`name` is {name!r}; Z(n), D(n), D_dual(n), E8, BW16 and Leech24 have points of n integers in n dimensions"
+        msg = f"`name` is {name!r}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), E8, BW16, Leech24"
         raise InvalidInputError(msg)
     return FAMILIES[found[1]](int(found[2]))
 
@@ -171,7 +171,7 @@ class Words:
         order = np.argsort(keys)
         place = np.searchsorted(keys[order], weights @ (points & (self.modulus - 1)))
         word = order[np.minimum(place, len(order) - 1)]
-        wrong = (self.residues[word].T != points & (self.modulus - 1)).any(axis=0)
+        wrong = (points & (self.modulus - 1) != self.residues[word].T).any(axis=0)
         if self.constrained:
             k = (points * self.signs[word].T) // self.modulus
             wrong |= (k.sum(axis=0) & 1) != self.parities[word]

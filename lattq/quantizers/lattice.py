@@ -70,9 +70,9 @@ class LatticeQuantizer:
         n, layout = self.lattice.dimension, self._layout(len(host))
         ordered, width = scaled[layout.order], host.shape[1]
         codes, tail = np.empty(ordered.shape, dtype=np.int32), tail_step(self.lattice)
-        vectors = ordered[: layout.whole].reshape(-1, n, width).transpose(0, 2, 1)
+        vectors = ordered[: layout.whole].reshape(layout.whole // n, n, width).transpose(0, 2, 1)
         points = self.lattice.nearest_integer(np.ascontiguousarray(vectors)).transpose(0, 2, 1)
-        codes[layout.order[: layout.whole]] = points.reshape(-1, width)
+        codes[layout.order[: layout.whole]] = points.reshape(layout.whole, width)
         codes[layout.order[layout.whole :]] = tail * np.rint(ordered[layout.whole :] / tail)
         return from_host(codes, like=x)
 
