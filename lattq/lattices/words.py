@@ -40,7 +40,7 @@ def named(name: str) -> Lattice:
     """
     if name in SINGLE:
         return SINGLE[name]
-    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,4})\)", name) if isinstance(name, str) else None
+    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,4})\)", name)
     if not found:
         msg = f"`name` is {name!r}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), E8, BW16, Leech24"
         raise InvalidInputError(msg)
@@ -154,7 +154,7 @@ class Words:
     @functools.cached_property
     def log_partition(self) -> np.ndarray:
         """log2 Z for the classes 0 ... MOST; class 0 holds zeros only."""
-        return np.append(0.0, np.logaddexp2.reduce(self.logs, axis=0))
+        return np.append(0.0, np.maximum(np.logaddexp2.reduce(self.logs, axis=0), 0.0))
 
     @functools.cached_property
     def kind_counts(self) -> np.ndarray:
