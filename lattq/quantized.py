@@ -15,19 +15,17 @@ from jaxtyping import Float, Int
 
 from lattq import bounds, transforms
 from lattq._array import Array, require_finite, to_host
-from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, decode_integers, encode_integers, reading
+from lattq._parts import CODERS, QUANTIZERS, class_prior, encoded, expected_gains, kind_of, restored_quantizer
+from lattq.coding import decode_integers, encode_integers, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
-from lattq.quantizers import BitshiftQuantizer, TrellisQuantizer, UniformQuantizer, table_shift
-from lattq.trellis import EntropyCodedTrellis
+from lattq.quantizers import table_shift
 
 __all__ = ["Quantized"]
 
 FORMAT = 1
 LARGEST_SIDE = 1 << 20  # rows or columns: no layer has more, and a damaged shape must not ask for all memory
-QUANTIZERS = {"uniform": UniformQuantizer, "trellis": TrellisQuantizer, "bitshift": BitshiftQuantizer}
-CODERS = {"fixed": FixedLength, "two-way": TwoWay, "pooled": Pooled, "trellis": EntropyCodedTrellis}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +75,7 @@ class Quantized:
     @functools.cached_property
     def coded(self) -> Any:
         """What the coder makes of the codes."""
-        return self.coder.encode(self.codes, _class_prior(self.transform))
+        return encoded(self.coder, self.codes, self.quantizer, class_prior(self.transform))
 
     def revalued(self, **changes: Any) -> "Quantized":
         """The same codes, coded once, with other gains, centroids or stats."""
@@ -92,10 +90,10 @@ class Quantized:
         state = [
             FORMAT,
             list(self.shape),
-            [_kind(QUANTIZERS, self.quantizer), self.quantizer.to_state()],
+            [kind_of(QUANTIZERS, self.quantizer), self.quantizer.to_state()],
             transforms.to_state(self.transform),
             *gains,
-            [_kind(CODERS, self.coder), list(dataclasses.astuple(self.coder))],
+            [kind_of(CODERS, self.coder), list(dataclasses.astuple(self.coder))],
             self.coded,
             *centroids,
         ]
@@ -107,7 +105,7 @@ class Quantized:
         gains = [self.row_gains, self.column_gains]
         expected = [GAIN_GRID, GAIN_GRID]
         if self.column_gains is not None:
-            expected[1] = _expected_gains(self.coder, self.coded, self.shape, _class_prior(self.transform))
+            expected[1] = expected_gains(self.coder, self.coded, self.shape, class_prior(self.transform))
         stored = [None if g is None else encode_integers(g - e) for g, e in zip(gains, expected, strict=True)]
         return stored, [] if self.centroids is None else [len(self.centroids), encode_integers(self.centroids)]
 
@@ -242,7 +240,7 @@ class Quantized:
 
     def _kinds(self) -> list[str]:
         """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
-        return [_kind(QUANTIZERS, self.quantizer), transforms.kind_of(self.transform), _kind(CODERS, self.coder)]
+        return [kind_of(QUANTIZERS, self.quantizer), transforms.kind_of(self.transform), kind_of(CODERS, self.coder)]
 
     def _title(self) -> str:
         names = " → ".join(type(part).__name__ for part in (self.transform, self.quantizer, self.coder))
@@ -264,37 +262,20 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
         raise DamagedFileError(msg)
     coder = CODERS[coder[0]](*coder[1])
     transform = transforms.from_state(transform, width)
-    prior = _class_prior(transform)
+    prior = class_prior(transform)
     if columns is not None:
-        columns = decode_integers(columns, width) + _expected_gains(coder, data, shape, prior)
-    return Quantized(
+        columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
+    found = Quantized(
         codes=np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32),
-        quantizer=QUANTIZERS[quantizer[0]].from_state(quantizer[1], shape),
+        quantizer=restored_quantizer(quantizer, coder, data, shape, prior),
         transform=transform,
         coder=coder,
         row_gains=None if rows is None else decode_integers(rows, height) + GAIN_GRID,
         column_gains=columns,
         centroids=decode_integers(centroids[1], centroids[0]) if centroids else None,
     )
-
-
-def _class_prior(transform: transforms.Transform) -> Any:
-    """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave)."""
-    exponents = transforms.octaves(transform)
-    return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID
-
-
-def _expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:
-    return coder.gains(data, shape, prior) if hasattr(coder, "gains") else GAIN_GRID
-
-
-def _kind(kinds: dict[str, type], value: Any) -> str:
-    kind = next((name for name, cls in kinds.items() if isinstance(value, cls)), None)
-    if kind is None:
-        known = ", ".join(cls.__name__ for cls in kinds.values())
-        msg = f"a file cannot hold {value!r}; it knows {known}"
-        raise InvalidInputError(msg)
-    return kind
+    found.__dict__["coded"] = data  # encoding again would give the same
+    return found
 
 
 def _digest(body: bytes) -> bytes:

@@ -9,7 +9,7 @@ import functools
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.least_squares import GAINS
-from lattq.quantizers import AbsMax, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Identity, TransformDesign
 
@@ -73,7 +73,7 @@ def huffman_gptq(step: float, *, order: str = "reversed", damping: float = 0.0, 
 def watersic(
     step: float,
     *,
-    quantizer: Uniform | Trellis | None = None,
+    quantizer: Uniform | Trellis | Lattice | None = None,
     rotation: TransformDesign | None = None,
     order: str = "pivoted",
     mmse: float = 1.0,
@@ -90,7 +90,8 @@ def watersic(
     Parameters
     ----------
     step : side c of the cell where pivots are equal; D is about c² / 12 whatever sigma is
-    quantizer : the cell: `Uniform()` unless given, or `Trellis(states=256)`; its step is replaced
+    quantizer : the cell: `Uniform()` unless given, or `Trellis(states=256)`, or `Lattice(Leech24)` of `lattq.lattices`;
+        its step is replaced
     rotation : a transform before equalization
     order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback. With a `Trellis`
         a ratio of 1.4 saves 0.01 bit at one bit, and 1.8 saves 0.02 at half a bit (theory 5.5)

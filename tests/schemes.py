@@ -5,8 +5,9 @@ import numpy as np
 from lattq import recipes
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import Cholesky
+from lattq.lattices import E8, D, EntropyCodedLattice, Leech24
 from lattq.least_squares import PARAMETERS
-from lattq.quantizers import AbsMax, Bitshift, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
 from lattq.trellis import EntropyCodedTrellis
@@ -39,6 +40,11 @@ def entropy_coded(step: float) -> dict[str, Scheme]:
         "trellis": recipes.watersic(step, quantizer=Trellis(8, segment=7)),
         "trellis unbiased": recipes.UNBIASED(step, quantizer=Trellis(256, shrink=True), refit=PARAMETERS),
         "trellis split": recipes.watersic(step, quantizer=Trellis(4), coder=EntropyCodedTrellis(4, split=True)),
+        "lattice": recipes.watersic(step, quantizer=Lattice(E8)),
+        "lattice unbiased": recipes.UNBIASED(step, quantizer=Lattice(D(4), shrink=True), refit=PARAMETERS),
+        "lattice in few rows": recipes.watersic(step, quantizer=Lattice(Leech24), sweeps=1),
+        "lattice in blocks": Scheme(quantizer=Lattice(E8, step), coder=EntropyCodedLattice("E8", block=16)),
+        "lattice two-way": Scheme(quantizer=Lattice(D(2), step), coder=TwoWay()),
         "watersic pooled": recipes.watersic(step, coder=Pooled()),
         "small blocks": Scheme(quantizer=Uniform(step), coder=TwoWay(block=16), feedback=Cholesky("sorted")),
     }

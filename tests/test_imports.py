@@ -17,6 +17,7 @@ LEVELS = [
     {"lattices", "trellis", "codebooks", "affine"},
     {"transforms", "quantizers"},
     {"feedback"},
+    {"_parts"},
     {"quantized"},
     {"files", "least_squares"},
     {"scheme"},

@@ -80,7 +80,10 @@ def quantize(
     levels: Annotated[int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq.")] = None,
     group: Annotated[int | None, typer.Option(help="Columns that share a scale, 0 for all: rtn, gptq.")] = None,
     quantizer: Annotated[
-        str | None, typer.Option(help="Cell: uniform, trellis-256 (4 to 4096 states): watersic. [default: uniform]")
+        str | None,
+        typer.Option(
+            help="Cell: uniform, trellis-256 (4 to 4096 states), e8, bw16, leech24: watersic. [default: uniform]"
+        ),
     ] = None,
     sweeps: Annotated[int | None, typer.Option(help="Passes of coordinate descent: watersic.")] = None,
     mmse: Annotated[float | None, typer.Option(help="Ratio of the MMSE feedback: watersic. [default: 0]")] = None,

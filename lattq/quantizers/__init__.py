@@ -3,6 +3,7 @@
 from lattq.quantizers.base import Design, Quantizer
 from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
 from lattq.quantizers.integers import AbsMax, MinMax
+from lattq.quantizers.lattice import Lattice, LatticeQuantizer
 from lattq.quantizers.named import by_name
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
@@ -12,6 +13,8 @@ __all__ = [
     "Bitshift",
     "BitshiftQuantizer",
     "Design",
+    "Lattice",
+    "LatticeQuantizer",
     "MinMax",
     "Quantizer",
     "Trellis",

@@ -1,0 +1,273 @@
+"""The entropy coder of lattice points down the rows: the point x costs -log2 of exp(-|x|² / 2s²) / Z(s), no more.
+
+First comes the word that names the coset: its kind, then one of equally likely words. Then the parity of k of each
+coordinate, given what the lattice still wants of the sum; the last is known. With its residue modulo 2 M
+each coordinate has its place in a coset of the integers, whose tables are frozen. Scales are those of columns times
+those of rows, as in `TwoWay`; rows of like scale stand together in a point, and one scale serves all of it.
+"""
+
+import dataclasses
+import functools
+
+import constriction
+import numpy as np
+
+from lattq._options import as_integer, normalize
+from lattq.coding.ans import COSETS, decode_classes, encode_classes, words_of
+from lattq.coding.cosets import MOST, coset_index, log_partition
+from lattq.coding.damage import reading
+from lattq.coding.squares import fit_squares, square_classes
+from lattq.coding.tables import TOTAL
+from lattq.coding.twoway import check_block, column_blocks, read_scales, stored_scales, wanted_blocks
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.lattices.lattice import Lattice
+from lattq.lattices.words import Words, check_fingerprint, expected_gains, named, tail_step, words_of_lattice
+
+__all__ = ["EntropyCodedLattice", "Layout"]
+
+BIT = constriction.stream.model.Bernoulli(perfect=False)
+Coder = constriction.stream.stack.AnsCoder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """Which rows make up points: n after n in the order of their classes, and fewer than n left over.
+
+    >>> layout = Layout(np.array([5, 0, 5, 0, 0]), 2)
+    >>> layout.order, layout.whole, layout.classes
+    (array([1, 3, 4, 0, 2]), 4, array([0, 5, 5]))
+    """
+
+    rows: np.ndarray
+    dimension: int
+
+    @functools.cached_property
+    def order(self) -> np.ndarray:
+        """The rows, sorted."""
+        return np.argsort(self.rows, kind="stable")
+
+    @functools.cached_property
+    def whole(self) -> int:
+        """How many of them are in points."""
+        return len(self.rows) // self.dimension * self.dimension
+
+    @functools.cached_property
+    def classes(self) -> np.ndarray:
+        """One class for each point, that of its middle row, then those of the rows left over."""
+        ordered = self.rows[self.order]
+        return np.append(ordered[self.dimension // 2 : self.whole : self.dimension], ordered[self.whole :])
+
+    @functools.cached_property
+    def repeats(self) -> np.ndarray:
+        """How many rows have each of `classes`."""
+        points = self.whole // self.dimension
+        return np.repeat([self.dimension, 1], [points, len(self.rows) - self.whole])
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropyCodedLattice:
+    """Coder of columns that are made of lattice points: `encode(codes)` and `decode(data, shape)`.
+
+    In the order of the row classes, n rows after n rows are a point in integer coordinates. Rows that are left over at
+    the end are multiples of `tail_step`, and coded one by one.
+
+    Parameters
+    ----------
+    name : of the lattice: Z(n), D(n), D_dual(n), E8, BW16 or Leech24
+    block : codes per independent stream, rounded up to whole columns; each costs some 20 bytes
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(5, 3, 24)) * 9
+    >>> codes = named("Leech24").nearest_integer(x).transpose(0, 2, 1).reshape(120, 3)
+    >>> coder = EntropyCodedLattice("Leech24")
+    >>> bool((coder.decode(coder.encode(codes), codes.shape) == codes).all())
+    True
+    """
+
+    name: str = "E8"
+    block: int = 1 << 22
+
+    def __post_init__(self) -> None:
+        normalize(self, as_integer, "block")
+        check_block(self.block)
+        _ = self.lattice
+
+    @functools.cached_property
+    def lattice(self) -> Lattice:
+        """The lattice, which checks `name`."""
+        return named(self.name)
+
+    def encode(self, codes: np.ndarray, prior: np.ndarray | int = 0, rows: np.ndarray | None = None) -> list:
+        """Streams and model of a (rows, columns) integer array; `prior` as in `TwoWay`.
+
+        Parameters
+        ----------
+        rows : scale classes of the rows, which decide which rows make up a point; None where all are equal
+
+        Raises
+        ------
+        InvalidInputError : for a column that is not made of lattice points
+        """
+        check_fingerprint()
+        rows = np.zeros(len(codes), dtype=np.int64) if rows is None else rows
+        layout = Layout(rows, self.lattice.dimension)
+        ordered, alone = codes[layout.order], np.arange(len(codes)) >= layout.whole
+        model = fit_squares(ordered, alone[:, None], self.partitions, np.repeat(layout.classes, layout.repeats))
+        grouped = dataclasses.replace(model, rows=layout.classes)
+        blocks = column_blocks(codes.shape, self.block)
+        streams = [self._encode_block(ordered[:, block], layout, square_classes(grouped, block)) for block in blocks]
+        return [*stored_scales(dataclasses.replace(model, rows=rows), prior), streams]
+
+    @reading("entropy-coded lattice")
+    def decode(
+        self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0, columns: slice | None = None
+    ) -> np.ndarray:
+        """Codes of all columns, or of the blocks that cover `columns` only; raises `DamagedFileError`."""
+        check_fingerprint()
+        *scales, streams = data
+        model = read_scales(scales, shape, prior)
+        layout = Layout(model.rows, self.lattice.dimension)
+        grouped = dataclasses.replace(model, rows=layout.classes)
+        codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
+        for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
+            decoded = self._decode_block(stream, layout, square_classes(grouped, block))
+            codes[layout.order[:, None], places] = decoded[:, inside]
+        return codes
+
+    def gains(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray:
+        """LMMSE gains, in 128ths, that the column classes predict: 1 - (noise of a cell) / variance."""
+        columns = read_scales(data[:-1], shape, prior).columns
+        return expected_gains(self.lattice)[np.clip(columns, 0, MOST)]
+
+    def row_classes(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray | None:
+        """Scale classes of the rows, as `encode` was given them; None where all are equal."""
+        rows = read_scales(data[:-1], shape, prior).rows
+        return rows if rows.any() else None
+
+    @functools.cached_property
+    def partitions(self) -> np.ndarray:
+        """log2 Z of a row in a point, and of one by itself, for each class."""
+        points = words_of_lattice(self.lattice).log_partition / self.lattice.dimension
+        return np.stack([points, log_partition(0, tail_step(self.lattice))])
+
+    def _encode_block(self, codes: np.ndarray, layout: Layout, classes: np.ndarray) -> list:
+        """Rows of `codes` in order, classes of points and of the rows left over."""
+        live = classes.max(axis=0) > 0
+        points, alone = self._split(codes[:, live], layout)
+        of_points, of_alone = np.split(classes[:, live], [layout.whole // layout.dimension])
+        words, step = words_of_lattice(self.lattice), tail_step(self.lattice)
+        word, coder = words.find(points), Coder()
+        folded = points * words.signs[word].T
+        period = _period(words)
+        if words.constrained:
+            _encode_parities(coder, words, word, folded // words.modulus & 1, of_points.ravel())
+        _encode_words(coder, words, word, of_points.ravel())
+        if (alone % step).any():
+            msg = f"{alone[alone % step != 0][0]} in a row that is in no point is not a multiple of {step}"
+            raise InvalidInputError(msg)
+        residues = folded & (period - 1)
+        quotients = np.where(2 * residues > period, -1 - folded // period, folded // period)
+        index = coset_index(residues, period, of_points.ravel())
+        places = np.append(quotients, alone // step)
+        indices = np.append(index, coset_index(alone * 0, step, of_alone))
+        return [words_of(coder), *encode_classes(places, indices, COSETS)]
+
+    def _decode_block(self, stream: list, layout: Layout, classes: np.ndarray) -> np.ndarray:
+        """Rows in order."""
+        first, *rest = stream
+        live = classes.max(axis=0) > 0
+        of_points, of_alone = np.split(classes[:, live], [layout.whole // layout.dimension])
+        words, step = words_of_lattice(self.lattice), tail_step(self.lattice)
+        coder = Coder(np.frombuffer(first, dtype="<u4").astype(np.uint32))
+        word, period = _decode_words(coder, words, of_points.ravel()), _period(words)
+        residues = words.folded[word].T
+        if words.constrained:
+            residues = residues + words.modulus * _decode_parities(coder, words, word, of_points.ravel())
+        if not coder.is_empty():
+            msg = f"{len(first)} bytes of cosets hold more than {word.size} of them; the file is damaged"
+            raise DamagedFileError(msg)
+        index = coset_index(residues, period, of_points.ravel())
+        places = decode_classes(rest, np.append(index, coset_index(of_alone * 0, step, of_alone)), COSETS)
+        quotients, alone = np.split(places, [index.size])
+        quotients = quotients.reshape(index.shape)
+        folded = period * np.where(2 * residues > period, -1 - quotients, quotients) + residues
+        codes = np.zeros((len(layout.rows), classes.shape[1]), dtype=np.int32)
+        codes[:, live] = self._joined(folded * words.signs[word].T, step * alone.reshape(of_alone.shape), layout)
+        return codes
+
+    def _split(self, codes: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        """Points as columns, point after point and for each of them column after column; and the rows left over."""
+        n = layout.dimension
+        points = codes[: layout.whole].astype(np.int64).reshape(layout.whole // n, n, codes.shape[1])
+        return points.transpose(1, 0, 2).reshape(n, -1), codes[layout.whole :].astype(np.int64)
+
+    def _joined(self, points: np.ndarray, alone: np.ndarray, layout: Layout) -> np.ndarray:
+        """Inverse of `_split`."""
+        rows = points.reshape(layout.dimension, layout.whole // layout.dimension, alone.shape[1]).transpose(1, 0, 2)
+        return np.concatenate([rows.reshape(layout.whole, alone.shape[1]), alone])
+
+
+def _period(words: Words) -> int:
+    """What residues are known modulo: parities of k come first where the lattice knows their sum."""
+    return 2 * words.modulus if words.constrained else words.modulus
+
+
+def _kind_models(words: Words, classes: np.ndarray) -> list[tuple[np.ndarray, constriction.stream.model.Categorical]]:
+    """Points of each class that occurs, and the model of their kinds; nothing to code where there is one kind."""
+    if len(words.counts) == 1:
+        return []
+    models = np.ascontiguousarray(words.kind_counts / TOTAL)  # dyadic, so exact
+    return [
+        (np.flatnonzero(classes == index), constriction.stream.model.Categorical(models[index - 1], perfect=False))
+        for index in np.unique(classes)
+    ]
+
+
+def _members(words: Words, kinds: np.ndarray) -> list[tuple[np.ndarray, constriction.stream.model.Uniform]]:
+    """Points of each kind that has several words, and the model of which it is."""
+    return [
+        (np.flatnonzero(kinds == kind), constriction.stream.model.Uniform(int(count)))
+        for kind, count in enumerate(words.counts)
+        if count > 1
+    ]
+
+
+def _encode_words(coder: Coder, words: Words, word: np.ndarray, classes: np.ndarray) -> None:
+    """The coder is a stack: what is decoded last goes in first."""
+    kinds = words.kinds[word]
+    places = (word - words.starts[kinds]).astype(np.int32)
+    for members, model in reversed(_members(words, kinds)):
+        coder.encode_reverse(places[members], model)
+    for members, model in reversed(_kind_models(words, classes)):
+        coder.encode_reverse(kinds[members].astype(np.int32), model)
+
+
+def _decode_words(coder: Coder, words: Words, classes: np.ndarray) -> np.ndarray:
+    """Inverse of `_encode_words`."""
+    kinds = np.zeros(classes.shape, dtype=np.int64)
+    for members, model in _kind_models(words, classes):
+        kinds[members] = coder.decode(model, len(members))
+    found = words.starts[kinds]
+    for members, model in _members(words, kinds):
+        found[members] += coder.decode(model, len(members))
+    return found
+
+
+def _encode_parities(coder: Coder, words: Words, word: np.ndarray, odd: np.ndarray, classes: np.ndarray) -> None:
+    """All but the last, each given the parity of the sum from it on."""
+    wanted = np.cumsum(odd[::-1], axis=0)[::-1] & 1
+    for i in reversed(range(len(odd) - 1)):
+        chance = words.chances[words.states[word, i], wanted[i], classes - 1]
+        coder.encode_reverse(odd[i].astype(np.int32), BIT, chance)
+
+
+def _decode_parities(coder: Coder, words: Words, word: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Inverse of `_encode_parities`: one coordinate after the other, of all points at once."""
+    odd = np.empty((words.residues.shape[1], len(word)), dtype=np.int64)
+    wanted = words.parities[word]
+    for i in range(len(odd) - 1):
+        odd[i] = coder.decode(BIT, words.chances[words.states[word, i], wanted, classes - 1])
+        wanted = wanted ^ odd[i]
+    odd[-1] = wanted
+    return odd

@@ -1,0 +1,165 @@
+"""Entropy-coded lattice quantization of columns: points down the rows, in as many dimensions as the lattice has."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from lattq import lattices
+from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._options import as_float, normalize
+from lattq.coding.squares import fit_squares
+from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
+from lattq.lattices import EntropyCodedLattice
+from lattq.lattices.coder import Layout
+from lattq.lattices.lattice import LARGEST
+from lattq.lattices.words import cell_side, named, tail_step
+from lattq.quantizers.uniform import check_step, step_like
+
+__all__ = ["Lattice", "LatticeQuantizer"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatticeQuantizer:
+    """The quantizer ``unit * k``, where in each column n rows after n rows of k are a point in integer coordinates.
+
+    The unit makes the volume of a cell that of a cube of side `step`. So the rate is that of such cubes, and the
+    squared error step² times the normalised second moment of the lattice.
+
+    The rows go into points in the order of their classes, so that points hold rows of like scale; fewer than n rows are
+    left over. These become the nearest multiples of the power of two next to step / unit: cubes, whose loss is 0.25
+    bit, and which are a little larger or smaller than a cell where step / unit is no power of two.
+
+    Parameters
+    ----------
+    step : side of a cube of the volume of a cell, in the units of the weights; shape (1, 1)
+    lattice : with as many integer coordinates as dimensions
+    row_classes : scale class of each row, in eighths of an octave; None where all are equal
+
+    Examples
+    --------
+    >>> quantizer = LatticeQuantizer(np.array([[0.5]]), lattices.E8)
+    >>> codes = quantizer.encode(np.array([[0.2, 0.3, 0.1, 0.4, 0.3, 0.2, 0.3, 0.2, 0.6]]).T)
+    >>> codes.T, quantizer.decode(codes).T
+    (array([[1, 1, 1, 1, 1, 1, 1, 1, 2]], dtype=int32), array([[0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.5 ]]))
+    """
+
+    step: Float[Array, "1 1"]
+    lattice: lattices.Lattice
+    row_classes: Int[np.ndarray, " rows"] | None = None
+
+    @property
+    def coder(self) -> EntropyCodedLattice:
+        """Codes points by the Gaussian on the lattice; `encode` wants the row classes too."""
+        return EntropyCodedLattice(self.lattice.name)
+
+    def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
+        """Codes of the nearest points; raises `CodeOverflowError` for NaN or codes that their dtype does not resolve.
+
+        The search runs on the host.
+        """
+        host = to_host(x)
+        scaled = host / (float(self.step[0, 0]) / cell_side(self.lattice))
+        largest, bound = float(np.abs(scaled).max(initial=0.0)), LARGEST[scaled.dtype.name]
+        if not largest <= bound:
+            msg = (
+                f"a code of size {largest:.3g} is not within {bound:.0f}, where {scaled.dtype.name} still resolves "
+                "points; use a larger step, a wider dtype, or clean the input"
+            )
+            raise CodeOverflowError(msg)
+        n, layout = self.lattice.dimension, self._layout(len(host))
+        ordered, width = scaled[layout.order], host.shape[1]
+        codes, tail = np.empty(ordered.shape, dtype=np.int32), tail_step(self.lattice)
+        vectors = ordered[: layout.whole].reshape(layout.whole // n, n, width).transpose(0, 2, 1)
+        points = self.lattice.nearest_integer(np.ascontiguousarray(vectors)).transpose(0, 2, 1)
+        codes[layout.order[: layout.whole]] = points.reshape(layout.whole, width)
+        codes[layout.order[layout.whole :]] = tail * np.rint(ordered[layout.whole :] / tail)
+        return from_host(codes, like=x)
+
+    def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
+        """Reconstructions, in the dtype of `step`; of points between the codes too."""
+        return array_namespace(codes).astype(codes, self.step.dtype) * (self.step / cell_side(self.lattice))
+
+    def overload(self, x: Float[Array, "rows block"]) -> int:
+        """0: the codes are not bounded."""
+        return 0
+
+    def underflow(self) -> int:
+        """0: the step is stored as it is."""
+        return 0
+
+    def to_state(self) -> list:
+        """Step and name of the lattice, for the container; the coder's bytes hold the row classes."""
+        return [float(self.step[0, 0]), self.lattice.name]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "LatticeQuantizer":
+        """Inverse of `to_state`, without row classes."""
+        step, name = state
+        if not (isinstance(step, float) and 0 < step < np.inf):
+            msg = f"a step of {step}, not positive and finite; the file is damaged"
+            raise DamagedFileError(msg)
+        return LatticeQuantizer(np.full((1, 1), step), named(name))
+
+    @staticmethod
+    def concatenate(parts: "list[LatticeQuantizer]", group: int) -> "LatticeQuantizer":
+        """One quantizer for the whole matrix, on the host in float64: that of its only group."""
+        return dataclasses.replace(parts[0], step=to_host(parts[0].step).astype(np.float64))
+
+    def _layout(self, rows: int) -> Layout:
+        """Which rows make up points."""
+        classes = np.zeros(rows, dtype=np.int64) if self.row_classes is None else self.row_classes
+        if len(classes) != rows:
+            msg = f"`x` has {rows} rows, the quantizer classes of {len(classes)}; quantize the matrix it was made for"
+            raise InvalidInputError(msg)
+        return Layout(classes, self.lattice.dimension)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lattice:
+    """Design of an entropy-coded lattice quantizer down the rows of each column.
+
+    Row classes come from the targets of the first pass, where they pay for their bytes: with equal rows there are none.
+    Far below a bit per weight the nearest point is not the best: there a trellis, which knows prices, loses less.
+
+    Parameters
+    ----------
+    lattice : Z, D, D_dual, E8, BW16 or Leech24 of `lattq.lattices`
+    step : side of a cube of the volume of a cell, as in `Uniform`
+    shrink : scale each column by its LMMSE gain, inside the loop
+
+    Examples
+    --------
+    >>> Lattice(lattices.E8, step=0.5)(np.zeros((2, 1)), np.ones(1), np.arange(1))
+    LatticeQuantizer(step=array([[0.5]]), lattice=Lattice(E8), row_classes=None)
+    """
+
+    lattice: lattices.Lattice = lattices.E8
+    step: float = 1.0
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        normalize(self, as_float, "step")
+        check_step(self.step)
+        if not isinstance(self.lattice, lattices.Lattice):
+            msg = f"`lattice` is {self.lattice!r}; pass one of `lattq.lattices`, such as E8"
+            raise InvalidInputError(msg)
+        named(self.lattice.name)
+
+    @property
+    def group(self) -> int | None:
+        """All columns share the step."""
+        return None
+
+    @property
+    def second_moment(self) -> float:
+        """Squared error of a cell of side 1."""
+        return self.lattice.nsm or 1 / 12
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> LatticeQuantizer:
+        """The quantizer; it depends on the data through dtype, device, and the scales of the rows."""
+        step = step_like(self.step, targets)
+        scaled = to_host(targets).astype(np.float64) / (self.step / cell_side(self.lattice))
+        partitions = EntropyCodedLattice(self.lattice.name).partitions[:1]
+        rows = fit_squares(scaled, np.zeros((len(scaled), 1), dtype=np.int64), partitions).rows
+        return LatticeQuantizer(step, self.lattice, rows if rows.any() else None)
