@@ -48,7 +48,7 @@ def class_prior(transform: transforms.Transform) -> Any:
     """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave).
 
     >>> class_prior(transforms.Diagonal(np.array([1.0, 2.0])))
-    0
+    array([0, 8])
     """
     exponents = transforms.octaves(transform)
     return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID

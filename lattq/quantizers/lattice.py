@@ -120,7 +120,8 @@ class Lattice:
     """Design of an entropy-coded lattice quantizer down the rows of each column.
 
     Row classes come from the targets of the first pass, where they pay for their bytes: with equal rows there are none.
-    Far below a bit per weight the nearest point is not the best: there a trellis, which knows prices, loses less.
+    The cheapest point in the Gaussian model, error plus price times bits, is the one nearest to a shrunk target; MMSE
+    feedback shrinks it. At one bit and with white inputs `mmse=1.25` in `watersic` saves 0.009 bit over `mmse=1`.
 
     Parameters
     ----------
