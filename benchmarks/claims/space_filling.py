@@ -3,8 +3,10 @@
     python benchmarks/claims/space_filling.py
 
 N(0, 1) weights, 4096 rows and 1024 columns, sigma = I: then successive cancellation has nothing to feed back, and the
-gap is that of the quantizer and its coder, side information and headers included. The reference is the
-rate-distortion function of unit variance, a bound. Trellis segments have 512 rows but where the name says otherwise.
+gap is that of the quantizer and its coder, side information and headers included. MMSE feedback has the ratio 1 / tau,
+where tau = 1 - 4^-R is the power of the reconstruction (theory 2.7); from two bits on it might as well be 1. The
+reference is the rate-distortion function of unit variance, a bound. Segments of a trellis have 512 rows unless the
+name says otherwise.
 """
 
 import functools
@@ -37,7 +39,7 @@ CELLS = {
 
 def measure(name: str, rate: float, weight: np.ndarray) -> dict:
     """Gap of one cell at one rate."""
-    recipe = functools.partial(lq.recipes.watersic, quantizer=CELLS[name][0])
+    recipe = functools.partial(lq.recipes.watersic, quantizer=CELLS[name][0], mmse=1 / (1 - 4**-rate))
     start = time.perf_counter()
     layer = lq.at_rate(rate, recipe, weight, np.eye(COLUMNS))
     seconds = time.perf_counter() - start

@@ -118,6 +118,6 @@ def test_zeros_and_the_largest_codes():
     codes[3, 2] = 1
     model = fit_squares(codes, codes & 1, PARTITIONS)
     assert_same(model.columns == 0, np.array([True, False, False, True]))
-    assert_same(square_classes(model)[:, 0], np.zeros(5, dtype=np.int64))
+    assert not square_classes(model)[:, 0].any()
     assert square_classes(model).max() == MOST
     assert square_classes(TwoWayModel(np.array([500]), np.array([MOST, 0]), NO_NOISE)).tolist() == [[MOST, 0]]
