@@ -100,10 +100,9 @@ class EntropyCodedTrellis:
         raw = np.packbits(inputs[:, fair].T, bitorder="little").tobytes()
         unfair = live & ~fair
         coder = constriction.stream.stack.AnsCoder()
-        for t in reversed(range(self._longest(len(codes)))):
-            rows = self._rows_at(t, len(codes))
-            chance = _chance(residues[rows][:, unfair] & 1, classes[rows][:, unfair])
-            coder.encode_reverse((residues[rows][:, unfair] >> 1).ravel().astype(np.int32), BIT, chance)
+        rows = np.concatenate(self._times(len(codes)))
+        path = residues[rows][:, unfair]
+        coder.encode_reverse((path >> 1).ravel().astype(np.int32), BIT, _chance(path & 1, classes[rows][:, unfair]))
         quotient = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
         index = _table_index(classes, residues)
         return [raw, words_of(coder), *encode_classes(quotient[:, live].ravel(), index[:, live].ravel(), COSETS)]
@@ -144,9 +143,9 @@ class EntropyCodedTrellis:
         labels = self.code.labels[:, 0]
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
         residues = np.empty(classes.shape, dtype=np.uint8)
-        state = np.zeros((len(self._lanes(height)), classes.shape[1]), dtype=np.int64)
-        for t in range(self._longest(height)):
-            rows = self._rows_at(t, height)
+        times = self._times(height)
+        state = np.zeros((len(times[0]), classes.shape[1]), dtype=np.int64)
+        for rows in times:
             now = state[: len(rows)]
             label = labels[now]
             chance = _chance(label & 1, classes[rows])
@@ -163,16 +162,11 @@ class EntropyCodedTrellis:
         live = classes.max(axis=0) > 0
         return live, live & (self.split | (classes.min(axis=0) >= FAIR))
 
-    def _lanes(self, rows: int) -> list[slice]:
-        """The segments, longest first: those that still go on at any time are the first ones."""
-        return sorted(segments(rows, self.segment), key=lambda rows: rows.start - rows.stop)
-
-    def _longest(self, rows: int) -> int:
-        return len(range(rows)[self._lanes(rows)[0]])
-
-    def _rows_at(self, t: int, rows: int) -> np.ndarray:
-        """The rows at time t of the segments that are longer than t."""
-        return np.array([rows.start + t for rows in self._lanes(rows) if rows.start + t < rows.stop])
+    def _times(self, rows: int) -> list[np.ndarray]:
+        """The rows at each time of all segments that go on; longer segments come first, so these are the first ones."""
+        cuts = sorted(segments(rows, self.segment), key=lambda cut: cut.start - cut.stop)
+        starts, lengths = np.array([(cut.start, cut.stop - cut.start) for cut in cuts]).T
+        return [starts[lengths > t] + t for t in range(lengths[0])]
 
 
 def square_gains(classes: np.ndarray) -> np.ndarray:

@@ -153,9 +153,10 @@ class TrellisCode:
         """
         residue = _time_first(codes) & 3
         upper, found = (residue >> 1).astype(np.uint8), np.zeros(residue.shape, dtype=np.uint8)
+        ages = _ages(self.polynomials[0])
         for t in range(len(found)):
             found[t] = upper[t]
-            for age in _ages(self.polynomials[0]):
+            for age in ages:
                 if 0 < age <= t:
                     found[t] ^= found[t - age]
         wrong = np.argwhere(_filtered(found, self.polynomials[1]) != (residue & 1))
@@ -184,8 +185,9 @@ class TrellisCode:
         """
         bits = _time_first(path).astype(np.uint8)
         found = _filtered(bits, self.polynomials[1])
+        ages = _ages(self.polynomials[0])
         for t in range(len(found)):
-            for age in _ages(self.polynomials[0]):
+            for age in ages:
                 if 0 < age <= t:
                     found[t] ^= found[t - age]
         return _time_last(found, path.shape)
