@@ -97,7 +97,7 @@ class EntropyCodedTrellis:
         inputs = np.concatenate([self._inputs(codes, rows, block) for rows in segments(len(codes), self.segment)])
         classes, residues = square_classes(model, block), codes & 3
         live, fair = self._kinds(classes)
-        raw = np.packbits(inputs[:, fair].T, bitorder="little").tobytes()
+        raw = np.packbits(inputs[:, fair], bitorder="little").tobytes()
         unfair = live & ~fair
         coder = constriction.stream.stack.AnsCoder()
         rows = np.concatenate(self._times(len(codes)))
@@ -120,13 +120,13 @@ class EntropyCodedTrellis:
         classes = square_classes(model, block)
         live, fair = self._kinds(classes)
         residues = np.zeros(classes.shape, dtype=np.uint8)
-        residues[:, fair] = self._fair_residues(raw, height, int(fair.sum()))
+        residues[:, _places(fair)] = self._fair_residues(raw, height, int(fair.sum()))
         residues[:, live & ~fair] = self._coded_residues(words, height, classes[:, live & ~fair])
-        index = _table_index(classes, residues)[:, live]
+        index = _table_index(classes, residues)[:, _places(live)]
         quotient = decode_classes(rest, index.ravel(), COSETS).astype(np.int32).reshape(index.shape)
-        residues = residues[:, live]
+        residues = residues[:, _places(live)]
         codes = np.zeros(classes.shape, dtype=np.int32)
-        codes[:, live] = 4 * np.where(residues == 3, -1 - quotient, quotient) + residues
+        codes[:, _places(live)] = 4 * np.where(residues == 3, -1 - quotient, quotient) + residues
         return codes
 
     def _fair_residues(self, raw: bytes, height: int, columns: int) -> np.ndarray:
@@ -134,9 +134,8 @@ class EntropyCodedTrellis:
             msg = f"{len(raw)} bytes of path bits for {columns} columns of {height} codes; the file is damaged"
             raise DamagedFileError(msg)
         bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=height * columns, bitorder="little")
-        inputs = bits.reshape(columns, height)
-        parts = [self.code.residues(inputs[:, rows]).T for rows in segments(height, self.segment)]
-        return np.concatenate(parts)
+        inputs = bits.reshape(height, columns)
+        return np.concatenate([self.code.residues(inputs[rows].T).T for rows in segments(height, self.segment)])
 
     def _coded_residues(self, words: bytes, height: int, classes: np.ndarray) -> np.ndarray:
         """All segments of all columns side by side, time after time."""
@@ -177,6 +176,11 @@ def square_gains(classes: np.ndarray) -> np.ndarray:
     """
     s2 = 2.0 ** ((classes - 1) / 4 - 6)
     return np.where(classes > 0, np.rint(128 * np.maximum(1 - 0.25 / s2, 0.25)), 128).astype(np.int64)
+
+
+def _places(columns: np.ndarray) -> slice | np.ndarray:
+    """The columns of a mask: if they are all, without copies."""
+    return slice(None) if columns.all() else columns
 
 
 def _table_index(classes: np.ndarray, residues: np.ndarray) -> np.ndarray:

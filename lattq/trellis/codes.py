@@ -226,7 +226,7 @@ def _time_first(x: np.ndarray) -> np.ndarray:
 
 
 def _time_last(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.ascontiguousarray(x.T).reshape(shape)
+    return x.T.reshape(shape)  # a view where sequences are columns
 
 
 def _parity(x: np.ndarray) -> np.ndarray:
