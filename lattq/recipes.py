@@ -7,6 +7,7 @@ import dataclasses
 import functools
 
 from lattq.coding import Pooled, TwoWay
+from lattq.errors import InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.least_squares import GAINS
 from lattq.quantizers import AbsMax, Lattice, MinMax, Trellis, Uniform
@@ -94,7 +95,7 @@ def watersic(
         its step is replaced
     rotation : a transform before equalization
     order, mmse : order of the feedback, and `ratio` of `MMSE`; 0 for plain Cholesky feedback. With a `Trellis`
-        a ratio of 1.4 saves 0.01 bit at one bit, and 1.8 saves 0.02 at half a bit (theory 5.5)
+        a ratio of 1.4 saves 0.01 bit at one bit (theory 5.5)
     sweeps : passes of coordinate descent, 2 unless given for cubic cells and 0 for others, which they hardly improve;
         each costs as much as the loop, and D then depends a little on sigma's basis
     shrink, refit, coder : as in `Uniform` and `Scheme`; with `sweeps` a shrunk column may be coded a little worse
@@ -105,6 +106,11 @@ def watersic(
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
     cell = quantizer or Uniform()
+    if not isinstance(cell, Uniform | Trellis | Lattice):
+        msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
+        raise InvalidInputError(msg)
+    if isinstance(cell, Trellis) and not mmse:
+        cell = dataclasses.replace(cell, priced=False)
     feedback = MMSE(step * step * cell.second_moment, mmse, order) if mmse else Cholesky(order)
     return Scheme(
         transform=rotation or Identity(),

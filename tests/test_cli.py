@@ -325,6 +325,7 @@ def test_a_quantizer_by_name(tmp_path: Path):
     found = values(*options, "--quantizer", "trellis-8")
     assert abs(found["rate"] - 2.5) <= 0.005
     assert llm.stored_bytes(tmp_path / "out") * 8 == found["rate"] * 256 * 256
+    assert 1 < values("eval", tmp_path / "out", "--text", "embedded", "--samples", 1)["perplexity"] < 1000
     for wrong, word in (("trellis-9", "9, for which there is no code"), ("voronoi", "no quantizer 'voronoi'")):
         assert word in " ".join(run(*options[:-4], tmp_path / "x", "--quantizer", wrong).output.split())
     wrong = run(*options, "--quantizer", "trellis-8", "--recipe", "rtn")

@@ -29,7 +29,7 @@ def by_name(name: str) -> Uniform | Trellis | Lattice:
     Examples
     --------
     >>> by_name("trellis-256")
-    Trellis(states=256, step=1.0, shrink=False, segment=512)
+    Trellis(states=256, step=1.0, shrink=False, segment=512, priced=True)
     >>> by_name("E8")
     Lattice(lattice=Lattice(E8), step=1.0, shrink=False)
     """
@@ -37,7 +37,7 @@ def by_name(name: str) -> Uniform | Trellis | Lattice:
     if lower in CELLS:
         return CELLS[lower]()
     states = lower.removeprefix(TRELLIS)
-    if lower.startswith(TRELLIS) and states.isdecimal():
+    if lower.startswith(TRELLIS) and states.isascii() and states.isdecimal():
         return Trellis(int(states))
     msg = f"there is no quantizer {name!r}; choose trellis-STATES, for example trellis-256, or {', '.join(CELLS)}"
     raise InvalidInputError(msg)

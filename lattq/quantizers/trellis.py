@@ -7,8 +7,6 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_integer, normalize
-from lattq.coding.cosets import log_partition
-from lattq.coding.tables import scale_class
 from lattq.errors import CodeOverflowError, DamagedFileError
 from lattq.quantizers.uniform import check_step, step_like
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
@@ -30,6 +28,7 @@ class TrellisQuantizer:
     ----------
     step : spacing of the supersets, in the units of the weights; shape (1, 1)
     states, segment : of the code; least length of the sequences that a column is cut into
+    priced : count what odd codes cost less to code, below about one bit; only right for targets that are shrunk
 
     Examples
     --------
@@ -42,6 +41,7 @@ class TrellisQuantizer:
     step: Float[Array, "1 1"]
     states: int = 256
     segment: int = 512
+    priced: bool = True
 
     @property
     def code(self) -> TrellisCode:
@@ -57,7 +57,7 @@ class TrellisQuantizer:
         """Codes of the cheapest sequences; raises `CodeOverflowError` for NaN or a code beyond 2^30.
 
         The search runs on the host. Cheapest is the squared error plus what a bit is worth at this step times the bits
-        by which an odd code is dearer than an even one: that matters below a bit per weight.
+        of odd codes above those of even ones: that matters below a bit per weight.
         """
         host = to_host(x)
         scaled = host.T / (float(self.step[0, 0]) / 2)
@@ -110,16 +110,26 @@ class TrellisQuantizer:
         return dataclasses.replace(parts[0], step=to_host(parts[0].step).astype(np.float64))
 
     def _prices(self, scaled: np.ndarray) -> np.ndarray:
-        """Price of an odd code in each row of `scaled`: 2 D ln (Z_odd / Z_even), D the squared error of the code.
-
-        The scale of the codes is that of the input plus noise, as in the test channel (theory 2.7).
-        """
+        """Price of an odd code in each row of `scaled`, theory (5.10), where targets are conditional means."""
         noise = 4 * self.code.second_moment
-        scale = np.sqrt(np.einsum("cr,cr->c", scaled, scaled) / scaled.shape[1] + noise)
-        if not np.any(scale < WIDE):
-            return np.zeros(len(scale))
-        even, odd = (log_partition(z0, 2)[scale_class(np.minimum(scale, WIDE))] for z0 in (0, 1))
-        return np.where(scale < WIDE, 2 * np.log(2) * noise * (odd - even), 0.0)
+        power = np.einsum("cr,cr->c", scaled, scaled) / scaled.shape[1] + noise
+        if not self.priced or not np.any(power < WIDE**2):
+            return np.zeros(len(power))
+        return np.where(power < WIDE**2, price_of_odd(power, noise), 0.0)
+
+
+def price_of_odd(power: np.ndarray, noise: float) -> np.ndarray:
+    """2 D' ln (Z_1 / Z_0) for codes of this mean square and cells of this squared error D, D' = D / (1 + D / power).
+
+    Z_0 and Z_1 sum exp(-k² / 2 power) over even and odd k. The price is negative: odd supersets have less to tell.
+
+    >>> price_of_odd(np.array([0.5, 2.0]), 0.25).round(4)
+    array([-0.1142, -0.0001])
+    """
+    k = np.arange(-16, 17)
+    terms = np.exp(-np.square(k) / (2 * power[:, None]))
+    odd, even = terms[:, 1::2].sum(axis=1), terms[:, ::2].sum(axis=1)
+    return 2 * noise / (1 + noise / power) * np.log(odd / even)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,17 +142,19 @@ class Trellis:
     step : spacing of the supersets: the side of a cube of the same volume, as in `Uniform`
     shrink : scale each column by its LMMSE gain, inside the loop
     segment : least length of the sequences that a column is cut into; each starts anew, which costs 0.005 bit at 512
+    priced : weigh bits against error below about one bit; for targets that MMSE feedback has shrunk, and no others
 
     Examples
     --------
     >>> Trellis(states=8, step=0.5)(np.zeros((2, 1)), np.ones(1), np.arange(1))
-    TrellisQuantizer(step=array([[0.5]]), states=8, segment=512)
+    TrellisQuantizer(step=array([[0.5]]), states=8, segment=512, priced=True)
     """
 
     states: int = 256
     step: float = 1.0
     shrink: bool = False
     segment: int = 512
+    priced: bool = True
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step")
@@ -163,4 +175,4 @@ class Trellis:
 
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> TrellisQuantizer:
         """The quantizer; it depends on the data only through dtype and device."""
-        return TrellisQuantizer(step_like(self.step, targets), self.states, self.segment)
+        return TrellisQuantizer(step_like(self.step, targets), self.states, self.segment, self.priced)

@@ -1,5 +1,6 @@
 """The entropy-coded trellis as a quantizer: the contract, translations, overflow, segments, prices, stored state."""
 
+import functools
 import math
 from types import ModuleType
 from typing import Any
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
+from lattq import recipes
 from lattq.coding.cosets import log_partition, scale
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.kernels.viterbi import resolution
 from lattq.quantizers import Design, Quantizer, Trellis, TrellisQuantizer
 from lattq.quantizers.trellis import WIDE
+from lattq.rate import at_rate
 from lattq.scheme import Scheme
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
 from tests.contracts import QuantizerContract, law
@@ -141,13 +144,14 @@ def test_codes_near_the_largest_are_exact(dtype: type):
     assert np.abs(x.astype(np.float64) - codes).max() <= 2 + 2 * np.abs(x).max() * np.finfo(dtype).eps
 
 
-def price_of_odd(x: np.ndarray, states: int) -> np.ndarray:
-    """λ log2 (Z_odd / Z_even) with λ = 2 ln 2 D, for columns in codes; the scale has eight classes an octave."""
-    noise = 4 * TrellisCode(states).second_moment
-    deviation = np.sqrt(np.mean(x**2, axis=0) + noise)
-    index = np.rint(8 * np.log2(np.minimum(deviation, WIDE))).astype(int) + 25
-    price = 2 * math.log(2) * noise * (log_partition(1, 2) - log_partition(0, 2))[index]
-    return np.where(deviation < WIDE, price, 0.0)
+def expected_prices(x: np.ndarray, states: int) -> np.ndarray:
+    """λ log2 (Z_odd / Z_even) with λ = 2 ln 2 D / (1 + D / s²), for columns in codes."""
+    noise, found = 4 * TrellisCode(states).second_moment, []
+    for column in x.T:
+        power = float(np.mean(column**2)) + noise
+        even, odd = (sum(math.exp(-(k * k) / (2 * power)) for k in range(z0 - 40, 41, 2)) for z0 in (0, 1))
+        found.append(2 * noise / (1 + noise / power) * math.log(odd / even) if power < WIDE**2 else 0.0)
+    return np.array(found)
 
 
 @given(seed=seeds, states=st.sampled_from([4, 64, 256]), rows=st.integers(1, 60))
@@ -158,7 +162,7 @@ def test_prices_change_narrow_columns_only_and_pay_there(seed: int, states: int,
     quantizer = TrellisQuantizer(np.array([[2.0]]), states, segment=20)  # one code is one unit
     found = quantizer.encode(x)
     nearest = np.concatenate([quantizer.code.nearest(x[cut].T).T for cut in segments(rows, 20)])
-    price = price_of_odd(x, states)
+    price = expected_prices(x, states)
     assert np.all(price <= 0)  # odd supersets are cheaper: they have less to tell
     assert np.all(found[:, price == 0] == nearest[:, price == 0])
 
@@ -191,6 +195,27 @@ def test_odd_codes_cost_the_same_from_wide_on():
     ignored = 0.5 * math.log(2) * abs(float((log_partition(1, 2) - log_partition(0, 2))[index]))
     assert ignored == pytest.approx(2 * math.exp(-((math.pi * scale(index)) ** 2) / 2), rel=1e-3)
     assert ignored < 1e-4
+
+
+def test_targets_that_are_not_shrunk_have_no_prices():
+    """The price is half of (5.9): without the shrink it would favour odd codes for nothing."""
+    x = 0.5 * np.random.default_rng(0).standard_normal((600, 2))
+    plain = TrellisQuantizer(np.array([[2.0]]), 64, 600, priced=False).encode(x)
+    assert np.all(plain == TrellisCode(64).nearest(x.T).T)
+    assert np.any(plain != TrellisQuantizer(np.array([[2.0]]), 64, 600).encode(x))
+    for mmse in (0.0, 1.0):
+        assert recipes.watersic(0.1, quantizer=Trellis(64), mmse=mmse).quantizer.priced == (mmse > 0)
+
+
+@pytest.mark.parametrize("states", [8, 256])
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.7])
+def test_low_rates_are_reached_and_worth_their_bits(states: int, rate: float):
+    """White weights: every bit below one buys distortion, with and without MMSE feedback."""
+    weight = np.random.default_rng(1).standard_normal((2048, 64))
+    for mmse in (0.0, 1.0):
+        recipe = functools.partial(recipes.watersic, quantizer=Trellis(states), mmse=mmse)
+        layer = at_rate(rate, recipe, weight, np.eye(64))
+        assert layer.gap(weight, np.eye(64), row_variance=1.0, column_variance=1.0) < 0.9 * rate
 
 
 def test_zeros_stay_zero(xp: ModuleType):
