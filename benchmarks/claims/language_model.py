@@ -1,7 +1,8 @@
 """KL, perplexity and real bits of the embedded language model under every recipe, from 1.5 to 4.5 bits.
 
-    python benchmarks/claims/language_model.py
+    python benchmarks/claims/language_model.py [--only RECIPE]
 
+With `--only` the other rows stay as they were published: runs are independent of each other.
 Every point is a model directory written to disk, loaded back through `transformers`, and measured on the held-out text;
 its rate is the bytes of what replaces the quantized weights. A small model hardly feels 4 bits in perplexity; the KL to
 the unquantized model (bits per token) shows it. Recipes with a step run twice: with one step for all layers, which
@@ -10,7 +11,9 @@ Watersic runs without MMSE feedback, as in a model it should (`lattq.llm.UNBIASE
 trellis of 256 states in place of the cube.
 """
 
+import argparse
 import functools
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -64,6 +67,9 @@ def measure(recipe: Any, **options: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Sweep, judge, draw, publish."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", choices=list(STEPS))
+    only = parser.parse_args().only
     whole = evaluate(embedded_model(), embedded_text("evaluation"))
     rows = []
 
@@ -72,11 +78,16 @@ def main() -> None:
         row = rows[-1]
         print(f"{name:32s} {row['rate']:.3f} bit  KL {row['kl']:.4f}  perplexity {row['perplexity']:.3f}", flush=True)
 
-    for levels in LEVELS:
-        add("rtn", lq.recipes.rtn, levels=levels)
-        add("gptq", GPTQ, levels=levels)
+    if only:
+        rows += [
+            row for row in json.loads((RESULTS / "language_model.json").read_text())["rows"] if row["recipe"] != only
+        ]
+    else:
+        for levels in LEVELS:
+            add("rtn", lq.recipes.rtn, levels=levels)
+            add("gptq", GPTQ, levels=levels)
     for name, (recipe, allocation, rates) in STEPS.items():
-        for rate in rates:
+        for rate in rates if only in (None, name) else ():
             add(name, recipe, rate=rate, allocation=allocation)
     draw(rows, whole.perplexity or 0.0)
 

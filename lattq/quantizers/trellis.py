@@ -123,8 +123,8 @@ def price_of_odd(power: np.ndarray, noise: float) -> np.ndarray:
 
     Z_0 and Z_1 sum exp(-k² / 2 power) over even and odd k. The price is negative: odd supersets have less to tell.
 
-    >>> price_of_odd(np.array([0.5, 2.0]), 0.25).round(4)
-    array([-0.1142, -0.0001])
+    >>> price_of_odd(np.array([0.5, 1.0]), 0.25).round(4)
+    array([-0.1142, -0.0115])
     """
     k = np.arange(-16, 17)
     terms = np.exp(-np.square(k) / (2 * power[:, None]))
