@@ -63,7 +63,7 @@ class BitshiftQuantizer:
         return from_host(np.ascontiguousarray(codes.T), like=x)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
-        """Reconstructions, in the dtype of `scale`; raises `InvalidInputError` for points between the codes."""
+        """Reconstructions, in the dtype of `scale`; raises `InvalidInputError` for points that are no codes."""
         symbols = np.ascontiguousarray(to_host(codes).T)
         if not np.issubdtype(symbols.dtype, np.integer):
             msg = f"codes of {symbols.dtype} name no path through a trellis; pass integers"
@@ -103,7 +103,8 @@ class BitshiftQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "BitshiftQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
-        bits, memory, code, block, group, rows, scales = state
+        bits, memory, code, *sizes, rows, scales = state
+        block, group = (as_integer(name, size) for name, size in zip(("block", "group"), sizes, strict=True))
         scale = np.frombuffer(scales, dtype="<f2").astype(np.float64).reshape(rows, -(-shape[1] // group))
         if scale.shape[0] not in (1, shape[0]) or not ((scale >= 0) & np.isfinite(scale)).all():
             msg = f"scales of {scale.shape[0]} rows for {shape[0]}, or negative or infinite; the file is damaged"

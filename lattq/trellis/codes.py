@@ -43,6 +43,7 @@ SECOND_MOMENTS = {
     4096: 0.06021,
 }
 LARGEST = 2.0**30
+LONGEST = 1 << 20  # rows of the longest segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,13 +197,13 @@ class TrellisCode:
 def segments(rows: int, length: int) -> list[slice]:
     """Cuts `rows` into sequences of at least `length`, if there are so many, that differ by at most one.
 
-    Raises `InvalidInputError` for a length below 1.
+    Raises `InvalidInputError` for a length that no sequence has.
 
     >>> segments(10, 4), segments(3, 4)
     ([slice(0, 5, None), slice(5, 10, None)], [slice(0, 3, None)])
     """
-    if length < 1:
-        msg = f"`segment` is {length}; a sequence has at least one row"
+    if not 1 <= length <= LONGEST:
+        msg = f"`segment` is {length}; a sequence has 1 to {LONGEST} rows"
         raise InvalidInputError(msg)
     ends = np.linspace(0, rows, max(1, rows // length) + 1).astype(np.int64).tolist()
     return [slice(a, b) for a, b in itertools.pairwise(ends)]
