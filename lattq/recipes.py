@@ -109,8 +109,6 @@ def watersic(
     if not isinstance(cell, Uniform | Trellis | Lattice):
         msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
         raise InvalidInputError(msg)
-    if isinstance(cell, Trellis) and not mmse:
-        cell = dataclasses.replace(cell, priced=False)
     feedback = MMSE(step * step * cell.second_moment, mmse, order) if mmse else Cholesky(order)
     return Scheme(
         transform=rotation or Identity(),

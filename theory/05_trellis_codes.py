@@ -254,7 +254,9 @@ for deviation in (0.83, 1.9, 4.0, 8.0):
 # squared code. Here $s^2$ is the power of the codes, that of the shrunk target plus $D'$.
 #
 # In the loop the shrink is there already: MMSE feedback (2.7) makes targets conditional means. So `Trellis` adds the
-# price alone, and none where feedback does not shrink: half of (5.9) would favour odd codes for nothing. For one
+# price alone. Where feedback does not shrink the price is half of (5.9): it favours odd codes, which are not 0, and a
+# layer loses. A model need not: its layers should not shrink (2.6), and plain rounding of narrow columns does. On the
+# embedded language model at 2 bits the divergence is 0.082 bit per token with the price and 0.097 without. For one
 # Gaussian with the best gain $\gamma$ on the codes, a shrink is no more than another step.
 
 # %%

@@ -28,7 +28,7 @@ class TrellisQuantizer:
     ----------
     step : spacing of the supersets, in the units of the weights; shape (1, 1)
     states, segment : of the code; least length of the sequences that a column is cut into
-    priced : count what odd codes cost less to code, below about one bit; only right for targets that are shrunk
+    priced : count what odd codes cost less to code, which matters below about one bit
 
     Examples
     --------
@@ -110,7 +110,7 @@ class TrellisQuantizer:
         return dataclasses.replace(parts[0], step=to_host(parts[0].step).astype(np.float64))
 
     def _prices(self, scaled: np.ndarray) -> np.ndarray:
-        """Price of an odd code in each row of `scaled`, theory (5.10), where targets are conditional means."""
+        """Price of an odd code in each row of `scaled`, theory (5.10)."""
         noise = 4 * self.code.second_moment
         power = np.einsum("cr,cr->c", scaled, scaled) / scaled.shape[1] + noise
         if not self.priced or not np.any(power < WIDE**2):
@@ -142,7 +142,8 @@ class Trellis:
     step : spacing of the supersets: the side of a cube of the same volume, as in `Uniform`
     shrink : scale each column by its LMMSE gain, inside the loop
     segment : least length of the sequences that a column is cut into; each starts anew, which costs 0.005 bit at 512
-    priced : weigh bits against error below about one bit; for targets that MMSE feedback has shrunk, and no others
+    priced : weigh bits against error below about one bit. That is right for targets that MMSE feedback has shrunk. For
+        others it costs a layer distortion, but favours codes that are not 0: a model wins, whose layers must not shrink
 
     Examples
     --------

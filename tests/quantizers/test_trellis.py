@@ -197,25 +197,21 @@ def test_odd_codes_cost_the_same_from_wide_on():
     assert ignored < 1e-4
 
 
-def test_targets_that_are_not_shrunk_have_no_prices():
-    """The price is half of (5.9): without the shrink it would favour odd codes for nothing."""
+def test_prices_can_be_left_out():
     x = 0.5 * np.random.default_rng(0).standard_normal((600, 2))
     plain = TrellisQuantizer(np.array([[2.0]]), 64, 600, priced=False).encode(x)
     assert np.all(plain == TrellisCode(64).nearest(x.T).T)
     assert np.any(plain != TrellisQuantizer(np.array([[2.0]]), 64, 600).encode(x))
-    for mmse in (0.0, 1.0):
-        assert recipes.watersic(0.1, quantizer=Trellis(64), mmse=mmse).quantizer.priced == (mmse > 0)
 
 
 @pytest.mark.parametrize("states", [8, 256])
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.7])
 def test_low_rates_are_reached_and_worth_their_bits(states: int, rate: float):
-    """White weights: every bit below one buys distortion, with and without MMSE feedback."""
+    """White weights: a step gives each rate, and most of every bit below one buys distortion."""
     weight = np.random.default_rng(1).standard_normal((2048, 64))
-    for mmse in (0.0, 1.0):
-        recipe = functools.partial(recipes.watersic, quantizer=Trellis(states), mmse=mmse)
-        layer = at_rate(rate, recipe, weight, np.eye(64))
-        assert layer.gap(weight, np.eye(64), row_variance=1.0, column_variance=1.0) < 0.9 * rate
+    recipe = functools.partial(recipes.watersic, quantizer=Trellis(states))
+    layer = at_rate(rate, recipe, weight, np.eye(64))
+    assert layer.gap(weight, np.eye(64), row_variance=1.0, column_variance=1.0) < rate / 2
 
 
 def test_zeros_stay_zero(xp: ModuleType):
