@@ -77,12 +77,11 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         transform = scheme.transform(weight, moment)
         changed, second = transform.forward(weight), transform.congruence(moment)
         factor = scheme.feedback.factor(changed, second)
-        target = scheme.feedback.target(changed, second, factor)
         if scheme.equalize:
             diagonal = scheme.equalize(factor)
-            transform, target = transforms.append(transform, diagonal), diagonal.forward(target)
+            transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
             factor = factor.rescaled(1 / diagonal.scale)
-        result = successive_cancellation(target, factor, scheme.quantizer, sweeps=scheme.sweeps)
+        result = successive_cancellation(changed, factor, scheme.quantizer, sweeps=scheme.sweeps)
         codes = to_host(result.codes)
         quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
         found = Quantized(

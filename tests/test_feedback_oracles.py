@@ -179,13 +179,12 @@ def test_sweeps_of_blocks(block: int, data: st.DataObject, blocks: int, seed: in
 @given(layer=layers(), ratio=st.floats(0.1, 1))
 def test_sweeps_with_mmse_descend_its_functional(layer: tuple[np.ndarray, np.ndarray], ratio: float):
     weight, sigma = layer
-    feedback = MMSE(0.1, ratio)
-    factor = feedback.factor(weight, sigma)
-    target = feedback.target(weight, sigma, factor)
+    factor = MMSE(0.1, ratio).factor(weight, sigma)
     inverse = np.argsort(factor.order)
     hessian = ((factor.unit * factor.pivots) @ factor.unit.T)[np.ix_(inverse, inverse)]
+    target = weight - (weight * factor.penalty) @ np.linalg.inv(hessian)
     costs = [
-        cost(target, successive_cancellation(target, factor, Uniform(0.5), sweeps=sweeps).reconstruction, hessian)
+        cost(target, successive_cancellation(weight, factor, Uniform(0.5), sweeps=sweeps).reconstruction, hessian)
         for sweeps in range(3)
     ]
     slack = 4 * EPS**0.5 * np.square((np.abs(target) + 0.5) @ np.sqrt(np.diag(hessian))).sum()

@@ -208,7 +208,13 @@ figure
 #
 # Both sides have the quadratic part $\hat W H \hat W^\top$ and the linear part $-2 W \Sigma \hat W^\top$. So the loop
 # with target $T$ and the factor of $H = U \operatorname{diag}(d)\, U^\top$ minimises the distortion plus a price on
-# $\hat W$.
+# $\hat W$. $T$ need not be formed: since $W - T = W J H^{-1}$, the first term on the right is
+#
+# $$ \sum_i d_i \lVert ((W - \hat W)\, U)_i - c_i \rVert^2, \qquad
+#    C = W J\, U^{-\top} \operatorname{diag}(d)^{-1}, \tag{2.6b} $$
+#
+# so the loop keeps $W$ and takes $c_i$ from its targets (2.1): one triangular system, in place of an inverse and a
+# product. A sweep (2.5) takes the columns of $W J$ divided by those of $\operatorname{diag} H$ instead.
 #
 # **Which $J$?** A code that does not know $\Sigma$ is white, $\hat w \sim \mathcal N(0, \tau I)$, and spends $\hat
 # w_i^2 / (2 \tau \ln 2)$ bits more on $\hat w_i$ than on 0. At level $\theta$ a bit is worth $2 \theta \ln 2$ of

@@ -34,6 +34,7 @@ NO_NOISE = -1000  # a noise class so low that every column has its whole row fac
 NOISE_CLASSES = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.25, 0.5, 1.0]))))
 
 SAMPLE_COLUMNS = 64
+ROW_BLOCK = 64  # rows whose squares a cache holds
 LARGEST_BLOCK = 1 << 24
 
 
@@ -217,13 +218,19 @@ def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarra
     live = columns > 0
     if not live.any():
         return np.zeros(codes.shape[0], dtype=np.int64)
-    variance = np.mean(np.square(codes[:, live], dtype=np.float64), axis=0)
-    weight = share(columns[live], noise) * (variance > 0)
+    blocks = [slice(start, start + ROW_BLOCK) for start in range(0, codes.shape[0], ROW_BLOCK)]
+    variance = sum(np.square(codes[block], dtype=np.float64).sum(axis=0) for block in blocks) / codes.shape[0]
+    weight = share(columns, noise) * (live & (variance > 0))
     if not weight.any():
         return np.zeros(codes.shape[0], dtype=np.int64)
-    relative = np.square(codes[:, live], dtype=np.float64) / np.where(variance > 0, variance, 1)
-    factor = relative @ weight / weight.sum()
-    error = ((relative - factor[:, None]) ** 2 @ weight**2) / weight.sum() ** 2
+    weight = weight / weight.sum()
+    relative = weight / np.where(variance > 0, variance, 1)
+    factor, squares, error = np.empty((3, codes.shape[0]))
+    for block in blocks:
+        power = np.square(codes[block], dtype=np.float64)
+        factor[block], squares[block] = power @ relative, power @ (weight * relative)
+        error[block] = np.square(power, out=power) @ relative**2
+    error += factor * (factor * (weight @ weight) - 2 * squares)
     spread = factor.var()
     shrink = max(0.0, 1 - error.mean() / spread) if spread > 0 else 0.0
     log = 0.5 * np.log2(np.maximum(1 + shrink * (factor - 1), 2.0**-8))

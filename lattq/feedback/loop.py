@@ -6,6 +6,7 @@ With ``sigma[order][:, order] = U blockdiag(pivots) Uᵀ``, U unit lower triangu
 
 makes (W - Ŵ) U hold exactly the plain rounding errors target_i - ŵ_i, so that the distortion is their squares weighted
 by the pivots (theory 2.1). GPTQ, LDLQ, Babai's nearest plane, SIC and WaterSIC are this loop; it knows none of them.
+If the reconstruction itself is charged tr(Ŵ J Ŵᵀ), the same holds with (2.6b) taken from the targets.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.linalg import LDL
+from lattq.linalg.substitution import divide_blocks, substitute
 from lattq.quantizers import Design, Quantizer
 
 __all__ = ["GAIN_GRID", "Cancellation", "successive_cancellation"]
@@ -61,7 +63,10 @@ class Cancellation:
 
     @functools.cached_property
     def noise(self) -> Float[Array, "rows columns"]:
-        """The plain rounding errors target - Ŵ of the last pass; without sweeps they are (W - Ŵ) U up to the order."""
+        """The plain rounding errors target - Ŵ of the last pass; up to the order (W - Ŵ) U, if nothing else moves it.
+
+        What moves it are sweeps and a penalty.
+        """
         return self._subtract()
 
 
@@ -80,8 +85,8 @@ def successive_cancellation(
 
     Parameters
     ----------
-    weight : the target matrix, in the dtype of the loop
-    factor : unit triangular factor, pivots and order
+    weight : W, in the dtype of the loop
+    factor : unit triangular factor, pivots and order, and the penalty J if the factored H contains one
     design : chooses the quantizers, in the first pass only
     sweeps : further passes
 
@@ -121,11 +126,12 @@ class _Loop:
         self.block = n // factor.pivots.shape[0]
         order = from_host(np.ascontiguousarray(factor.order), like=weight)
         self.weight = xp.empty((n, weight.shape[0]), dtype=weight.dtype, device=weight.device)
-        self.weight[...] = xp.matrix_transpose(xp.take(weight, order, axis=1))  # a copy would keep the strides
-        self.target = xp.asarray(self.weight, copy=True)
+        self.weight[...] = xp.take(xp.matrix_transpose(weight), order, axis=0)  # a copy would keep the strides
+        self.unit = self._own(np.ascontiguousarray(factor.unit.T))
+        self.unit_pivot = float(np.abs(factor.pivots).max(initial=0.0))
+        self.target = self.weight - self._pull()
         self.error = xp.zeros_like(self.weight)
         self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=weight.device)
-        self.unit = xp.astype(from_host(np.ascontiguousarray(factor.unit.T), like=weight), weight.dtype)
         self.gains = np.full(n, GAIN_GRID)
         self.groups = _group_bounds(factor.order, design.group, self.block)
         self.starts = np.array(sorted(self.groups))
@@ -136,10 +142,10 @@ class _Loop:
         n = self.weight.shape[0]
         self.visit(0, n)
         if sweeps:
-            self.unit = self._descent()
+            self.unit, pull = self._descent()
         for _ in range(sweeps):
             self.overload = 0
-            self.target = self.weight + self.xp.matmul(self.xp.tril(self.unit), self.error)
+            self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
             self.visit(0, n)
         index = from_host(np.argsort(self.factor.order), like=self.weight)
         starts = sorted(self.quantizers, key=self._first_column)
@@ -175,15 +181,15 @@ class _Loop:
     def _current(self, lo: int, hi: int) -> Array:
         """What a group would become if it were not rounded: its share of the feedback solved for inside the group.
 
-        Unrounded columns carry the errors (W - T) that make (W - T) U = W - target on the group (theory 2.1).
+        Unrounded columns carry the errors (W - T) that make (W - T) U = W - target on the group (theory 2.1). The
+        group that comes first has no feedback yet; what a penalty would move inside it is left out.
         """
         target = self.target[lo:hi, :]
         if hi - lo > self.block and hi < self.weight.shape[0]:
             inside = self.factor.unit[lo:hi, lo:hi].T
             inverse = solve_triangular(inside, np.eye(hi - lo), lower=False, unit_diagonal=True)
-            inverse = self.xp.astype(from_host(inverse, like=self.weight), self.weight.dtype)
             weight = self.weight[lo:hi, :]
-            target = weight - self.xp.matmul(inverse, weight - target)
+            target = weight - self.xp.matmul(self._own(inverse), weight - target)
         return self.xp.matrix_transpose(target)
 
     def leaf(self, lo: int, hi: int) -> None:
@@ -205,17 +211,43 @@ class _Loop:
         self.codes[lo:hi, :] = self.xp.matrix_transpose(codes)
         self.error[lo:hi, :] = self.weight[lo:hi, :] - found
 
-    def _descent(self) -> Array:
-        """H_BB⁻¹ H with zero diagonal blocks: given the errors of all others, the best block moves by it times them."""
+    def _charged(self) -> Array | None:
+        """J W in the order of the loop, J in units of the largest pivot, which any dtype holds; None without J."""
+        penalty, order = self.factor.penalty, self.factor.order
+        if penalty is None or not self.unit_pivot:
+            return None
+        if penalty.ndim == 1:
+            return self.weight * self._own(penalty[order, None] / self.unit_pivot)
+        return self.xp.matmul(self._own(penalty[np.ix_(order, order)] / self.unit_pivot), self.weight)
+
+    def _pull(self) -> Array | float:
+        """What a penalty takes from the targets of the first pass, theory (2.6b)."""
+        found = self._charged()
+        if found is None:
+            return 0.0
+        substitute(self.xp.matrix_transpose(self.unit), found, self.factor.unit)
+        return divide_blocks(found, self.factor.pivots / self.unit_pivot)
+
+    def _descent(self) -> tuple[Array, Array | float]:
+        """H_BB⁻¹ H with zero diagonal blocks, and H_BB⁻¹ J W: the best block, given the errors of all others.
+
+        It is W plus the product with them, less the other (theory 2.5).
+        """
         unit, pivots, block = self.factor.unit, self.factor.pivots, self.block
         n = unit.shape[0]
         tiles = pivots.reshape(-1, block, block)
         h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n) @ unit.T
-        for lo in range(0, n, block):
-            rows = slice(lo, lo + block)
-            h[rows] = np.linalg.lstsq(h[rows, rows], h[rows])[0] if h[rows, rows].any() else 0.0
-            h[rows, rows] = 0.0
-        return self.xp.astype(from_host(h, like=self.weight), self.weight.dtype)
+        places = np.arange(n).reshape(-1, block)
+        places = places[:, :, None], places[:, None, :]
+        own = h[places]
+        h = divide_blocks(h, own)
+        h[places] = 0.0
+        charged = self._charged()
+        return self._own(h), 0.0 if charged is None else divide_blocks(charged, own / self.unit_pivot)
+
+    def _own(self, x: np.ndarray) -> Array:
+        """A host array as one of the loop."""
+        return self.xp.astype(from_host(x, like=self.weight), self.weight.dtype)
 
     def _middle(self, lo: int, hi: int) -> int:
         """A boundary of groups near the middle, or of blocks inside one group."""

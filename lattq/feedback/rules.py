@@ -1,33 +1,25 @@
-"""What the loop feeds back: from weights and second moment to a factor with its order, and to the loop's target."""
+"""What the loop feeds back: from weights and second moment to a factor with its order."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import get_lapack_funcs
 
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, require_finite, to_host
 from lattq.errors import InvalidInputError
-from lattq.linalg import LDL, ldl
+from lattq.linalg import LDL
+from lattq.linalg.ldl import unchecked_ldl
 
 __all__ = ["MMSE", "Cholesky", "Feedback", "OpenLoop", "column_scale"]
-
-MIRROR_BLOCK = 128
-
-(dpotri,) = get_lapack_funcs(("potri",), dtype=np.float64)
 
 
 @runtime_checkable
 class Feedback(Protocol):
-    """From weight and second moment to the factor that the loop uses, and to its target. Encoder only."""
+    """From weight and second moment to the factor that the loop uses. Encoder only."""
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
-        """Factor and order."""
-        ...
-
-    def target(self, weight: Array, sigma: np.ndarray, factor: LDL) -> Array:
-        """What the loop approximates, shape of `weight`."""
+        """Factor, order and penalty."""
         ...
 
 
@@ -44,10 +36,6 @@ class OpenLoop:
         """The identity."""
         n = sigma.shape[0]
         return LDL(np.eye(n), np.diag(sigma).copy(), np.arange(n))
-
-    def target(self, weight: Array, sigma: np.ndarray, factor: LDL) -> Array:
-        """The weight itself."""
-        return weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +68,12 @@ class Cholesky:
         damped = sigma + self.damping * np.diag(sigma).mean() * np.eye(sigma.shape[0])
         return _factor(damped, column_scale(weight), self.order, self.block)
 
-    def target(self, weight: Array, sigma: np.ndarray, factor: LDL) -> Array:
-        """The weight itself."""
-        return weight
-
 
 @dataclasses.dataclass(frozen=True)
 class MMSE:
     """Feedback that knows that columns reconstructed at low rate carry less than their weight.
 
-    With H = sigma + J and target W sigma H⁻¹, the loop on H minimises tr((W-Ŵ) sigma (W-Ŵ)ᵀ) + tr(Ŵ J Ŵᵀ) (theory 2.4).
+    The loop on H = sigma + J, told that J is a penalty, minimises tr((W-Ŵ) sigma (W-Ŵ)ᵀ) + tr(Ŵ J Ŵᵀ) (theory 2.6).
     Here J is `ratio * noise` times the identity in coordinates where all columns have the same mean square.
 
     Parameters
@@ -100,9 +84,9 @@ class MMSE:
 
     Examples
     --------
-    >>> feedback, weight, sigma = MMSE(noise=1.0, ratio=0.5), np.ones((1, 1)), np.eye(1)
-    >>> feedback.target(weight, sigma, feedback.factor(weight, sigma))
-    array([[0.66666667]])
+    >>> factor = MMSE(noise=1.0, ratio=0.5).factor(np.ones((1, 1)), np.eye(1))
+    >>> factor.pivots, factor.penalty
+    (array([1.5]), array([0.5]))
     """
 
     noise: float
@@ -115,22 +99,13 @@ class MMSE:
         _require_not_negative("ratio", self.ratio)
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
-        """The factor of H."""
+        """The factor of H, with the penalty."""
         scale = column_scale(weight)
-        return _factor(sigma + np.diag(self._penalty(scale)), scale, self.order, self.block)
-
-    def target(self, weight: Array, sigma: np.ndarray, factor: LDL) -> Array:
-        """W sigma H⁻¹ = W (I - J H⁻¹)."""
-        if self.ratio == 0:
-            return weight
-        xp = array_namespace(weight)
-        penalty = self._penalty(column_scale(weight))
-        inverse = np.linalg.inv(sigma + np.diag(penalty)) if self.block > 1 else _inverse(factor)
-        correction = penalty[:, None] * inverse
-        return weight - xp.matmul(weight, xp.astype(from_host(correction, like=weight), weight.dtype))
-
-    def _penalty(self, scale: np.ndarray) -> np.ndarray:
-        return self.ratio * self.noise / scale**2
+        penalty = self.ratio * self.noise / scale**2
+        h = sigma.copy()
+        h[np.diag_indices_from(h)] += penalty
+        factor = _factor(h, scale, self.order, self.block)
+        return dataclasses.replace(factor, penalty=penalty if self.ratio else None)
 
 
 def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
@@ -153,20 +128,10 @@ def _require_not_negative(name: str, value: float) -> None:
 def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
     """Factor with the order measured where every column has the same mean square."""
     if order != "pivoted":
-        return ldl(h, order=_permutation(h, order), block=block)
-    return ldl(scale[:, None] * h * scale, order="pivoted", block=block).rescaled(1 / scale)
-
-
-def _inverse(factor: LDL) -> np.ndarray:
-    """H⁻¹ in the original column order, from the scalar factor of a definite H."""
-    inverse, _ = dpotri(factor.unit * np.sqrt(factor.pivots), lower=1)
-    for start in range(0, len(inverse), MIRROR_BLOCK):  # in blocks that a cache holds
-        part = slice(start, start + MIRROR_BLOCK)
-        inverse[:start, part] = inverse[part, :start].T
-        inverse[part, part] = np.tril(inverse[part, part]) + np.tril(inverse[part, part], -1).T
-    found = np.empty_like(inverse)
-    found[np.ix_(factor.order, factor.order)] = inverse
-    return found
+        return unchecked_ldl(h, _permutation(h, order), block)
+    scaled = h * scale * scale[:, None]
+    require_finite("sigma", scaled)
+    return unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale)
 
 
 def _permutation(h: np.ndarray, order: str) -> np.ndarray:

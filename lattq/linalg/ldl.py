@@ -22,13 +22,15 @@ _CLEAR = 1e3
 
 @dataclass(frozen=True)
 class LDL:
-    """``sigma[order][:, order] == unit @ blockdiag(pivots) @ unit.T``, in float64 on the host.
+    """``H[order][:, order] == unit @ blockdiag(pivots) @ unit.T``, in float64 on the host; H is sigma, or sigma + J.
 
     Attributes
     ----------
     unit : unit lower triangular; block-unit (identity blocks on the diagonal) if the blocks are larger than 1
     pivots : one number per column, or one symmetric matrix per block
     order : ``order[i]`` is the original index of the i-th column of `unit`
+    penalty : J, in the original order: what the reconstruction is charged beside the error (theory 2.6), a matrix or
+        its diagonal; None for nothing
 
     Examples
     --------
@@ -41,6 +43,7 @@ class LDL:
     unit: Float[np.ndarray, "n n"]
     pivots: Float[np.ndarray, " n"] | Float[np.ndarray, "blocks b b"]
     order: Int[np.ndarray, " n"]
+    penalty: Float[np.ndarray, " n"] | Float[np.ndarray, "n n"] | None = None
 
     def rescaled(self, scale: Float[np.ndarray, " n"]) -> "LDL":
         """The factor, in the same order, of ``scale[:, None] * sigma * scale``.
@@ -52,10 +55,12 @@ class LDL:
         """
         s = scale[self.order]
         unit = self.unit / s * s[:, None]
-        if self.pivots.ndim == 1:
-            return LDL(unit, self.pivots * s**2, self.order)
         tiles = s.reshape(len(self.pivots), -1)
-        return LDL(unit, self.pivots * tiles[:, :, None] * tiles[:, None, :], self.order)
+        squares = s**2 if self.pivots.ndim == 1 else tiles[:, :, None] * tiles[:, None, :]
+        penalty = self.penalty
+        if penalty is not None:
+            penalty = penalty * (scale**2 if penalty.ndim == 1 else scale * scale[:, None])
+        return LDL(unit, self.pivots * squares, self.order, penalty)
 
 
 def ldl(
@@ -107,22 +112,28 @@ def ldl(
     (array([1, 0]), array([5. , 0.2]))
     """
     sigma = check_second_moment(sigma)
-    _require_options(len(sigma), block, damping)
+    if not 0.0 <= damping < np.inf:
+        msg = f"`damping` is {damping}; it is a finite fraction of the mean diagonal, at least 0"
+        raise InvalidInputError(msg)
     if damping:
         sigma = sigma + damping * np.mean(np.diag(sigma)) * np.eye(len(sigma))
+    return unchecked_ldl(sigma, order, block)
+
+
+def unchecked_ldl(sigma: Float[np.ndarray, "n n"], order: str | Int[np.ndarray, " n"], block: int) -> LDL:
+    """`ldl` of a matrix that has passed `check_second_moment`, or was made from one symmetrically.
+
+    >>> unchecked_ldl(np.eye(2), "natural", 1).pivots
+    array([1., 1.])
+    """
+    n = len(sigma)
+    if block < 1 or n % block:
+        msg = f"`block` is {block}, which does not divide the {n} columns of `sigma`; choose a divisor"
+        raise InvalidInputError(msg)
     unit, pivots, columns = _scalar_ldl(sigma, order)
     if block > 1:
         unit, pivots = _merge_blocks(unit, pivots, block)
     return LDL(unit, pivots, columns)
-
-
-def _require_options(n: int, block: int, damping: float) -> None:
-    if block < 1 or n % block:
-        msg = f"`block` is {block}, which does not divide the {n} columns of `sigma`; choose a divisor"
-        raise InvalidInputError(msg)
-    if not 0.0 <= damping < np.inf:
-        msg = f"`damping` is {damping}; it is a finite fraction of the mean diagonal, at least 0"
-        raise InvalidInputError(msg)
 
 
 def _scalar_ldl(sigma: np.ndarray, order: str | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

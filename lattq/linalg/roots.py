@@ -33,7 +33,11 @@ def pivoted_cholesky(matrix: np.ndarray, tolerance: float) -> tuple[np.ndarray, 
            [1.]]), array([1, 0]))
     """
     factor, order, rank, _ = _pstrf(matrix, tol=tolerance, lower=True)
-    return np.tril(factor)[:, :rank], order.astype(np.int64) - 1
+    for start in range(0, len(factor), _PANEL):  # in place: `np.tril` makes two more matrices
+        stop = start + _PANEL
+        factor[:start, start:stop] = 0.0
+        factor[start:stop, start:stop] = np.tril(factor[start:stop, start:stop])
+    return factor[:, :rank], order.astype(np.int64) - 1
 
 
 def semidefinite_root(sigma: np.ndarray, scale: np.ndarray) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Entropy-coded trellis quantization of columns: the cell is nearly a ball, and so is the loss."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -65,17 +66,13 @@ class TrellisQuantizer:
         if not largest <= LARGEST_CODE:
             msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
             raise CodeOverflowError(msg)
-        cuts = segments(host.shape[0], self.segment)
-        lengths = np.array([cut.stop - cut.start for cut in cuts])
-        parts = np.zeros((len(scaled), len(cuts), lengths.max(initial=0)), dtype=scaled.dtype)
-        for i, cut in enumerate(cuts):
-            parts[:, i, : lengths[i]] = scaled[:, cut]
-        flat = parts.reshape(-1, parts.shape[2])
-        prices = np.repeat(self._prices(scaled), len(cuts))
+        places, lengths = _sequences(host.shape[0], self.segment)
+        flat = np.take(scaled, places, axis=1).reshape(-1, places.shape[1])
+        prices = np.repeat(self._prices(scaled), len(places))
         odd = np.broadcast_to(prices[:, None], flat.shape) if prices.any() else None
-        found = self.code.search(flat, np.tile(lengths, len(scaled)), odd).reshape(parts.shape)
-        codes = np.concatenate([found[:, i, : lengths[i]] for i in range(len(cuts))], axis=1)
-        return from_host(np.ascontiguousarray(codes.T), like=x)
+        found = self.code.search(flat, np.tile(lengths, len(scaled)), odd).reshape(len(scaled), -1)
+        inside = (np.arange(places.shape[1]) < lengths[:, None]).ravel()
+        return from_host(np.ascontiguousarray(found[:, inside].T), like=x)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
         """Reconstructions, in the dtype of `step`; of points between the codes too."""
@@ -116,6 +113,15 @@ class TrellisQuantizer:
         if not self.priced or not np.any(power < WIDE**2):
             return np.zeros(len(power))
         return np.where(power < WIDE**2, price_of_odd(power, noise), 0.0)
+
+
+@functools.lru_cache(maxsize=64)
+def _sequences(rows: int, segment: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row of each time of each segment, and their lengths; where a segment has ended, its last row."""
+    cuts = segments(rows, segment)
+    starts, stops = np.array([(cut.start, cut.stop) for cut in cuts]).T
+    times = np.arange((stops - starts).max(initial=0))
+    return np.minimum(starts[:, None] + times, np.maximum(stops - 1, 0)[:, None]), stops - starts
 
 
 def price_of_odd(power: np.ndarray, noise: float) -> np.ndarray:

@@ -97,15 +97,16 @@ class EntropyCodedTrellis:
         inputs = np.concatenate([self._inputs(codes, rows, block) for rows in segments(len(codes), self.segment)])
         classes, residues = square_classes(model, block), codes & 3
         live, fair = self._kinds(classes)
-        raw = np.packbits(inputs[:, fair], bitorder="little").tobytes()
+        raw = np.packbits(inputs[:, _places(fair)], bitorder="little").tobytes()
         unfair = live & ~fair
         coder = constriction.stream.stack.AnsCoder()
         rows = np.concatenate(self._times(len(codes)))
-        path = residues[rows][:, unfair]
-        coder.encode_reverse((path >> 1).ravel().astype(np.int32), BIT, _chance(path & 1, classes[rows][:, unfair]))
-        quotient = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
-        index = _table_index(classes, residues)
-        return [raw, words_of(coder), *encode_classes(quotient[:, live].ravel(), index[:, live].ravel(), COSETS)]
+        path = residues[:, unfair][rows]
+        coder.encode_reverse((path >> 1).ravel().astype(np.int32), BIT, _chance(path & 1, classes[:, unfair][rows]))
+        quotient = codes >> 2
+        quotient ^= -(residues == 3).astype(quotient.dtype)  # -1 - quotient: the mirror image of residue 1
+        index, places = _table_index(classes, residues), _places(live)
+        return [raw, words_of(coder), *encode_classes(quotient[:, places].ravel(), index[:, places].ravel(), COSETS)]
 
     def _inputs(self, codes: np.ndarray, rows: slice, block: slice) -> np.ndarray:
         """Input bits of one segment of all columns of a block."""
