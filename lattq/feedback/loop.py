@@ -125,8 +125,7 @@ class _Loop:
         self.factor, self.design = factor, design
         self.block = n // factor.pivots.shape[0]
         order = from_host(np.ascontiguousarray(factor.order), like=weight)
-        self.weight = xp.empty((n, weight.shape[0]), dtype=weight.dtype, device=weight.device)
-        self.weight[...] = xp.take(xp.matrix_transpose(weight), order, axis=0)  # a copy would keep the strides
+        self.weight = xp.take(xp.matrix_transpose(weight), order, axis=0)  # contiguous, unlike a copy of a transpose
         self.unit = self._own(np.ascontiguousarray(factor.unit.T))
         self.unit_pivot = float(np.abs(factor.pivots).max(initial=0.0))
         self.target = self.weight - self._pull()

@@ -6,20 +6,17 @@ has neither. `lattq.trellis.best_path` is the plain form of the same search.
 """
 
 import functools
-from typing import Any, no_type_check  # functions wrapped for run-time checks would not compile
+from typing import no_type_check  # functions wrapped for run-time checks would not compile
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
+from lattq.kernels.butterflies import LANES, butterflies, butterfly
 from lattq.kernels.distances import metrics
 
 __all__ = ["nearest_codes", "resolution"]
 
-LANES = 32  # sequences side by side, a bit of each in a word
-FEW = 12  # sequences that are sooner searched one at a time
+FEW = 18  # sequences that are sooner searched one at a time, if there are enough states to fill vectors
 FEW_BITS = 4  # of the state, up to which whole words are sooner traced back than single lanes
 FAR = 8192  # cost of starting elsewhere than in state 0
 
@@ -47,10 +44,11 @@ def nearest_codes(
     """
     out = np.zeros(x.shape, dtype=np.int32)
     first, scale = _labels(polynomials), np.array(resolution(polynomials), dtype=np.float32)
-    if len(x) < FEW:
-        _one_by_one(x, lengths, (first & 1) > 0, first > 1, polynomials, scale, odd, weight, out)
+    if len(x) < FEW and len(first) >= LANES:
+        odd_label, upper = (np.packbits(mask, bitorder="little").view("<u4") for mask in ((first & 1) > 0, first > 1))
+        _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out)
     else:
-        _side_by_side()(x, lengths, _phases(first), polynomials, scale, odd, weight, out)
+        _side_by_side(x, lengths, _phases(first), polynomials, scale, odd, weight, out)
     return out
 
 
@@ -94,73 +92,29 @@ def _phases(first: np.ndarray) -> np.ndarray:
     return label
 
 
-def _butterfly() -> Any:
-    """Instruction that updates one pair of states of all lanes and stores who came from the higher one.
-
-    As a loop over the lanes it would stay scalar: LLVM cannot prove that NumPy arrays do not overlap.
-    """
-    vector, word = ir.VectorType(ir.IntType(16), LANES), ir.IntType(LANES)
-    zero = ir.Constant(vector, [0] * LANES)
-
-    @intrinsic
-    @no_type_check
-    def butterfly(typing, cost, low, high, metric, same, other, survivors, start):
-        signature = types.void(cost, low, high, metric, same, other, survivors, start)
-
-        def emit(context, builder, signature, arguments):
-            def pointer(array, row, kind):
-                data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
-                return builder.gep(builder.bitcast(data, kind.as_pointer()), [row])
-
-            rows = arguments[1:3]
-            costs = [pointer(0, row, vector) for row in rows]
-            low, high = (builder.load(p, align=2) for p in costs)
-            same, other = (builder.load(pointer(3, row, vector), align=2) for row in arguments[4:6])
-            found = []
-            for a, b in ((same, other), (other, same)):
-                through_low, through_high = builder.add(low, a), builder.add(high, b)
-                better = builder.icmp_signed("<", builder.sub(through_high, through_low), zero)
-                found.append((builder.select(better, through_high, through_low), better))
-            for (best, better), row, place in zip(found, rows, costs, strict=True):
-                builder.store(best, place, align=2)
-                bits = pointer(6, builder.add(arguments[7], row), word)
-                builder.store(builder.bitcast(better, word), bits, align=1)
-            return context.get_dummy_value()
-
-        return signature, emit
-
-    return butterfly
-
-
-@functools.cache
-def _side_by_side() -> Any:
+@numba.njit(cache=True)
+@no_type_check
+def _side_by_side(x, lengths, label, polynomials, scale, odd, weight, out):
     """Search of `LANES` sequences at once, in place."""
-    butterfly = _butterfly()
-
-    @numba.njit
-    @no_type_check
-    def search(x, lengths, label, polynomials, scale, odd, weight, out):
-        memory, half = label.shape
-        length = x.shape[1]
-        cost = np.empty((2 * half, LANES), dtype=np.int16)
-        metric = np.empty((4, length * LANES), dtype=np.int16)
-        survivors = np.empty(length * 2 * half, dtype=np.uint32)
-        path = np.empty(length, dtype=np.uint32)
-        for start in range(0, x.shape[0], LANES):
-            metrics(x, lengths, start, LANES, scale, odd, weight, metric)
-            cost[:] = FAR
-            cost[0] = 0
-            for t in range(length):
-                bit = memory - 1 - t % memory
-                mask = (1 << bit) - 1
-                for pair in range(half):
-                    low, residue = ((pair & ~mask) << 1) | (pair & mask), np.int64(label[bit, pair])
-                    same, other = residue * length + t, (residue ^ 2) * length + t
-                    butterfly(cost, low, low | (1 << bit), metric, same, other, survivors, 2 * half * t)
-            _trace(memory, cost, survivors, path)
-            _codes(x, start, LANES, path, polynomials, out)
-
-    return search
+    memory, half = label.shape
+    length = x.shape[1]
+    cost = np.empty((2 * half, LANES), dtype=np.int16)
+    metric = np.empty((4, length * LANES), dtype=np.int16)
+    survivors = np.empty(length * 2 * half, dtype=np.uint32)
+    path = np.empty(length, dtype=np.uint32)
+    for start in range(0, x.shape[0], LANES):
+        metrics(x, lengths, start, LANES, scale, odd, weight, metric)
+        cost[:] = FAR
+        cost[0] = 0
+        for t in range(length):
+            bit = memory - 1 - t % memory
+            mask = (1 << bit) - 1
+            for pair in range(half):
+                low, residue = ((pair & ~mask) << 1) | (pair & mask), np.int64(label[bit, pair])
+                same, other = residue * length + t, (residue ^ 2) * length + t
+                butterfly(cost, low, low | (1 << bit), metric, same, other, survivors, 2 * half * t)
+        _trace(memory, cost, survivors, path)
+        _codes(x, start, LANES, path, polynomials, out)
 
 
 @numba.njit(cache=True)
@@ -244,10 +198,10 @@ def _filtered(path, polynomial):
 @numba.njit(cache=True)
 @no_type_check
 def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out):
-    """Search of one sequence after the other, side by side over the states."""
-    half, longest = len(odd_label), x.shape[1]
+    """Search of one sequence after the other, side by side over pairs of states, a multiple of `LANES`."""
+    chunks, half, longest = len(odd_label), LANES * len(odd_label), x.shape[1]
     metric = np.empty((4, longest), dtype=np.int16)
-    survivors = np.empty((longest, 2 * half), dtype=np.bool_)
+    survivors = np.empty((longest, 2 * chunks), dtype=np.uint32)  # pairs' first states, then their second ones
     path = np.zeros(longest, dtype=np.uint32)
     cost, new = np.empty(2 * half, dtype=np.int16), np.empty(2 * half, dtype=np.int16)
     for row in range(x.shape[0]):
@@ -255,8 +209,10 @@ def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, o
         cost[:] = FAR
         cost[0] = 0
         for t in range(lengths[row]):
-            d0, d1, d2, d3 = metric[0, t], metric[1, t], metric[2, t], metric[3, t]
-            _step(cost, new, survivors[t], odd_label, upper, d0, d1, d2, d3)
+            near, far = (metric[0, t], metric[1, t]), (metric[2, t], metric[3, t])
+            for chunk in range(chunks):
+                at = 2 * chunks * t
+                butterflies(cost, chunk, chunks + chunk, near, far, odd_label, upper, chunk, new, survivors, at)
             cost, new = new, cost
         state = 0
         for i in range(2 * half):
@@ -264,24 +220,7 @@ def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, o
                 state = i
         for t in range(lengths[row] - 1, -1, -1):
             path[t] = state & 1
-            state = (state >> 1) + np.int64(survivors[t, state]) * half
+            pair = state >> 1
+            word = survivors[t, 2 * (pair // LANES) + (state & 1)]
+            state = pair + np.int64((word >> np.uint32(pair % LANES)) & np.uint32(1)) * half
         _codes(x, row, 1, path, polynomials, out)
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _step(cost, new, survivors, odd, upper, d0, d1, d2, d3):
-    """One step of one sequence: a loop over butterflies that vectorises, with selects in place of gathers."""
-    half = len(odd)
-    for i in range(half):
-        low, high = cost[i], cost[i + half]
-        near = d1 if odd[i] else d0
-        far = d3 if odd[i] else d2
-        same = far if upper[i] else near
-        other = near if upper[i] else far
-        a, b, c, d = np.int16(low + same), np.int16(high + other), np.int16(low + other), np.int16(high + same)
-        first, second = np.int16(b - a) < 0, np.int16(d - c) < 0
-        survivors[2 * i] = first
-        survivors[2 * i + 1] = second
-        new[2 * i] = b if first else a
-        new[2 * i + 1] = d if second else c

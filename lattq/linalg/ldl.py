@@ -54,7 +54,8 @@ class LDL:
         array([1., 2.])
         """
         s = scale[self.order]
-        unit = self.unit / s * s[:, None]
+        unit = self.unit / s
+        unit *= s[:, None]
         tiles = s.reshape(len(self.pivots), -1)
         squares = s**2 if self.pivots.ndim == 1 else tiles[:, :, None] * tiles[:, None, :]
         penalty = self.penalty
@@ -141,14 +142,18 @@ def _scalar_ldl(sigma: np.ndarray, order: str | np.ndarray) -> tuple[np.ndarray,
     pivoted = isinstance(order, str) and order == "pivoted" and bool(alive.any())
     if pivoted:
         live = np.flatnonzero(alive)
-        greedy, position = pivoted_cholesky(sigma[np.ix_(live, live)], tolerance=0.0)
+        part = sigma if alive.all() else sigma[np.ix_(live, live)]
+        greedy, position = pivoted_cholesky(part, tolerance=0.0)
         columns = np.concatenate([live[position], np.flatnonzero(~alive)])
     else:
         greedy, columns = None, _columns(order, np.diag(sigma))
-    unit, pivots = np.eye(n), np.zeros(n)
     place = np.flatnonzero(alive[columns])
-    if len(place):
-        unit[np.ix_(place, place)], pivots[place] = _live_ldl(sigma, columns[place], greedy)
+    if len(place) == n:
+        unit, pivots = _live_ldl(sigma, columns, greedy)
+    else:
+        unit, pivots = np.eye(n), np.zeros(n)
+        if len(place):
+            unit[np.ix_(place, place)], pivots[place] = _live_ldl(sigma, columns[place], greedy)
     if pivoted and not pivots.all():
         last = np.argsort(pivots == 0, kind="stable")
         unit, pivots, columns = unit[np.ix_(last, last)], pivots[last], columns[last]

@@ -32,7 +32,7 @@ def pivoted_cholesky(matrix: np.ndarray, tolerance: float) -> tuple[np.ndarray, 
     (array([[2.],
            [1.]]), array([1, 0]))
     """
-    factor, order, rank, _ = _pstrf(matrix, tol=tolerance, lower=True)
+    factor, order, rank, _ = _pstrf(matrix.T, tol=tolerance, lower=True)  # its own order: LAPACK's are columns
     for start in range(0, len(factor), _PANEL):  # in place: `np.tril` makes two more matrices
         stop = start + _PANEL
         factor[:start, start:stop] = 0.0

@@ -71,8 +71,9 @@ class TrellisQuantizer:
         prices = np.repeat(self._prices(scaled), len(places))
         odd = np.broadcast_to(prices[:, None], flat.shape) if prices.any() else None
         found = self.code.search(flat, np.tile(lengths, len(scaled)), odd).reshape(len(scaled), -1)
-        inside = (np.arange(places.shape[1]) < lengths[:, None]).ravel()
-        return from_host(np.ascontiguousarray(found[:, inside].T), like=x)
+        if places.size > len(host):
+            found = found[:, (np.arange(places.shape[1]) < lengths[:, None]).ravel()]
+        return from_host(np.ascontiguousarray(found.T), like=x)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
         """Reconstructions, in the dtype of `step`; of points between the codes too."""

@@ -112,8 +112,8 @@ class TrellisCode:
         ------
         InvalidInputError : for a value that is not finite or beyond 2^30, or a weight that is not between 0 and 1
         """
-        if x.ndim < 1 or not np.all(np.abs(x) <= LARGEST):
-            largest = np.max(np.abs(x), initial=0.0)
+        largest = max(np.max(x, initial=0.0), -np.min(x, initial=0.0))  # NaN if any is
+        if x.ndim < 1 or not largest <= LARGEST:
             msg = f"`x` has shape {x.shape} and values up to {largest:.3g}; pass sequences of values below 2^30"
             raise InvalidInputError(msg)
         if weight is not None and not np.all((weight >= 0) & (weight <= 1)):

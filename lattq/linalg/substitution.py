@@ -1,0 +1,60 @@
+"""Triangular systems with many right-hand sides, solved where the right-hand sides live."""
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import solve_triangular
+
+from lattq._array import Array, array_namespace, from_host
+
+__all__ = ["divide_blocks", "substitute"]
+
+LEAF = 64  # columns whose inverse is multiplied as it is
+
+
+def substitute(unit: Float[Array, "n n"], right: Float[Array, "n m"], exact: Float[np.ndarray, "n n"]) -> None:
+    """Replace `right` by U⁻¹ `right`, U unit (or block-unit) lower triangular, by halves: all work is matrix products.
+
+    The residual is within rounding of abs(U) abs(result), as that of any substitution.
+
+    Parameters
+    ----------
+    unit : U, in the library and dtype of `right`
+    right : overwritten
+    exact : U on the host, whose diagonal tiles are inverted there
+
+    References
+    ----------
+    Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. 2002, section 14.3 (inverted diagonal blocks).
+
+    Examples
+    --------
+    >>> unit, right = np.array([[1.0, 0.0], [0.5, 1.0]]), np.array([[2.0], [3.0]])
+    >>> substitute(unit, right, unit)
+    >>> right.T
+    array([[2., 2.]])
+    """
+    xp, n = array_namespace(right), right.shape[0]
+    if n <= LEAF:
+        inverse = solve_triangular(exact, np.eye(n), lower=True, unit_diagonal=True)
+        right[...] = xp.matmul(xp.astype(from_host(inverse, like=right), right.dtype), right)
+        return
+    half = n // 2
+    substitute(unit[:half, :half], right[:half, :], exact[:half, :half])
+    right[half:, :] -= xp.matmul(unit[half:, :half], right[:half, :])
+    substitute(unit[half:, half:], right[half:, :], exact[half:, half:])
+
+
+def divide_blocks(x: Float[Array, "n m"], tiles: Float[np.ndarray, "..."]) -> Float[Array, "n m"]:
+    """Every block of rows multiplied by the pseudo-inverse of its symmetric tile, so that a tile of zeros gives zeros.
+
+    `tiles` are numbers, one per row, or matrices, one per block of rows.
+
+    >>> divide_blocks(np.array([[2.0], [3.0]]), np.array([4.0, 0.0])).T
+    array([[0.5, 0. ]])
+    """
+    xp = array_namespace(x)
+    if tiles.ndim == 1:
+        inverse = np.divide(1.0, tiles, out=np.zeros(len(tiles)), where=tiles != 0)[:, None]
+        return x * xp.astype(from_host(inverse, like=x), x.dtype)
+    inverse = xp.astype(from_host(np.linalg.pinv(tiles, hermitian=True), like=x), x.dtype)
+    return xp.reshape(xp.matmul(inverse, xp.reshape(x, (len(tiles), -1, x.shape[1]))), x.shape)
