@@ -36,17 +36,19 @@ def as_float(name: str, value: Any) -> float:
         raise InvalidInputError(msg) from None
 
 
-def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str) -> None:
-    """Turn options of a frozen value, None excepted, into Python numbers.
+def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str, optional: tuple[str, ...] = ()) -> None:
+    """Turn options of a frozen value into Python numbers; those in `optional` may be None, which stays.
+
+    Raises `InvalidInputError` for what is no number.
 
     >>> import numpy as np
     >>> from lattq.quantizers import Uniform
     >>> Uniform(step=np.float64(0.5))
     Uniform(step=0.5, offset=0.0, shrink=False, dither=None, levels=None)
     """
-    for name in names:
+    for name in (*names, *optional):
         value = getattr(design, name)
-        if value is not None:
+        if value is not None or name in names:
             object.__setattr__(design, name, kind(name, value))
 
 

@@ -6,6 +6,7 @@ Recipes with a `step` are entropy coded, recipes with `levels` have a fixed rate
 import dataclasses
 import functools
 
+from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
 from lattq.errors import InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
@@ -105,7 +106,7 @@ def watersic(
     >>> watersic(step=0.1).feedback
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
-    cell = quantizer or Uniform()
+    cell, step = quantizer or Uniform(), as_float("step", step)
     if not isinstance(cell, Uniform | Trellis | Lattice):
         msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
         raise InvalidInputError(msg)

@@ -152,7 +152,7 @@ class Bitshift:
     shared: bool = True
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "bits", "memory", "block", "group")
+        normalize(self, as_integer, "bits", "memory", "block", optional=("group",))
         BitshiftCode(self.bits, self.memory, self.code)
         check_block(self.block)
         check_group(self.group)

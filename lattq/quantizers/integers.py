@@ -23,7 +23,7 @@ class _Integers:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "levels", "group")
+        normalize(self, as_integer, "levels", optional=("group",))
         check_levels(self.levels)
         check_group(self.group)
 

@@ -168,7 +168,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step", "offset")
-        normalize(self, as_integer, "dither", "levels")
+        normalize(self, as_integer, optional=("dither", "levels"))
         if self.levels is not None:
             check_levels(self.levels)
         check_step(self.step)
