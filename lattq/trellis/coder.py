@@ -14,7 +14,7 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import COSETS, decode_classes, encode_classes, words_of
+from lattq.coding.ans import BIT, COSETS, decode_classes, encode_classes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
@@ -25,7 +25,6 @@ from lattq.trellis.codes import TrellisCode, segments
 __all__ = ["EntropyCodedTrellis"]
 
 FAIR = 35  # scale class, 2.4 codes, from which on an entropy coder would save less than 1e-5 of a path bit
-BIT = constriction.stream.model.Bernoulli(perfect=False)
 
 
 @dataclasses.dataclass(frozen=True)
