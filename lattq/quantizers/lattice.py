@@ -61,9 +61,10 @@ class LatticeQuantizer(OneStep):
         scaled = host / (float(self.step[0, 0]) / cell_side(self.lattice))
         largest, bound = float(np.abs(scaled).max(initial=0.0)), LARGEST[scaled.dtype.name]
         if not largest <= bound:
+            wider = f"pass the weights as float64, good to {LARGEST['float64']:.0f}, or " * (scaled.dtype == np.float32)
             msg = (
-                f"a code of size {largest:.3g} is not within {bound:.0f}, where {scaled.dtype.name} still resolves "
-                "points; use a larger step, a wider dtype, or clean the input"
+                f"a code of size {largest:.3g} (value / unit) is beyond {bound:.0f}, the last that {scaled.dtype.name} "
+                f"resolves; {wider}use a larger step, or clean the input if it is not finite"
             )
             raise CodeOverflowError(msg)
         n, layout = self.lattice.dimension, self._layout(len(host))
