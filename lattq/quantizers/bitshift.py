@@ -75,6 +75,16 @@ class BitshiftQuantizer:
         found = from_host(np.ascontiguousarray(values.T), like=codes)
         return array_namespace(codes).astype(found, self.scale.dtype) * self._spread(codes)
 
+    def check_codes(self, codes: Num[Array, "rows columns"]) -> None:
+        """Raise `InvalidInputError` unless all codes are symbols; other quantizers decode any integer."""
+        host = to_host(codes)
+        if host.size and (host.min() < 0 or host.max() >> self.code.bits):
+            msg = (
+                f"codes from {host.min()} to {host.max()} are no symbols of {self.code.bits} bits, "
+                f"which run from 0 to {(1 << self.code.bits) - 1}"
+            )
+            raise InvalidInputError(msg)
+
     def overload(self, x: Float[Array, "rows block"]) -> int:
         """Entries beyond the outermost value of the code."""
         xp, farthest = array_namespace(x), np.empty((x.shape[0], 1))
