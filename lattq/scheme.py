@@ -1,6 +1,7 @@
 """A scheme names the parts of a method; quantize runs them."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq import transforms
-from lattq._array import Array, to_host
+from lattq._array import Array, array_namespace, to_host
+from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
@@ -78,8 +80,10 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         changed, second = transform.forward(weight), transform.congruence(moment)
         factor = scheme.feedback.factor(changed, second)
         target = scheme.feedback.target(changed, second, factor)
+        _require_range(target, np.ones(1), scheme)
         if scheme.equalize:
             diagonal = scheme.equalize(factor)
+            _require_range(target, diagonal.scale, scheme)
             transform, target = transforms.append(transform, diagonal), diagonal.forward(target)
             factor = factor.rescaled(1 / diagonal.scale)
         result = successive_cancellation(target, factor, scheme.quantizer, sweeps=scheme.sweeps)
@@ -98,6 +102,21 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             },
         )
         return alternate(found, weight, moment, scheme.refit) if scheme.refit else found
+
+
+def _require_range(target: Array, scale: np.ndarray, scheme: Scheme) -> None:
+    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns, and the sums of squares of gains."""
+    xp = array_namespace(target)
+    columns = to_host(xp.max(xp.abs(target), axis=0)).astype(np.float64)
+    largest = float(np.maximum(columns * scale, scale).max())
+    high = float(xp.finfo(target.dtype).max)
+    limit = math.sqrt(high / target.shape[0]) if scheme.quantizer.shrink else high
+    if not largest <= limit:
+        msg = (
+            f"weights scaled by the pivots of `sigma` reach {largest:.3g}, but {target.dtype} holds up to {limit:.3g} "
+            "here; multiply `sigma` or the weights by a constant, or pass the weights as float64"
+        )
+        raise InvalidInputError(msg)
 
 
 def _concatenate(parts: list, design: Design, columns: int) -> Any:
