@@ -6,7 +6,7 @@ from typing import Any
 
 from lattq.errors import InvalidInputError
 
-__all__ = ["as_float", "as_integer", "check_levels", "normalize"]
+__all__ = ["as_float", "as_integer", "as_seed", "check_levels", "normalize"]
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -50,6 +50,19 @@ def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str, optiona
         value = getattr(design, name)
         if value is not None or name in names:
             object.__setattr__(design, name, kind(name, value))
+
+
+def as_seed(seed: Any) -> int:
+    """A seed as a Python integer; raises `InvalidInputError` for a negative one, or what is none.
+
+    >>> as_seed(3)
+    3
+    """
+    found = as_integer("seed", seed)
+    if found < 0:
+        msg = f"`seed` is {found}; a seed is an integer of at least 0"
+        raise InvalidInputError(msg)
+    return found
 
 
 def check_levels(levels: int) -> None:

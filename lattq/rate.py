@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._options import as_seed
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
@@ -82,9 +83,7 @@ def at_rate(
     if not 0 < rate <= MAX_RATE:
         msg = f"`rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
         raise InvalidInputError(msg)
-    if seed < 0:
-        msg = f"`seed` is {seed}; a seed is an integer of at least 0"
-        raise InvalidInputError(msg)
+    seed = as_seed(seed)
     name, scheme = searched(recipe)
     if name != "step":
         return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name)
