@@ -6,7 +6,7 @@ from typing import Any
 
 from lattq.errors import InvalidInputError
 
-__all__ = ["as_float", "as_integer", "check_levels", "normalize"]
+__all__ = ["as_float", "as_integer", "as_seed", "check_levels", "normalize"]
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -36,18 +36,33 @@ def as_float(name: str, value: Any) -> float:
         raise InvalidInputError(msg) from None
 
 
-def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str) -> None:
-    """Turn options of a frozen value, None excepted, into Python numbers.
+def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str, optional: tuple[str, ...] = ()) -> None:
+    """Turn options of a frozen value into Python numbers; those in `optional` may be None, which stays.
+
+    Raises `InvalidInputError` for what is no number.
 
     >>> import numpy as np
     >>> from lattq.quantizers import Uniform
     >>> Uniform(step=np.float64(0.5))
     Uniform(step=0.5, offset=0.0, shrink=False, dither=None, levels=None)
     """
-    for name in names:
+    for name in (*names, *optional):
         value = getattr(design, name)
-        if value is not None:
+        if value is not None or name in names:
             object.__setattr__(design, name, kind(name, value))
+
+
+def as_seed(seed: Any) -> int:
+    """A seed as a Python integer; raises `InvalidInputError` for a negative one, or what is none.
+
+    >>> as_seed(3)
+    3
+    """
+    found = as_integer("seed", seed)
+    if found < 0:
+        msg = f"`seed` is {found}; a seed is an integer of at least 0"
+        raise InvalidInputError(msg)
+    return found
 
 
 def check_levels(levels: int) -> None:

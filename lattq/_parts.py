@@ -6,14 +6,23 @@ from typing import Any
 import numpy as np
 
 from lattq import transforms
-from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay
-from lattq.errors import InvalidInputError
+from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, reading
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.lattices import EntropyCodedLattice
 from lattq.quantizers import BitshiftQuantizer, LatticeQuantizer, TrellisQuantizer, UniformQuantizer
 from lattq.trellis import EntropyCodedTrellis
 
-__all__ = ["CODERS", "QUANTIZERS", "class_prior", "encoded", "expected_gains", "kind_of", "restored_quantizer"]
+__all__ = [
+    "CODERS",
+    "QUANTIZERS",
+    "class_prior",
+    "encoded",
+    "expected_gains",
+    "kind_of",
+    "require_decodable",
+    "restored_quantizer",
+]
 
 QUANTIZERS = {
     "uniform": UniformQuantizer,
@@ -72,6 +81,19 @@ def encoded(coder: Any, codes: np.ndarray, quantizer: Any, prior: Any) -> Any:
     if isinstance(coder, EntropyCodedLattice):
         return coder.encode(codes, prior, getattr(quantizer, "row_classes", None))
     return coder.encode(codes, prior)
+
+
+def require_decodable(quantizer: Any, codes: np.ndarray, centroids: np.ndarray | None) -> None:
+    """Raise `DamagedFileError` for codes that the quantizer of a file does not know, or centroids that it cannot move.
+
+    >>> require_decodable(UniformQuantizer(np.ones((1, 1))), np.array([[-5]]), None)
+    """
+    if centroids is not None and not getattr(quantizer, "ordered", True):
+        msg = f"centroids for a {type(quantizer).__name__}, whose codes have no place to move; the file is damaged"
+        raise DamagedFileError(msg)
+    if hasattr(quantizer, "check_codes"):
+        with reading("the codes"):
+            quantizer.check_codes(codes)
 
 
 def restored_quantizer(state: list, coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:

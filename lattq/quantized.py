@@ -15,7 +15,16 @@ from jaxtyping import Float, Int
 
 from lattq import bounds, transforms
 from lattq._array import Array, require_finite, to_host
-from lattq._parts import CODERS, QUANTIZERS, class_prior, encoded, expected_gains, kind_of, restored_quantizer
+from lattq._parts import (
+    CODERS,
+    QUANTIZERS,
+    class_prior,
+    encoded,
+    expected_gains,
+    kind_of,
+    require_decodable,
+    restored_quantizer,
+)
 from lattq.coding import decode_integers, encode_integers, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
@@ -274,6 +283,7 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
         column_gains=columns,
         centroids=decode_integers(centroids[1], centroids[0]) if centroids else None,
     )
+    require_decodable(found.quantizer, found.codes, found.centroids)
     found.__dict__["coded"] = data  # encoding again would give the same
     return found
 

@@ -1,5 +1,6 @@
-"""The step or the number of levels at which a recipe reaches a rate in real bytes."""
+"""The step, the number of levels or of bits at which a recipe reaches a rate in real bytes."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -11,17 +12,19 @@ from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._options import as_seed
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
-__all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "search_step"]
+__all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "search_step", "searched"]
 
 TOLERANCE = 0.005
 SAMPLE_ROWS = 512
 SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
 MAX_RATE = 24.0
+RANGES = {"levels": (2, 257), "bits": (1, 5)}  # least number, and the first that is too many
 FULL_ENCODES = 6
 MOST_ENCODES = 12
 OVERFLOW_MOVE = 8.0  # octaves up, after codes that no coder holds
@@ -52,19 +55,22 @@ def at_rate(
     """Quantize at a wanted rate of the real bytes.
 
     Recipes with a `step` are searched by secant on log2(step), where the rate has slope -1 at high rate: first on a
-    seeded sample of rows, then with at most six encodes of a larger matrix. Recipes with `levels` give the largest
-    number of levels whose rate is not above the target.
+    seeded sample of rows, then with at most six encodes of a larger matrix. Recipes with `levels` (2 to 256) or `bits`
+    (1 to 4) give the largest number whose rate is not above the target.
 
     Parameters
     ----------
     rate : bits per weight, all bytes of `to_bytes()` included
-    recipe : from a step or a number of levels to a `Scheme`; `functools.partial` sets its options
+    recipe : from a step, a number of levels or of bits to a `Scheme`; `functools.partial` sets its options. The first
+        parameter called `step`, `levels` or `bits` that is not set is searched; without any, the first one is a step
     seed : of the sample of rows
 
     Raises
     ------
-    InvalidInputError : for a rate that is not in (0, 24], or what `quantize` refuses
-    RateNotReachedError : if no step comes within 0.005 bit, or no level is low enough; it carries the best result
+    InvalidInputError : for a rate that is not in (0, 24], a recipe with nothing left to search, or what `quantize`
+        refuses
+    RateNotReachedError : if no step comes within 0.005 bit, or two levels or one bit are too many; it carries the best
+        result
 
     Examples
     --------
@@ -77,20 +83,19 @@ def at_rate(
     if not 0 < rate <= MAX_RATE:
         msg = f"`rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
         raise InvalidInputError(msg)
-    if seed < 0:
-        msg = f"`seed` is {seed}; a seed is an integer of at least 0"
-        raise InvalidInputError(msg)
-    if "levels" in inspect.signature(recipe).parameters:
-        return largest_levels(rate, lambda levels: quantize(weight, sigma, recipe(levels)))
+    seed = as_seed(seed)
+    name, scheme = searched(recipe)
+    if name != "step":
+        return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name)
     weight, sigma = check_layer(weight, sigma)
     sample = _row_sample(weight, seed)
     with threadpool_limits(1):
         step = first_step(rate, sample, sigma)
     encodes = MOST_ENCODES
     if sample.shape[0] < weight.shape[0]:
-        step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, recipe(step)), encodes=encodes)
+        step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, scheme(step)), encodes=encodes)
         encodes = FULL_ENCODES
-    step, best = search_step(rate, step, lambda step: quantize(weight, sigma, recipe(step)), encodes=encodes)
+    step, best = search_step(rate, step, lambda step: quantize(weight, sigma, scheme(step)), encodes=encodes)
     if abs(best.rate - rate) > TOLERANCE:
         msg = (
             f"no step of the recipe gives {rate} bits per weight within {TOLERANCE}: the nearest found is "
@@ -98,6 +103,29 @@ def at_rate(
         )
         raise RateNotReachedError(msg, rate=rate, best=best)
     return best
+
+
+def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]:
+    """What a recipe leaves to search, "step", "levels" or "bits", and the scheme as a function of that alone.
+
+    Raises `InvalidInputError` for a recipe that leaves nothing.
+
+    >>> from lattq import recipes
+    >>> name, scheme = searched(functools.partial(recipes.gptq, group=32))
+    >>> name, scheme(8).quantizer
+    ('levels', AbsMax(levels=8, group=32, shrink=False, shared=False))
+    """
+    fixed = recipe.keywords if isinstance(recipe, functools.partial) else {}
+    free = [one for one in inspect.signature(recipe).parameters.values() if one.name not in fixed]
+    by_place = [one for one in free if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)]
+    named = [one for one in free if one.name in ("step", *RANGES)]
+    if not named and not by_place:
+        msg = f"`recipe` is {recipe!r}, which leaves nothing to search; call `quantize` with what it returns"
+        raise InvalidInputError(msg)
+    found = (named or by_place)[0]
+    if by_place and found is by_place[0]:
+        return found.name if named else "step", recipe
+    return found.name, lambda value: recipe(**{found.name: value})
 
 
 def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int) -> tuple[float, Rated]:
@@ -135,18 +163,21 @@ def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, e
     return 2.0**best_log, best
 
 
-def largest_levels(rate: float, encode: Callable[[int], Rated]) -> Rated:
-    """Result with the most levels, 2 to 256, whose rate is not above the target; raises `RateNotReachedError`.
+def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "levels") -> Rated:
+    """Result with the most levels, 2 to 256, or bits, 1 to 4, whose rate is not above the target.
+
+    Raises `RateNotReachedError` if the least number is too many.
 
     >>> import types
     >>> largest_levels(3.2, lambda levels: types.SimpleNamespace(rate=math.log2(levels), levels=levels)).levels
     9
     """
-    best = encode(2)
+    low, high = RANGES[name]
+    best = encode(low)
     if best.rate > rate:
-        msg = f"two levels already take {best.rate:.4f} bits per weight, {rate} were asked for; use an entropy coder"
+        least = "two levels already take" if name == "levels" else "one bit already takes"
+        msg = f"{least} {best.rate:.4f} bits per weight, {rate} were asked for; use an entropy coder"
         raise RateNotReachedError(msg, rate=rate, best=best)
-    low, high = 2, 257
     while high - low > 1:
         middle = (low + high) // 2
         found = encode(middle)

@@ -1,20 +1,21 @@
 """Published methods, each a sentence about the four parts.
 
-Recipes with a `step` are entropy coded, recipes with `levels` have a fixed rate. All return a `Scheme`.
+Recipes with a `step` are entropy coded, recipes with `levels` or `bits` have a fixed rate. All return a `Scheme`.
 """
 
 import dataclasses
 import functools
 
+from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
 from lattq.errors import InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.least_squares import GAINS
-from lattq.quantizers import AbsMax, Lattice, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Identity, TransformDesign
 
-__all__ = ["UNBIASED", "gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
+__all__ = ["UNBIASED", "bitshift", "gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
 
 
 def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True) -> Scheme:
@@ -56,6 +57,38 @@ def gptq(
     Cholesky(order='reversed', damping=0.01, block=1)
     """
     return Scheme(feedback=Cholesky(order, damping), quantizer=(AbsMax if symmetric else MinMax)(levels, group))
+
+
+def bitshift(
+    bits: int = 2,
+    *,
+    memory: int = 12,
+    code: str = "latin",
+    rotation: TransformDesign | None = None,
+    order: str = "reversed",
+    damping: float = 0.01,
+    shared: bool = True,
+) -> Scheme:
+    """A trellis of fixed rate down the rows of each column, with Cholesky feedback (QTIP, Tseng et al. 2024).
+
+    Parameters
+    ----------
+    bits : per weight, 1 to 4
+    memory, code, shared : as in `lattq.quantizers.Bitshift`
+    rotation : a transform before the feedback, such as `Hadamard(seed)` of `lattq.transforms`, as QTIP has it: the code
+        is made for Gaussian weights of one variance
+    order, damping : as in `gptq`
+
+    Examples
+    --------
+    >>> bitshift(bits=3).quantizer
+    Bitshift(bits=3, memory=12, code='latin', block=256, group=1, shrink=False, shared=True)
+    """
+    return Scheme(
+        transform=rotation or Identity(),
+        feedback=Cholesky(order, damping),
+        quantizer=Bitshift(bits, memory, code, shared=shared),
+    )
 
 
 def huffman_gptq(step: float, *, order: str = "reversed", damping: float = 0.0, shrink: bool = False) -> Scheme:
@@ -105,7 +138,7 @@ def watersic(
     >>> watersic(step=0.1).feedback
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
-    cell = quantizer or Uniform()
+    cell, step = quantizer or Uniform(), as_float("step", step)
     if not isinstance(cell, Uniform | Trellis | Lattice):
         msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
         raise InvalidInputError(msg)

@@ -1,6 +1,7 @@
 """A scheme names the parts of a method; quantize runs them."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq import transforms
-from lattq._array import Array, to_host
+from lattq._array import Array, array_namespace, to_host
+from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
@@ -77,8 +79,10 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         transform = scheme.transform(weight, moment)
         changed, second = transform.forward(weight), transform.congruence(moment)
         factor = scheme.feedback.factor(changed, second)
+        _require_range(changed, np.ones(1), scheme)
         if scheme.equalize:
             diagonal = scheme.equalize(factor)
+            _require_range(changed, diagonal.scale, scheme)
             transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
             factor = factor.rescaled(1 / diagonal.scale)
         result = successive_cancellation(changed, factor, scheme.quantizer, sweeps=scheme.sweeps)
@@ -97,6 +101,21 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             },
         )
         return alternate(found, weight, moment, scheme.refit) if scheme.refit else found
+
+
+def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:
+    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns, and the sums of squares of gains."""
+    xp = array_namespace(weight)
+    columns = to_host(xp.max(xp.abs(weight), axis=0)).astype(np.float64)
+    largest = float(np.maximum(columns * scale, scale).max())
+    high = float(xp.finfo(weight.dtype).max)
+    limit = math.sqrt(high / weight.shape[0]) if scheme.quantizer.shrink else high
+    if not largest <= limit:
+        msg = (
+            f"weights scaled by the pivots of `sigma` reach {largest:.3g}, but {weight.dtype} holds up to {limit:.3g} "
+            "here; multiply `sigma` or the weights by a constant, or pass the weights as float64"
+        )
+        raise InvalidInputError(msg)
 
 
 def _concatenate(parts: list, design: Design, columns: int) -> Any:

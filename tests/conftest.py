@@ -1,12 +1,14 @@
 """Fixtures and hypothesis profiles for every test."""
 
 import os
+from collections.abc import Iterator
 from types import ModuleType
 
 import array_api_compat.numpy
 import array_api_compat.torch
 import array_api_strict
 import hypothesis
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -45,3 +47,12 @@ def xp(request: pytest.FixtureRequest) -> ModuleType:
 def rng() -> np.random.Generator:
     """Return a generator with the same seed in every test."""
     return np.random.default_rng(20260101)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the type checks that tests add to every signature: what a user runs."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

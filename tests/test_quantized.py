@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lattq as lq
+from lattq.coding import encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantized import FORMAT
-from tests.damage import damaged_bytes, damaged_streams, memory_limit, refusal_allowed
+from lattq.quantizers import Bitshift
+from tests.damage import damaged_bytes, damaged_streams, memory_limit, refusal_allowed, replace
 from tests.helpers import assert_same
 from tests.schemes import NAMES, every_scheme
 from tests.strategies import moment, weights
@@ -130,17 +132,43 @@ def test_another_format_version_is_named(blob: bytes):
         lq.Quantized.from_payload(sealed([FORMAT + 1, *state[1:]]))
 
 
-@pytest.mark.parametrize("name", ["watersic", "watersic published", "gptq", "chained", "bitshift"])
+FORGED = ["watersic", "watersic published", "gptq", "chained", "bitshift", "trellis", "lattice"]
+
+
+@pytest.mark.parametrize("name", FORGED)
 @given(data=st.data())
 def test_forged_payloads_are_refused_in_bounded_memory(name: str, data: st.DataObject):
-    """With the hash made to fit, what is read is a matrix, or a `DamagedFileError` says why not.
+    """With the hash made to fit, what is read is a matrix that decodes, or a `DamagedFileError` says why not.
 
     The shape alone may ask for much memory: a matrix of zeros of any size is a short message.
     """
     state = msgpack.unpackb(quantized(name, (6, 5)).payload[:-8])
     forged = sealed(state[:2] + (data.draw(damaged_streams(state[2:])) or []))
+    found = None
     with refusal_allowed(), np.errstate(all="ignore"):
-        assert lq.Quantized.from_payload(forged).codes.shape == (6, 5)
+        found = lq.Quantized.from_payload(forged)
+    if found is not None:
+        with memory_limit(), np.errstate(all="ignore"):
+            assert found.decoded().shape == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((6, 1), [4, -1], "codes from -1 to 2 are no symbols"),
+        ((6, 1), [4, 1], "codes from 1 to 4 are no symbols"),
+        ((2, 1, 0), 1, "codes from 0 to 3 are no symbols of 1 bits"),
+        ((), [3, encode_integers(np.array([1, 0, -1]))], "centroids for a BitshiftQuantizer"),
+    ],
+)
+def test_symbols_that_the_code_of_a_file_does_not_know(place: tuple, value: Any, message: str):
+    """They used to be found when the matrix was decoded, long after it was read."""
+    scheme = lq.Scheme(quantizer=Bitshift(2, memory=2))
+    weight = np.random.default_rng(0).standard_normal((40, 5))
+    state = msgpack.unpackb(lq.quantize(weight, np.eye(5), scheme).payload[:-8])
+    forged = replace(state, place, value) if place else state + value
+    with pytest.raises(DamagedFileError, match=message):
+        lq.Quantized.from_payload(sealed(forged))
 
 
 def test_the_hash_is_part_of_the_payload():

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import lattq as lq
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.rate import first_step, largest_levels, search_step
+from lattq.rate import first_step, largest_levels, search_step, searched
 from tests.strategies import moment
 
 TOLERANCE = 0.005
@@ -65,6 +65,72 @@ def test_two_levels_may_be_too_many():
     assert caught.value.rate == 0.7
     best: Any = caught.value.best
     assert best.coder.levels == 2
+
+
+def code_bits(recipe: Any, rate: float, weight: np.ndarray, sigma: np.ndarray) -> int:
+    return lq.at_rate(rate, recipe, weight, sigma).quantizer.code.bits
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        functools.partial(lq.recipes.bitshift, memory=8),
+        lambda bits: lq.Scheme(quantizer=lq.quantizers.Bitshift(bits, memory=8)),
+    ],
+    ids=["recipe", "own"],
+)
+def test_a_trellis_of_fixed_rate_takes_the_most_bits_that_fit(recipe: Any):
+    """Files hold 16 bits a column more, and a header of at most 300 bytes."""
+    weight, sigma = layer(128, 32)
+    rates = [lq.quantize(weight, sigma, recipe(bits)).rate for bits in (1, 2, 3, 4)]
+    for bits, rate in enumerate(rates, 1):
+        assert 16 / 128 < rate - bits < 16 / 128 + 8 * 300 / weight.size
+        assert code_bits(recipe, rate, weight, sigma) == bits
+        assert code_bits(recipe, rate + 0.99, weight, sigma) == bits
+    with pytest.raises(RateNotReachedError, match=r"one bit already takes 1\.") as caught:
+        lq.at_rate(1.0, recipe, weight, sigma)
+    best: Any = caught.value.best
+    assert best.rate == rates[0]
+
+
+def test_a_small_header_leaves_two_bits_at_a_rate_above_two():
+    weight, sigma = layer(2048, 32)
+    found = lq.at_rate(2.1, functools.partial(lq.recipes.bitshift, memory=4), weight, sigma)
+    assert found.quantizer.code.bits == 2
+    assert 2 < found.rate <= 2.1
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        functools.partial(lq.recipes.gptq, levels=4),
+        functools.partial(lq.recipes.gptq, 4),
+        functools.partial(lq.recipes.watersic, step=0.4),
+        functools.partial(functools.partial(lq.recipes.bitshift, memory=4), bits=2),
+        lambda: lq.recipes.rtn(),
+    ],
+    ids=["levels", "levels by place", "step", "bits", "no option"],
+)
+def test_recipes_that_leave_nothing_to_search(recipe: Any):
+    with pytest.raises(InvalidInputError, match="leaves nothing to search; call `quantize`"):
+        lq.at_rate(3.0, recipe, *layer(16, 8))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "value", "made"),
+    [
+        (lq.recipes.gptq, "levels", 3, lq.recipes.gptq(3)),
+        (functools.partial(lq.recipes.rtn, group=4), "levels", 3, lq.recipes.rtn(3, group=4)),
+        (lambda side: lq.recipes.huffman_gptq(side), "step", 0.5, lq.recipes.huffman_gptq(0.5)),
+        (lambda *, step: lq.recipes.huffman_gptq(step), "step", 0.5, lq.recipes.huffman_gptq(0.5)),
+        (functools.partial(lambda memory, bits: lq.recipes.bitshift(bits, memory=memory), memory=5), "bits", 3, None),
+    ],
+    ids=["levels", "options", "first", "by name", "after an option"],
+)
+def test_what_is_searched_is_named_or_comes_first(recipe: Any, name: str, value: Any, made: lq.Scheme | None):
+    found, scheme = searched(recipe)
+    assert found == name
+    assert scheme(value) == made if made else scheme(value).quantizer == lq.quantizers.Bitshift(value, 5)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, 40.0, 24.001, math.nan, math.inf])

@@ -1,6 +1,7 @@
 """quantize: what it refuses, what it accepts, and the same bytes every time."""
 
 import dataclasses
+import functools
 import inspect
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,8 @@ from threadpoolctl import threadpool_limits
 import lattq as lq
 from lattq._array import to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
-from lattq.quantizers import AbsMax, Uniform
+from lattq.lattices import E8
+from lattq.quantizers import AbsMax, Lattice, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize
 from tests.helpers import assert_same
@@ -216,3 +218,28 @@ def test_overload_and_idle_columns_are_counted():
     found = lq.quantize(np.ones((3, 4)), np.diag([1.0, 0.0, 1.0, 0.0]), lq.recipes.huffman_gptq(0.5))
     assert found.stats["idle_columns"] == 2
     assert found.stats["overload"] == 0
+
+
+@pytest.mark.parametrize("power", [150, -150, 300, -300])
+@pytest.mark.parametrize(
+    "cell",
+    [Uniform(), Uniform(dither=1), Uniform(shrink=True), Trellis(8), Lattice(E8)],
+    ids=lambda cell: str(cell)[:30],
+)
+def test_moments_of_any_scale_are_quantized_in_float64_or_refused(power: int, cell: Any):
+    """Beyond the range of float32, which used to end in codes of size nan, the error says what to do."""
+    weight = np.random.default_rng(0).standard_normal((64, 8))
+    recipe = functools.partial(lq.recipes.watersic, quantizer=cell)
+    expected = lq.quantize(weight, np.eye(8), recipe(0.25))
+    sigma, step = np.eye(8) * 4.0**power, 0.25 * 2.0**power
+    assert_same(lq.quantize(weight, sigma, recipe(step)).codes, expected.codes)
+    with pytest.raises(InvalidInputError, match="multiply `sigma` or the weights by a constant, or pass"):
+        lq.quantize(weight.astype(np.float32), sigma, recipe(step))
+
+
+def test_gains_whose_squares_overflow_are_refused():
+    weight = np.full((8, 4), 1e19, dtype=np.float32)
+    scheme = lq.recipes.huffman_gptq(1e18)
+    assert np.isfinite(lq.quantize(weight, np.eye(4), scheme).dequantize()).all()
+    with pytest.raises(InvalidInputError, match=r"reach 1e\+19, but float32 holds up to 6.52e\+18 here"):
+        lq.quantize(weight, np.eye(4), lq.recipes.huffman_gptq(1e18, shrink=True))

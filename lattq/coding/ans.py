@@ -11,7 +11,9 @@ from lattq.coding.damage import reading
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, gaussian_model, limit
 from lattq.errors import DamagedFileError
 
-__all__ = ["COSETS", "ROUNDED", "Stream", "Tables", "decode_classes", "encode_classes", "words_of"]
+__all__ = ["BIT", "COSETS", "ROUNDED", "Stream", "Tables", "decode_classes", "encode_classes", "words_of"]
+
+BIT = constriction.stream.model.Bernoulli(perfect=False)  # of a bit whose chance to be 1 is given with it
 
 Stream = list  # [words of the coder, escaped symbols in coding order]
 

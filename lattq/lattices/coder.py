@@ -13,7 +13,7 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import COSETS, decode_classes, encode_classes, words_of
+from lattq.coding.ans import BIT, COSETS, decode_classes, encode_classes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
@@ -25,7 +25,6 @@ from lattq.lattices.words import Words, check_fingerprint, expected_gains, named
 
 __all__ = ["EntropyCodedLattice", "Layout"]
 
-BIT = constriction.stream.model.Bernoulli(perfect=False)
 Coder = constriction.stream.stack.AnsCoder
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, detached, to_host
+from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.lattices.series import Series
 
@@ -99,6 +100,7 @@ class Lattice:
         >>> Leech24.theta(3)
         {0.0: 1, 4.0: 196560, 6.0: 16773120}
         """
+        count = as_integer("count", count)
         if count < 1:
             msg = f"`count` is {count}; ask for at least one shell"
             raise InvalidInputError(msg)

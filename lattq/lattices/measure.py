@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from scipy.special import ndtri
 
-from lattq._options import as_integer
+from lattq._options import as_float, as_integer, as_seed
 from lattq.errors import InvalidInputError
 from lattq.lattices.lattice import Lattice
-from lattq.lattices.theta import log_partition, scale_of_norm
+from lattq.lattices.theta import closed_series, log_partition, scale_of_norm
 
 __all__ = ["Estimate", "HasNearest", "measure_gap", "measure_nsm"]
 
@@ -68,7 +68,7 @@ def measure_nsm(lattice: HasNearest, samples: int, seed: int = 0, confidence: fl
 
     Raises
     ------
-    InvalidInputError : for too few samples, a confidence out of range or a basis that is not one
+    InvalidInputError : for too few samples, a negative seed, a confidence out of range or a basis that is not one
 
     Examples
     --------
@@ -78,14 +78,16 @@ def measure_nsm(lattice: HasNearest, samples: int, seed: int = 0, confidence: fl
     >>> low < 1 / 12 < high
     True
     """
-    samples, quantile = _checked(samples, confidence)
+    if not isinstance(lattice, HasNearest):
+        msg = f"`lattice` is {lattice!r}; pass one of `lattq.lattices`, or anything with a `generator` and a `nearest`"
+        raise InvalidInputError(msg)
+    samples, quantile, rng = _checked(samples, seed, confidence)
     basis = np.asarray(lattice.generator, dtype=np.float64)
     sign, log = np.linalg.slogdet(basis @ basis.T)
     if not sign > 0:
         msg = f"`generator` has rank below {len(basis)}; its rows must be independent"
         raise InvalidInputError(msg)
     unit = len(basis) * math.exp(log / len(basis))
-    rng = np.random.default_rng(seed)
     errors = []
     for size in _batches(samples):
         x = rng.random((size, len(basis))) @ basis
@@ -110,7 +112,7 @@ def measure_gap(lattice: Lattice, step: float, samples: int, seed: int = 0, conf
 
     Raises
     ------
-    InvalidInputError : for too few samples, a step or a confidence out of range, or another lattice
+    InvalidInputError : for too few samples, a negative seed, a step or a confidence out of range, or another lattice
 
     Examples
     --------
@@ -118,11 +120,13 @@ def measure_gap(lattice: Lattice, step: float, samples: int, seed: int = 0, conf
     >>> abs(measure_gap(E8, 0.5, 20_000).value - E8.space_filling_gap) < 0.003
     True
     """
-    samples, quantile = _checked(samples, confidence)
+    closed_series(lattice)
+    samples, quantile, rng = _checked(samples, seed, confidence)
+    step = as_float("step", step)
     if not 0 < step < math.inf:
         msg = f"`step` is {step}; pass a positive number"
         raise InvalidInputError(msg)
-    n, rng = lattice.dimension, np.random.default_rng(seed)
+    n = lattice.dimension
     unit = step / lattice.volume ** (1 / n)
     moments = []
     for size in _batches(samples):
@@ -146,8 +150,9 @@ def measure_gap(lattice: Lattice, step: float, samples: int, seed: int = 0, conf
     return _estimate(share, quantile)
 
 
-def _checked(samples: int, confidence: float) -> tuple[int, float]:
-    """Number of samples, and half the width of an interval in standard errors."""
+def _checked(samples: int, seed: int, confidence: float) -> tuple[int, float, np.random.Generator]:
+    """Number of samples, half the width of an interval in standard errors, and what draws the samples."""
+    confidence, rng = as_float("confidence", confidence), np.random.default_rng(as_seed(seed))
     count = as_integer("samples", samples)
     if count < 2:
         msg = f"`samples` is {count}; a standard error takes at least 2"
@@ -155,7 +160,7 @@ def _checked(samples: int, confidence: float) -> tuple[int, float]:
     if not 0 < confidence < 1:
         msg = f"`confidence` is {confidence}; pass a number between 0 and 1, such as 0.95"
         raise InvalidInputError(msg)
-    return count, float(ndtri((1 + confidence) / 2))
+    return count, float(ndtri((1 + confidence) / 2)), rng
 
 
 def _batches(samples: int) -> Iterator[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from lattq._options import as_float
 from lattq.errors import InvalidInputError
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.series import CodeSeries
@@ -89,6 +90,7 @@ def scale_of_norm(lattice: Lattice, norm: float) -> float:
     >>> round(scale_of_norm(E8, 800.0), 6)
     10.0
     """
+    norm = as_float("norm", norm)
     low, high = math.log(0.01), math.log(1e6)
     if not float(mean_norm(lattice, 0.01)) < norm < float(mean_norm(lattice, 1e6)):
         msg = f"`norm` is {norm}; no Gaussian on {lattice.name} with a scale from 0.01 to 1e6 has that mean"
@@ -99,12 +101,31 @@ def scale_of_norm(lattice: Lattice, norm: float) -> float:
     return math.exp((low + high) / 2)
 
 
+def closed_series(lattice: Any) -> CodeSeries:
+    """The series behind the closed forms; raises `InvalidInputError` for what has none.
+
+    >>> from lattq.lattices import E8
+    >>> closed_series(E8).modulus
+    2
+    """
+    series = lattice.series if isinstance(lattice, Lattice) else None
+    if not isinstance(series, CodeSeries):
+        msg = (
+            f"`lattice` is {lattice!r}, which has no partition function in closed form here; "
+            "use Z, D, D_dual, E8, BW16 or Leech24"
+        )
+        raise InvalidInputError(msg)
+    return series
+
+
 def _sums(lattice: Lattice, scale: Scales) -> tuple[np.ndarray, np.ndarray]:
     """ln Z and the mean norm."""
-    series, scales = lattice.series, np.asarray(scale, dtype=np.float64)
-    if not isinstance(series, CodeSeries):
-        msg = f"{lattice.name} has no partition function in closed form here; use Z, D, D_dual, E8, BW16 or Leech24"
-        raise InvalidInputError(msg)
+    series = closed_series(lattice)
+    try:
+        scales = np.asarray(scale, dtype=np.float64)
+    except (TypeError, ValueError):
+        msg = f"`scale` is {scale!r}; pass a number or an array of them"
+        raise InvalidInputError(msg) from None
     if not np.all((scales >= 0.01) & (scales <= 1e9)):
         msg = f"`scale` holds {scales[~((scales >= 0.01) & (scales <= 1e9))].flat[0]}; pass scales from 0.01 to 1e9"
         raise InvalidInputError(msg)

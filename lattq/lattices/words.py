@@ -38,9 +38,10 @@ def named(name: str) -> Lattice:
     >>> named("D(4)"), named("E8")
     (Lattice(D(4)), Lattice(E8))
     """
-    if name in SINGLE:
+    known = isinstance(name, str)  # a file may hold anything in its place
+    if known and name in SINGLE:
         return SINGLE[name]
-    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,4})\)", name)
+    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,4})\)", name) if known else None
     if not found:
         msg = f"`name` is {name!r}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), E8, BW16, Leech24"
         raise InvalidInputError(msg)

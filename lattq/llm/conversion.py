@@ -1,6 +1,5 @@
 """One conversion: the search for a setting, passes behind the quantized prefix, files."""
 
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from lattq.llm.report import LayerRow, Report
 from lattq.llm.sensitivity import output_sensitivities
 from lattq.llm.workspace import Workspace
 from lattq.quantized import Quantized
-from lattq.rate import first_step, largest_levels, search_step
+from lattq.rate import first_step, largest_levels, search_step, searched
 from lattq.scheme import Scheme
 
 __all__ = ["Conversion", "has_levels"]
@@ -182,4 +181,4 @@ class Conversion:
 
 def has_levels(recipe: Callable[..., Scheme]) -> bool:
     """Whether a recipe takes a number of levels, not a step."""
-    return "levels" in inspect.signature(recipe).parameters
+    return searched(recipe)[0] == "levels"

@@ -14,7 +14,7 @@ from lattq.llm.calibration import token_windows
 from lattq.llm.conversion import Conversion, has_levels
 from lattq.llm.report import Report
 from lattq.llm.workspace import Workspace, check_free
-from lattq.rate import MAX_RATE
+from lattq.rate import MAX_RATE, searched
 from lattq.scheme import Scheme
 
 __all__ = ["quantize_model"]
@@ -140,6 +140,9 @@ def quantize_model(
 def _check(
     recipe: Callable[..., Scheme], rate: float | int | None, step: float | int | None, levels: int | None
 ) -> None:
+    if searched(recipe)[0] == "bits":
+        msg = f"`recipe` is {recipe!r}; models take recipes with a step or a number of levels"
+        raise InvalidInputError(msg)
     wanted = {"rate": rate, "levels" if has_levels(recipe) else "step": levels if has_levels(recipe) else step}
     given = [name for name, value in {"rate": rate, "step": step, "levels": levels}.items() if value is not None]
     if len(given) != 1 or given[0] not in wanted:

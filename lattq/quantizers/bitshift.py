@@ -9,9 +9,9 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
 from lattq._options import as_integer, normalize
 from lattq.coding import FixedLength
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import InvalidInputError
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.uniform import SMALLEST_STEP
+from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread
 from lattq.trellis import BitshiftCode
 from lattq.trellis.bitshift import LONGEST
 
@@ -75,6 +75,16 @@ class BitshiftQuantizer:
         found = from_host(np.ascontiguousarray(values.T), like=codes)
         return array_namespace(codes).astype(found, self.scale.dtype) * self._spread(codes)
 
+    def check_codes(self, codes: Num[Array, "rows columns"]) -> None:
+        """Raise `InvalidInputError` unless all codes are symbols; other quantizers decode any integer."""
+        host = to_host(codes)
+        if host.size and (host.min() < 0 or host.max() >> self.code.bits):
+            msg = (
+                f"codes from {host.min()} to {host.max()} are no symbols of {self.code.bits} bits, "
+                f"which run from 0 to {(1 << self.code.bits) - 1}"
+            )
+            raise InvalidInputError(msg)
+
     def overload(self, x: Float[Array, "rows block"]) -> int:
         """Entries beyond the outermost value of the code."""
         xp, farthest = array_namespace(x), np.empty((x.shape[0], 1))
@@ -90,9 +100,7 @@ class BitshiftQuantizer:
 
     def _spread(self, like: Array) -> Array:
         """Scales with one column per column of `like`, or one for all."""
-        if self.scale.shape[1] in (1, like.shape[1]):
-            return self.scale
-        return array_namespace(like).repeat(self.scale, self.group, axis=1)[:, : like.shape[1]]
+        return spread(self.scale, self.group, like)
 
     def to_state(self) -> list:
         """Code, tile, group and scales as float16, for the container."""
@@ -106,9 +114,7 @@ class BitshiftQuantizer:
         bits, memory, code, *sizes, rows, scales = state
         block, group = (as_integer(name, size) for name, size in zip(("block", "group"), sizes, strict=True))
         scale = np.frombuffer(scales, dtype="<f2").astype(np.float64).reshape(rows, -(-shape[1] // group))
-        if scale.shape[0] not in (1, shape[0]) or not ((scale >= 0) & np.isfinite(scale)).all():
-            msg = f"scales of {scale.shape[0]} rows for {shape[0]}, or negative or infinite; the file is damaged"
-            raise DamagedFileError(msg)
+        check_stored("scales", scale, shape[0], zero=True)
         check_block(block)
         return BitshiftQuantizer(scale, BitshiftCode(bits, memory, code), block, group)
 
@@ -152,7 +158,7 @@ class Bitshift:
     shared: bool = True
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "bits", "memory", "block", "group")
+        normalize(self, as_integer, "bits", "memory", "block", optional=("group",))
         BitshiftCode(self.bits, self.memory, self.code)
         check_block(self.block)
         check_group(self.group)

@@ -8,7 +8,8 @@ import numpy as np
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_integer, check_levels, normalize
 from lattq.errors import InvalidInputError
-from lattq.quantizers.uniform import SMALLEST_STEP, UniformQuantizer, centered
+from lattq.quantizers.stepped import SMALLEST_STEP
+from lattq.quantizers.uniform import UniformQuantizer, centered
 
 __all__ = ["AbsMax", "MinMax"]
 
@@ -23,7 +24,7 @@ class _Integers:
     shared: bool = False
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "levels", "group")
+        normalize(self, as_integer, "levels", optional=("group",))
         check_levels(self.levels)
         check_group(self.group)
 

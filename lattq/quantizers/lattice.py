@@ -9,18 +9,18 @@ from lattq import lattices
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, normalize
 from lattq.coding.squares import fit_squares
-from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
+from lattq.errors import CodeOverflowError, InvalidInputError
 from lattq.lattices import EntropyCodedLattice
 from lattq.lattices.coder import Layout
 from lattq.lattices.lattice import LARGEST
 from lattq.lattices.words import cell_side, named, tail_step
-from lattq.quantizers.uniform import check_step, step_like
+from lattq.quantizers.stepped import OneStep, check_step, step_like, stored_step
 
 __all__ = ["Lattice", "LatticeQuantizer"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LatticeQuantizer:
+class LatticeQuantizer(OneStep):
     """The quantizer ``unit * k``, where in each column n rows after n rows of k are a point in integer coordinates.
 
     The unit makes the volume of a cell that of a cube of side `step`. So the rate is that of such cubes, and the
@@ -44,7 +44,6 @@ class LatticeQuantizer:
     (array([[1, 1, 1, 1, 1, 1, 1, 1, 2]], dtype=int32), array([[0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.5 ]]))
     """
 
-    step: Float[Array, "1 1"]
     lattice: lattices.Lattice
     row_classes: Int[np.ndarray, " rows"] | None = None
 
@@ -62,9 +61,10 @@ class LatticeQuantizer:
         scaled = host / (float(self.step[0, 0]) / cell_side(self.lattice))
         largest, bound = float(np.abs(scaled).max(initial=0.0)), LARGEST[scaled.dtype.name]
         if not largest <= bound:
+            wider = f"pass the weights as float64, good to {LARGEST['float64']:.0f}, or " * (scaled.dtype == np.float32)
             msg = (
-                f"a code of size {largest:.3g} is not within {bound:.0f}, where {scaled.dtype.name} still resolves "
-                "points; use a larger step, a wider dtype, or clean the input"
+                f"a code of size {largest:.3g} (value / unit) is beyond {bound:.0f}, the last that {scaled.dtype.name} "
+                f"resolves; {wider}use a larger step, or clean the input if it is not finite"
             )
             raise CodeOverflowError(msg)
         n, layout = self.lattice.dimension, self._layout(len(host))
@@ -80,14 +80,6 @@ class LatticeQuantizer:
         """Reconstructions, in the dtype of `step`; of points between the codes too."""
         return array_namespace(codes).astype(codes, self.step.dtype) * (self.step / cell_side(self.lattice))
 
-    def overload(self, x: Float[Array, "rows block"]) -> int:
-        """0: the codes are not bounded."""
-        return 0
-
-    def underflow(self) -> int:
-        """0: the step is stored as it is."""
-        return 0
-
     def to_state(self) -> list:
         """Step and name of the lattice, for the container; the coder's bytes hold the row classes."""
         return [float(self.step[0, 0]), self.lattice.name]
@@ -96,15 +88,7 @@ class LatticeQuantizer:
     def from_state(state: list, shape: tuple[int, int]) -> "LatticeQuantizer":
         """Inverse of `to_state`, without row classes."""
         step, name = state
-        if not (isinstance(step, float) and 0 < step < np.inf):
-            msg = f"a step of {step}, not positive and finite; the file is damaged"
-            raise DamagedFileError(msg)
-        return LatticeQuantizer(np.full((1, 1), step), named(name))
-
-    @staticmethod
-    def concatenate(parts: "list[LatticeQuantizer]", group: int) -> "LatticeQuantizer":
-        """One quantizer for the whole matrix, on the host in float64: that of its only group."""
-        return dataclasses.replace(parts[0], step=to_host(parts[0].step).astype(np.float64))
+        return LatticeQuantizer(stored_step(step), named(name))
 
     def _layout(self, rows: int) -> Layout:
         """Which rows make up points."""

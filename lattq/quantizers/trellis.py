@@ -8,8 +8,8 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_integer, normalize
-from lattq.errors import CodeOverflowError, DamagedFileError
-from lattq.quantizers.uniform import check_step, step_like
+from lattq.errors import CodeOverflowError
+from lattq.quantizers.stepped import OneStep, check_step, step_like, stored_step
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
 
 __all__ = ["Trellis", "TrellisQuantizer"]
@@ -19,7 +19,7 @@ WIDE = 1.5  # codes: from here on odd and even codes cost the same
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TrellisQuantizer:
+class TrellisQuantizer(OneStep):
     """The quantizer ``step / 2 * k``, where each segment of the column k is a sequence of a trellis code.
 
     Odd and even integers k are the two supersets, of spacing `step`. So the rate is that of cells of the side `step`,
@@ -39,7 +39,6 @@ class TrellisQuantizer:
     (array([[ 0,  2, -1,  3]], dtype=int32), array([[ 0.  ,  0.5 , -0.25,  0.75]]))
     """
 
-    step: Float[Array, "1 1"]
     states: int = 256
     segment: int = 512
     priced: bool = True
@@ -79,14 +78,6 @@ class TrellisQuantizer:
         """Reconstructions, in the dtype of `step`; of points between the codes too."""
         return array_namespace(codes).astype(codes, self.step.dtype) * (self.step / 2)
 
-    def overload(self, x: Float[Array, "rows block"]) -> int:
-        """0: the codes are not bounded."""
-        return 0
-
-    def underflow(self) -> int:
-        """0: the step is stored as it is."""
-        return 0
-
     def to_state(self) -> list:
         """Step, states and segment, for the container."""
         return [float(self.step[0, 0]), self.states, self.segment]
@@ -95,17 +86,9 @@ class TrellisQuantizer:
     def from_state(state: list, shape: tuple[int, int]) -> "TrellisQuantizer":
         """Inverse of `to_state`."""
         step, states, segment = state
-        if not (isinstance(step, float) and 0 < step < np.inf):
-            msg = f"a step of {step}, not positive and finite; the file is damaged"
-            raise DamagedFileError(msg)
-        found = TrellisQuantizer(np.full((1, 1), step), states, segment)
+        found = TrellisQuantizer(stored_step(step), states, segment)
         _ = found.coder  # which checks states and segment
         return found
-
-    @staticmethod
-    def concatenate(parts: "list[TrellisQuantizer]", group: int) -> "TrellisQuantizer":
-        """One quantizer for the whole matrix, on the host in float64: that of its only group."""
-        return dataclasses.replace(parts[0], step=to_host(parts[0].step).astype(np.float64))
 
     def _prices(self, scaled: np.ndarray) -> np.ndarray:
         """Price of an odd code in each row of `scaled`, theory (5.10)."""

@@ -9,21 +9,12 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
-from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
+from lattq.errors import CodeOverflowError, InvalidInputError
+from lattq.quantizers.stepped import SMALLEST_STEP, check_step, check_stored, spread, step_like
 
-__all__ = [
-    "SMALLEST_STEP",
-    "Uniform",
-    "UniformQuantizer",
-    "centered",
-    "check_step",
-    "dither_offsets",
-    "step_like",
-    "table_shift",
-]
+__all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
 
 LARGEST_CODE = 2**30
-SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,9 +86,7 @@ class UniformQuantizer:
 
     def _spread(self, values: Any, like: Array) -> Any:
         """`values` with one column per column of `like`, or one for all."""
-        if isinstance(values, float) or values.shape[1] in (1, like.shape[1]):
-            return values
-        return array_namespace(values).repeat(values, self.group, axis=1)[:, : like.shape[1]]
+        return values if isinstance(values, float) else spread(values, self.group, like)
 
     def to_state(self) -> list:
         """Steps as float16 (or the one step as it is) and zeros as integers, for the container."""
@@ -118,9 +107,7 @@ class UniformQuantizer:
             step = np.full((1, 1), steps)
         else:
             step = np.frombuffer(steps, dtype="<f2").astype(np.float64).reshape(rows, groups)
-        if step.shape[0] not in (1, shape[0]) or not ((step > 0) & np.isfinite(step)).all():
-            msg = f"steps of {step.shape[0]} rows for {shape[0]}, or not positive and finite; the file is damaged"
-            raise DamagedFileError(msg)
+        check_stored("steps", step, shape[0])
         if isinstance(zeros, bytes):
             zeros = unpack(zeros, high - low + 1, rows * groups).astype(np.float64).reshape(rows, groups)
         if dither is not None:
@@ -168,7 +155,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step", "offset")
-        normalize(self, as_integer, "dither", "levels")
+        normalize(self, as_integer, optional=("dither", "levels"))
         if self.levels is not None:
             check_levels(self.levels)
         check_step(self.step)
@@ -202,25 +189,6 @@ class Uniform:
         return UniformQuantizer(
             step, array_namespace(targets).astype(zero, targets.dtype), low, high, dither=self.dither
         )
-
-
-def check_step(step: float) -> None:
-    """Raise `InvalidInputError` unless the step is positive and finite.
-
-    >>> check_step(0.5)
-    """
-    if not 0 < step < np.inf:
-        msg = f"`step` is {step}; the side of a cell is positive and finite"
-        raise InvalidInputError(msg)
-
-
-def step_like(step: float, targets: Array) -> Array:
-    """The step as an array of shape (1, 1) of the library, device and dtype of `targets`.
-
-    >>> step_like(0.5, np.zeros(2, dtype=np.float32))
-    array([[0.5]], dtype=float32)
-    """
-    return array_namespace(targets).astype(from_host(np.full((1, 1), step), like=targets), targets.dtype)
 
 
 def centered(levels: int) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class BitshiftCode:
         if not self.bits <= self.memory <= MOST_MEMORY:
             msg = f"`memory` is {self.memory}; with `bits` = {self.bits} it is {self.bits} to {MOST_MEMORY}"
             raise InvalidInputError(msg)
-        if self.code not in SCALES:
+        if self.code not in tuple(SCALES):  # which takes what cannot be hashed too
             msg = f"`code` is {self.code!r}; choose one of {', '.join(SCALES)}"
             raise InvalidInputError(msg)
 

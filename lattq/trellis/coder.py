@@ -14,7 +14,7 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import COSETS, decode_classes, encode_classes, words_of
+from lattq.coding.ans import BIT, COSETS, decode_classes, encode_classes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
@@ -25,7 +25,6 @@ from lattq.trellis.codes import TrellisCode, segments
 __all__ = ["EntropyCodedTrellis"]
 
 FAIR = 35  # scale class, 2.4 codes, from which on an entropy coder would save less than 1e-5 of a path bit
-BIT = constriction.stream.model.Bernoulli(perfect=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +133,19 @@ class EntropyCodedTrellis:
         if len(raw) != -(-height * columns // 8):
             msg = f"{len(raw)} bytes of path bits for {columns} columns of {height} codes; the file is damaged"
             raise DamagedFileError(msg)
+        if not columns:  # there may be a million segments of nothing
+            return np.empty((height, 0), dtype=np.uint8)
         bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=height * columns, bitorder="little")
         inputs = bits.reshape(height, columns)
         return np.concatenate([self.code.residues(inputs[rows].T).T for rows in segments(height, self.segment)])
 
     def _coded_residues(self, words: bytes, height: int, classes: np.ndarray) -> np.ndarray:
         """All segments of all columns side by side, time after time."""
+        if words and not classes.size:
+            msg = f"{len(words)} bytes of path bits for columns that have none; the file is damaged"
+            raise DamagedFileError(msg)
+        if not classes.size:
+            return np.empty(classes.shape, dtype=np.uint8)
         labels = self.code.labels[:, 0]
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
         residues = np.empty(classes.shape, dtype=np.uint8)

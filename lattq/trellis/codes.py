@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 
 import numpy as np
 from jaxtyping import Float, Int, Integer
@@ -153,13 +154,7 @@ class TrellisCode:
         array([0, 1, 1, 0], dtype=uint8)
         """
         residue = _time_first(codes) & 3
-        upper, found = (residue >> 1).astype(np.uint8), np.zeros(residue.shape, dtype=np.uint8)
-        ages = _ages(self.polynomials[0])
-        for t in range(len(found)):
-            found[t] = upper[t]
-            for age in ages:
-                if 0 < age <= t:
-                    found[t] ^= found[t - age]
+        found = _divided((residue >> 1).astype(np.uint8), self.polynomials[0])
         wrong = np.argwhere(_filtered(found, self.polynomials[1]) != (residue & 1))
         if len(wrong):
             t, row = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))[0]]
@@ -185,13 +180,7 @@ class TrellisCode:
         array([0, 0, 1, 1], dtype=uint8)
         """
         bits = _time_first(path).astype(np.uint8)
-        found = _filtered(bits, self.polynomials[1])
-        ages = _ages(self.polynomials[0])
-        for t in range(len(found)):
-            for age in ages:
-                if 0 < age <= t:
-                    found[t] ^= found[t - age]
-        return _time_last(found, path.shape)
+        return _time_last(_divided(_filtered(bits, self.polynomials[1]), self.polynomials[0]), path.shape)
 
 
 def segments(rows: int, length: int) -> list[slice]:
@@ -222,8 +211,23 @@ def _filtered(bits: np.ndarray, polynomial: int) -> np.ndarray:
     return found
 
 
+def _divided(bits: np.ndarray, polynomial: int) -> np.ndarray:
+    """u with h(D) u = `bits` mod 2, where h has a constant term: the inverse of `_filtered`, one time after the other.
+
+    >>> _divided(_filtered(np.array([1, 1, 0, 1]), 0b1011), 0b1011)
+    array([1, 1, 0, 1])
+    """
+    found = bits.copy()
+    ages = _ages(polynomial >> 1)
+    for t in range(len(found)):
+        for age in ages:
+            if age < t:
+                found[t] ^= found[t - 1 - age]
+    return found
+
+
 def _time_first(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
+    return np.ascontiguousarray(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).T)
 
 
 def _time_last(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +164,10 @@ def test_dimensions_out_of_range(family, n: int):
 def test_shells_of_nothing():
     with pytest.raises(InvalidInputError, match="`count` is 0"):
         E8.theta(0)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("count", [np.nan, 2.0, None, "two"])
+def test_shells_are_counted_in_integers(count: Any):
+    with pytest.raises(InvalidInputError, match=r"`count` is .*; pass an integer"):
+        E8.theta(count)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lattq import bounds
 from lattq.errors import InvalidInputError
-from lattq.lattices import BW16, E8, A, D, Lattice, Leech24, Z, measure_gap, measure_nsm
+from lattq.lattices import BW16, E8, A, A_dual, D, Lattice, Leech24, Z, measure_gap, measure_nsm
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,40 @@ def test_standard_error_is_the_scatter_of_repetitions():
     found = [measure_gap(E8, 0.7, 400, seed) for seed in range(60)]
     scatter = np.std([one.value for one in found], ddof=1)
     assert 0.72 < scatter / np.mean([one.standard_error for one in found]) < 1.3
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lattice": "E8"}, "`lattice` is 'E8'"),
+        ({"seed": -1}, "`seed` is -1"),
+        ({"seed": 1.5}, r"`seed` is 1\.5"),
+        ({"seed": None}, "`seed` is None"),
+        ({"samples": None}, "`samples` is None"),
+        ({"confidence": None}, "`confidence` is None"),
+        ({"confidence": np.nan}, "`confidence` is nan"),
+    ],
+)
+def test_arguments_are_checked_before_any_work(monkeypatch: pytest.MonkeyPatch, change: dict, message: str):
+    monkeypatch.setattr(Lattice, "nearest", None)
+    for measure, more in ((measure_nsm, {}), (measure_gap, {"step": 0.5})):
+        with pytest.raises(InvalidInputError, match=message):
+            measure(**{"lattice": E8, "samples": 100, **more, **change})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_gap_of_a_lattice_without_a_closed_form(monkeypatch: pytest.MonkeyPatch):
+    """The samples used to be drawn and rounded first, or refused for their number of coordinates."""
+    monkeypatch.setattr(Lattice, "nearest", None)
+    lattices: list[Any] = [A(2), A_dual(3), CUBES]
+    for lattice in lattices:
+        with pytest.raises(InvalidInputError, match="which has no partition function in closed form"):
+            measure_gap(lattice, 0.5, 100)
+    steps: list[Any] = [None, np.nan]
+    for step in steps:
+        with pytest.raises(InvalidInputError, match=f"`step` is {step}"):
+            measure_gap(E8, step, 100)
 
 
 def test_bad_arguments():

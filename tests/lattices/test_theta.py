@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,8 +84,20 @@ def test_scales_out_of_range(scale: float):
 
 @pytest.mark.parametrize("lattice", [A(2), A_dual(2)], ids=str)
 def test_no_closed_form(lattice: Lattice):
-    with pytest.raises(InvalidInputError, match="has no partition function in closed form"):
+    with pytest.raises(InvalidInputError, match="no partition function in closed form"):
         lattices.log_partition(lattice, 1.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("value", ["wide", [[1.0], [1.0, 2.0]], 1j])
+def test_scales_and_norms_that_are_no_numbers(value: Any):
+    for function in (lattices.log_partition, lattices.mean_norm, lattices.entropy):
+        with pytest.raises(InvalidInputError, match="`scale` is"):
+            function(E8, value)
+    with pytest.raises(InvalidInputError, match="`norm` is"):
+        lattices.scale_of_norm(E8, value)
+    with pytest.raises(InvalidInputError, match="`lattice` is 'E8'"):
+        lattices.entropy("E8", 1.0)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("norm", [-1.0, 1e30, math.nan])

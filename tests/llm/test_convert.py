@@ -1,6 +1,7 @@
 """Conversions meet their rate in real bytes, continue after interruptions and never leave half a directory."""
 
 import contextlib
+import functools
 import json
 import shutil
 import tempfile
@@ -242,6 +243,8 @@ def test_a_block_of_an_encoder(tmp_path: Path):
         ({"step": None, "levels": 4}, "exactly one of `rate` and `step`"),
         ({"step": -1.0}, "`step` is -1"),
         ({"step": None, "rate": 0}, "`rate` is 0"),
+        ({"recipe": recipes.bitshift}, "models take recipes with a step or a number of levels"),
+        ({"recipe": functools.partial(recipes.rtn, 4)}, "leaves nothing to search"),
         ({"jobs": 0}, "`jobs` is 0"),
         ({"drift": True, "propagate": False}, "`propagate` False"),
         ({"allocation": "equal"}, "`allocation` is 'equal'"),

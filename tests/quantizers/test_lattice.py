@@ -215,8 +215,17 @@ def test_rows_of_another_matrix_are_refused():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_codes_that_floats_do_not_resolve_are_refused(dtype: type):
     quantizer = LatticeQuantizer(np.array([[1e-9]]), E8)
-    with pytest.raises(CodeOverflowError, match="use a larger step"):
+    with pytest.raises(CodeOverflowError, match="use a larger step") as caught:
         quantizer.encode(np.ones((8, 1), dtype=dtype))
+    assert ("pass the weights as float64" in str(caught.value)) == (dtype is np.float32)
+
+
+def test_codes_beyond_float32_are_coded_in_float64():
+    """What the error says to do; the covering radius of E8 is one step."""
+    quantizer, x = LatticeQuantizer(np.array([[1e-6]]), E8), np.ones((8, 1))
+    with pytest.raises(CodeOverflowError, match="pass the weights as float64, good to 536870912"):
+        quantizer.encode(x.astype(np.float32))
+    np.testing.assert_allclose(quantizer.decode(quantizer.encode(x)), x, rtol=0, atol=1e-6)
 
 
 def test_z_is_the_uniform_quantizer():

@@ -181,6 +181,20 @@ def test_all_zero_costs_a_few_bytes(shape: tuple[int, int]):
     assert not coder.decode(stream, shape).any()
 
 
+@pytest.mark.parametrize("segment", [1, 1 << 20])
+def test_columns_of_zeros_take_no_walk_down_the_rows(monkeypatch: pytest.MonkeyPatch, segment: int):
+    """A few forged bytes may claim a million rows; walking down them took a quarter of a minute."""
+    coder = EntropyCodedTrellis(8, segment)
+    stream = coder.encode(np.zeros((4, 2), dtype=np.int32))
+    for name in ("residues", "labels"):
+        monkeypatch.setattr(TrellisCode, name, None)
+    assert not coder.decode(stream, (1 << 20, 2)).any()
+    *model, ((raw, _, *rest),) = stream
+    for forged in ((b"\0", b""), (raw, b"\1\0\0\0")):
+        with pytest.raises(DamagedFileError, match="path bits"):
+            coder.decode([*model, [[*forged, *rest]]], (1 << 20, 2))
+
+
 def test_idle_columns_cost_nothing_beside_others():
     coder = EntropyCodedTrellis(16, 20)
     codes = members(targets(0, 200, 8, 1, 1), coder)

@@ -103,6 +103,16 @@ def test_any_window_gives_its_last_residue(seed: int, states: int, start: int):
     assert code.labels[state, window[-1]] == code.residues(window)[-1]
 
 
+@given(seed=seeds, states=st.sampled_from(list(POLYNOMIALS)), length=st.integers(0, 40))
+def test_any_input_bits_come_back(seed: int, states: int, length: int):
+    """Both recursive forms against the feed-forward one, which no recursion computes."""
+    inputs = np.random.default_rng(seed).integers(0, 2, (3, length)).astype(np.uint8)
+    code = TrellisCode(states)
+    residues = code.residues(inputs)
+    np.testing.assert_array_equal(code.inputs(residues.astype(np.int32)), inputs)
+    np.testing.assert_array_equal(code.parities(residues >> 1), residues & 1)
+
+
 @given(seed=seeds, states=st.sampled_from([4, 8, 32, 1024]))
 def test_translations_by_multiples_of_four(seed: int, states: int):
     """Exact on dyadic inputs."""
