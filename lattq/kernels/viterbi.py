@@ -16,7 +16,7 @@ from lattq.kernels.distances import metrics
 
 __all__ = ["nearest_codes", "resolution"]
 
-FEW = 18  # sequences that are sooner searched one at a time, if there are enough states to fill vectors
+FEW = 12  # sequences that are sooner searched one at a time
 FEW_BITS = 4  # of the state, up to which whole words are sooner traced back than single lanes
 FAR = 8192  # cost of starting elsewhere than in state 0
 
@@ -44,11 +44,13 @@ def nearest_codes(
     """
     out = np.zeros(x.shape, dtype=np.int32)
     first, scale = _labels(polynomials), np.array(resolution(polynomials), dtype=np.float32)
-    if len(x) < FEW and len(first) >= LANES:
-        odd_label, upper = (np.packbits(mask, bitorder="little").view("<u4") for mask in ((first & 1) > 0, first > 1))
+    if len(x) >= FEW:
+        _side_by_side(x, lengths, _phases(first), polynomials, scale, odd, weight, out)
+    elif len(first) >= LANES:
+        odd_label, upper = _words(polynomials)
         _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out)
     else:
-        _side_by_side(x, lengths, _phases(first), polynomials, scale, odd, weight, out)
+        _plainly(x, lengths, (first & 1) > 0, first > 1, polynomials, scale, odd, weight, out)
     return out
 
 
@@ -74,6 +76,13 @@ def _labels(polynomials: tuple[int, int]) -> np.ndarray:
         for age in range(polynomial.bit_length()):
             found ^= (weight * (state >> age & polynomial >> age & 1)).astype(np.uint8)
     return found
+
+
+@functools.cache
+def _words(polynomials: tuple[int, int]) -> list[np.ndarray]:
+    """The two bits of the labels, 32 states in a word."""
+    first = _labels(polynomials)
+    return [np.packbits(bits, bitorder="little").view("<u4") for bits in (first & 1, first >> 1)]
 
 
 def _phases(first: np.ndarray) -> np.ndarray:
@@ -214,13 +223,63 @@ def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, o
                 at = 2 * chunks * t
                 butterflies(cost, chunk, chunks + chunk, near, far, odd_label, upper, chunk, new, survivors, at)
             cost, new = new, cost
-        state = 0
-        for i in range(2 * half):
-            if np.int16(cost[i] - cost[state]) < 0:
-                state = i
+        state = _lowest(cost)
         for t in range(lengths[row] - 1, -1, -1):
             path[t] = state & 1
             pair = state >> 1
             word = survivors[t, 2 * (pair // LANES) + (state & 1)]
             state = pair + np.int64((word >> np.uint32(pair % LANES)) & np.uint32(1)) * half
         _codes(x, row, 1, path, polynomials, out)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _plainly(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out):
+    """`_one_by_one` for states that fill no vector: a loop over pairs, with selects in place of gathers."""
+    half, longest = len(odd_label), x.shape[1]
+    metric = np.empty((4, longest), dtype=np.int16)
+    survivors = np.empty((longest, 2 * half), dtype=np.bool_)
+    path = np.zeros(longest, dtype=np.uint32)
+    cost, new = np.empty(2 * half, dtype=np.int16), np.empty(2 * half, dtype=np.int16)
+    for row in range(x.shape[0]):
+        metrics(x, lengths, row, 1, scale, odd, weight, metric)
+        cost[:] = FAR
+        cost[0] = 0
+        for t in range(lengths[row]):
+            _step(cost, new, survivors[t], odd_label, upper, metric[0, t], metric[1, t], metric[2, t], metric[3, t])
+            cost, new = new, cost
+        state = _lowest(cost)
+        for t in range(lengths[row] - 1, -1, -1):
+            path[t] = state & 1
+            state = (state >> 1) + np.int64(survivors[t, state]) * half
+        _codes(x, row, 1, path, polynomials, out)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _step(cost, new, survivors, odd, upper, d0, d1, d2, d3):
+    """One step of one sequence."""
+    half = len(odd)
+    for i in range(half):
+        low, high = cost[i], cost[i + half]
+        near = d1 if odd[i] else d0
+        far = d3 if odd[i] else d2
+        same = far if upper[i] else near
+        other = near if upper[i] else far
+        a, b, c, d = np.int16(low + same), np.int16(high + other), np.int16(low + other), np.int16(high + same)
+        first, second = np.int16(b - a) < 0, np.int16(d - c) < 0
+        survivors[2 * i] = first
+        survivors[2 * i + 1] = second
+        new[2 * i] = b if first else a
+        new[2 * i + 1] = d if second else c
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _lowest(cost):
+    """The cheapest state, of equally cheap ones the lowest."""
+    found = 0
+    for i in range(len(cost)):
+        if np.int16(cost[i] - cost[found]) < 0:
+            found = i
+    return found

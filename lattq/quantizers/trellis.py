@@ -66,11 +66,12 @@ class TrellisQuantizer(OneStep):
             msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
             raise CodeOverflowError(msg)
         places, lengths = _sequences(host.shape[0], self.segment)
-        flat = np.take(scaled, places, axis=1).reshape(-1, places.shape[1])
+        even = places.size == len(host)  # then segments follow each other as they are
+        flat = (scaled if even else np.take(scaled, places, axis=1)).reshape(-1, places.shape[1])
         prices = np.repeat(self._prices(scaled), len(places))
         odd = np.broadcast_to(prices[:, None], flat.shape) if prices.any() else None
         found = self.code.search(flat, np.tile(lengths, len(scaled)), odd).reshape(len(scaled), -1)
-        if places.size > len(host):
+        if not even:
             found = found[:, (np.arange(places.shape[1]) < lengths[:, None]).ravel()]
         return from_host(np.ascontiguousarray(found.T), like=x)
 

@@ -70,6 +70,7 @@ class EntropyCodedTrellis:
         ------
         InvalidInputError : for a column that is not made of sequences of the code
         """
+        codes = np.ascontiguousarray(codes)
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]))
         streams = [
             self._encode_block(codes[:, block], model, block) for block in column_blocks(codes.shape, self.block)
@@ -93,8 +94,9 @@ class EntropyCodedTrellis:
         return square_gains(read_scales(data[:-1], shape, prior).columns)
 
     def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> list:
-        inputs = np.concatenate([self._inputs(codes, rows, block) for rows in segments(len(codes), self.segment)])
-        classes, residues = square_classes(model, block), codes & 3
+        classes, residues = square_classes(model, block), (codes & 3).astype(np.uint8)
+        cuts = segments(len(codes), self.segment)
+        inputs = np.concatenate([self._inputs(codes, residues, rows, block) for rows in cuts])
         live, fair = self._kinds(classes)
         raw = np.packbits(inputs[:, _places(fair)], bitorder="little").tobytes()
         unfair = live & ~fair
@@ -107,8 +109,15 @@ class EntropyCodedTrellis:
         index, places = _table_index(classes, residues), _places(live)
         return [raw, words_of(coder), *encode_classes(quotient[:, places].ravel(), index[:, places].ravel(), COSETS)]
 
-    def _inputs(self, codes: np.ndarray, rows: slice, block: slice) -> np.ndarray:
-        """Input bits of one segment of all columns of a block."""
+    def _inputs(self, codes: np.ndarray, residues: np.ndarray, rows: slice, block: slice) -> np.ndarray:
+        """Input bits of one segment of all columns of a block, from residues in bytes."""
+        try:
+            return self.code.inputs(residues[rows].T).T
+        except InvalidInputError:
+            return self._refused(codes, rows, block)
+
+    def _refused(self, codes: np.ndarray, rows: slice, block: slice) -> np.ndarray:
+        """Raise what the codes themselves are refused for."""
         try:
             return self.code.inputs(codes[rows].T).T
         except InvalidInputError as error:
