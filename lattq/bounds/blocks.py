@@ -213,10 +213,11 @@ def _breaks(block: BlockFormat, deviation: float) -> np.ndarray:
     else:
         jumps = E4M3FN.thresholds * (block.number.largest / deviation)
     jumps = jumps[(jumps > 1e-12) & (jumps < 40.0)]
-    middles = np.sqrt(jumps[:-1] * jumps[1:])
+    bounds = np.concatenate([[0.0], jumps, [40.0]])
+    middles = (bounds[:-1] + bounds[1:]) / 2.0
     scales = block_scales(deviation * middles, block.number, block.scale) / deviation
     cells = np.outer(scales, block.number.thresholds)
-    inside = (cells > jumps[:-1, None]) & (cells < jumps[1:, None])
+    inside = (cells > bounds[:-1, None]) & (cells < bounds[1:, None])
     return np.union1d(jumps, cells[inside])
 
 
