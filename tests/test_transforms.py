@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lattq import transforms
-from lattq.errors import InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import MMSE, Cholesky
 from lattq.linalg import LDL, ldl
 from lattq.transforms import (

@@ -148,7 +148,7 @@ def test_the_point_density_is_best(rho: float):
     inner = (np.abs(x) < 8) & (np.abs(x) > 1e-3)
 
     def error(levels: np.ndarray) -> float:
-        return float(np.trapezoid((weighted / levels**2)[inner], x[inner]))
+        return float(np.trapezoid(weighted[inner] / levels[inner] ** 2, x[inner]))
 
     for change in (0.1, -0.1):
         other = density * (1 + change * np.cos(x))
