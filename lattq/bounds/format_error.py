@@ -82,7 +82,9 @@ def best_format_scale(number: NumberFormat, *, variance: Number = 1.0) -> float:
 
     grid = np.arange(-32, 6 * 32) / 32.0
     start = float(grid[np.argmin([error(octave) for octave in grid])])
-    best = minimize_scalar(error, bounds=(start - 1 / 32, start + 1 / 32), method="bounded", options={"xatol": 1e-9})
+    best: Any = minimize_scalar(
+        error, bounds=(start - 1 / 32, start + 1 / 32), method="bounded", options={"xatol": 1e-9}
+    )
     return deviation * 2.0 ** float(best.x) / number.largest
 
 
@@ -154,9 +156,7 @@ def floating_point_loss(exponent_bits: int, mantissa_bits: int) -> float:
     return rate + 0.5 * math.log2(floating_point_distortion(mantissa_bits))
 
 
-def product_point_density(
-    x: Float[np.ndarray, "*shape"] | Number, correlation: Number = 0.0
-) -> Float[np.ndarray, "*shape"] | float:
+def product_point_density(x: Float[np.ndarray, "*shape"] | Number, correlation: Number = 0.0) -> Any:
     """Return the density of scalar levels that is best for products of two quantized standard Gaussians, theory (6.6).
 
     Proportional to exp(-x²/6) ((1 - ρ²) + ρ² x²)^(1/3), for many levels. At ρ = 0, independent factors, it is the

@@ -52,7 +52,7 @@ class NumberFormat:
     """
 
     name: str
-    values: Float[np.ndarray, " values"]
+    values: Float[np.ndarray, " count"]
     bits: int
 
     def __post_init__(self) -> None:
@@ -212,7 +212,7 @@ def number_format(name: str) -> NumberFormat:
         exponent, mantissa, suffix, bias = found.groups()
         bits = 1 + int(exponent) + int(mantissa)
         names = {"": "ieee", "-nan": "nan", "-none": "none", "fn": "nan" if bits >= 8 else "none"}
-        return float_format(int(exponent), int(mantissa), specials=names[suffix], bias=bias and int(bias))
+        return float_format(int(exponent), int(mantissa), specials=names[suffix], bias=int(bias) if bias else None)
     if found := re.fullmatch(r"int(\d)(-full)?", name):
         return int_format(int(found[1]), symmetric=not found[2])
     if found := re.fullmatch(r"nf(\d)", name):

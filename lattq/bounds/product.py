@@ -5,7 +5,7 @@ A is n × a, B is n × b, and every entry of both gets R bits. The error ‖Ĉ -
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq
@@ -26,15 +26,15 @@ __all__ = [
     "universal_product_error",
 ]
 
-PRODUCT_CRITICAL_RATE = float(
-    brentq(lambda r: 0.5 * math.log2(1.0 + 4.0 * r * math.log(2.0)) - r, 0.5, 2.0, xtol=1e-15)
+PRODUCT_CRITICAL_RATE = cast(
+    float, brentq(lambda r: 0.5 * math.log2(1.0 + 4.0 * r * math.log(2.0)) - r, 0.5, 2.0, xtol=1e-15)
 )
 """R* = 0.906324 bits, the positive root of R = ½ log2(1 + 4 R ln 2): below it coordinates should be left out."""
 
 _LEFT = (1.0 - 4.0**-PRODUCT_CRITICAL_RATE) ** 2  # 1 - Γ(R*)
 
 
-def product_distortion(rate: Array | Number) -> np.ndarray | float:
+def product_distortion(rate: Array | Number) -> Any:
     """Return Γ(R), theory (6.2): the least normalised error of a product whose factors have R bits per entry.
 
     2 · 4^-R - 16^-R from R* on, and the tangent from (0, 1) below it: keep a fraction R / R* of the coordinates after a
@@ -68,7 +68,7 @@ def product_distortion(rate: Array | Number) -> np.ndarray | float:
     return _like(rate, np.where(bits < PRODUCT_CRITICAL_RATE, *left))
 
 
-def product_rate(distortion: Array | Number) -> np.ndarray | float:
+def product_rate(distortion: Array | Number) -> Any:
     """Return the rate at which Γ is `distortion`, the inverse of `product_distortion`; 0 from 1 on.
 
     Parameters
@@ -124,7 +124,7 @@ def product_bits(error: Number, norm_a: Number, norm_b: Number, size: int) -> fl
     return float(product_rate(positive("error", error) / scale / scale * integer_at_least("size", size, 1)))
 
 
-def one_sided_product_distortion(rate: Array | Number) -> np.ndarray | float:
+def one_sided_product_distortion(rate: Array | Number) -> Any:
     """Return 4^-R: one factor quantized at R bits per entry, the other known exactly.
 
     Raises
@@ -139,7 +139,7 @@ def one_sided_product_distortion(rate: Array | Number) -> np.ndarray | float:
     return _like(rate, 4.0 ** -_rates(rate))
 
 
-def unbiased_product_distortion(rate: Array | Number) -> np.ndarray | float:
+def unbiased_product_distortion(rate: Array | Number) -> Any:
     """Return (2 · 4^R - 1) / (4^R - 1)², theory (6.5): both factors decoded without bias.
 
     Each reconstruction is the factor plus independent noise of relative power 1 / (4^R - 1). Products are then right on
@@ -162,7 +162,7 @@ def unbiased_product_distortion(rate: Array | Number) -> np.ndarray | float:
     return _like(rate, noise * (2.0 + noise))
 
 
-def high_rate_product_distortion(rate: Array | Number) -> np.ndarray | float:
+def high_rate_product_distortion(rate: Array | Number) -> Any:
     """Return 2 · 4^-R, what Γ(R) becomes at high rate: two independent relative errors add.
 
     Raises
@@ -209,7 +209,7 @@ def two_rate_product_distortion(rate_a: Number, rate_b: Number) -> float:
         exponents = [2.0 * math.log(2.0) * rate / kept for rate in rates]
         return sum(x / math.expm1(x) for x in exponents if x < 700.0) - 1.0
 
-    kept = 1.0 if excess(1.0) <= 0.0 else float(brentq(excess, min(rates) / 10.0, 1.0, xtol=1e-15))
+    kept = 1.0 if excess(1.0) <= 0.0 else cast(float, brentq(excess, min(rates) / 10.0, 1.0, xtol=1e-15))
     if kept < 1.0:
         return 1.0 - kept * math.prod(-math.expm1(-2.0 * math.log(2.0) * rate / kept) for rate in rates)
     a, b = (4.0**-rate for rate in rates)
@@ -265,6 +265,6 @@ def _rates(rate: Array | Number) -> np.ndarray:
     return bits
 
 
-def _like(given: Array | Number, values: Any) -> np.ndarray | float:
+def _like(given: Array | Number, values: Any) -> Any:
     """A number for a number, an array for an array."""
     return float(values) if np.ndim(to_host(given)) == 0 else values

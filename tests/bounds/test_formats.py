@@ -68,7 +68,7 @@ def test_normal_floats_have_zero_and_both_ends(bits: int):
     values = normal_float(bits).values
     assert values.size == 2**bits
     assert {-1.0, 0.0, 1.0} <= set(values)
-    assert np.sum(values > 0) == np.sum(values < 0) + 1
+    assert int(np.sum(values > 0)) == int(np.sum(values < 0)) + 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,7 +77,7 @@ def test_names_are_read_back(name: str):
     assert number.name == name
     assert number_format(number.name) == number
     assert hash(number_format(name)) == hash(number)
-    assert number.low == -np.sum(number.values < 0)
+    assert number.low == -int(np.sum(number.values < 0))
     assert number.values.size <= 2**number.bits
 
 

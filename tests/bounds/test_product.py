@@ -118,7 +118,9 @@ def test_the_gaussian_test_channel_has_this_error(rate: float):
             found[scaled].append(np.sum((y[0].T @ y[1] - x[0].T @ x[1]) ** 2) / (n * width * width))
     expected = {True: product_distortion(rate), False: unbiased_product_distortion(kept)}
     for scaled, sample in found.items():
-        assert np.mean(sample) == pytest.approx(expected[scaled], abs=4 * np.std(sample, ddof=1) / math.sqrt(40) + 1e-4)
+        assert np.mean(sample) == pytest.approx(
+            expected[scaled], abs=4 * float(np.std(sample, ddof=1)) / math.sqrt(40) + 1e-4
+        )
 
 
 @given(rates, st.floats(0.1, 10.0), st.floats(0.1, 10.0), st.integers(1, 100))
@@ -155,7 +157,7 @@ def test_a_scaled_lattice_channel_meets_the_universal_bound():
         sample.append((float(noisy[0] @ noisy[1]) - product) ** 2)
     norms = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     bound = universal_product_error(*norms, abs(product), n, rate)
-    assert np.mean(sample) == pytest.approx(bound, abs=4 * np.std(sample) / math.sqrt(len(sample)), rel=2 / n)
+    assert np.mean(sample) == pytest.approx(bound, abs=4 * float(np.std(sample)) / math.sqrt(len(sample)), rel=2 / n)
 
 
 def test_numbers_give_numbers_and_arrays_arrays():
