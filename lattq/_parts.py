@@ -10,7 +10,13 @@ from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, readin
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.lattices import EntropyCodedLattice
-from lattq.quantizers import BitshiftQuantizer, LatticeQuantizer, TrellisQuantizer, UniformQuantizer
+from lattq.quantizers import (
+    BitshiftQuantizer,
+    FormatQuantizer,
+    LatticeQuantizer,
+    TrellisQuantizer,
+    UniformQuantizer,
+)
 from lattq.trellis import EntropyCodedTrellis
 
 __all__ = [
@@ -29,6 +35,7 @@ QUANTIZERS = {
     "trellis": TrellisQuantizer,
     "bitshift": BitshiftQuantizer,
     "lattice": LatticeQuantizer,
+    "format": FormatQuantizer,
 }
 CODERS = {
     "fixed": FixedLength,

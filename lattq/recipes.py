@@ -9,13 +9,13 @@ import functools
 from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
 from lattq.errors import InvalidInputError
-from lattq.feedback import MMSE, Cholesky, OpenLoop
+from lattq.feedback import MMSE, Cholesky, Feedback, OpenLoop
 from lattq.least_squares import GAINS
-from lattq.quantizers import AbsMax, Bitshift, Lattice, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, Identity, TransformDesign
+from lattq.transforms import Equalize, Identity, Normalize, TransformDesign
 
-__all__ = ["UNBIASED", "bitshift", "gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
+__all__ = ["UNBIASED", "bitshift", "block_format", "gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
 
 
 def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True) -> Scheme:
@@ -33,6 +33,25 @@ def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True) ->
     AbsMax(levels=8, group=128, shrink=False, shared=False)
     """
     return Scheme(feedback=OpenLoop(), quantizer=(AbsMax if symmetric else MinMax)(levels, group))
+
+
+def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None) -> Scheme:
+    """Round to nearest in a block format of hardware or QLoRA, its scales charged in their own format.
+
+    Parameters
+    ----------
+    name : of `lattq.bounds.BLOCK_FORMATS`: "mxfp4", "mxfp6-e2m3", "mxfp6-e3m2", "mxfp8-e4m3", "mxfp8-e5m2", "mxint8"
+        (blocks of 32, scales E8M0), "nvfp4" (16, E4M3, and one float32 for the whole weight) or "nf4" (64, float16)
+    feedback : none unless given; `Cholesky("reversed", 0.01)` makes it GPTQ in that format
+
+    Examples
+    --------
+    >>> block_format("nf4").quantizer
+    Format(number=NumberFormat('nf4'), group=64, scale='float16', shrink=False)
+    """
+    design = Format.named(name)
+    transform = Normalize() if design.scale == "e4m3" else Identity()
+    return Scheme(transform=transform, feedback=feedback or OpenLoop(), quantizer=design)
 
 
 def gptq(

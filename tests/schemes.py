@@ -3,11 +3,12 @@
 import numpy as np
 
 from lattq import recipes
+from lattq.bounds import NF4, NumberFormat, float_format, int_format
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import Cholesky
 from lattq.lattices import E8, D, EntropyCodedLattice, Leech24
 from lattq.least_squares import PARAMETERS
-from lattq.quantizers import AbsMax, Bitshift, Lattice, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
 from lattq.trellis import EntropyCodedTrellis
@@ -23,6 +24,13 @@ FIXED_RATE = {
     "step of a column": Scheme(quantizer=MinMax(16, 1, shared=True), feedback=Cholesky("pivoted")),
     "bitshift": Scheme(quantizer=Bitshift(2, memory=6, block=8)),
     "bitshift of rows": Scheme(quantizer=Bitshift(3, memory=4, code="1mad", group=3, shared=False, shrink=True)),
+    "mxfp4": recipes.block_format("mxfp4"),
+    "mxfp8": recipes.block_format("mxfp8-e5m2", feedback=Cholesky("reversed", 0.01)),
+    "nvfp4": recipes.block_format("nvfp4"),
+    "nf4 in threes": Scheme(quantizer=Format(NF4, 3, shrink=True)),
+    "float of a column": Scheme(quantizer=Format(float_format(3, 1), 1), feedback=Cholesky("pivoted")),
+    "format of rows": Scheme(quantizer=Format(int_format(3, symmetric=False), None, "e8m0")),
+    "format of one's own": Scheme(quantizer=Format(NumberFormat("thirds", np.array([-1.0, -0.3, 0.0, 1.0]), 2), 5)),
     "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=PARAMETERS),
 }
 

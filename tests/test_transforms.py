@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lattq import transforms
-from lattq.errors import InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import MMSE, Cholesky
 from lattq.linalg import LDL, ldl
 from lattq.transforms import (
@@ -19,8 +19,10 @@ from lattq.transforms import (
     Equalize,
     Fixed,
     Folded,
+    Gain,
     Hadamard,
     Identity,
+    Normalize,
     Permutation,
     Sort,
     Transform,
@@ -51,6 +53,11 @@ class TestIdentity(TransformContract):
 class TestDiagonal(TransformContract):
     def transform(self, sigma: np.ndarray, seed: int) -> Transform:
         return random_diagonal(len(sigma), seed)
+
+
+class TestGain(TransformContract):
+    def transform(self, sigma: np.ndarray, seed: int) -> Transform:
+        return Normalize(2688.0)(np.random.default_rng(seed).standard_normal((3, len(sigma))), sigma)
 
 
 class TestPermutation(TransformContract):
@@ -94,7 +101,9 @@ def test_transforms_are_the_matrices_they_stand_for(seed: int, n: int):
         np.testing.assert_allclose(transform.congruence(sigma), matrix @ sigma @ matrix.T, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("transform", [random_diagonal(4, 1), random_permutation(4, 1), Hadamard(1), Identity()])
+@pytest.mark.parametrize(
+    "transform", [random_diagonal(4, 1), random_permutation(4, 1), Hadamard(1), Identity(), Gain(3.0)]
+)
 def test_dtype_and_library_stay(xp: ModuleType, transform: Any):
     weight = xp.ones((3, 4), dtype=xp.float32)
     for moved in (transform.forward(weight), transform.inverse(weight)):
@@ -279,3 +288,24 @@ def test_rotation_makes_columns_alike():
     """A single loud input is heard everywhere, and a sum of squares stays."""
     sigma = np.diag([64.0, *np.zeros(63)])
     np.testing.assert_allclose(np.diag(Hadamard(2).congruence(sigma)), 1.0, rtol=1e-12)
+
+
+def test_normalize_takes_the_largest_magnitude_to_its_place(xp: ModuleType):
+    weight = np.array([[0.5, -0.3], [0.1, -1.7]])
+    gain = Normalize(448.0)(xp.asarray(weight), np.eye(2))
+    assert gain == Gain(448.0 / 1.7)
+    assert float(np.float32(gain.scale)) == gain.scale
+    assert np.abs(gain.forward(weight)).max() == pytest.approx(448.0, rel=2.0**-24)
+    assert Normalize()(xp.zeros((2, 2)), np.eye(2)) == Gain(1.0)
+    state = transforms.to_state(gain)
+    assert transforms.from_state(state, 2) == gain
+    with pytest.raises(DamagedFileError, match="3 bytes"):
+        transforms.from_state(["gain", [b"abc"]], 2)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e39, 1e-50, np.nan])
+def test_gains_out_of_range_are_refused(scale: float):
+    with pytest.raises(InvalidInputError, match="within float32"):
+        Gain(scale)
+    with pytest.raises(InvalidInputError, match="`largest`"):
+        Normalize(-1.0)

@@ -2,6 +2,7 @@
 
 from lattq.quantizers.base import Design, Quantizer
 from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
+from lattq.quantizers.formats import Format, FormatQuantizer, multiplicative_dither
 from lattq.quantizers.integers import AbsMax, MinMax
 from lattq.quantizers.lattice import Lattice, LatticeQuantizer
 from lattq.quantizers.named import by_name
@@ -13,6 +14,8 @@ __all__ = [
     "Bitshift",
     "BitshiftQuantizer",
     "Design",
+    "Format",
+    "FormatQuantizer",
     "Lattice",
     "LatticeQuantizer",
     "MinMax",
@@ -22,5 +25,6 @@ __all__ = [
     "Uniform",
     "UniformQuantizer",
     "by_name",
+    "multiplicative_dither",
     "table_shift",
 ]

@@ -6,6 +6,7 @@ neighbouring layer applies and charges it once).
 
 from lattq.transforms.chains import Chain, Folded, append, folded, from_state, kind_of, octaves, to_state
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
+from lattq.transforms.gain import Gain, Normalize
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "Equalize",
     "Fixed",
     "Folded",
+    "Gain",
     "Hadamard",
     "Identity",
+    "Normalize",
     "Permutation",
     "Sort",
     "Transform",

@@ -7,6 +7,7 @@ from jaxtyping import Int
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
+from lattq.transforms.gain import Gain
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
 
 __all__ = ["Chain", "Folded", "append", "folded", "from_state", "kind_of", "octaves", "to_state"]
@@ -129,7 +130,7 @@ def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
 
 KINDS = {
     "identity": Identity, "diagonal": Diagonal, "permutation": Permutation, "hadamard": Hadamard, "chain": Chain,
-    "folded": Folded,
+    "folded": Folded, "gain": Gain,
 }  # fmt: skip
 
 

@@ -1,0 +1,240 @@
+"""Number formats with a scale for each block: FP4 to FP8, integers and NF4."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._options import as_integer, normalize
+from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
+from lattq.bounds.blocks import SMALLEST_SCALE, check_scale
+from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
+from lattq.coding import FixedLength
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.quantizers.integers import check_group
+from lattq.quantizers.stepped import check_stored, spread
+from lattq.quantizers.uniform import dither_offsets
+
+__all__ = ["Format", "FormatQuantizer", "multiplicative_dither"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FormatQuantizer:
+    """The nearest value of a number format, times a scale.
+
+    Ties go to the even code, which is rounding to nearest even as in IEEE 754; what is beyond the largest value becomes
+    the largest value (saturation), where a cast to E4M3 or E5M2 may give NaN or infinity. Codes count the values from 0
+    on: for a floating-point format the magnitude of a code is the bit pattern of the number's magnitude, and -0
+    is stored as 0.
+
+    Attributes
+    ----------
+    scale : one per row and group of columns, (rows, groups)
+    number : the format
+    kind : format that holds the scales: "float16", "e4m3" or "e8m0"
+    group : columns per entry of `scale` where there are several
+
+    Examples
+    --------
+    >>> quantizer = FormatQuantizer(np.array([[0.5]]), E2M1FN)
+    >>> codes = quantizer.encode(np.array([[0.7, -1.2, 9.0]]))
+    >>> codes, quantizer.decode(codes)
+    (array([[ 3, -4,  7]], dtype=int32), array([[ 0.75, -1.  ,  3.  ]]))
+    """
+
+    scale: Float[Array, "rows groups"]
+    number: NumberFormat
+    kind: str = "float16"
+    group: int = 1
+
+    ordered = False  # a shifted code would be no number of the format
+
+    @property
+    def coder(self) -> FixedLength:
+        """All patterns of the format, used or not, in its own number of bits."""
+        return FixedLength(2**self.number.bits, self.number.low)
+
+    def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
+        """Codes of the nearest values; raises `InvalidInputError` for NaN and infinity."""
+        require_finite("x", x)
+        xp, scaled = array_namespace(x), self._scaled(x)
+        thresholds = from_host(tie_thresholds(self.number), like=x)
+        index = xp.searchsorted(thresholds, xp.reshape(scaled, (-1,)))
+        return xp.astype(xp.reshape(index, x.shape) + self.number.low, xp.int32)
+
+    def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
+        """Reconstructions, in the dtype of `scale`; raises `InvalidInputError` for points that are no codes."""
+        xp, number = array_namespace(codes), self.number
+        if not xp.isdtype(codes.dtype, "integral"):
+            msg = f"codes of {codes.dtype} are between the numbers of a format; pass integers"
+            raise InvalidInputError(msg)
+        index = xp.reshape(xp.astype(codes, xp.int64), (-1,)) - number.low
+        if index.shape[0] and not 0 <= int(xp.min(index)) <= int(xp.max(index)) < number.values.size:
+            msg = f"codes reach from {int(xp.min(codes))} to {int(xp.max(codes))}; {number!r} has "
+            raise InvalidInputError(msg + f"{number.low} to {number.low + number.values.size - 1}")
+        values = xp.reshape(xp.take(from_host(number.values.copy(), like=codes), index), codes.shape)
+        return xp.astype(values, self.scale.dtype) * spread(self.scale, self.group, codes)
+
+    def overload(self, x: Float[Array, "rows block"]) -> int:
+        """Entries beyond the outermost values by more than half of the last step."""
+        xp, scaled, values = array_namespace(x), self._scaled(x), self.number.values
+        if values.size == 1:
+            return 0
+        low, high = (3 * values[0] - values[1]) / 2, (3 * values[-1] - values[-2]) / 2
+        return int(xp.sum(xp.astype((scaled < float(low)) | (scaled > float(high)), xp.int32)))
+
+    def underflow(self) -> int:
+        """Stored scales that are the smallest of their format: what they scale is decoded too coarsely."""
+        return int(np.sum(to_host(self.scale) <= SMALLEST_SCALE[self.kind]))
+
+    def _scaled(self, x: Array) -> Array:
+        """In float64, so that ties are those of the numbers themselves."""
+        xp = array_namespace(x)
+        return xp.astype(x, xp.float64) / xp.astype(spread(self.scale, self.group, x), xp.float64)
+
+    def to_state(self) -> list:
+        """Scales in their own format, and the name of that of the numbers, with its values where no name gives them."""
+        scale = to_host(self.scale).astype(np.float64)
+        number = [self.number.name] if _is_named(self.number) else [*_described(self.number)]
+        return [self.kind, _packed(scale, self.kind), scale.shape[0], self.group, number]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "FormatQuantizer":
+        """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
+        kind, data, rows, group, number = state
+        check_scale(kind)
+        check_group(as_integer("group", group))
+        scale = _unpacked(data, kind).reshape(rows, -(-shape[1] // group))
+        check_stored("scales", scale, shape[0])
+        name, *own = number
+        known = NumberFormat(name, np.frombuffer(own[1], dtype="<f8"), own[0]) if own else number_format(name)
+        return FormatQuantizer(scale, known, kind, group)
+
+    @staticmethod
+    def concatenate(parts: "list[FormatQuantizer]", group: int) -> "FormatQuantizer":
+        """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64."""
+        scale = np.concatenate([to_host(part.scale).astype(np.float64) for part in parts], axis=1)
+        return dataclasses.replace(parts[0], scale=scale, group=group)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """Design of a number format whose scale comes from the largest magnitude of each row and group of columns.
+
+    Parameters
+    ----------
+    number : the format, see `lattq.bounds.number_format`
+    group : columns that share a scale; None for whole rows
+    scale : format of the scales, which are charged: "float16" or "e4m3" put the largest magnitude on the largest value,
+        "e8m0" takes the power of two that the MX formats prescribe, and may cut the largest magnitudes. E4M3 reaches
+        from 0.002 to 448 only: normalize the weights first, with `lattq.transforms.Normalize`
+    shrink : scale each column by its LMMSE gain, inside the loop
+
+    Examples
+    --------
+    >>> Format.named("mxfp4")
+    Format(number=NumberFormat('e2m1fn'), group=32, scale='e8m0', shrink=False)
+    >>> Format.named("mxfp4")(np.array([[0.5, -5.0]]), np.ones(2), np.arange(2)).scale
+    array([[1.]])
+    """
+
+    number: NumberFormat = E2M1FN
+    group: int | None = 32
+    scale: str = "float16"
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        normalize(self, as_integer, "group", optional=("group",))
+        check_group(self.group)
+        check_scale(self.scale)
+
+    @staticmethod
+    def named(name: str) -> "Format":
+        """The design of a block format of `lattq.bounds.BLOCK_FORMATS`; raises `InvalidInputError` for another name."""
+        if name not in BLOCK_FORMATS:
+            msg = f"there is no block format {name!r}; choose {', '.join(BLOCK_FORMATS)}"
+            raise InvalidInputError(msg)
+        block = BLOCK_FORMATS[name]
+        return Format(block.number, block.size, block.scale)
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> FormatQuantizer:
+        """Scales from the largest magnitudes of `targets`."""
+        xp = array_namespace(targets)
+        largest = to_host(xp.max(xp.abs(targets), axis=1, keepdims=True)).astype(np.float64)
+        scale = from_host(block_scales(largest, self.number, self.scale), like=targets)
+        return FormatQuantizer(xp.astype(scale, targets.dtype), self.number, self.scale)
+
+
+def multiplicative_dither(
+    x: Float[Array, "rows columns"], number: NumberFormat, seed: int, *, scale: float = 1.0
+) -> Float[Array, "rows columns"]:
+    """Return 2^U Q(2^-U x) with U uniform on [0, 1) for each entry, Q the nearest value of `scale` times a format.
+
+    Without overflow and underflow the squared error of every x is x² times
+    `lattq.bounds.floating_point_distortion`, whatever x is: floating-point rounding made independent of where in its
+    octave a number lies. A decoder draws the same U from the seed, so nothing but the codes is stored.
+
+    Parameters
+    ----------
+    x : numbers to round
+    number : a floating-point format
+    seed : of U, from 0 to 2^64 - 1; a column's draws depend on the seed and its index only
+    scale : what the values of the format are multiplied by, for all entries
+
+    Raises
+    ------
+    InvalidInputError : if x holds NaN or infinity, `scale` is not positive or `seed` no seed
+
+    Examples
+    --------
+    >>> x = np.full((20000, 1), 1.3)
+    >>> error = multiplicative_dither(x, number_format("e4m3fn"), seed=1) - x
+    >>> round(float(np.mean((error / x) ** 2)), 4)
+    0.0007
+    """
+    if not 0 <= as_integer("seed", seed) < 2**64:
+        msg = f"`seed` is {seed}; a seed is an integer of at least 0 and below 2^64"
+        raise InvalidInputError(msg)
+    if not 0.0 < scale < np.inf:
+        msg = f"`scale` is {scale}; pass a finite number above zero"
+        raise InvalidInputError(msg)
+    xp = array_namespace(x)
+    octave = np.exp2(dither_offsets(seed, x.shape[0], np.arange(x.shape[1])) + 0.5)
+    moved = FormatQuantizer(xp.astype(from_host(scale * octave, like=x), xp.float64), number)
+    return xp.astype(moved.decode(moved.encode(x)), x.dtype)
+
+
+def _is_named(number: NumberFormat) -> bool:
+    try:
+        return number_format(number.name) == number
+    except InvalidInputError:
+        return False
+
+
+def _described(number: NumberFormat) -> tuple[str, int, bytes]:
+    return number.name, number.bits, number.values.astype("<f8").tobytes()
+
+
+def _packed(scale: np.ndarray, kind: str) -> bytes:
+    """Scales in their own format: half precision, or the bytes of E4M3 and E8M0."""
+    if kind == "float16":
+        return scale.astype("<f2").tobytes()
+    return np.searchsorted(_byte_values(kind), scale).astype(np.uint8).tobytes()
+
+
+def _unpacked(data: bytes, kind: str) -> np.ndarray:
+    if kind == "float16":
+        return np.frombuffer(data, dtype="<f2").astype(np.float64)
+    values: Any = _byte_values(kind)
+    index = np.frombuffer(data, dtype=np.uint8)
+    if index.size and index.max() >= values.size:
+        msg = f"the byte {index.max()} is no scale of {kind}; the file is damaged"
+        raise DamagedFileError(msg)
+    return values[index]
+
+
+def _byte_values(kind: str) -> np.ndarray:
+    """What the bytes 0, 1, ... of a scale mean."""
+    return E8M0.values if kind == "e8m0" else E4M3FN.values[-E4M3FN.low :]
