@@ -9,8 +9,8 @@ from lattq import transforms
 from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
-from lattq.lattices import EntropyCodedLattice
-from lattq.quantizers import BitshiftQuantizer, LatticeQuantizer, TrellisQuantizer, UniformQuantizer
+from lattq.lattices import EntropyCodedLattice, NestedCoder
+from lattq.quantizers import BitshiftQuantizer, LatticeQuantizer, NestedQuantizer, TrellisQuantizer, UniformQuantizer
 from lattq.trellis import EntropyCodedTrellis
 
 __all__ = ["CODERS", "QUANTIZERS", "class_prior", "encoded", "expected_gains", "kind_of", "restored_quantizer"]
@@ -20,6 +20,7 @@ QUANTIZERS = {
     "trellis": TrellisQuantizer,
     "bitshift": BitshiftQuantizer,
     "lattice": LatticeQuantizer,
+    "nested": NestedQuantizer,
 }
 CODERS = {
     "fixed": FixedLength,
@@ -27,6 +28,7 @@ CODERS = {
     "pooled": Pooled,
     "trellis": EntropyCodedTrellis,
     "lattice": EntropyCodedLattice,
+    "nested": NestedCoder,
 }
 
 

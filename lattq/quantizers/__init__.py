@@ -5,6 +5,7 @@ from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
 from lattq.quantizers.integers import AbsMax, MinMax
 from lattq.quantizers.lattice import Lattice, LatticeQuantizer
 from lattq.quantizers.named import by_name
+from lattq.quantizers.nested import Nested, NestedQuantizer
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
@@ -16,6 +17,8 @@ __all__ = [
     "Lattice",
     "LatticeQuantizer",
     "MinMax",
+    "Nested",
+    "NestedQuantizer",
     "Quantizer",
     "Trellis",
     "TrellisQuantizer",
