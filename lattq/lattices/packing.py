@@ -75,9 +75,7 @@ class NestedCoder:
         return self._stream(digits.ravel().astype(np.int32), index[:, first].ravel().astype(np.int32))
 
     @reading("digits")
-    def decode(
-        self, data: bytes | list, shape: tuple[int, int], prior: object = None
-    ) -> Int[np.ndarray, "rows columns"]:
+    def decode(self, data: Any, shape: tuple[int, int], prior: object = None) -> Int[np.ndarray, "rows columns"]:
         """Inverse of `encode`; raises `DamagedFileError`."""
         if self.index == "packed":
             return self._from_words(data, shape)
