@@ -63,7 +63,7 @@ class NestedCoder:
             msg = f"{self.dimension} digits of base {self.q} and an index of {self.scales} do not fit a word of 64 bits"
             raise InvalidInputError(msg)
 
-    def encode(self, codes: Int[np.ndarray, "rows columns"], prior: object = None) -> bytes | list:
+    def encode(self, codes: Int[np.ndarray, "rows columns"], prior: object = None) -> Any:
         """Bytes, or [words, frequencies]; raises `InvalidInputError` for codes out of range."""
         index, digits = np.divmod(codes.astype(np.int64), self.q)
         first = self._first(codes.shape[1])

@@ -78,7 +78,7 @@ def test_hexagonal_points_have_the_second_moment_of_the_lattice():
     x = np.random.default_rng(1).standard_normal((4000, 2))
     quantizer = NestedQuantizer(np.ones((1, 1)), NestedCode(VoronoiCode(A(2), 256), (0.05,)), 2)
     squares = np.sum((x - quantizer.decode(quantizer.encode(x))) ** 2, axis=1) / 2
-    expected = A(2).nsm * A(2).volume * 0.05**2
+    expected = 5 / (36 * 3**0.5) * A(2).volume * 0.05**2
     assert abs(squares.mean() - expected) < 4 * squares.std() / np.sqrt(4000)
 
 
