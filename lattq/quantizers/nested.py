@@ -19,6 +19,8 @@ from lattq.quantizers.uniform import SMALLEST_STEP
 
 __all__ = ["Nested", "NestedQuantizer"]
 
+ROUNDING = 1e-9  # coordinates below it, in units of the lattice, are 0 that a frame has rounded
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NestedQuantizer:
@@ -86,7 +88,9 @@ class NestedQuantizer:
             digits = host[:, part].reshape(-1, code.code.dimension).astype(np.int32)
             index = digits[:, 0] // code.code.q
             digits[:, 0] %= code.code.q
-            values[:, part] = (code.decode(digits, index) @ code.code.frame.T).reshape(len(host), -1)
+            vectors = code.decode(digits, index) @ code.code.frame.T
+            vectors[np.abs(vectors) < ROUNDING * code.scales[0]] = 0.0  # an LMMSE gain would blow its rounding up
+            values[:, part] = vectors.reshape(len(host), -1)
         found = from_host(values, like=codes)
         return array_namespace(codes).astype(found, self.scale.dtype) * self._spread(codes)
 

@@ -82,6 +82,15 @@ def test_hexagonal_points_have_the_second_moment_of_the_lattice():
     assert abs(squares.mean() - expected) < 4 * squares.std() / np.sqrt(4000)
 
 
+def test_coordinates_that_are_zero_decode_to_zero():
+    """Rounding of the frame would be a column of 1e-17 with an LMMSE gain of 1e17."""
+    quantizer = NestedQuantizer(np.ones((1, 1)), NestedCode(VoronoiCode(A(2), 5), (0.4, 0.8)), 2)
+    codes = np.array([[i + 5 * k, j] for i in range(5) for j in range(5) for k in range(2)], dtype=np.int32)
+    found = np.abs(quantizer.decode(codes))
+    assert found[found > 0].min() > 0.1
+    assert (found == 0).any(axis=0).all()
+
+
 def test_overload_counts_entries_of_vectors_that_fit_nowhere():
     quantizer = NestedQuantizer(np.ones((1, 1)), NestedCode(VoronoiCode(E8, 14), (0.1,)), 8)
     x = np.zeros((5, 16))
