@@ -9,11 +9,12 @@ from lattq import transforms
 from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
-from lattq.lattices import EntropyCodedLattice
+from lattq.lattices import EntropyCodedLattice, NestedCoder
 from lattq.quantizers import (
     BitshiftQuantizer,
     FormatQuantizer,
     LatticeQuantizer,
+    NestedQuantizer,
     TrellisQuantizer,
     UniformQuantizer,
 )
@@ -36,6 +37,7 @@ QUANTIZERS = {
     "bitshift": BitshiftQuantizer,
     "lattice": LatticeQuantizer,
     "format": FormatQuantizer,
+    "nested": NestedQuantizer,
 }
 CODERS = {
     "fixed": FixedLength,
@@ -43,6 +45,7 @@ CODERS = {
     "pooled": Pooled,
     "trellis": EntropyCodedTrellis,
     "lattice": EntropyCodedLattice,
+    "nested": NestedCoder,
 }
 
 

@@ -5,10 +5,10 @@ import numpy as np
 from lattq import recipes
 from lattq.bounds import NF4, NumberFormat, float_format, int_format
 from lattq.coding import Pooled, TwoWay
-from lattq.feedback import Cholesky
-from lattq.lattices import E8, D, EntropyCodedLattice, Leech24
+from lattq.feedback import Cholesky, OpenLoop
+from lattq.lattices import E8, A, D, EntropyCodedLattice, Leech24
 from lattq.least_squares import PARAMETERS
-from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
 from lattq.trellis import EntropyCodedTrellis
@@ -59,12 +59,17 @@ def entropy_coded(step: float) -> dict[str, Scheme]:
 
 
 def for_columns(columns: int) -> dict[str, Scheme]:
-    """Schemes whose transform belongs to a number of columns."""
+    """Schemes whose transform, or block of columns, belongs to a number of columns."""
     diagonal = Diagonal(1.0 + np.arange(columns) % 3)
     permutation = Permutation(np.arange(columns)[::-1].copy())
     return {
         "folded": Scheme(transform=Fixed(diagonal, folded=True), quantizer=Uniform(0.2)),
         "chained": Scheme(transform=then(Fixed(permutation), Fixed(diagonal)), quantizer=Uniform(0.2)),
+        "nested": Scheme(feedback=Cholesky(block=columns), quantizer=Nested()),
+        "nested words": Scheme(quantizer=Nested(D(4), 8, 2, "first", "packed"), feedback=OpenLoop(columns)),
+        "nested plane": Scheme(
+            quantizer=Nested(A(2), 5, (0.4, 0.8), index="raw", shrink=True), feedback=OpenLoop(columns)
+        ),
     }
 
 

@@ -25,17 +25,31 @@ class Feedback(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class OpenLoop:
-    """No feedback: U = I, pivots are the diagonal of sigma.
+    """No feedback: U = I, pivots are the diagonal of sigma, or its diagonal blocks.
 
+    Parameters
+    ----------
+    block : columns quantized together
+
+    Examples
+    --------
     >>> OpenLoop().factor(np.ones((1, 2)), np.eye(2)).unit
     array([[1., 0.],
            [0., 1.]])
     """
 
+    block: int = 1
+
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The identity."""
         n = sigma.shape[0]
-        return LDL(np.eye(n), np.diag(sigma).copy(), np.arange(n))
+        if self.block < 1 or n % self.block:
+            msg = f"`block` is {self.block}, which does not divide the {n} columns of `sigma`; choose a divisor"
+            raise InvalidInputError(msg)
+        if self.block == 1:
+            return LDL(np.eye(n), np.diag(sigma).copy(), np.arange(n))
+        blocks = np.stack([sigma[i : i + self.block, i : i + self.block] for i in range(0, n, self.block)])
+        return LDL(np.eye(n), blocks, np.arange(n))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from lattq.quantizers.formats import Format, FormatQuantizer, multiplicative_dit
 from lattq.quantizers.integers import AbsMax, MinMax
 from lattq.quantizers.lattice import Lattice, LatticeQuantizer
 from lattq.quantizers.named import by_name
+from lattq.quantizers.nested import Nested, NestedQuantizer
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
@@ -19,6 +20,8 @@ __all__ = [
     "Lattice",
     "LatticeQuantizer",
     "MinMax",
+    "Nested",
+    "NestedQuantizer",
     "Quantizer",
     "Trellis",
     "TrellisQuantizer",

@@ -146,7 +146,7 @@ class Format:
     shrink: bool = False
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "group", optional=("group",))
+        normalize(self, as_integer, optional=("group",))
         check_group(self.group)
         check_scale(self.scale)
 

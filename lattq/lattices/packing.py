@@ -1,0 +1,196 @@
+"""Codes of nested lattices in bytes: words for random access, or a stream at log2 q bits a digit."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import constriction
+import numpy as np
+from jaxtyping import Int
+
+from lattq._options import as_integer, normalize
+from lattq.coding.ans import words_of
+from lattq.coding.damage import reading
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.lattices.voronoi import LARGEST
+
+__all__ = ["NestedCoder"]
+
+GRID = 1 << 12  # frequencies of indices are multiples of 1 / GRID
+
+Coder = constriction.stream.stack.AnsCoder
+
+
+@dataclasses.dataclass(frozen=True)
+class NestedCoder:
+    """Coder of digits in base q whose vectors hold the index of a scale in their first code: digit + q · index.
+
+    Columns are taken `block` at a time; of each block n after n columns are a vector, and those left over one more.
+
+    Parameters
+    ----------
+    dimension : n, columns of a vector
+    q : digits, 2 to 256
+    scales : number of scales, 1 to 256
+    block : columns of a block
+    index : "packed" gives each vector a word of whole bytes, with the number of its digits in the low bits and the
+        index above: for q = 13, n = 8 and up to 4 scales a uint32. "raw" and "coded" are one stream of digits at log2 q
+        bits and indices, at log2 of their number or at their entropy; "coded" stores their frequencies too.
+
+    Examples
+    --------
+    >>> coder = NestedCoder(dimension=8, q=13, scales=4, block=8, index="packed")
+    >>> codes = np.array([[12, 0, 1, 2, 3, 4, 5, 6], [13, 0, 0, 0, 0, 0, 0, 0]])
+    >>> len(coder.encode(codes)), bool((coder.decode(coder.encode(codes), (2, 8)) == codes).all())
+    (8, True)
+    """
+
+    dimension: int
+    q: int
+    scales: int
+    block: int
+    index: str = "coded"
+
+    def __post_init__(self) -> None:
+        normalize(self, as_integer, "dimension", "q", "scales", "block")
+        if not (self.dimension >= 1 and 2 <= self.q <= LARGEST and 1 <= self.scales <= 256 and self.block >= 1):
+            msg = f"{self}: q is 2 to {LARGEST}, there are 1 to 256 scales, and the rest is at least 1"
+            raise InvalidInputError(msg)
+        if self.index not in ("packed", "raw", "coded"):
+            msg = f'`index` is {self.index!r}; choose "packed", "raw" or "coded"'
+            raise InvalidInputError(msg)
+        if self.index == "packed" and self._bits(min(self.dimension, self.block)) > 64:
+            msg = f"{self.dimension} digits of base {self.q} and an index of {self.scales} do not fit a word of 64 bits"
+            raise InvalidInputError(msg)
+
+    def encode(self, codes: Int[np.ndarray, "rows columns"], prior: object = None) -> Any:
+        """Bytes, or [words, frequencies]; raises `InvalidInputError` for codes out of range."""
+        index, digits = np.divmod(codes.astype(np.int64), self.q)
+        first = self._first(codes.shape[1])
+        if codes.size and (index.min() < 0 or index[:, ~first].any() or index.max() >= self.scales):
+            msg = f"codes {codes.min()} ... {codes.max()} are not digits below {self.q} with {self.scales} scales"
+            raise InvalidInputError(msg)
+        if self.index == "packed":
+            return b"".join(self._words(digits[:, part], index[:, part]) for part, _ in self._parts(codes.shape[1]))
+        return self._stream(digits.ravel().astype(np.int32), index[:, first].ravel().astype(np.int32))
+
+    @reading("digits")
+    def decode(self, data: Any, shape: tuple[int, int], prior: object = None) -> Int[np.ndarray, "rows columns"]:
+        """Inverse of `encode`; raises `DamagedFileError`."""
+        if self.index == "packed":
+            return self._from_words(data, shape)
+        words, frequencies = data
+        first = self._first(shape[1])
+        vectors = shape[0] * int(first.sum())
+        coder = Coder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
+        codes = coder.decode(constriction.stream.model.Uniform(self.q), shape[0] * shape[1]).astype(np.int32)
+        codes = codes.reshape(shape)
+        if self.scales > 1:
+            index = coder.decode(self._model(frequencies), vectors).astype(np.int32)
+            codes[:, first] += self.q * index.reshape(shape[0], -1)
+        if not coder.is_empty() or (self.index == "raw" or self.scales == 1) != (frequencies == []):
+            msg = f"a stream of {len(words)} bytes holds other than {shape[0]} x {shape[1]} digits; the file is damaged"
+            raise DamagedFileError(msg)
+        return codes
+
+    def _stream(self, digits: np.ndarray, index: np.ndarray) -> list:
+        """Indices on top of digits on the stack, so that digits come out first."""
+        frequencies = _frequencies(index, self.scales) if self.index == "coded" and self.scales > 1 else []
+        coder = Coder()
+        if self.scales > 1:
+            coder.encode_reverse(index, self._model(frequencies))
+        coder.encode_reverse(digits, constriction.stream.model.Uniform(self.q))
+        return [words_of(coder), frequencies]
+
+    def _model(self, frequencies: list[int]) -> Any:
+        """Model of the indices; raises `DamagedFileError` for frequencies that are none."""
+        if self.index == "raw":
+            return constriction.stream.model.Uniform(self.scales)
+        counts = np.array(frequencies, dtype=np.int64)
+        if counts.shape != (self.scales,) or counts.min() < 1 or counts.max() > GRID or counts.sum() != GRID:
+            msg = f"frequencies {frequencies} of {self.scales} indices; the file is damaged"
+            raise DamagedFileError(msg)
+        return constriction.stream.model.Categorical(counts / GRID, perfect=False, lazy=False)
+
+    def _words(self, digits: np.ndarray, index: np.ndarray) -> bytes:
+        """One word for each vector, row by row, the least significant byte first."""
+        size, width = digits.shape[-1], self._width(digits.shape[-1])
+        found = np.zeros(digits.shape[:-1], dtype=np.uint64)
+        for column in range(size - 1, -1, -1):
+            found = found * np.uint64(self.q) + digits[..., column].astype(np.uint64)
+        if self.scales > 1:
+            found |= index[..., 0].astype(np.uint64) << np.uint64(_length(self.q**size))
+        return found.reshape(-1).astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
+
+    def _from_words(self, data: bytes, shape: tuple[int, int]) -> np.ndarray:
+        codes, start = np.empty(shape, dtype=np.int32), 0
+        for part, size in self._parts(shape[1]):
+            count, width = shape[0] * len(part), self._width(size)
+            octets = np.zeros((count, 8), dtype=np.uint8)
+            taken = np.frombuffer(data[start : start + count * width], dtype=np.uint8)
+            octets[:, :width] = taken.reshape(count, width)
+            start += count * width
+            codes[:, part] = self._unpacked(octets.reshape(-1).view("<u8").astype(np.uint64), size).reshape(
+                shape[0], len(part), size
+            )
+        if start != len(data):
+            msg = f"{len(data)} bytes where {start} belong; the file is damaged"
+            raise DamagedFileError(msg)
+        return codes
+
+    def _unpacked(self, words: np.ndarray, size: int) -> np.ndarray:
+        """Codes of words; raises `DamagedFileError` for numbers too large."""
+        length = _length(self.q**size)
+        index = words >> np.uint64(length) if length < 64 else words * np.uint64(0)
+        left = words - (index << np.uint64(length)) if length < 64 else words
+        codes = np.empty((len(words), size), dtype=np.int32)
+        for column in range(size):
+            left, codes[:, column] = np.divmod(left, np.uint64(self.q))
+        if left.any() or (index >= self.scales).any():
+            msg = f"a word of {size} digits and {self.scales} scales is too large; the file is damaged"
+            raise DamagedFileError(msg)
+        codes[:, 0] += self.q * index.astype(np.int32)
+        return codes
+
+    def _parts(self, columns: int) -> list[tuple[np.ndarray, int]]:
+        """Columns of whole vectors, (vectors, n), and of those left over, (blocks, rest)."""
+        starts = np.arange(0, columns, self.block)
+        whole, left = divmod(self.block, self.dimension)
+        inside = self.dimension * np.arange(whole)
+        parts = []
+        if whole:
+            parts.append(((starts[:, None] + inside).reshape(-1, 1) + np.arange(self.dimension), self.dimension))
+        if left:
+            parts.append(((starts + self.dimension * whole)[:, None] + np.arange(left), left))
+        return parts
+
+    def _first(self, columns: int) -> np.ndarray:
+        """Whether a column is the first of a vector."""
+        found = np.zeros(columns, dtype=bool)
+        for part, _ in self._parts(columns):
+            found[part[:, 0]] = True
+        return found
+
+    def _bits(self, size: int) -> int:
+        return _length(self.q**size) + _length(self.scales)
+
+    def _width(self, size: int) -> int:
+        return -(-self._bits(size) // 8)
+
+
+@functools.cache
+def _length(values: int) -> int:
+    """Bits of a number below `values`.
+
+    >>> _length(13**8), _length(4), _length(1)
+    (30, 2, 0)
+    """
+    return (values - 1).bit_length()
+
+
+def _frequencies(index: np.ndarray, scales: int) -> list[int]:
+    """Integers that sum to GRID, none of them 0, close to how often each index occurs."""
+    counts = np.bincount(index, minlength=scales)
+    found = np.maximum(np.rint(counts / max(1, counts.sum()) * GRID).astype(np.int64), 1)
+    found[found.argmax()] += GRID - found.sum()
+    return found.tolist()

@@ -1,0 +1,268 @@
+"""Nested lattices along the rows (NestQuant): adjacent columns are a vector, coded at one of a few scales."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from lattq import lattices
+from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._options import as_integer, normalize
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
+from lattq.lattices.voronoi import any_named
+from lattq.lattices.words import cell_side
+from lattq.quantizers.integers import check_group, half_precision
+from lattq.quantizers.uniform import SMALLEST_STEP
+
+__all__ = ["Nested", "NestedQuantizer"]
+
+ROUNDING = 1e-9  # coordinates below it, in units of the lattice, are 0 that a frame has rounded
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NestedQuantizer:
+    """Vectors of n adjacent columns as digits of a nested code, times a scale of each row and group.
+
+    Columns are taken `block` at a time, as the feedback does. Of each block, n columns after n columns are a vector;
+    fewer than n that are left over are a vector of the cubic lattice, with a cell of the same volume and the same q and
+    scales. A code is a digit; that of the first column of a vector is digit + q · index of the scale.
+
+    Lattices of n + 1 coordinates get vectors of n columns in an orthonormal basis of their hyperplane, see
+    `VoronoiCode.frame`.
+
+    Attributes
+    ----------
+    scale : root mean square of each row and group, (rows or 1, groups); 0 decodes to zeros
+    code : lattice, q, scales for vectors of unit mean square, and rule
+    block : columns that are quantized together
+    group : columns per entry of `scale` where there are several
+    index : how the coder stores the indices of scales, see `NestedCoder`
+
+    Examples
+    --------
+    >>> code = NestedCode(VoronoiCode(lattices.D(4), 8), (0.25, 0.5))
+    >>> quantizer = NestedQuantizer(np.array([[2.0]]), code, block=5)
+    >>> codes = quantizer.encode(np.array([[0.4, -1.8, 2.4, 0.2, -0.8]]))
+    >>> codes, quantizer.decode(codes).round(1)  # at the second scale, as 8 is 0 + 1 · 8, then at the first
+    (array([[8, 6, 2, 0, 7]], dtype=int32), array([[ 0. , -2. ,  2. ,  0. , -0.6]]))
+    """
+
+    scale: Float[Array, "rows groups"]
+    code: NestedCode
+    block: int
+    group: int = 1
+    index: str = "coded"
+
+    ordered = False  # no code has a value of its own that could move
+
+    @property
+    def coder(self) -> NestedCoder:
+        """Packs digits, and stores the indices of scales as `index` says."""
+        code = self.code.code
+        return NestedCoder(code.dimension, code.q, len(self.code.scales), self.block, self.index)
+
+    def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
+        """Codes of the reconstructions that the rule chooses; raises `InvalidInputError` for NaN.
+
+        The search runs on the host.
+        """
+        require_finite("x", x)
+        scaled, codes = self._scaled(x), np.empty(x.shape, dtype=np.int32)
+        for part, code in self._parts(x.shape[1]):
+            digits, index = code.encode(self._vectors(scaled[:, part], code))
+            digits[:, 0] += index * code.code.q
+            codes[:, part] = digits.reshape(len(codes), -1)
+        return from_host(codes, like=x)
+
+    def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
+        """Reconstructions, in the dtype of `scale`; raises `InvalidInputError` for points that are no codes."""
+        host = to_host(codes)
+        if not np.issubdtype(host.dtype, np.integer):
+            msg = f"codes of {host.dtype} name no digits; pass integers"
+            raise InvalidInputError(msg)
+        values = np.empty(host.shape)
+        for part, code in self._parts(host.shape[1]):
+            digits = host[:, part].reshape(-1, code.code.dimension).astype(np.int32)
+            index = digits[:, 0] // code.code.q
+            digits[:, 0] %= code.code.q
+            vectors = code.decode(digits, index) @ code.code.frame.T
+            vectors[np.abs(vectors) < ROUNDING * code.scales[0]] = 0.0  # an LMMSE gain would blow its rounding up
+            values[:, part] = vectors.reshape(len(host), -1)
+        found = from_host(values, like=codes)
+        return array_namespace(codes).astype(found, self.scale.dtype) * self._spread(codes)
+
+    def overload(self, x: Float[Array, "rows block"]) -> int:
+        """Entries of vectors that overload at every scale, and so are pulled in."""
+        scaled, count = self._scaled(x), 0
+        for part, code in self._parts(x.shape[1]):
+            vectors = self._vectors(scaled[:, part], code)
+            count += code.code.dimension * int(np.sum(code.overload(vectors)))
+        return count
+
+    def underflow(self) -> int:
+        """Stored scales that float16 holds only as its smallest number."""
+        scale = to_host(self.scale)
+        return int(np.sum((scale > 0) & (scale <= SMALLEST_STEP)))
+
+    def _scaled(self, x: Array) -> np.ndarray:
+        """Rows over their scales, on the host in float64; zeros where the scale is 0."""
+        scale = to_host(self._spread(x)).astype(np.float64)
+        return np.where(scale > 0, to_host(x).astype(np.float64) / np.where(scale > 0, scale, 1.0), 0.0)
+
+    def _vectors(self, x: np.ndarray, code: NestedCode) -> np.ndarray:
+        """Vectors in the coordinates of the lattice."""
+        return x.reshape(-1, code.code.dimension) @ code.code.frame
+
+    def _parts(self, columns: int) -> list[tuple[slice | np.ndarray, NestedCode]]:
+        """Columns of whole vectors and their code, and those left over in blocks and theirs."""
+        n, place = self.code.code.dimension, np.arange(columns) % self.block
+        left = self.block % n
+        whole = place < self.block - left
+        parts: list[tuple[slice | np.ndarray, NestedCode]] = []
+        if whole.any():
+            parts.append((slice(None) if whole.all() else np.flatnonzero(whole), self.code))
+        if left and not whole.all():
+            parts.append((np.flatnonzero(~whole), rest_code(self.code, left)))
+        return parts
+
+    def _spread(self, like: Array) -> Array:
+        """Scales with one column per column of `like`, or one for all."""
+        if self.scale.shape[1] in (1, like.shape[1]):
+            return self.scale
+        return array_namespace(like).repeat(self.scale, self.group, axis=1)[:, : like.shape[1]]
+
+    def to_state(self) -> list:
+        """Lattice, q, shaping, scales, rule, block, group and row scales as float16, for the container."""
+        scale, code = to_host(self.scale), self.code.code
+        names = [code.lattice.name, code.q, code.shaping, list(self.code.scales), self.code.rule]
+        return [*names, self.block, self.group, self.index, scale.shape[0], scale.astype("<f2").tobytes()]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "NestedQuantizer":
+        """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
+        name, q, shaping, scales, rule, *sizes, index, rows, values = state
+        block, group = (as_integer(kind, size) for kind, size in zip(("block", "group"), sizes, strict=True))
+        scale = np.frombuffer(values, dtype="<f2").astype(np.float64).reshape(rows, -(-shape[1] // group))
+        if scale.shape[0] not in (1, shape[0]) or not ((scale >= 0) & np.isfinite(scale)).all():
+            msg = f"scales of {scale.shape[0]} rows for {shape[0]}, or negative or infinite; the file is damaged"
+            raise DamagedFileError(msg)
+        if not 1 <= block <= shape[1] or shape[1] % block:
+            msg = f"blocks of {block} columns in {shape[1]}; the file is damaged"
+            raise DamagedFileError(msg)
+        code = NestedCode(VoronoiCode(any_named(name), q, shaping), tuple(scales), rule)
+        if code.code.dimension > block and block < shape[1]:
+            msg = f"vectors of {code.code.dimension} columns in blocks of {block}; the file is damaged"
+            raise DamagedFileError(msg)
+        return NestedQuantizer(scale, code, block, group, index)
+
+    @staticmethod
+    def concatenate(parts: "list[NestedQuantizer]", group: int) -> "NestedQuantizer":
+        """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64."""
+        scale = np.concatenate([to_host(part.scale).astype(np.float64) for part in parts], axis=1)
+        return dataclasses.replace(parts[0], scale=scale, group=group)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """Design of nested lattices whose scales for rows are their root mean squares: a fixed rate of about log2 q bits.
+
+    Vectors lie along the rows, where the decoded block meets an inner product. So the feedback has to take a multiple
+    of n columns at once, or all: `Cholesky(block=8)`, `OpenLoop(block=8)`. Scales are made for Gaussian numbers: rotate
+    the weights first, or leave room with `NESTQUANT_SCALES`.
+
+    Parameters
+    ----------
+    lattice : of `lattq.lattices`
+    q : digits of each dimension
+    scales : how many scales, the best for independent Gaussian numbers; or the scales for vectors of unit mean square,
+        in rising order
+    rule : "best" or "first", see `NestedCode`
+    index : how indices of scales are stored, see `NestedCoder`
+    shaping : see `VoronoiCode`
+    group : columns that share a float16 scale of a row, a multiple of the block; None for whole rows
+    shrink : scale each column by its LMMSE gain, inside the loop
+
+    References
+    ----------
+    Savkin, Porat, Ordentlich, Polyanskiy 2025 (NestQuant).
+
+    Examples
+    --------
+    >>> from lattq.lattices import E8
+    >>> kind = Nested(E8, 14, scales=(0.25, 0.5))
+    >>> kind(np.full((1, 8), 2.0), np.ones((1, 8, 8)), np.arange(8)).scale
+    array([[2.]])
+    """
+
+    lattice: lattices.Lattice = lattices.E8
+    q: int = 14
+    scales: int | tuple[float, ...] = 4
+    rule: str = "best"
+    index: str = "coded"
+    shaping: str = "voronoi"
+    group: int | None = None
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        normalize(self, as_integer, "q", "group")
+        check_group(self.group)
+        code = VoronoiCode(self.lattice, self.q, self.shaping)
+        if isinstance(self.scales, tuple | list):
+            object.__setattr__(self, "scales", NestedCode(code, tuple(self.scales), self.rule).scales)
+        else:
+            normalize(self, as_integer, "scales")
+            NestedCode(code, (1.0,), self.rule)
+            if not 1 <= self._count <= 16:
+                msg = f"`scales` is {self.scales}; pass how many, 1 to 16, or the scales themselves"
+                raise InvalidInputError(msg)
+        NestedCoder(code.dimension, code.q, self._count, code.dimension, self.index)
+
+    @property
+    def _count(self) -> int:
+        return len(self.scales) if isinstance(self.scales, tuple) else self.scales
+
+    @property
+    def code(self) -> NestedCode:
+        """The nested code, for vectors of unit mean square."""
+        scales = self.scales
+        if not isinstance(scales, tuple):
+            scales = gaussian_scales(self.lattice, self.q, scales, self.rule, self.index == "coded", self.shaping)
+        return NestedCode(VoronoiCode(self.lattice, self.q, self.shaping), scales, self.rule)
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> NestedQuantizer:
+        """Scales from the mean squares of the rows of `targets`."""
+        block, n = len(columns) // len(pivots), self.lattice.dimension
+        if (block % n and len(pivots) > 1) or (np.diff(columns.reshape(-1, block), axis=1) != 1).any():
+            msg = (
+                f"vectors of {n} adjacent columns do not fit blocks of {block} columns in this order; pass feedback "
+                f'with block={n} or a multiple of it, and order="natural"'
+            )
+            raise InvalidInputError(msg)
+        xp = array_namespace(targets)
+        deviation = xp.sqrt(xp.mean(targets * targets, axis=1, keepdims=True))
+        scale = half_precision(deviation) * xp.astype(deviation > 0, deviation.dtype)
+        return NestedQuantizer(scale, self.code, block, index=self.index)
+
+
+@functools.cache
+def gaussian_scales(
+    lattice: lattices.Lattice, q: int, count: int, rule: str, coded: bool, shaping: str
+) -> tuple[float, ...]:
+    """`best_scales` for independent Gaussian numbers, computed once."""
+    return best_scales(lattice, q, count, rule=rule, coded=coded, shaping=shaping)
+
+
+@functools.cache
+def rest_code(code: NestedCode, size: int) -> NestedCode:
+    """The cubic code of `size` columns left over: a cell of the same volume, and the same q and scales.
+
+    >>> rest_code(NestedCode(VoronoiCode(lattices.D(4), 8), (0.5,)), 1).scales
+    (0.5946035575013605,)
+    """
+    lattice = code.code.lattice
+    side = cell_side(lattice) / lattice.integer_scale
+    scales: Any = tuple(scale * side for scale in code.scales)
+    return NestedCode(VoronoiCode(lattices.Z(size), code.code.q), scales, code.rule)
