@@ -1,6 +1,6 @@
 """lattq: how few bits a weight matrix needs, how to reach that, and real files that prove it."""
 
-from lattq import bounds, coding, errors, feedback, lattices, linalg, quantizers, recipes, transforms, trellis
+from lattq import bounds, coding, errors, feedback, lattices, linalg, matmul, quantizers, recipes, transforms, trellis
 from lattq.files import load, save
 from lattq.least_squares import refit
 from lattq.quantized import Quantized
@@ -18,6 +18,7 @@ __all__ = [
     "lattices",
     "linalg",
     "load",
+    "matmul",
     "quantize",
     "quantizers",
     "recipes",

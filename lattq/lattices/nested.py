@@ -88,7 +88,7 @@ class NestedCode:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(as_float("scales", scale) for scale in self.scales))
-        normalize(self, as_integer, "dither")
+        normalize(self, as_integer, optional=("dither",))
         rising = all(one < two for one, two in zip(self.scales[:-1], self.scales[1:], strict=True))
         if not self.scales or not self.scales[0] > 0 or not self.scales[-1] < math.inf or not rising:
             msg = f"`scales` are {self.scales}; pass positive finite numbers in rising order"

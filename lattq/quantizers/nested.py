@@ -15,7 +15,7 @@ from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
 from lattq.lattices.voronoi import any_named
 from lattq.lattices.words import cell_side
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.uniform import SMALLEST_STEP
+from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread
 
 __all__ = ["Nested", "NestedQuantizer"]
 
@@ -92,7 +92,7 @@ class NestedQuantizer:
             vectors[np.abs(vectors) < ROUNDING * code.scales[0]] = 0.0  # an LMMSE gain would blow its rounding up
             values[:, part] = vectors.reshape(len(host), -1)
         found = from_host(values, like=codes)
-        return array_namespace(codes).astype(found, self.scale.dtype) * self._spread(codes)
+        return array_namespace(codes).astype(found, self.scale.dtype) * spread(self.scale, self.group, codes)
 
     def overload(self, x: Float[Array, "rows block"]) -> int:
         """Entries of vectors that overload at every scale, and so are pulled in."""
@@ -109,7 +109,7 @@ class NestedQuantizer:
 
     def _scaled(self, x: Array) -> np.ndarray:
         """Rows over their scales, on the host in float64; zeros where the scale is 0."""
-        scale = to_host(self._spread(x)).astype(np.float64)
+        scale = to_host(spread(self.scale, self.group, x)).astype(np.float64)
         return np.where(scale > 0, to_host(x).astype(np.float64) / np.where(scale > 0, scale, 1.0), 0.0)
 
     def _vectors(self, x: np.ndarray, code: NestedCode) -> np.ndarray:
@@ -128,12 +128,6 @@ class NestedQuantizer:
             parts.append((np.flatnonzero(~whole), rest_code(self.code, left)))
         return parts
 
-    def _spread(self, like: Array) -> Array:
-        """Scales with one column per column of `like`, or one for all."""
-        if self.scale.shape[1] in (1, like.shape[1]):
-            return self.scale
-        return array_namespace(like).repeat(self.scale, self.group, axis=1)[:, : like.shape[1]]
-
     def to_state(self) -> list:
         """Lattice, q, shaping, scales, rule, block, group and row scales as float16, for the container."""
         scale, code = to_host(self.scale), self.code.code
@@ -146,9 +140,7 @@ class NestedQuantizer:
         name, q, shaping, scales, rule, *sizes, index, rows, values = state
         block, group = (as_integer(kind, size) for kind, size in zip(("block", "group"), sizes, strict=True))
         scale = np.frombuffer(values, dtype="<f2").astype(np.float64).reshape(rows, -(-shape[1] // group))
-        if scale.shape[0] not in (1, shape[0]) or not ((scale >= 0) & np.isfinite(scale)).all():
-            msg = f"scales of {scale.shape[0]} rows for {shape[0]}, or negative or infinite; the file is damaged"
-            raise DamagedFileError(msg)
+        check_stored("scales", scale, shape[0], zero=True)
         if not 1 <= block <= shape[1] or shape[1] % block:
             msg = f"blocks of {block} columns in {shape[1]}; the file is damaged"
             raise DamagedFileError(msg)
@@ -207,7 +199,7 @@ class Nested:
     shrink: bool = False
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "q", "group")
+        normalize(self, as_integer, "q", optional=("group",))
         check_group(self.group)
         code = VoronoiCode(self.lattice, self.q, self.shaping)
         if isinstance(self.scales, tuple | list):
