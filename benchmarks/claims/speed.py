@@ -26,7 +26,7 @@ from lattq.quantizers import Trellis
 from lattq.trellis import TrellisCode
 
 SEED, SIDE, STEP = 0, 4096, 0.35
-SEGMENTS, LENGTH = 4096, 512
+SEGMENTS, LENGTH = 1024, 512
 INSTRUCTIONS_PER_CYCLE = 2
 
 
@@ -50,7 +50,7 @@ def search_rows(clock: float) -> list[dict]:
     many = (8 * rng.standard_normal((SEGMENTS, LENGTH))).astype(np.float32)
     found = []
     for states in (8, 64, 256, 4096):
-        code, count = TrellisCode(states), max(SEGMENTS * 8 // states, 32)
+        code, count = TrellisCode(states), max(min(SEGMENTS, 32768 // states), 32)
         part, one = many[:count], many[: max(count // 16, 4)].reshape(1, -1)
         row: dict[str, float] = {"states": states}
         for name, x in (("segments side by side", part), ("one sequence", one)):
