@@ -148,7 +148,7 @@ def approximate(
 def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", seed: int = 0) -> Array:
     """Project columns from n coordinates to `size`, with squared norms that are right on average.
 
-    The inner product of sketched columns estimates that of the columns with the variance (theory 6.11)
+    The inner product of sketched columns estimates that of the columns with the variance (theory 6.11, 6.12)
 
         (1 / size - 1 / n) |x|² |y|² ("hadamard"),    |x|² |y|² / size ("gaussian", "signs"),
 

@@ -9,13 +9,24 @@ import functools
 from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
 from lattq.errors import InvalidInputError
-from lattq.feedback import MMSE, Cholesky, Feedback, OpenLoop
+from lattq.feedback import MMSE, Cholesky, Feedback, NoisyInputs, OpenLoop
+from lattq.lattices import E8, NESTQUANT_SCALES
 from lattq.least_squares import GAINS
-from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, Identity, Normalize, TransformDesign
+from lattq.transforms import Equalize, Hadamard, Identity, Normalize, TransformDesign
 
-__all__ = ["UNBIASED", "bitshift", "block_format", "gptq", "huffman_gptq", "rtn", "watersic", "watersic_published"]
+__all__ = [
+    "UNBIASED",
+    "bitshift",
+    "block_format",
+    "gptq",
+    "huffman_gptq",
+    "nestquant",
+    "rtn",
+    "watersic",
+    "watersic_published",
+]
 
 
 def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True) -> Scheme:
@@ -107,6 +118,53 @@ def bitshift(
         transform=rotation or Identity(),
         feedback=Cholesky(order, damping),
         quantizer=Bitshift(bits, memory, code, shared=shared),
+    )
+
+
+def nestquant(
+    levels: int = 14,
+    *,
+    scales: int | str | tuple[float, ...] = 4,
+    noise: float = 0.0,
+    damping: float = 1e-2,
+    index: str = "coded",
+    feedback: bool = True,
+    seed: int = 0,
+) -> Scheme:
+    """Nested E8 lattices along rotated rows (NestQuant, Savkin et al. 2025): log2(levels) bits, and 1/4 for the scale.
+
+    For weights, with feedback in blocks of eight columns; without it for activations, keys and values, whose rows are
+    quantized as they come (`lattq.matmul.approximate`).
+
+    Parameters
+    ----------
+    levels : q of the nested lattice, 2 to 256
+    scales : how many, the best ones for Gaussian numbers; or the published ones for "weights", "activations", "keys" or
+        "values" (with levels=14); or the scales themselves
+    noise : mean square of the noise of the inputs over that of the inputs, if they are quantized too: 1 / 155 as
+        published. The feedback is then `NoisyInputs`
+    damping : as in `gptq`, where there is no noise
+    index : how the scale is stored, see `lattq.lattices.NestedCoder`
+    feedback : False rounds in the open loop
+    seed : of the rotation
+
+    Examples
+    --------
+    >>> nestquant(feedback=False).feedback
+    OpenLoop(block=8)
+    >>> nestquant(noise=1 / 155).feedback.noise == 1 / 155
+    True
+    """
+    if isinstance(scales, str):
+        if scales not in NESTQUANT_SCALES:
+            msg = f"`scales` is {scales!r}; scales are published for {', '.join(NESTQUANT_SCALES)}"
+            raise InvalidInputError(msg)
+        scales = tuple(scale / 14 for scale in NESTQUANT_SCALES[scales])
+    closed: Feedback = NoisyInputs(noise, block=8) if noise else Cholesky("natural", damping, block=8)
+    return Scheme(
+        transform=Hadamard(seed),
+        feedback=closed if feedback else OpenLoop(block=8),
+        quantizer=Nested(E8, levels, scales, index=index),
     )
 
 

@@ -54,7 +54,7 @@ def search_rows(clock: float) -> list[dict]:
         part, one = many[:count], many[: max(count // 16, 4)].reshape(1, -1)
         row: dict[str, float] = {"states": states}
         for name, x in (("segments side by side", part), ("one sequence", one)):
-            row[name] = x.size / seconds(lambda x=x, code=code: code.nearest(x), 5) / 1e6
+            row[name] = x.size / seconds(lambda x=x, code=code: code.nearest(x), 15) / 1e6
         row["instruction limit"] = clock * 1e3 * INSTRUCTIONS_PER_CYCLE / (18 * states / 2 / 32)
         print({key: round(value, 1) for key, value in row.items()}, flush=True)
         found.append(row)

@@ -1,7 +1,7 @@
 """Successive cancellation: one loop, and the rules that tell it what to feed back."""
 
 from lattq.feedback.loop import GAIN_GRID, Cancellation, successive_cancellation
-from lattq.feedback.rules import MMSE, Cholesky, Feedback, OpenLoop, column_scale
+from lattq.feedback.rules import MMSE, Cholesky, Feedback, NoisyInputs, OpenLoop, column_scale
 
 __all__ = [
     "GAIN_GRID",
@@ -9,6 +9,7 @@ __all__ = [
     "Cancellation",
     "Cholesky",
     "Feedback",
+    "NoisyInputs",
     "OpenLoop",
     "column_scale",
     "successive_cancellation",

@@ -11,7 +11,7 @@ from lattq.errors import InvalidInputError
 from lattq.linalg import LDL
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["MMSE", "Cholesky", "Feedback", "OpenLoop", "column_scale"]
+__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "column_scale"]
 
 
 @runtime_checkable
@@ -115,11 +115,42 @@ class MMSE:
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of H, with the penalty."""
         scale = column_scale(weight)
-        penalty = self.ratio * self.noise / scale**2
-        h = sigma.copy()
-        h[np.diag_indices_from(h)] += penalty
-        factor = _factor(h, scale, self.order, self.block)
-        return dataclasses.replace(factor, penalty=penalty if self.ratio else None)
+        return _penalized(sigma, self.ratio * self.noise / scale**2, scale, self.order, self.block)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyInputs:
+    """Feedback for weights whose inputs are quantized too (QA-LDLQ of NestQuant).
+
+    If x + z arrives, with z uncorrelated noise of covariance J, then E ‖W x - Ŵ (x + z)‖² is tr((W-Ŵ) sigma (W-Ŵ)ᵀ) +
+    tr(Ŵ J Ŵᵀ), which the loop on sigma + J minimises (theory 2.6). J is white here, as a rotation makes it.
+
+    Parameters
+    ----------
+    noise : mean square of z over that of x: 4^-R and a little more for inputs of R bits; NestQuant takes 1 / 155
+    order, block : as in `Cholesky`
+
+    References
+    ----------
+    Savkin, Porat, Ordentlich and Polyanskiy 2025 (NestQuant).
+
+    Examples
+    --------
+    >>> NoisyInputs(noise=0.5).factor(np.ones((1, 2)), np.diag([1.0, 3.0])).penalty
+    array([1., 1.])
+    """
+
+    noise: float
+    order: str = "natural"
+    block: int = 1
+
+    def __post_init__(self) -> None:
+        _require_not_negative("noise", self.noise)
+
+    def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
+        """The factor of sigma + J, with the penalty."""
+        penalty = np.full(len(sigma), self.noise * np.diag(sigma).mean())
+        return _penalized(sigma, penalty, column_scale(weight), self.order, self.block)
 
 
 def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
@@ -137,6 +168,14 @@ def _require_not_negative(name: str, value: float) -> None:
     if not 0.0 <= value < np.inf:
         msg = f"`{name}` is {value}; pass a finite number, zero or above"
         raise InvalidInputError(msg)
+
+
+def _penalized(sigma: np.ndarray, penalty: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
+    """The factor of sigma + J, J the diagonal `penalty`."""
+    h = sigma.copy()
+    h[np.diag_indices_from(h)] += penalty
+    factor = _factor(h, scale, order, block)
+    return dataclasses.replace(factor, penalty=penalty if penalty.any() else None)
 
 
 def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
