@@ -243,8 +243,8 @@ for name in ("mxfp4", "nvfp4", "nf4", "mxfp8-e4m3"):
 # ## 6.5 Sketches
 #
 # To keep a fraction $\kappa = m / n$ of the coordinates is to estimate inner products from $m$ numbers. Let $u, v$ be
-# $x, y$ after a random rotation, and $M$ the coordinates kept. For orthogonal $x, y$ the $n$ products $u_i v_i$ sum to zero
-# and are alike, with mean square $\lVert x \rVert^2 \lVert y \rVert^2 / n^2$ up to $1 + O(1/n)$; drawn without
+# $x, y$ after a random rotation, and $M$ the coordinates kept. For orthogonal $x, y$ the $n$ products $u_i v_i$ sum to
+# zero and are alike, with mean square $\lVert x \rVert^2 \lVert y \rVert^2 / n^2$ up to $1 + O(1/n)$; drawn without
 # replacement,
 #
 # $$ \operatorname{Var} \Bigl( \frac nm \sum_{i \in M} u_i v_i \Bigr) = \left( \frac1m - \frac1n \right)
@@ -257,8 +257,8 @@ for name in ("mxfp4", "nvfp4", "nf4", "mxfp8-e4m3"):
 #    \tag{6.12} $$
 #
 # which stays where $m = n$. In units of $\lVert x \rVert^2 \lVert y \rVert^2 / n$, the variance of $\langle x, y
-# \rangle$ itself, the two are $1/\kappa - 1$ and $1/\kappa$. Scaled by Wiener's factor, $\kappa$ or $\kappa / (1 + \kappa)$, the
-# errors become
+# \rangle$ itself, the two are $1/\kappa - 1$ and $1/\kappa$. Scaled by Wiener's factor, $\kappa$ or $\kappa / (1 +
+# \kappa)$, the errors become
 #
 # $$ 1 - \kappa \quad \text{(rotation)}, \qquad \frac1{1 + \kappa} \quad \text{(independent vectors)} : \tag{6.13} $$
 #
@@ -289,8 +289,8 @@ for kind, expected in (("hadamard", 1 - 0.25), ("gaussian", 1 / 1.25), ("signs",
     assert abs(np.sum(error**2) * 1024 / np.sum(small[0] ** 2) / np.sum(small[1] ** 2) - expected) < 0.02
 
 # %% [markdown]
-# At 3.6 bits per coordinate of $N(0, \frac1{12} I_{10000})$ the errors of inner products have the deviation 1.18 without
-# a sketch; with a tenth of the coordinates, each with 1.7 bits more, 25. Above $R^*$ one never sketches.
+# At 3.6 bits per coordinate of $N(0, \frac1{12} I_{10000})$ the errors of inner products have the deviation 1.18
+# without a sketch; with a tenth of the coordinates, each with 1.7 bits more, 25. Above $R^*$ one never sketches.
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
