@@ -128,7 +128,7 @@ def sketched(a: np.ndarray, b: np.ndarray) -> list[dict]:
     recipe = functools.partial(lq.recipes.watersic, quantizer=Trellis(256), mmse=1 / (1 - 4.0**-0.95))
     rows = []
     for keep in (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0):
-        found = lq.matmul.approximate(a, b, recipe(step * math.sqrt(keep)), keep=keep)
+        found = lq.matmul.approximate(a, b, recipe(step), keep=keep)
         rate, error = (found.rate_a + found.rate_b) / 2, found.error(a, b)
         rows.append({"keep": keep, "rate": rate, "error": error, "over_gamma": error / bounds.product_distortion(rate)})
         print(rows[-1], flush=True)
