@@ -24,6 +24,8 @@ CLAIMS = (
     "trellis_moments",
     "lattices",
     "bitshift",
+    "products",
+    "nested",
     "language_model",
     "cost",
     "speed",
@@ -139,6 +141,57 @@ def speed() -> str:
     return table(["states", "side by side", "one sequence", "limit of the instructions"], rows)
 
 
+def layer() -> str:
+    """Where the time of a large layer goes."""
+    row = published("speed")["layer"]
+    parts = {"factor": "factor", "products": "products", "all of quantize": "quantize", "bytes": "bytes"}
+    cells = [f"{row[f'{key}_seconds']:.2f}" for key in parts.values()]
+    headings = ["rows × n", *(f"{name}, s" for name in parts), "quantize and bytes over factor and products"]
+    return table(headings, [[f"{row['side']} × {row['side']}", *cells, f"{row['over_factor_and_products']:.2f}"]])
+
+
+def products() -> str:
+    """Each scheme near 4.5 bits, and how far it is from its prediction there and at most."""
+    rows = published("products")["rows"]
+    lines = []
+    for name in dict.fromkeys(row["scheme"] for row in rows):
+        chosen = [row for row in rows if row["scheme"] == name]
+        near = min(chosen, key=lambda row: abs(row["rate"] - 4.5))
+        worst = max(abs(row["gap"] - row["predicted_gap"]) for row in chosen)
+        span = f"{min(row['rate'] for row in chosen):.1f} … {max(row['rate'] for row in chosen):.1f}"
+        cells = [f"{near['rate']:.3f}", f"{near['error']:.5f}", f"{near['gap']:.3f}", f"{near['predicted_gap']:.3f}"]
+        lines.append([name, *cells, span if len(chosen) > 1 else "", f"{worst:.3f}"])
+    return table(["scheme", "rate", "error", "gap", "predicted", "all rates", "farthest from prediction"], lines)
+
+
+def sketches() -> str:
+    """Products below the critical rate."""
+    rows = published("products")["sketches"]
+    cells = [[f"{row['keep']:g}", *(f"{row[key]:.4f}" for key in ("rate", "error", "over_gamma"))] for row in rows]
+    return table(["coordinates kept", "rate", "error", "over Γ"], cells)
+
+
+def outliers() -> str:
+    """Gaps of products with outliers, as they are and rotated."""
+    rows = published("products")["outliers"]
+    keys = ["gaussian", "heavy tails", "heavy tails, rotated", "one channel x 100", "one channel x 100, rotated"]
+    return table(["scheme", *keys], [[row["scheme"], *(f"{row[key]:.3f}" for key in keys)] for row in rows])
+
+
+def nested() -> str:
+    """Distortion and gaps of nested E8 codes with q = 14, by scales, rule and shaping."""
+    rows = [
+        [
+            row["scales"],
+            ", ".join(f"{scale:.2f}" for scale in row["times_q"]),
+            f"{row['rule']}, {row['shaping']}",
+            *(f"{row[key]:.{digits}f}" for key, digits in (("distortion", 5), ("coded_gap", 3), ("raw_gap", 3))),
+        ]
+        for row in published("nested")["gaps"]
+    ]
+    return table(["scales", "times q", "rule", "squared error", "gap, coded index", "gap, raw index"], rows)
+
+
 def language_model() -> str:
     """Rate, KL and perplexity of every point, by recipe and rate."""
     forms = {"rate": ".3f", "kl": ".4f", "perplexity": ".2f", "top1": ".1%"}
@@ -208,6 +261,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "lattices": lattices,
     "bitshift": bitshift,
     "speed": speed,
+    "layer": layer,
+    "products": products,
+    "sketches": sketches,
+    "outliers": outliers,
+    "nested": nested,
     "language model": language_model,
     "cost": cost,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

@@ -43,6 +43,7 @@ class RecipeName(enum.StrEnum):
     huffman_gptq = "huffman_gptq"
     watersic_published = "watersic_published"
     gptq = "gptq"
+    nestquant = "nestquant"
     rtn = "rtn"
 
 
