@@ -110,19 +110,26 @@ def _row(typing, words, tables, which, scales, x, out, row, blocks, repeat, each
 
     def emit(context, builder, signature, arguments):
         kinds = signature.args
-        arrays = [context.make_array(kind)(context, builder, a) for kind, a in zip(kinds[:6], arguments[:6], strict=True)]
+        arrays = [
+            context.make_array(kind)(context, builder, a) for kind, a in zip(kinds[:6], arguments[:6], strict=True)
+        ]
         words, tables, which, scales, x, out = (array.data for array in arrays)
         row, blocks, repeat = arguments[6:9]
         each, sides = len(kinds[9]), len(kinds[10])
         count = SIDES if sides == 1 else 1  # sums of each right-hand side, enough to hide the latency of additions
-        sums = [[cgutils.alloca_once_value(builder, ir.Constant(FLOATS, [0.0] * LANES)) for _ in range(count)] for _ in range(sides)]
+        sums = [
+            [cgutils.alloca_once_value(builder, ir.Constant(FLOATS, [0.0] * LANES)) for _ in range(count)]
+            for _ in range(sides)
+        ]
         columns = builder.mul(blocks, blocks.type(BLOCK))
         runs = builder.udiv(blocks, repeat)
         groups = builder.mul(runs, runs.type(each))
         with cgutils.for_range(builder, runs) as outer:
             held = []
             for i in range(each):
-                place = builder.add(builder.mul(row, groups), builder.add(builder.mul(outer.index, runs.type(each)), runs.type(i)))
+                place = builder.add(
+                    builder.mul(row, groups), builder.add(builder.mul(outer.index, runs.type(each)), runs.type(i))
+                )
                 number = builder.zext(builder.load(builder.gep(which, [place])), row.type)
                 table = _load(builder, tables, builder.mul(number, row.type(LANES)), FLOATS)
                 held.append(builder.fmul(table, _spread(builder, builder.load(builder.gep(scales, [place])))))

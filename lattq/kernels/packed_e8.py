@@ -1,18 +1,19 @@
 """Products of matrices of nested E8 codes with an odd q, from 32 bits for each vector of eight weights.
 
 In integer coordinates, where E8 is the even and the odd vectors whose sum is divisible by 4, a coset of q E8 is known
-from its coordinates modulo q, since q is odd. Coordinate i is 2 c_i modulo q with -q / 2 < c_i < q / 2. With g = |c| and
-s = 1 for c >= 0, else -1, the shortest even and odd candidates of the coset are
+from its coordinates modulo q, since q is odd. Coordinate i is 2 c_i modulo q with -q / 2 < c_i < q / 2. With g = |c|,
+and s = 1 for c >= 0, else -1, the shortest even and odd candidates of the coset are
 
     2 c_i   and   2 c_i - q s_i ,
 
 and the squared length of the first exceeds that of the second by 4 q (sum of g - 2 q). A sum that is not divisible by
-4, a question of parities, is put right in one coordinate: the even one becomes 2 c_i - 2 q s_i where g is largest, the odd
-one 2 c_i + q s_i where it is least. All that fits bytes, so one instruction works for 64 vectors.
+4, a question of parities, is put right in one coordinate: the even one becomes 2 c_i - 2 q s_i where g is largest, the
+odd one 2 c_i + q s_i where it is least. All that fits bytes, so one instruction works for 64 vectors.
 
 Of equally short ones the leader is the least in the direction exp(-i / 8), as `VoronoiCode` has it. The flips are
-found by the largest and the least of distinct keys: 16 g + 15 - i for c >= 0, 16 g + i for c < 0. The two candidates differ
-by q in every coordinate, and integer weights 13, 11, ..., 5 tell the sign of that difference for all 256 patterns.
+found by the largest and the least of distinct keys: 16 g + 15 - i for c >= 0, 16 g + i for c < 0. The two candidates
+differ by q in every coordinate, and integer weights 13, 11, ..., 5 tell the sign of that difference for all 256
+patterns.
 """
 
 from typing import no_type_check  # functions wrapped for run-time checks would not compile
@@ -125,7 +126,9 @@ def decode(typing, words, block, q, inverse, out, row):
         digits = []
         for place in (first, builder.or_(first, block.type(1))):
             half = Vector(builder, builder.load(_place(context, builder, kinds[0], words, place, HALVES), align=2))
-            digits += _digits(half & half.constant(2**15 - 1), _every(builder, HALVES, q), _every(builder, HALVES, inverse))
+            digits += _digits(
+                half & half.constant(2**15 - 1), _every(builder, HALVES, q), _every(builder, HALVES, inverse)
+            )
         side = _every(builder, BYTES, builder.trunc(q, ir.IntType(8)))
         shift = Vector(builder, builder.lshr(side.value, side.constant(1).value))
         cosets = [Vector(builder, builder.trunc(digit.value, BYTES)) - shift for digit in digits]
@@ -174,7 +177,7 @@ def _points(cosets, q):
     even_wrong = (bits & q.constant(1)).compare("!=", zero)
     odd_wrong = even_wrong ^ bits.compare("<", zero)
     none, twice = q.constant(-1), q + q
-    high, low = ([_shifted(key) for key in (most, least)])
+    high, low = [_shifted(key) for key in (most, least)]
     excess = total - twice + even_wrong.choose(q - high - high, zero) - odd_wrong.choose(low + low, zero)
     even_flip, odd_flip = even_wrong.choose(most, none), odd_wrong.choose(least, none)
     side = zero

@@ -6,6 +6,7 @@ evenly over its coordinates.
 """
 
 import math
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +24,7 @@ __all__ = [
     "randomized_hadamard",
 ]
 
-NATIVE = 1 << 16  # numbers, from which on the compiled transform is worth its import
+NATIVE, NATIVE_LOADED = 1 << 16, 1 << 10  # numbers, from which on compiled code is worth an import, and a call
 
 
 def hadamard_matrix(n: int) -> Int8[np.ndarray, "n n"]:
@@ -154,8 +155,9 @@ def randomized_hadamard(x: Float[Array, "*batch n"], seed: int, *, inverse: bool
 
 
 def _sums(x: Array, divisor: float) -> Array:
-    """Transform of the last axis, divided; by compiled code that gives the same bits where the array is large enough."""
-    if isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.size >= NATIVE:
+    """Transform of the last axis, divided; for large arrays by compiled code, which gives the same bits."""
+    enough = NATIVE_LOADED if "numba" in sys.modules else NATIVE
+    if isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.size >= enough:
         from lattq.kernels import fwht as native  # numba takes most of a second to import
 
         return native.transform(np.ascontiguousarray(x).reshape(-1, x.shape[-1]), divisor).reshape(x.shape)
