@@ -1,6 +1,7 @@
 """Products of packed matrices are those of the dequantized ones."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -55,6 +56,13 @@ def quantized(scheme: Scheme, rows: int, seed: int, columns: int = COLUMNS) -> l
     return lq.quantize(np.random.default_rng(seed).standard_normal((rows, columns)), np.eye(columns), scheme)
 
 
+@functools.cache
+def prepared(name: str) -> tuple[lq.Quantized, PackedMatrix, np.ndarray]:
+    """Quantized once, packed, and dequantized."""
+    layer = quantized(SCHEMES[name], 9, 0)
+    return layer, PackedMatrix.from_quantized(layer), layer.dequantize(np.float64)
+
+
 def tolerance(layer: lq.Quantized, x: np.ndarray) -> np.ndarray:
     """First-order bound of the rounding: of weights (values, scale, gains), of T x, and of a sum of n in float32.
 
@@ -67,13 +75,12 @@ def tolerance(layer: lq.Quantized, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-@given(seed=seeds, rows=st.integers(1, 9), sides=st.integers(1, 6), dtype=st.sampled_from([np.float32, np.float64]))
-def test_products_are_those_of_the_dequantized_matrix(name: str, seed: int, rows: int, sides: int, dtype: type):
-    layer = quantized(SCHEMES[name], rows, seed)
-    packed = PackedMatrix.from_quantized(layer)
-    x = np.random.default_rng(seed + 1).standard_normal((COLUMNS, sides)).astype(dtype)
-    found, wanted = packed.matmul(x), layer.dequantize(np.float64) @ x.astype(np.float64)
-    assert found.shape == (rows, sides)
+@given(seed=seeds, sides=st.integers(1, 6), dtype=st.sampled_from([np.float32, np.float64]))
+def test_products_are_those_of_the_dequantized_matrix(name: str, seed: int, sides: int, dtype: type):
+    layer, packed, weight = prepared(name)
+    x = np.random.default_rng(seed).standard_normal((COLUMNS, sides)).astype(dtype)
+    found, wanted = packed.matmul(x), weight @ x.astype(np.float64)
+    assert found.shape == (len(weight), sides)
     assert found.dtype == np.float32
     assert (np.abs(found - wanted) <= tolerance(layer, x)).all()
     one = packed.matvec(x[:, 0])
@@ -154,21 +161,40 @@ def test_hierarchical_codes():
         (Scheme(quantizer=Nested(D(4), 9), feedback=OpenLoop(COLUMNS)), "D\\(4\\)"),
         (Scheme(quantizer=Nested(E8, 13, 5), feedback=OpenLoop(COLUMNS)), "5 scales"),
         (Scheme(quantizer=Nested(E8, 13, 2, shaping="simplified"), feedback=OpenLoop(COLUMNS)), "simplified"),
-        (Scheme(quantizer=Nested(E8, 13, 2), feedback=OpenLoop(12)), "block of 12"),
         (Scheme(quantizer=Nested(E8, 13, 2, group=48), feedback=OpenLoop(48)), "group of 48"),
     ],
 )
 def test_what_is_not_supported_is_named(scheme: Scheme, named: str):
-    layer = quantized(scheme, 200, 0)
+    layer = quantized(scheme, 60, 0)
     with pytest.raises(InvalidInputError, match=named):
         PackedMatrix.from_quantized(layer)
+
+
+def test_vectors_left_over_are_named():
+    layer = quantized(SCHEMES["nested"], 2, 0)
+    other = dataclasses.replace(layer, quantizer=dataclasses.replace(layer.quantizer, block=12))
+    with pytest.raises(InvalidInputError, match="block of 12"):
+        PackedMatrix.from_quantized(other)
+
+
+class Mirror:
+    """A transform that no file can hold."""
+
+    def forward(self, weight: np.ndarray) -> np.ndarray:
+        return weight[:, ::-1]
+
+    def inverse(self, weight: np.ndarray) -> np.ndarray:
+        return weight[:, ::-1]
+
+    def congruence(self, sigma: np.ndarray) -> np.ndarray:
+        return sigma[::-1, ::-1]
 
 
 def test_an_unknown_transform_is_named():
     layer = quantized(SCHEMES["int4"], 2, 0)
     assert PackedMatrix.from_quantized(dataclasses.replace(layer, transform=Chain((Folded(), Gain(2.0)))))
     unknown = dataclasses.replace(layer)
-    object.__setattr__(unknown, "transform", object())
+    object.__setattr__(unknown, "transform", Mirror())
     with pytest.raises(InvalidInputError, match="not known to act on vectors"):
         PackedMatrix.from_quantized(unknown)
 
@@ -177,12 +203,10 @@ def test_bad_arguments_are_named():
     packed = PackedMatrix.from_quantized(quantized(SCHEMES["int4"], 2, 0))
     with pytest.raises(InvalidInputError, match="95"):
         packed.matvec(np.ones(95))
-    with pytest.raises(InvalidInputError, match="int64"):
-        packed.matvec(np.ones(COLUMNS, dtype=np.int64))
     with pytest.raises(InvalidInputError, match="`threads` is 0"):
         packed.matvec(np.ones(COLUMNS), threads=0)
     with pytest.raises(InvalidInputError, match="`tables`"):
-        PackedMatrix.from_tables(np.zeros((2, 8), int), np.zeros((3, 1, 4)))
+        PackedMatrix.from_tables(np.zeros((2, 8), int), np.zeros((2, 3, 4)))
     with pytest.raises(InvalidInputError, match="indices 0"):
         PackedMatrix.from_tables(np.arange(5)[None], np.zeros((1, 1, 4)))
     code = HierarchicalCode(D(4), 5, 1)

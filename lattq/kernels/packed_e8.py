@@ -31,6 +31,7 @@ __all__ = ["LARGEST", "VECTORS", "leaders", "pack", "product"]
 VECTORS, LARGEST = 64, 13  # of a block; the largest q, whose fourth power fits 15 bits
 WEIGHTS = (13, 11, 10, 9, 8, 7, 6, 5)
 QUARTER = 16  # lanes of float32
+SHIFT = np.uint16(2)  # an argument: a constant would be merged with the shift before it, and spoil the high product
 BYTES, HALVES = ir.VectorType(ir.IntType(8), VECTORS), ir.VectorType(ir.IntType(16), VECTORS)
 FLOATS = ir.VectorType(ir.FloatType(), QUARTER)
 
@@ -52,13 +53,13 @@ def pack(cosets: np.ndarray, scale: np.ndarray, q: int) -> np.ndarray:
 def leaders(words: np.ndarray, q: int) -> np.ndarray:
     """Leaders in integer coordinates (int8), (vectors, 8), of whole blocks."""
     found = np.empty((words.size // (2 * VECTORS), 8, VECTORS), dtype=np.int8)
-    _leaders(words.reshape(-1), np.uint16(q), reciprocal(q), found.reshape(-1))
+    _leaders(words.reshape(-1), np.uint16(q), reciprocal(q), SHIFT, found.reshape(-1))
     return found.swapaxes(1, 2).reshape(-1, 8)
 
 
 def reciprocal(q: int) -> np.uint16:
-    """2^18 / q, rounded up: the quotient of a digit's division is the high half of a product, shifted by two."""
-    return np.uint16(-(-(1 << 18) // q))
+    """2^18 / q, rounded up: a quotient is the high half of the product with it, shifted by two."""
+    return np.uint16(-(-(1 << 16 + int(SHIFT)) // q))
 
 
 def product(
@@ -73,20 +74,20 @@ def product(
     scales : of each row and group of blocks, float32
     x : coordinate after coordinate in each block, (right-hand sides, blocks, 8, 64), float32
     """
-    _rows(words, np.uint16(q), reciprocal(q), factors, scales, x, out, rows.start, rows.stop)
+    _rows(words, np.uint16(q), reciprocal(q), SHIFT, factors, scales, x, out, rows.start, rows.stop)
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _leaders(words, q, inverse, found):
+def _leaders(words, q, inverse, shift, found):
     """All blocks."""
     for block in range(len(found) // (8 * VECTORS)):
-        decode(words, block, q, inverse, found, 8 * block)
+        decode(words, block, q, inverse, shift, found, 8 * block)
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _rows(words, q, inverse, factors, scales, x, out, first, last):
+def _rows(words, q, inverse, shift, factors, scales, x, out, first, last):
     """A block is decoded once for all right-hand sides."""
     blocks, sides = words.shape[1], x.shape[0]
     each = blocks // scales.shape[1]
@@ -98,7 +99,7 @@ def _rows(words, q, inverse, factors, scales, x, out, first, last):
             if block % each == 0:
                 for i in range(4):
                     scaled[i] = factors[i] * scales[row, block // each]
-            decode(words, row * blocks + block, q, inverse, points, 0)
+            decode(words, row * blocks + block, q, inverse, shift, points, 0)
             for side in range(sides):
                 add(points, words, row * blocks + block, scaled, x, side * blocks + block, sums, side)
         for side in range(sides):
@@ -117,27 +118,25 @@ def _place(context, builder, kind, array, index, vector):
 
 @intrinsic
 @no_type_check
-def decode(typing, words, block, q, inverse, out, row):
+def decode(typing, words, block, q, inverse, shift, out, row):
     """Leaders of 64 vectors, coordinate after coordinate, into rows of 64 bytes from this one on."""
 
     def emit(context, builder, signature, arguments):
-        kinds, (words, block, q, inverse, out, row) = signature.args, arguments
+        kinds, (words, block, q, inverse, shift, out, row) = signature.args, arguments
         first = builder.shl(block, block.type(1))
-        digits = []
+        digits, numbers = [], [_every(builder, HALVES, number) for number in (q, inverse, shift)]
         for place in (first, builder.or_(first, block.type(1))):
             half = Vector(builder, builder.load(_place(context, builder, kinds[0], words, place, HALVES), align=2))
-            digits += _digits(
-                half & half.constant(2**15 - 1), _every(builder, HALVES, q), _every(builder, HALVES, inverse)
-            )
+            digits += _digits(half & half.constant(2**15 - 1), numbers)
         side = _every(builder, BYTES, builder.trunc(q, ir.IntType(8)))
-        shift = Vector(builder, builder.lshr(side.value, side.constant(1).value))
-        cosets = [Vector(builder, builder.trunc(digit.value, BYTES)) - shift for digit in digits]
+        middle = Vector(builder, builder.lshr(side.value, side.constant(1).value))
+        cosets = [Vector(builder, builder.trunc(digit.value, BYTES)) - middle for digit in digits]
         for i, point in enumerate(_points(cosets, side)):
-            place = _place(context, builder, kinds[4], out, builder.add(row, row.type(i)), BYTES)
+            place = _place(context, builder, kinds[5], out, builder.add(row, row.type(i)), BYTES)
             builder.store(point.value, place, align=1)
         return context.get_dummy_value()
 
-    return types.void(words, block, q, inverse, out, row), emit
+    return types.void(words, block, q, inverse, shift, out, row), emit
 
 
 @no_type_check
@@ -149,13 +148,14 @@ def _every(builder, kind, number):
 
 
 @no_type_check
-def _digits(number, q, inverse):
+def _digits(number, numbers):
     """Four digits in base q, the lowest first."""
     builder, wide = number.builder, ir.VectorType(ir.IntType(32), VECTORS)
-    shift, found = ir.Constant(wide, [16] * VECTORS), []
+    q, inverse, shift = numbers
+    half, found = ir.Constant(wide, [16] * VECTORS), []
     for _ in range(3):
         long = builder.mul(builder.zext(number.value, wide), builder.zext(inverse.value, wide))
-        quotient = builder.lshr(builder.trunc(builder.lshr(long, shift), HALVES), number.constant(2).value)
+        quotient = builder.lshr(builder.trunc(builder.lshr(long, half), HALVES), shift.value)
         found.append(number - Vector(builder, builder.mul(quotient, q.value)))
         number = Vector(builder, quotient)
     return [*found, number]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq import transforms
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, from_host, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
@@ -166,7 +166,6 @@ class PackedMatrix:
         return from_host(np.ascontiguousarray(out.T), like=x)
 
     def _check(self, x: Any, sides: int) -> None:
-        real = array_namespace(x).isdtype(x.dtype, "real floating")
-        if x.ndim != sides or x.shape[0] != self.shape[1] or not real:
-            msg = f"`x` has shape {tuple(x.shape)} and type {x.dtype}; pass {self.shape[1]} floating-point rows"
+        if x.ndim != sides or x.shape[0] != self.shape[1]:
+            msg = f"`x` has shape {tuple(x.shape)}; a product with this matrix takes {self.shape[1]} rows"
             raise InvalidInputError(msg)
