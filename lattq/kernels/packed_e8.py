@@ -53,7 +53,7 @@ def pack(cosets: np.ndarray, scale: np.ndarray, q: int) -> np.ndarray:
 def leaders(words: np.ndarray, q: int) -> np.ndarray:
     """Leaders in integer coordinates (int8), (vectors, 8), of whole blocks."""
     found = np.empty((words.size // (2 * VECTORS), 8, VECTORS), dtype=np.int8)
-    _leaders(words.reshape(-1), np.uint16(q), reciprocal(q), SHIFT, found.reshape(-1))
+    _leaders(words.reshape(-1), (0,) * q, SHIFT, found.reshape(-1))
     return found.swapaxes(1, 2).reshape(-1, 8)
 
 
@@ -74,20 +74,20 @@ def product(
     scales : of each row and group of blocks, float32
     x : coordinate after coordinate in each block, (right-hand sides, blocks, 8, 64), float32
     """
-    _rows(words, np.uint16(q), reciprocal(q), SHIFT, factors, scales, x, out, rows.start, rows.stop)
+    _rows(words, (0,) * q, SHIFT, factors, scales, x, out, rows.start, rows.stop)
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _leaders(words, q, inverse, shift, found):
+def _leaders(words, q, shift, found):
     """All blocks."""
     for block in range(len(found) // (8 * VECTORS)):
-        decode(words, block, q, inverse, shift, found, 8 * block)
+        decode(words, block, q, shift, found, 8 * block)
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _rows(words, q, inverse, shift, factors, scales, x, out, first, last):
+def _rows(words, q, shift, factors, scales, x, out, first, last):
     """A block is decoded once for all right-hand sides."""
     blocks, sides = words.shape[1], x.shape[0]
     each = blocks // scales.shape[1]
@@ -99,7 +99,7 @@ def _rows(words, q, inverse, shift, factors, scales, x, out, first, last):
             if block % each == 0:
                 for i in range(4):
                     scaled[i] = factors[i] * scales[row, block // each]
-            decode(words, row * blocks + block, q, inverse, shift, points, 0)
+            decode(words, row * blocks + block, q, shift, points, 0)
             for side in range(sides):
                 add(points, words, row * blocks + block, scaled, x, side * blocks + block, sums, side)
         for side in range(sides):
@@ -118,25 +118,27 @@ def _place(context, builder, kind, array, index, vector):
 
 @intrinsic
 @no_type_check
-def decode(typing, words, block, q, inverse, shift, out, row):
-    """Leaders of 64 vectors, coordinate after coordinate, into rows of 64 bytes from this one on."""
+def decode(typing, words, block, q, shift, out, row):
+    """Leaders of 64 vectors, coordinate after coordinate, into rows of 64 bytes from this one on; q is a length."""
 
     def emit(context, builder, signature, arguments):
-        kinds, (words, block, q, inverse, shift, out, row) = signature.args, arguments
+        kinds, (words, block, _, shift, out, row) = signature.args, arguments
         first = builder.shl(block, block.type(1))
-        digits, numbers = [], [_every(builder, HALVES, number) for number in (q, inverse, shift)]
+        digits = []
+        every = _every(builder, HALVES, shift)
         for place in (first, builder.or_(first, block.type(1))):
             half = Vector(builder, builder.load(_place(context, builder, kinds[0], words, place, HALVES), align=2))
-            digits += _digits(half & half.constant(2**15 - 1), numbers)
-        side = _every(builder, BYTES, builder.trunc(q, ir.IntType(8)))
-        middle = Vector(builder, builder.lshr(side.value, side.constant(1).value))
-        cosets = [Vector(builder, builder.trunc(digit.value, BYTES)) - middle for digit in digits]
+            digits += _digits(half & half.constant(2**15 - 1), len(kinds[2]), every)
+        side = Vector(builder, ir.Constant(BYTES, [len(kinds[2])] * VECTORS))
+        cosets = [
+            Vector(builder, builder.trunc(digit.value, BYTES)) - side.constant(len(kinds[2]) // 2) for digit in digits
+        ]
         for i, point in enumerate(_points(cosets, side)):
-            place = _place(context, builder, kinds[5], out, builder.add(row, row.type(i)), BYTES)
+            place = _place(context, builder, kinds[4], out, builder.add(row, row.type(i)), BYTES)
             builder.store(point.value, place, align=1)
         return context.get_dummy_value()
 
-    return types.void(words, block, q, inverse, shift, out, row), emit
+    return types.void(words, block, q, shift, out, row), emit
 
 
 @no_type_check
@@ -148,15 +150,15 @@ def _every(builder, kind, number):
 
 
 @no_type_check
-def _digits(number, numbers):
+def _digits(number, q, shift):
     """Four digits in base q, the lowest first."""
     builder, wide = number.builder, ir.VectorType(ir.IntType(32), VECTORS)
-    q, inverse, shift = numbers
-    half, found = ir.Constant(wide, [16] * VECTORS), []
+    inverse, half = (ir.Constant(wide, [value] * VECTORS) for value in (int(reciprocal(q)), 16))
+    found = []
     for _ in range(3):
-        long = builder.mul(builder.zext(number.value, wide), builder.zext(inverse.value, wide))
+        long = builder.mul(builder.zext(number.value, wide), inverse)
         quotient = builder.lshr(builder.trunc(builder.lshr(long, half), HALVES), shift.value)
-        found.append(number - Vector(builder, builder.mul(quotient, q.value)))
+        found.append(number - Vector(builder, builder.mul(quotient, number.constant(q).value)))
         number = Vector(builder, quotient)
     return [*found, number]
 
