@@ -27,6 +27,7 @@ CLAIMS = (
     "language_model",
     "cost",
     "speed",
+    "packed",
 )
 RECIPES = ("watersic", "watersic, no sweeps", "watersic as published", "huffman_gptq", "gptq", "rtn")
 
@@ -139,6 +140,34 @@ def speed() -> str:
     return table(["states", "side by side", "one sequence", "limit of the instructions"], rows)
 
 
+def products() -> str:
+    """A square matrix times a vector from packed codes, beside float32."""
+    keys = {
+        "megabytes": "MB",
+        "milliseconds": "ms",
+        "gigabytes_per_second": "GB/s",
+        "instruction_limit_milliseconds": "limit of the instructions, ms",
+        "times_float32": "times float32",
+        "few_times_float32": "times float32, 16 vectors",
+    }
+    found = published("packed")["products"]
+    rows = [[row["format"], *(f"{row[key]:.3g}" if key in row else "" for key in keys)] for row in found]
+    return table(["codes", *keys.values()], rows)
+
+
+def transforms() -> str:
+    """The fast Walsh–Hadamard transform beside a copy and a product."""
+    keys = {
+        "transform_milliseconds": "transform, ms",
+        "copy_milliseconds": "copy, ms",
+        "product_milliseconds": "product, ms",
+        "over_a_copy": "copies",
+        "times_product": "times faster than the product",
+    }
+    found = published("packed")["transforms"]
+    return table(["type", *keys.values()], [[row["type"], *(f"{row[key]:.3g}" for key in keys)] for row in found])
+
+
 def language_model() -> str:
     """Rate, KL and perplexity of every point, by recipe and rate."""
     forms = {"rate": ".3f", "kl": ".4f", "perplexity": ".2f", "top1": ".1%"}
@@ -208,6 +237,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "lattices": lattices,
     "bitshift": bitshift,
     "speed": speed,
+    "products": products,
+    "transforms": transforms,
     "language model": language_model,
     "cost": cost,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

@@ -13,6 +13,7 @@ from lattq.bounds import NF4, NumberFormat, number_format
 from lattq.errors import InvalidInputError
 from lattq.feedback import OpenLoop
 from lattq.lattices import E8, D, HierarchicalCode
+from lattq.least_squares import PARAMETERS
 from lattq.packed import PackedMatrix
 from lattq.quantizers import AbsMax, Format, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
@@ -33,7 +34,7 @@ SCHEMES = {
     "shared zeros": Scheme(quantizer=MinMax(16, 32, shared=True)),
     "one step": Scheme(quantizer=Uniform(0.4, levels=7)),
     "entropy coded, few values": Scheme(quantizer=Uniform(0.6, offset=0.5)),
-    "centroids and gains": Scheme(quantizer=MinMax(4, 48, shrink=True), refit=lq.least_squares.PARAMETERS),
+    "centroids and gains": Scheme(quantizer=MinMax(4, 48, shrink=True), refit=PARAMETERS),
     "nf4": Scheme(quantizer=Format(NF4, 96)),
     "mxfp4": lq.recipes.block_format("mxfp4"),
     "nvfp4": lq.recipes.block_format("nvfp4"),

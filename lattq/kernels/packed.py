@@ -97,70 +97,80 @@ def _plain(words, tables, which, scales, x, out, first, last, group):
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def _permuted(words, tables, which, scales, x, out, first, last, repeat, each, sides):
-    """A row at a time, for as many right-hand sides as `sides` is long."""
+    """Two rows at a time, which share what is read of x, for as many right-hand sides as `sides` is long."""
     blocks = words.shape[1] // LANES
-    for row in range(first, last):
-        _row(words, tables, which, scales, x, out, row, blocks, repeat, each, sides)
+    for row in range(first, last - 1, 2):
+        _row(words, tables, which, scales, x, out, row, blocks, repeat, each, sides, (0, 0))
+    if (last - first) % 2:
+        _row(words, tables, which, scales, x, out, last - 1, blocks, repeat, each, sides, (0,))
 
 
 @intrinsic
 @no_type_check
-def _row(typing, words, tables, which, scales, x, out, row, blocks, repeat, each, sides):
-    """Products of one row; `each` and `sides` count groups of a block and right-hand sides by their length."""
+def _row(typing, words, tables, which, scales, x, out, row, blocks, repeat, each, sides, rows):
+    """Products of neighbouring rows; the last three count groups of a block, right-hand sides and rows by length."""
 
     def emit(context, builder, signature, arguments):
         kinds = signature.args
-        arrays = [
-            context.make_array(kind)(context, builder, a) for kind, a in zip(kinds[:6], arguments[:6], strict=True)
-        ]
+        arrays = [context.make_array(kind)(context, builder, a) for kind, a in zip(kinds, arguments[:6], strict=False)]
         words, tables, which, scales, x, out = (array.data for array in arrays)
-        row, blocks, repeat = arguments[6:9]
-        each, sides = len(kinds[9]), len(kinds[10])
-        count = SIDES if sides == 1 else 1  # sums of each right-hand side, enough to hide the latency of additions
-        sums = [
-            [cgutils.alloca_once_value(builder, ir.Constant(FLOATS, [0.0] * LANES)) for _ in range(count)]
-            for _ in range(sides)
-        ]
+        first, blocks, repeat = arguments[6:9]
+        each, sides, count = (len(kind) for kind in kinds[9:12])
+        lines = [builder.add(first, first.type(i)) for i in range(count)]
+        zero = ir.Constant(FLOATS, [0.0] * LANES)
+        chains = range(SIDES if sides == 1 else 1)  # of sums, enough to hide the latency of an addition
+        sums = [[[cgutils.alloca_once_value(builder, zero) for _ in chains] for _ in range(sides)] for _ in lines]
         columns = builder.mul(blocks, blocks.type(BLOCK))
         runs = builder.udiv(blocks, repeat)
-        groups = builder.mul(runs, runs.type(each))
         with cgutils.for_range(builder, runs) as outer:
-            held = []
-            for i in range(each):
-                place = builder.add(
-                    builder.mul(row, groups), builder.add(builder.mul(outer.index, runs.type(each)), runs.type(i))
-                )
-                number = builder.zext(builder.load(builder.gep(which, [place])), row.type)
-                table = _load(builder, tables, builder.mul(number, row.type(LANES)), FLOATS)
-                held.append(builder.fmul(table, _spread(builder, builder.load(builder.gep(scales, [place])))))
+            held = [_scaled(builder, (tables, which, scales), row, runs, outer.index, each) for row in lines]
             with cgutils.for_range(builder, repeat) as inner:
                 block = builder.add(builder.mul(outer.index, repeat), inner.index)
-                start = builder.mul(builder.add(builder.mul(row, blocks), block), blocks.type(LANES))
-                word = _load(builder, words, start, WORDS)
-                _block(builder, held, word, x, builder.mul(block, blocks.type(BLOCK)), columns, sums)
-        for side in range(sides):
-            total = _total(builder, [builder.load(one) for one in sums[side]])
-            place = builder.add(builder.mul(row.type(side), builder.extract_value(arrays[5].shape, 1)), row)
-            builder.store(total, builder.gep(out, [place]))
+                read = []
+                for row in lines:
+                    start = builder.mul(builder.add(builder.mul(row, blocks), block), blocks.type(LANES))
+                    read.append(_load(builder, words, start, WORDS))
+                _block(builder, held, read, x, builder.mul(block, blocks.type(BLOCK)), columns, sums)
+        for row, of_row in zip(lines, sums, strict=True):
+            for side, own in enumerate(of_row):
+                place = builder.add(builder.mul(row.type(side), builder.extract_value(arrays[5].shape, 1)), row)
+                builder.store(_total(builder, [builder.load(one) for one in own]), builder.gep(out, [place]))
         return context.get_dummy_value()
 
-    return types.void(words, tables, which, scales, x, out, row, blocks, repeat, each, sides), emit
+    return types.void(words, tables, which, scales, x, out, row, blocks, repeat, each, sides, rows), emit
 
 
 @no_type_check
-def _block(builder, held, word, x, start, columns, sums):
-    """Add the products of 128 columns to the sums."""
+def _scaled(builder, arrays, row, runs, run, each):
+    """Tables of some groups of a row, times their scales."""
+    tables, which, scales = arrays
+    start = builder.mul(builder.add(builder.mul(row, runs), run), row.type(each))
+    found = []
+    for i in range(each):
+        place = builder.add(start, row.type(i))
+        number = builder.zext(builder.load(builder.gep(which, [place])), row.type)
+        table = _load(builder, tables, builder.mul(number, row.type(LANES)), FLOATS)
+        found.append(builder.fmul(table, _spread(builder, builder.load(builder.gep(scales, [place])))))
+    return found
+
+
+@no_type_check
+def _block(builder, held, words, x, start, columns, sums):
+    """Add the products of 128 columns to the sums of each row and right-hand side."""
     kind = ir.FunctionType(FLOATS, [FLOATS, WORDS])
     permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.permvar.sf.512")
     fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(FLOATS, [FLOATS] * 3), "llvm.fma.v16f32")
     for k in range(BLOCK // LANES):
-        shifted = builder.lshr(word, ir.Constant(WORDS, [4 * k] * LANES))  # the permutation reads the low four bits
-        weights = builder.call(permute, [held[k * len(held) * LANES // BLOCK], shifted])
-        for side, own in enumerate(sums):
+        amount = ir.Constant(WORDS, [4 * k] * LANES)  # the permutation reads the low four bits
+        tables = [own[k * len(own) * LANES // BLOCK] for own in held]
+        shifted = [builder.lshr(word, amount) for word in words]
+        weights = [builder.call(permute, pair) for pair in zip(tables, shifted, strict=True)]
+        for side in range(len(sums[0])):
             place = builder.add(start, builder.add(builder.mul(columns, columns.type(side)), columns.type(LANES * k)))
-            found = own[k % len(own)]
-            values = [weights, _load(builder, x, place, FLOATS), builder.load(found)]
-            builder.store(builder.call(fused, values), found)
+            other = _load(builder, x, place, FLOATS)
+            for weight, of_row in zip(weights, sums, strict=True):
+                found = of_row[side][k % len(of_row[side])]
+                builder.store(builder.call(fused, [weight, other, builder.load(found)]), found)
 
 
 @no_type_check

@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = ["product"]
 
-TABLE_BYTES = 1 << 14  # of tables that are used for many rows before the next ones: they stay in the nearest cache
+STEP = 64  # vectors whose tables serve all rows before the next ones do: they stay in a near cache
 
 
 def product(
@@ -22,26 +22,41 @@ def product(
     scales : of the rows
     """
     out[:, rows.start : rows.stop] = 0
-    step = max(1, TABLE_BYTES // (4 * tables.shape[2]))
-    _rows(index, q, tables, scales, out, rows.start, rows.stop, step)
+    for side in range(len(tables)):
+        _rows(index, q, tables[side].reshape(-1), tables.shape[2], scales, out[side], rows.start, rows.stop)
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _rows(index, q, tables, scales, out, first, last, step):
+def _rows(index, q, tables, leaders, scales, out, first, last):
     """Some tables at a time, for all rows."""
-    for side in range(tables.shape[0]):
-        for start in range(0, index.shape[2], step):
-            stop = min(start + step, index.shape[2])
-            for row in range(first, last):
-                weight, total = scales[row], np.float32(0)
-                for layer in range(index.shape[1]):
-                    found, other = np.float32(0), np.float32(0)
-                    for i in range(start, stop - 1, 2):
-                        found += tables[side, i, index[row, layer, i]]
-                        other += tables[side, i + 1, index[row, layer, i + 1]]
-                    if (stop - start) % 2:
-                        found += tables[side, stop - 1, index[row, layer, stop - 1]]
-                    total += weight * (found + other)
-                    weight *= q
-                out[side, row] += total
+    for start in range(0, index.shape[2], STEP):
+        stop = min(start + STEP, index.shape[2])
+        near = tables[start * leaders : stop * leaders]
+        for row in range(first, last):
+            weight, total = scales[row], np.float32(0)
+            for layer in range(index.shape[1]):
+                total += weight * _looked_up(near, np.uint64(leaders), index[row, layer, start:stop])
+                weight *= q
+            out[row] += total
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _looked_up(tables, leaders, index):
+    """Sum of an entry of each table, in four parts."""
+    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    place, i, size = np.uint64(0), np.uint64(0), np.uint64(len(index))
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    while i + three < size:
+        a += tables[place + index[i]]
+        b += tables[place + leaders + index[i + one]]
+        c += tables[place + two * leaders + index[i + two]]
+        d += tables[place + three * leaders + index[i + three]]
+        place += four * leaders
+        i += four
+    while i < size:
+        a += tables[place + index[i]]
+        place += leaders
+        i += one
+    return (a + b) + (c + d)

@@ -98,12 +98,13 @@ class PackedMatrix:
         array([20.5, 33. ], dtype=float32)
         """
         (rows, columns), size = index.shape, tables.shape[2]
-        group = columns if group is None else group
-        if size > VALUES or tables.shape[:2] not in ((1, -(-columns // group)), (rows, -(-columns // group))):
-            msg = f"`tables` have shape {tables.shape}; pass (1 or {rows}, {-(-columns // group)}, up to {VALUES})"
+        width = columns if group is None else as_integer("group", group)
+        groups = -(-columns // max(width, 1))
+        if size > VALUES or width < 1 or tables.shape[:2] not in ((1, groups), (rows, groups)):
+            msg = f"`tables` have shape {tables.shape}; pass (1 or {rows}, {groups}, up to {VALUES})"
             raise InvalidInputError(msg)
-        which = np.broadcast_to(np.arange(tables[..., 0].size).reshape(tables.shape[:2]), (rows, tables.shape[1]))
-        codes = Tables.packed(index, tables.reshape(-1, size), which, np.ones((rows, tables.shape[1])), group)
+        which = np.broadcast_to(np.arange(tables[..., 0].size).reshape(tables.shape[:2]), (rows, groups))
+        codes = Tables.packed(index, tables.reshape(-1, size), which, np.ones((rows, groups)), width)
         return PackedMatrix((rows, columns), codes)
 
     @staticmethod
