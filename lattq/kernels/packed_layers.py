@@ -5,9 +5,21 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 import numba
 import numpy as np
 
-__all__ = ["product"]
+__all__ = ["pack", "product"]
 
 STEP = 64  # vectors whose tables serve all rows before the next ones do: they stay in a near cache
+
+
+def pack(index: np.ndarray) -> np.ndarray:
+    """Indices (rows, layers, vectors) as (parts, rows, layers, 64): what is read together lies together.
+
+    >>> pack(np.zeros((3, 2, 70), dtype=np.uint8)).shape
+    (2, 3, 2, 64)
+    """
+    rows, layers, vectors = index.shape
+    padded = np.zeros((rows, layers, -(-vectors // STEP) * STEP), dtype=np.uint8)
+    padded[..., :vectors] = index
+    return np.ascontiguousarray(np.moveaxis(padded.reshape(rows, layers, -1, STEP), 2, 0))
 
 
 def product(
@@ -17,7 +29,7 @@ def product(
 
     Parameters
     ----------
-    index : of leaders, (rows, layers, vectors), uint8; layers count by powers of q
+    index : of `pack`; layers count by powers of q
     tables : inner products of leaders and parts of the right-hand sides, (sides, vectors, leaders), float32
     scales : of the rows
     """
@@ -30,13 +42,14 @@ def product(
 @no_type_check
 def _rows(index, q, tables, leaders, scales, out, first, last):
     """Some tables at a time, for all rows."""
-    for start in range(0, index.shape[2], STEP):
-        stop = min(start + STEP, index.shape[2])
-        near = tables[start * leaders : stop * leaders]
+    size, step = len(tables) // leaders, index.shape[3]
+    for part in range(index.shape[0]):
+        count = min(step, size - part * step)
+        near = tables[part * step * leaders : (part * step + count) * leaders]
         for row in range(first, last):
             weight, total = scales[row], np.float32(0)
-            for layer in range(index.shape[1]):
-                total += weight * _looked_up(near, np.uint64(leaders), index[row, layer, start:stop])
+            for layer in range(index.shape[2]):
+                total += weight * _looked_up(near, np.uint64(leaders), index[part, row, layer, :count])
                 weight *= q
             out[row] += total
 

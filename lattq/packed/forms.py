@@ -94,9 +94,9 @@ class Nested8:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layers:
-    """Indices of the leaders of a hierarchical code, (rows, layers, vectors), and a scale of each row."""
+    """Indices of the leaders of a hierarchical code, 64 vectors after 64, and a scale of each row."""
 
-    index: Shaped[np.ndarray, "rows layers vectors"]
+    index: Shaped[np.ndarray, "parts rows layers 64"]
     scales: Float[np.ndarray, " rows"]
     code: HierarchicalCode
 

@@ -134,7 +134,9 @@ class PackedMatrix:
                 "an index is a byte, and each row has a scale"
             )
             raise InvalidInputError(msg)
-        index = np.ascontiguousarray(code.code.to_index(digits).astype(np.uint8).swapaxes(1, 2))
+        from lattq.kernels import packed_layers as native  # numba takes most of a second to import
+
+        index = native.pack(code.code.to_index(digits).astype(np.uint8).swapaxes(1, 2))
         shape = (len(digits), digits.shape[1] * code.dimension)
         return PackedMatrix(shape, Layers(index, scale.astype(np.float32), code))
 
