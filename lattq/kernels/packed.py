@@ -5,6 +5,7 @@ codes of neighbouring columns lie side by side after one shift. A table with its
 permutation of it by 16 codes gives 16 weights in float32, rounded as a product in float32 is.
 """
 
+import functools
 from typing import no_type_check  # functions wrapped for run-time checks would not compile
 
 import numba
@@ -32,6 +33,7 @@ def pack(index: np.ndarray) -> np.ndarray:
     return words.reshape(len(index), -1)
 
 
+@functools.cache
 def runs_permutations() -> bool:
     """Whether compiled code may use the permutation of 16 floats, as code for this very processor with AVX-512 may."""
     own = numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None  # pyright: ignore[reportAttributeAccessIssue]
