@@ -145,7 +145,7 @@ def products() -> str:
     keys = {
         "megabytes": "MB",
         "milliseconds": "ms",
-        "gigabytes_per_second": "GB/s",
+        "byte_limit_milliseconds": "limit of the bytes, ms",
         "instruction_limit_milliseconds": "limit of the instructions, ms",
         "times_float32": "times float32",
         "few_times_float32": "times float32, 16 vectors",

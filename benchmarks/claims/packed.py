@@ -5,12 +5,15 @@
 A square matrix times one vector, on two threads, for which float32 (NumPy's BLAS) reads 4 bytes a weight. Packed codes
 read the bytes that the table names; what limits them else is their instructions on vectors of 512 bits, counted in the
 compiled inner loops: a shift, a permutation and a multiply-add for 16 weights of four bits, and 331 to decode 512
-weights of nested E8 with 125 to multiply them. The limit assumes one of these per cycle and core. Rounds of all
-formats follow each other, and of each the fastest run counts. The transform runs on one core, beside a copy of its
-input and the product with the Hadamard matrix.
+weights of nested E8 with 125 to multiply them. One limit assumes two of these per cycle and core, the other the bytes
+at the speed at which float32 is read. Rounds of all formats follow each other, with a pause in which the threads of
+BLAS, which wait for more to do without sleeping, give their cores back; of each the fastest run counts.
+
+The transform runs on one core, beside a copy of its input and the product with the Hadamard matrix.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +32,7 @@ from lattq.packed import PackedMatrix
 from lattq.quantizers import NestedQuantizer, UniformQuantizer
 from lattq.transforms import Identity
 
-SEED, SIDE, GROUP, THREADS, ROUNDS = 0, 8192, 128, 2, 6
+SEED, SIDE, GROUP, THREADS, ROUNDS, PER_CYCLE = 0, 8192, 128, 2, 6, 2
 LENGTH, BATCH = 4096, 4096
 FEW = 16  # right-hand sides
 PER_WEIGHT = {"int4": 3 / 16, "table of 16 for each row": 3 / 16, "nested E8, q = 13": 456 / 512}
@@ -58,6 +61,7 @@ def fastest(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
     found = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(0.1)
             found[name] = min(found[name], seconds(run, 3))
     return found
 
@@ -75,17 +79,18 @@ def product_rows(clock: float) -> tuple[list[dict], bool]:
         times = fastest({"float32": lambda: dense @ one, **single}, ROUNDS)
         few = fastest({"float32": lambda: dense @ x, **several}, 2)
     rows = []
-    for name, time in times.items():
+    for name, taken in times.items():
         moved = dense.nbytes if name == "float32" else packed[name].nbytes
         row = {
             "format": name,
             "megabytes": moved / 1e6,
-            "milliseconds": time * 1e3,
-            "gigabytes_per_second": moved / time / 1e9,
+            "milliseconds": taken * 1e3,
+            "gigabytes_per_second": moved / taken / 1e9,
         }
+        row["byte_limit_milliseconds"] = 1e3 * times["float32"] * moved / dense.nbytes
         if name in PER_WEIGHT:
-            row["instruction_limit_milliseconds"] = PER_WEIGHT[name] * SIDE**2 / THREADS / clock / 1e6
-        row |= {"times_float32": times["float32"] / time, "few_times_float32": few["float32"] / few[name]}
+            row["instruction_limit_milliseconds"] = PER_WEIGHT[name] * SIDE**2 / PER_CYCLE / THREADS / clock / 1e6
+        row |= {"times_float32": times["float32"] / taken, "few_times_float32": few["float32"] / few[name]}
         rows.append(row)
         print(row, flush=True)
     return rows, same

@@ -9,7 +9,7 @@ from lattq._array import Array, to_host
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.lattices import E8
-from lattq.packed.forms import VALUES, VECTORS, Nested8, Tables
+from lattq.packed.forms import VALUES, VECTORS, Nested8, Tables, aligned
 from lattq.quantized import Quantized
 from lattq.quantizers import FormatQuantizer, NestedQuantizer, UniformQuantizer, table_shift
 
@@ -101,7 +101,7 @@ def nested_codes(quantizer: NestedQuantizer, quantized: Quantized) -> Nested8:
         raise InvalidInputError(msg)
     blocks = -(-columns // (8 * VECTORS))
     turn = (code.basis * ((code.q + 1) // 2)) % code.q
-    words = np.zeros((rows, blocks, 2, VECTORS), dtype=np.uint16)
+    words = aligned((rows, blocks, 2, VECTORS), np.uint16)
     step = max(1, CHUNK // (blocks * VECTORS))
     for start in range(0, rows, step):
         digits = quantized.codes[start : start + step].astype(np.int64)
