@@ -140,7 +140,7 @@ def speed() -> str:
     return table(["states", "side by side", "one sequence", "limit of the instructions"], rows)
 
 
-def products() -> str:
+def packed() -> str:
     """A square matrix times a vector from packed codes, beside float32."""
     keys = {
         "megabytes": "MB",
@@ -155,7 +155,7 @@ def products() -> str:
     return table(["codes", *keys.values()], rows)
 
 
-def transforms() -> str:
+def hadamard() -> str:
     """The fast Walsh–Hadamard transform beside a copy and a product."""
     keys = {
         "transform_milliseconds": "transform, ms",
@@ -237,8 +237,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "lattices": lattices,
     "bitshift": bitshift,
     "speed": speed,
-    "products": products,
-    "transforms": transforms,
+    "packed": packed,
+    "hadamard": hadamard,
     "language model": language_model,
     "cost": cost,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

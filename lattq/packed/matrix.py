@@ -115,6 +115,8 @@ class PackedMatrix:
     ) -> "PackedMatrix":
         """Pack vectors of a hierarchical code of at most 256 leaders, which products look up in tables of the query.
 
+        Each layer of each vector is a look-up of its own, so that a product is about as slow as one of float32.
+
         Raises
         ------
         InvalidInputError : for more leaders, digits that are not of the code, or another number of scales
@@ -154,7 +156,8 @@ class PackedMatrix:
     def matmul(self, x: Float[Array, "columns sides"], *, threads: int = 1) -> Float[Array, "rows sides"]:
         """Product with a few vectors, float32; raises `InvalidInputError` for another number of rows.
 
-        Codes are read once for all vectors, or for each four of them: beyond some 16 a dense product is faster.
+        Nested codes are decoded once for all vectors, tables are read for each four of them: this is for a few vectors,
+        and for many a product with the dequantized matrix is faster.
         """
         self._check(x, 2)
         if as_integer("threads", threads) < 1:
