@@ -115,7 +115,7 @@ class PackedMatrix:
     ) -> "PackedMatrix":
         """Pack vectors of a hierarchical code of at most 256 leaders, which products look up in tables of the query.
 
-        Each layer of each vector is a look-up of its own, so that a product is about as slow as one of float32.
+        Each layer of each vector is a look-up of its own: these products save memory, not time.
 
         Raises
         ------
