@@ -29,6 +29,7 @@ CLAIMS = (
     "language_model",
     "cost",
     "speed",
+    "packed",
 )
 RECIPES = ("watersic", "watersic, no sweeps", "watersic as published", "huffman_gptq", "gptq", "rtn")
 
@@ -193,6 +194,34 @@ def nested() -> str:
     return table(["scales", "times q", "rule", "squared error", "gap, coded index", "gap, raw index"], rows)
 
 
+def packed() -> str:
+    """A square matrix times a vector from packed codes, beside float32."""
+    keys = {
+        "megabytes": "MB",
+        "milliseconds": "ms",
+        "byte_limit_milliseconds": "limit of the bytes, ms",
+        "instruction_limit_milliseconds": "limit of the instructions, ms",
+        "times_float32": "times float32",
+        "few_times_float32": "times float32, 16 vectors",
+    }
+    found = published("packed")["products"]
+    rows = [[row["format"], *(f"{row[key]:.3g}" if key in row else "" for key in keys)] for row in found]
+    return table(["codes", *keys.values()], rows)
+
+
+def hadamard() -> str:
+    """The fast Walsh–Hadamard transform beside a copy and a product."""
+    keys = {
+        "transform_milliseconds": "transform, ms",
+        "copy_milliseconds": "copy, ms",
+        "product_milliseconds": "product, ms",
+        "over_a_copy": "copies",
+        "times_product": "times faster than the product",
+    }
+    found = published("packed")["transforms"]
+    return table(["type", *keys.values()], [[row["type"], *(f"{row[key]:.3g}" for key in keys)] for row in found])
+
+
 def language_model() -> str:
     """Rate, KL and perplexity of every point, by recipe and rate."""
     forms = {"rate": ".3f", "kl": ".4f", "perplexity": ".2f", "top1": ".1%"}
@@ -267,6 +296,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sketches": sketches,
     "outliers": outliers,
     "nested": nested,
+    "packed": packed,
+    "hadamard": hadamard,
     "language model": language_model,
     "cost": cost,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

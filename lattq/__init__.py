@@ -1,6 +1,19 @@
 """lattq: how few bits a weight matrix needs, how to reach that, and real files that prove it."""
 
-from lattq import bounds, coding, errors, feedback, lattices, linalg, matmul, quantizers, recipes, transforms, trellis
+from lattq import (
+    bounds,
+    coding,
+    errors,
+    feedback,
+    lattices,
+    linalg,
+    matmul,
+    packed,
+    quantizers,
+    recipes,
+    transforms,
+    trellis,
+)
 from lattq.files import load, save
 from lattq.least_squares import refit
 from lattq.quantized import Quantized
@@ -19,6 +32,7 @@ __all__ = [
     "linalg",
     "load",
     "matmul",
+    "packed",
     "quantize",
     "quantizers",
     "recipes",

@@ -19,7 +19,7 @@ LEVELS = [
     {"feedback"},
     {"_parts"},
     {"quantized"},
-    {"files", "least_squares"},
+    {"files", "least_squares", "packed"},
     {"scheme"},
     {"rate", "matmul"},
     {"recipes", "allocate"},

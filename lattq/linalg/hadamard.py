@@ -6,6 +6,7 @@ evenly over its coordinates.
 """
 
 import math
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,8 @@ __all__ = [
     "random_signs",
     "randomized_hadamard",
 ]
+
+NATIVE, NATIVE_LOADED = 1 << 16, 1 << 10  # numbers, from which on compiled code is worth an import, and a call
 
 
 def hadamard_matrix(n: int) -> Int8[np.ndarray, "n n"]:
@@ -73,15 +76,7 @@ def fwht(x: Num[Array, "..."], *, axis: int = -1, orthonormal: bool = False) -> 
     if n < 1 or n & (n - 1):
         msg = f"axis {axis} of `x` has length {n}, not a power of two; use `hadamard_transform` for m * 2^k"
         raise InvalidInputError(msg)
-    y = xp.moveaxis(x, axis, -1)
-    shape = y.shape
-    for _ in range(n.bit_length() - 1):
-        # Transform the highest bit of the index and make it the lowest: after all bits the order is natural again.
-        y = xp.reshape(y, (*shape[:-1], 2, n // 2))
-        first, second = y[..., 0, :], y[..., 1, :]
-        y = xp.stack((first + second, first - second), axis=-1)
-    y = xp.moveaxis(xp.reshape(y, shape), -1, axis)
-    return y / math.sqrt(n) if orthonormal else y
+    return xp.moveaxis(_sums(xp.moveaxis(x, axis, -1), math.sqrt(n) if orthonormal else 1.0), -1, axis)
 
 
 def hadamard_transform(x: Float[Array, "..."], *, axis: int = -1, inverse: bool = False) -> Float[Array, "..."]:
@@ -112,9 +107,8 @@ def hadamard_transform(x: Float[Array, "..."], *, axis: int = -1, inverse: bool 
     base = xp.astype(from_host(base, like=x), x.dtype)
     y = xp.moveaxis(x, axis, -1)
     shape = y.shape
-    y = xp.matmul(base, xp.reshape(y, (*shape[:-1], m, power)))
-    y = xp.reshape(fwht(y), shape) / math.sqrt(m * power)
-    return xp.moveaxis(y, -1, axis)
+    y = _sums(xp.matmul(base, xp.reshape(y, (*shape[:-1], m, power))), math.sqrt(m * power))
+    return xp.moveaxis(xp.reshape(y, shape), -1, axis)
 
 
 def random_signs(n: int, seed: int) -> Int8[np.ndarray, " n"]:
@@ -158,6 +152,28 @@ def randomized_hadamard(x: Float[Array, "*batch n"], seed: int, *, inverse: bool
     xp = array_namespace(x)
     signs = xp.astype(from_host(random_signs(x.shape[-1], seed), like=x), x.dtype)
     return hadamard_transform(x, inverse=True) * signs if inverse else hadamard_transform(x * signs)
+
+
+def _sums(x: Array, divisor: float) -> Array:
+    """Transform of the last axis, divided; for large arrays by compiled code, which gives the same bits."""
+    enough = NATIVE_LOADED if "numba" in sys.modules else NATIVE
+    if isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.size >= enough:
+        from lattq.kernels import fwht as native  # numba takes most of a second to import
+
+        return native.transform(np.ascontiguousarray(x).reshape(-1, x.shape[-1]), divisor).reshape(x.shape)
+    y = _generic_sums(x)
+    return y if divisor == 1.0 else y / divisor
+
+
+def _generic_sums(x: Array) -> Array:
+    """Transform of the last axis for any array library."""
+    xp, shape = array_namespace(x), x.shape
+    for _ in range(shape[-1].bit_length() - 1):
+        # Transform the highest bit of the index and make it the lowest: after all bits the order is natural again.
+        y = xp.reshape(x, (*shape[:-1], 2, shape[-1] // 2))
+        first, second = y[..., 0, :], y[..., 1, :]
+        x = xp.stack((first + second, first - second), axis=-1)
+    return xp.reshape(x, shape)
 
 
 def _split(n: int) -> tuple[int, int]:
