@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, from_host, require_finite, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 
-__all__ = ["Clustering", "check_size", "check_weights", "finite_floats"]
+__all__ = ["Clustering", "at_least_one", "check_size", "check_weights", "finite_floats"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,14 +44,8 @@ class Clustering:
         """The entry of each sample, in the library of the input."""
         centroids, indices = to_host(self.centroids), to_host(self.assignment)
         if indices.ndim == 2:  # a codebook for each row
-            return _like(np.take_along_axis(centroids, indices, axis=1), self.centroids)
-        return _like(centroids[indices], self.centroids)
-
-
-def _like(found: np.ndarray, example: Array) -> Array:
-    from lattq._array import from_host
-
-    return from_host(found, like=example)
+            return from_host(np.take_along_axis(centroids, indices, axis=1), like=self.centroids)
+        return from_host(centroids[indices], like=self.centroids)
 
 
 def finite_floats(name: str, x: Array) -> np.ndarray:
@@ -69,6 +63,15 @@ def check_size(name: str, size: Any, most: int, what: str) -> int:
     found = as_integer(name, size)
     if not 1 <= found <= most:
         msg = f"`{name}` is {found}; give 1 to {most}, the number of {what}"
+        raise InvalidInputError(msg)
+    return found
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """`value` as an integer above zero."""
+    found = as_integer(name, value)
+    if found < 1:
+        msg = f"`{name}` is {found}; give an integer of at least 1"
         raise InvalidInputError(msg)
     return found
 

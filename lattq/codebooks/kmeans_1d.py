@@ -91,7 +91,7 @@ def curve(
 
     Examples
     --------
-    >>> curve(np.array([0.0, 1.0, 5.0, 6.0]), 4)
+    >>> curve(np.array([0.0, 1.0, 5.0, 6.0]), 4).round(12)
     array([6.5  , 0.25 , 0.125, 0.   ])
     """
     from lattq.kernels.kmeans_1d import last_starts
