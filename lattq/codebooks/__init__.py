@@ -1,8 +1,34 @@
 """Codebooks: the best entries for given numbers or vectors, and what they cost."""
 
 from lattq.codebooks.clustering import Clustering
+from lattq.codebooks.differentiable import SoftClustering, soft_kmeans
 from lattq.codebooks.kmeans import kmeans, nearest
 from lattq.codebooks.kmeans_1d import curve, kmeans_1d
+from lattq.codebooks.lloyd_max import (
+    GAUSSIAN,
+    LAPLACIAN,
+    UNIFORM,
+    Density,
+    ScalarQuantizer,
+    lloyd_max,
+    panter_dite,
+)
 from lattq.codebooks.samples import Start
 
-__all__ = ["Clustering", "Start", "curve", "kmeans", "kmeans_1d", "nearest"]
+__all__ = [
+    "GAUSSIAN",
+    "LAPLACIAN",
+    "UNIFORM",
+    "Clustering",
+    "Density",
+    "ScalarQuantizer",
+    "SoftClustering",
+    "Start",
+    "curve",
+    "kmeans",
+    "kmeans_1d",
+    "lloyd_max",
+    "nearest",
+    "panter_dite",
+    "soft_kmeans",
+]

@@ -18,6 +18,7 @@ from lattq.errors import InvalidInputError
 __all__ = ["Distinct", "curve", "distinct", "kmeans_1d"]
 
 _TABLE_BYTES = 1 << 26  # a larger table of cell starts is replaced by halving the problem
+_LEAST = 2.0**-50  # of all weight: running sums must grow
 _FEW = 2048  # fewer numbers are sorted
 
 
@@ -32,6 +33,7 @@ def kmeans_1d(
 
     Costs of cells are differences of running sums in float64, taken from the mean: `distortion` is above the least
     possible by at most about 1e-15 of the variance of `x` for each cell.
+    Weights below 1e-15 of their sum count as that.
 
     Parameters
     ----------
@@ -187,8 +189,8 @@ class _Sums:
 
     @staticmethod
     def of(values: np.ndarray, weights: np.ndarray) -> "_Sums":
-        weights = weights / weights.sum()
-        centred = values - weights @ values
+        weights = np.maximum(weights / weights.sum(), _LEAST)
+        centred = values - weights @ values / weights.sum()
         scale = float(np.abs(centred).max()) or 1.0
         centred = centred / scale
         running = [np.concatenate([[0.0], np.cumsum(part)]) for part in (weights, weights * centred)]

@@ -43,7 +43,8 @@ def merge(values, weights, distinct, total):
 def last_starts(weight, moment, gains, starts):
     """Fill `gains[t]` with the best gain of all numbers in t + 1 cells, and `starts[t, j]`, where the last cell begins.
 
-    `weight` and `moment` are the sums of w and w x over the first j numbers, j from 0 to n; `starts` has n + 1 columns.
+    `weight` and `moment` are the sums of w and w x over the first j numbers, j from 0 to n; `weight` must grow;
+    `starts` has n + 1 columns.
     """
     n = len(weight) - 1
     held, found = _one_cell(weight, moment), np.empty(n + 1)

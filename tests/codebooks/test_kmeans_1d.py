@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lattq.codebooks import curve, kmeans_1d
@@ -111,8 +111,7 @@ def _starts_without_table(sums: _Sums, size: int) -> np.ndarray:
 @given(seeds, st.integers(2, 12), st.integers(3, 400))
 def test_bins_keep_their_promise(seed: int, size: int, bins: int):
     x = np.random.default_rng(seed).standard_t(4, 500)
-    if len(np.unique(np.floor((x - x.min()) * bins / np.ptp(x)))) <= size:
-        return
+    assume(len(np.unique(np.floor((x - x.min()) * bins / np.ptp(x)))) > size)
     best, found = kmeans_1d(x, size), kmeans_1d(x, size, bins=bins)
     assert best.distortion <= found.distortion * (1 + 1e-12)
     assert found.distortion - found.excess <= best.distortion * (1 + 1e-12)
@@ -135,6 +134,14 @@ def test_equal_numbers_are_integer_weights_and_scale_and_place_do_not_matter(rng
     moved = kmeans_1d(1e-6 * x - 3.0, 5, counts * 1e9)
     assert np.allclose((moved.centroids + 3.0) / 1e-6, once.centroids, rtol=1e-8)
     assert np.array_equal(moved.assignment, once.assignment)
+
+
+def test_weights_below_the_rounding_of_their_sum_do_no_harm():
+    x, weights = np.arange(6.0), np.array([1e-30, 1.0, 1e-30, 1e-30, 1.0, 1e-30])
+    found = kmeans_1d(x, 3, weights)
+    assert found.distortion < 1e-28
+    assert np.all(np.isfinite(found.centroids))
+    assert np.all(curve(x, 6, weights)[1:] < 150 * 2.0**-50)  # six weights of at least 2^-50, distances of at most 5
 
 
 def test_runs_on_every_backend(xp: ModuleType, rng: np.random.Generator):
