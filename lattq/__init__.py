@@ -1,6 +1,18 @@
 """lattq: how few bits a weight matrix needs, how to reach that, and real files that prove it."""
 
-from lattq import bounds, coding, errors, feedback, lattices, linalg, quantizers, recipes, transforms, trellis
+from lattq import (
+    bounds,
+    codebooks,
+    coding,
+    errors,
+    feedback,
+    lattices,
+    linalg,
+    quantizers,
+    recipes,
+    transforms,
+    trellis,
+)
 from lattq.files import load, save
 from lattq.least_squares import refit
 from lattq.quantized import Quantized
@@ -12,6 +24,7 @@ __all__ = [
     "Scheme",
     "at_rate",
     "bounds",
+    "codebooks",
     "coding",
     "errors",
     "feedback",

@@ -13,6 +13,8 @@ from lattq.codebooks.lloyd_max import (
     lloyd_max,
     panter_dite,
 )
+from lattq.codebooks.palette import Palette, PaletteDesign
+from lattq.codebooks.product import ProductCodebook, ResidualCodebook, fit_product, fit_residual
 from lattq.codebooks.samples import Start
 
 __all__ = [
@@ -21,10 +23,16 @@ __all__ = [
     "UNIFORM",
     "Clustering",
     "Density",
+    "Palette",
+    "PaletteDesign",
+    "ProductCodebook",
+    "ResidualCodebook",
     "ScalarQuantizer",
     "SoftClustering",
     "Start",
     "curve",
+    "fit_product",
+    "fit_residual",
     "kmeans",
     "kmeans_1d",
     "lloyd_max",

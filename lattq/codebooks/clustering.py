@@ -10,7 +10,7 @@ from lattq._array import Array, from_host, require_finite, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 
-__all__ = ["Clustering", "at_least_one", "check_size", "check_weights", "finite_floats"]
+__all__ = ["Clustering", "at_least_one", "check_size", "check_weights", "different_rows", "finite_floats"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,3 +88,9 @@ def check_weights(weights: Array, shape: tuple[int, ...]) -> np.ndarray:
         msg = f"`weights` holds {host[index]} at index {index}; leave such samples out, or give them a small weight"
         raise InvalidInputError(msg)
     return np.broadcast_to(host, shape)
+
+
+def different_rows(x: np.ndarray, enough: int) -> int:
+    """How many rows differ, counted up to `enough`; the first rows are looked at first."""
+    some = len(np.unique(x[: 16 * enough], axis=0))
+    return enough if some >= enough else min(enough, len(np.unique(x, axis=0)))
