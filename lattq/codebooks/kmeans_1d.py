@@ -193,8 +193,8 @@ class _Sums:
         centred = values - weights @ values / weights.sum()
         scale = float(np.abs(centred).max()) or 1.0
         centred = centred / scale
-        running = [np.concatenate([[0.0], np.cumsum(part)]) for part in (weights, weights * centred)]
-        return _Sums(*running, float(weights @ centred**2), scale**2)
+        weight, moment = (np.concatenate([[0.0], np.cumsum(part)]) for part in (weights, weights * centred))
+        return _Sums(weight, moment, float(weights @ centred**2), scale**2)
 
     def starts(self, size: int) -> np.ndarray:
         """First places of the best cells."""

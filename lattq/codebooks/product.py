@@ -155,7 +155,8 @@ class ResidualCodebook:
     def decode(self, codes: Int[Array, "n stages"]) -> Float[Array, "n dimension"]:
         """Sums of entries."""
         host = to_host(codes)
-        return from_host(sum(book[host[:, i]] for i, book in enumerate(self.codebooks)), like=codes)
+        entries = [book[host[:, i]] for i, book in enumerate(self.codebooks)]
+        return from_host(np.sum(entries, axis=0), like=codes)
 
 
 def fit_residual(

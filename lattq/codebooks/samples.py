@@ -152,7 +152,7 @@ class Samples:
             return mass, moment
 
         masses, moments = zip(*self._each(run), strict=True)
-        return found, sum(masses[1:], masses[0]), sum(moments[1:], moments[0])
+        return found, np.sum(masses, axis=0), np.sum(moments, axis=0)
 
     def _chunk(self) -> int:
         return max(_CHUNK, -(-len(self.x) // (_CHUNKS * 32)) * 32)

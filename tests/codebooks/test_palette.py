@@ -62,7 +62,9 @@ def test_every_layout_holds_what_it_says(change: tuple, rng: np.random.Generator
 def test_groups_scales_and_vectors_lose_less(rng: np.random.Generator):
     gaussian = rng.standard_normal((16, 512))
     uneven = gaussian * np.exp(rng.standard_normal((16, 1)))
-    one, grouped, scaled = (error(PaletteDesign(2, **o), uneven) for o in ({}, {"group": 1}, {"scaled": True}))
+    one, grouped, scaled = (
+        error(design, uneven) for design in (PaletteDesign(2), PaletteDesign(2, 1), PaletteDesign(2, scaled=True))
+    )
     assert grouped < one
     assert scaled < one
     assert error(PaletteDesign(4, dimension=2), gaussian) < error(PaletteDesign(2), gaussian)
