@@ -26,6 +26,7 @@ CLAIMS = (
     "bitshift",
     "products",
     "nested",
+    "codebooks",
     "language_model",
     "cost",
     "speed",
@@ -133,6 +134,49 @@ def bitshift() -> str:
     found = {(row["code"], row["bits"]): f"{row['distortion']:.5f} ({row['gap']:.3f})" for row in rows}
     codes, bits = dict.fromkeys(row["code"] for row in rows), sorted({row["bits"] for row in rows})
     return table(["code", *(f"{b} bits" for b in bits)], [[f"`{c}`", *(found[c, b] for b in bits)] for c in codes])
+
+
+def scalar_tables() -> str:
+    """Lloyd–Max quantizers of N(0, 1)."""
+    rows = [
+        [
+            str(row["levels"]),
+            f"{row['error']:.6g}",
+            f"{row['entropy']:.4f}",
+            f"{gap_of(row['levels'], row['error']):.3f}",
+        ]
+        for row in published("codebooks")["scalar"]
+    ]
+    return table(["levels", "squared error", "entropy of the index, bits", "gap, bit"], rows)
+
+
+def gap_of(levels: int, error: float) -> float:
+    """Bits of an index over the rate–distortion function of N(0, 1)."""
+    return float(np.log2(levels) + 0.5 * np.log2(error))
+
+
+def vector_tables() -> str:
+    """Codebooks of vectors on fresh samples."""
+    keys = ("fresh_error", "gap", "index_entropy", "limit_gap")
+    rows = published("codebooks")["vectors"]
+    lines = [
+        [str(r["dimension"]), str(r["entries"]), f"{r['bits']:g}", *(f"{r[key]:.4f}" for key in keys)] for r in rows
+    ]
+    return table(
+        ["dimension", "entries", "bits", "squared error", "gap, bit", "entropy, bits", "limit of the gap"], lines
+    )
+
+
+def clustering_speed() -> str:
+    """Seconds and errors of k-means, here and elsewhere."""
+    rows = sorted(published("codebooks")["speed"], key=lambda row: row["problem"])
+    lines = [
+        [row["problem"], row["library"], f"{row['seconds']:.3g}", f"{row['error']:.6f}"]
+        if "seconds" in row
+        else [row["problem"], row["library"], "not run", ""]
+        for row in rows
+    ]
+    return table(["samples", "library", "seconds", "squared error"], lines)
 
 
 def speed() -> str:
@@ -290,6 +334,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "trellis moments": trellis_moments,
     "lattices": lattices,
     "bitshift": bitshift,
+    "scalar tables": scalar_tables,
+    "vector tables": vector_tables,
+    "clustering speed": clustering_speed,
     "speed": speed,
     "layer": layer,
     "products": products,

@@ -2,6 +2,7 @@
 
 from lattq import (
     bounds,
+    codebooks,
     coding,
     errors,
     feedback,
@@ -25,6 +26,7 @@ __all__ = [
     "Scheme",
     "at_rate",
     "bounds",
+    "codebooks",
     "coding",
     "errors",
     "feedback",

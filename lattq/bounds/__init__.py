@@ -57,6 +57,7 @@ from lattq.bounds.product import (
 )
 from lattq.bounds.scalar import EntropyCodedScalar, Reconstruction, entropy_coded_scalar
 from lattq.bounds.two_way import two_way_variances
+from lattq.bounds.vector import ball_second_moment, fixed_rate_constant, random_coding_second_moment
 from lattq.bounds.waterfilling import (
     ProductWaterfilling,
     Waterfilling,
@@ -88,6 +89,7 @@ __all__ = [
     "absmax_asymptotic_loss",
     "absmax_distortion",
     "absmax_loss",
+    "ball_second_moment",
     "best_format_scale",
     "block_distortion",
     "block_loss",
@@ -96,6 +98,7 @@ __all__ = [
     "distortion_rate",
     "entropy_coded_scalar",
     "expected_squared_maximum",
+    "fixed_rate_constant",
     "float_format",
     "floating_point_distortion",
     "floating_point_loss",
@@ -118,6 +121,7 @@ __all__ = [
     "product_distortion",
     "product_point_density",
     "product_rate",
+    "random_coding_second_moment",
     "rate_distortion",
     "shannon_lower_bound",
     "space_filling_gap",
