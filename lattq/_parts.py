@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from lattq import transforms
-from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, reading
+from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Indices, Pooled, TwoWay, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.lattices import EntropyCodedLattice, NestedCoder
 from lattq.quantizers import (
     BitshiftQuantizer,
+    CodebookQuantizer,
     FormatQuantizer,
     LatticeQuantizer,
     NestedQuantizer,
@@ -38,6 +39,7 @@ QUANTIZERS = {
     "lattice": LatticeQuantizer,
     "format": FormatQuantizer,
     "nested": NestedQuantizer,
+    "codebook": CodebookQuantizer,
 }
 CODERS = {
     "fixed": FixedLength,
@@ -46,6 +48,7 @@ CODERS = {
     "trellis": EntropyCodedTrellis,
     "lattice": EntropyCodedLattice,
     "nested": NestedCoder,
+    "indices": Indices,
 }
 
 

@@ -9,13 +9,14 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq import transforms
-from lattq._array import Array, array_namespace, to_host
+from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.quantizers import Design, Uniform
+from lattq.quantizers import Design, Given, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
@@ -33,6 +34,8 @@ class Scheme:
     coder : integers to bytes; None takes the one that is made for the quantizer
     sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
     refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.GAINS`
+    rounds : how often sweeps and refit follow each other again, for codebooks: no step raises the distortion, if nothing
+        is charged for bits
 
     Examples
     --------
@@ -47,8 +50,13 @@ class Scheme:
     equalize: transforms.Equalize | None = None
     sweeps: int = 0
     refit: tuple[str, ...] = ()
+    rounds: int = 0
 
     def __post_init__(self) -> None:
+        normalize(self, as_integer, "rounds")
+        if self.rounds < 0:
+            msg = f"`rounds` is {self.rounds}; pass how often sweeps and refit are repeated, 0 or more"
+            raise InvalidInputError(msg)
         transforms.refuse_equalize(self.transform)
 
 
@@ -100,7 +108,24 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
                 "idle_columns": int(np.sum(~codes.any(axis=0))),
             },
         )
-        return alternate(found, weight, moment, scheme.refit) if scheme.refit else found
+        if scheme.refit:
+            found = alternate(found, weight, moment, scheme.refit)
+        for _ in range(scheme.rounds):
+            found = _improved(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
+        return found
+
+
+def _improved(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
+    """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
+    if not hasattr(found.quantizer, "part"):
+        msg = f"`rounds` is {scheme.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
+        raise InvalidInputError(msg)
+    changed, second = found.transform.forward(weight), found.transform.congruence(moment)
+    start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
+    factor = Cholesky(block=block).factor(changed, second)
+    result = successive_cancellation(changed, factor, Given(found.quantizer), sweeps=max(scheme.sweeps, 1), start=start)
+    better = dataclasses.replace(found, codes=to_host(result.codes))
+    return alternate(better, weight, moment, scheme.refit) if scheme.refit else better
 
 
 def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:

@@ -11,7 +11,7 @@ from lattq.errors import InvalidInputError
 from lattq.linalg import LDL
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "column_scale"]
+__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "column_scale", "require_not_negative"]
 
 
 @runtime_checkable
@@ -75,7 +75,7 @@ class Cholesky:
     block: int = 1
 
     def __post_init__(self) -> None:
-        _require_not_negative("damping", self.damping)
+        require_not_negative("damping", self.damping)
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of the damped second moment."""
@@ -109,8 +109,8 @@ class MMSE:
     block: int = 1
 
     def __post_init__(self) -> None:
-        _require_not_negative("noise", self.noise)
-        _require_not_negative("ratio", self.ratio)
+        require_not_negative("noise", self.noise)
+        require_not_negative("ratio", self.ratio)
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of H, with the penalty."""
@@ -145,7 +145,7 @@ class NoisyInputs:
     block: int = 1
 
     def __post_init__(self) -> None:
-        _require_not_negative("noise", self.noise)
+        require_not_negative("noise", self.noise)
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of sigma + J, with the penalty."""
@@ -164,7 +164,7 @@ def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     return np.sqrt(np.maximum(power, 1e-4 * mean)) if mean > 0 else np.ones(power.shape)
 
 
-def _require_not_negative(name: str, value: float) -> None:
+def require_not_negative(name: str, value: float) -> None:
     if not 0.0 <= value < np.inf:
         msg = f"`{name}` is {value}; pass a finite number, zero or above"
         raise InvalidInputError(msg)
@@ -181,19 +181,20 @@ def _penalized(sigma: np.ndarray, penalty: np.ndarray, scale: np.ndarray, order:
 def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
     """Factor with the order measured where every column has the same mean square."""
     if order != "pivoted":
-        return unchecked_ldl(h, _permutation(h, order), block)
+        return unchecked_ldl(h, _permutation(h, order, block), block)
     scaled = h * scale
     scaled *= scale[:, None]
     require_finite("sigma", scaled)
     return unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale)
 
 
-def _permutation(h: np.ndarray, order: str) -> np.ndarray:
+def _permutation(h: np.ndarray, order: str, block: int) -> np.ndarray:
+    """Columns of a block stay side by side where the order is not that of the data."""
     n = h.shape[0]
     if order == "natural":
         return np.arange(n)
     if order == "reversed":
-        return np.arange(n)[::-1].copy()
+        return np.arange(n).reshape(-1, block)[::-1].reshape(-1) if n % block == 0 else np.arange(n)
     if order == "sorted":  # coded from the last to the first, so the largest diagonal entry comes last
         return np.argsort(np.diag(h), kind="stable")
     msg = f'`order` is {order!r}; choose "natural", "reversed", "sorted" or "pivoted"'

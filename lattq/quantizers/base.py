@@ -1,12 +1,13 @@
 """The two seams of quantization: a quantizer is a frozen value, a design chooses one from data."""
 
+import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from lattq._array import Array
 
-__all__ = ["Design", "Quantizer"]
+__all__ = ["Design", "Given", "Quantizer"]
 
 
 @runtime_checkable
@@ -19,7 +20,11 @@ class Quantizer(Protocol):
         ...
 
     def encode(self, x: Array) -> Array:
-        """Codes (int32) of the reconstruction that the quantizer chooses for `x`."""
+        """Codes (int32) of the reconstruction that the quantizer chooses for `x`.
+
+        A quantizer with a method `part(start, metric)` is asked for that of each block first: its columns begin at
+        `start` of the group, and errors e in it cost e · metric · eᵀ.
+        """
         ...
 
     def decode(self, codes: Array) -> Array:
@@ -48,3 +53,16 @@ class Design(Protocol):
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> Quantizer:
         """Quantizer for `targets` (rows, group), whose columns have these pivots and original indices."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Design that returns a quantizer that is known already, for all columns."""
+
+    quantizer: Quantizer
+    group: None = None
+    shrink: bool = False
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> Quantizer:
+        """The quantizer."""
+        return self.quantizer

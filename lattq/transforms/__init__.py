@@ -8,6 +8,7 @@ from lattq.transforms.chains import Chain, Folded, append, folded, from_state, k
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.gain import Gain, Normalize
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
+from lattq.transforms.outliers import Outliers, Sparse
 
 __all__ = [
     "SCALE_GRID",
@@ -20,8 +21,10 @@ __all__ = [
     "Hadamard",
     "Identity",
     "Normalize",
+    "Outliers",
     "Permutation",
     "Sort",
+    "Sparse",
     "Transform",
     "TransformDesign",
     "append",

@@ -9,6 +9,7 @@ from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.transforms.gain import Gain
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
+from lattq.transforms.outliers import Sparse
 
 __all__ = ["Chain", "Folded", "append", "folded", "from_state", "kind_of", "octaves", "to_state"]
 
@@ -130,7 +131,7 @@ def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
 
 KINDS = {
     "identity": Identity, "diagonal": Diagonal, "permutation": Permutation, "hadamard": Hadamard, "chain": Chain,
-    "folded": Folded, "gain": Gain,
+    "folded": Folded, "gain": Gain, "sparse": Sparse,
 }  # fmt: skip
 
 
