@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.packing import pack, unpack
 from lattq.coding.pooled import Pooled
-from lattq.errors import InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["Indices"]
 
@@ -18,7 +17,7 @@ MOST_ENTRIES = 1 << 16
 class Indices:
     """Coder of codes that all weights of a vector share: `encode(codes)` and `decode(data, shape)`.
 
-    Indices of b bits lie one after the other, row by row, least significant bit first, without gaps.
+    Indices of b = ⌈log2 size⌉ bits lie one after the other, row by row, least significant bit first, without gaps.
 
     Parameters
     ----------
@@ -57,7 +56,7 @@ class Indices:
         if not 0 <= indices.min() <= indices.max() < self.size:
             msg = f"indices reach from {indices.min()} to {indices.max()}; the codebook has {self.size} entries"
             raise InvalidInputError(msg)
-        return Pooled().encode(indices) if self.coded else pack(indices.ravel().astype(np.int64), self.size)
+        return Pooled().encode(indices) if self.coded else self._packed(indices.ravel())
 
     def decode(self, data: bytes | list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError`."""
@@ -65,7 +64,7 @@ class Indices:
         if isinstance(data, list):
             indices = Pooled().decode(data, (rows, columns))
         else:
-            indices = unpack(data, self.size, rows * columns).reshape(rows, columns)
+            indices = self._unpacked(data, rows * columns).reshape(rows, columns)
         return np.repeat(indices.astype(np.int32), self.dimension, axis=0 if self.down else 1)
 
     def shared(self, codes: np.ndarray) -> np.ndarray:
@@ -89,3 +88,27 @@ class Indices:
             raise InvalidInputError(msg)
         parts = across // self.dimension
         return (parts, shape[1]) if self.down else (shape[0], parts)
+
+    @property
+    def bits(self) -> int:
+        """Of an index.
+
+        >>> [Indices(size).bits for size in (1, 2, 5, 256)]
+        [0, 1, 3, 8]
+        """
+        return (self.size - 1).bit_length()
+
+    def _packed(self, indices: np.ndarray) -> bytes:
+        ones = indices[:, None] >> np.arange(self.bits) & 1
+        return np.packbits(ones.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
+
+    def _unpacked(self, data: bytes, count: int) -> np.ndarray:
+        if len(data) != -(-self.bits * count // 8):
+            msg = f"{count} indices of {self.bits} bits in {len(data)} bytes; the file is damaged"
+            raise DamagedFileError(msg)
+        ones = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=self.bits * count, bitorder="little")
+        indices = ones.reshape(count, self.bits).astype(np.int32) @ (1 << np.arange(self.bits, dtype=np.int32))
+        if indices.size and indices.max() >= self.size:
+            msg = f"the index {indices.max()} into {self.size} entries; the file is damaged"
+            raise DamagedFileError(msg)
+        return indices

@@ -99,7 +99,8 @@ def successive_cancellation(
 
     Raises
     ------
-    InvalidInputError : if there is a start and no sweep, a group of the design is not contiguous in `factor.order`, or the shapes do not match
+    InvalidInputError : if there is a start and no sweep, a group of the design is not contiguous in `factor.order`, or
+        the shapes do not match
 
     References
     ----------

@@ -1,6 +1,7 @@
 """The nearest entry of a table: scalars or vectors, along the rows or down them, with tables for blocks of weights."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ class CodebookQuantizer:
         whole = min(count // height, len(self.tables))
         cuts = [0, whole, len(self.tables)] if whole * height < count else [0, whole]
         found = []
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in itertools.pairwise(cuts):
             charges = None if self.charges is None else self.charges[first:last, 0]
             part = slice(first * height, min(last * height, count) if last < len(self.tables) else count)
             if last > first:
