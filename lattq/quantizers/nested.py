@@ -174,7 +174,7 @@ class Nested:
     rule : "best" or "first", see `NestedCode`
     index : how indices of scales are stored, see `NestedCoder`
     shaping : see `VoronoiCode`
-    group : columns that share a float16 scale of a row, a multiple of the block; None for whole rows
+    group : columns that share a float16 scale of a row, a multiple of the block and of n; None for whole rows
     shrink : scale each column by its LMMSE gain, inside the loop
 
     References
@@ -227,15 +227,20 @@ class Nested:
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> NestedQuantizer:
         """Scales from the mean squares of the rows of `targets`."""
         block, n = len(columns) // len(pivots), self.lattice.dimension
-        if (block % n and len(pivots) > 1) or (np.diff(columns.reshape(-1, block), axis=1) != 1).any():
+        part = len(pivots) > 1 or block == self.group  # of the row; a row that is one block may be of any width
+        if (block % n and part) or (np.diff(columns.reshape(-1, block), axis=1) != 1).any():
             msg = (
                 f"vectors of {n} adjacent columns do not fit blocks of {block} columns in this order; pass feedback "
                 f'with block={n} or a multiple of it, and order="natural"'
             )
             raise InvalidInputError(msg)
         xp = array_namespace(targets)
-        deviation = xp.sqrt(xp.mean(targets * targets, axis=1, keepdims=True))
-        scale = half_precision(deviation) * xp.astype(deviation > 0, deviation.dtype)
+        largest = xp.max(xp.abs(targets), axis=1, keepdims=True)
+        unit = targets / xp.where(largest > 0, largest, xp.ones_like(largest))  # squares of tiny targets would be 0
+        deviation = xp.astype(largest, xp.float64) * xp.sqrt(
+            xp.mean(xp.astype(unit, xp.float64) ** 2, axis=1, keepdims=True)
+        )
+        scale = xp.astype(half_precision(deviation), targets.dtype) * xp.astype(largest > 0, targets.dtype)
         return NestedQuantizer(scale, self.code, block, index=self.index)
 
 

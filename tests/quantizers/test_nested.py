@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
+from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.lattices import E8, NESTQUANT_SCALES, A, D, NestedCode, VoronoiCode, Z
@@ -106,6 +107,29 @@ def test_zero_rows_stay_zero_and_tiny_ones_are_counted():
     assert quantizer.underflow() == 1
 
 
+@pytest.mark.parametrize("size", [1e-19, 1e-23, 1e-30, 1e-44])
+def test_rows_whose_squares_underflow_are_counted(size: float):
+    """Squares below the range of float32 are no reason to call a row zero."""
+    weight = np.random.default_rng(5).standard_normal((6, 16)).astype(np.float32)
+    weight[:4] = (weight[:4].astype(np.float64) * size).astype(np.float32)
+    weight[3] = 0.0
+    found = lq.quantize(weight, np.eye(16), Scheme(feedback=OpenLoop(8), quantizer=Nested(E8, 14, (0.25, 0.5))))
+    assert (to_host(found.quantizer.scale)[:, 0] > 0).tolist() == [True, True, True, False, True, True]
+    assert found.stats["underflow"] == 3
+
+
+def test_scales_are_root_mean_squares_in_either_dtype():
+    """Also where squares overflow float32."""
+    x = np.random.default_rng(6).standard_normal((5, 8)) * np.array([[1e-3], [1.0], [50.0], [3.0], [2e3]])
+    for dtype in (np.float32, np.float64):
+        expected = np.sqrt(np.mean(x.astype(dtype).astype(np.float64) ** 2, axis=1, keepdims=True))
+        found = to_host(design(Nested(E8, 14, (0.5,)), x.astype(dtype), 8).scale)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, rtol=2.0**-11 + 1e-7)
+    with pytest.raises(InvalidInputError, match="beyond float16"):
+        design(Nested(E8, 14, (0.5,)), np.full((1, 8), 1e25, dtype=np.float32), 8)
+
+
 @pytest.mark.parametrize("feedback", [Cholesky(block=8), OpenLoop(block=8), MMSE(0.005, order="natural", block=16)])
 @pytest.mark.parametrize("index", ["packed", "raw", "coded"])
 def test_files_restore_every_bit(feedback: Any, index: str):
@@ -154,6 +178,26 @@ def test_vectors_that_the_order_tears_apart_are_refused(feedback: Any):
     weight, sigma = gaussian_layer(5, 16)
     with pytest.raises(InvalidInputError, match="vectors of 8 adjacent columns"):
         lq.quantize(weight, sigma, Scheme(feedback=feedback, quantizer=Nested(E8, 4, (0.5,))))
+
+
+@pytest.mark.parametrize(("lattice", "size"), [(E8, 4), (E8, 12), (A(4), 2)])
+def test_groups_of_one_block_that_tear_vectors_apart_are_refused(lattice: Any, size: int):
+    """They used to be quantized in cubes, into files that no one could read."""
+    weight, sigma = gaussian_layer(5, 24)
+    kind = Nested(lattice, 14, (0.2, 0.3, 0.5), group=size)
+    with pytest.raises(InvalidInputError, match=f"vectors of {lattice.dimension} adjacent columns"):
+        lq.quantize(weight, sigma, Scheme(feedback=Cholesky("natural", block=size), quantizer=kind))
+
+
+@pytest.mark.parametrize(
+    ("columns", "block", "group"), [(4, 4, None), (4, 4, 8), (12, 12, None), (24, 8, 16), (8, 8, 8)]
+)
+def test_whatever_is_quantized_is_read_back(columns: int, block: int, group: int | None):
+    """A row may be narrower than a vector, and the last group narrower than the others."""
+    weight, sigma = gaussian_layer(5, columns)
+    scheme = Scheme(feedback=OpenLoop(block), quantizer=Nested(E8, 14, (0.2, 0.3, 0.5), group=group))
+    found = lq.quantize(weight, sigma, scheme)
+    assert_same(lq.Quantized.from_bytes(found.to_bytes()).dequantize(), found.dequantize())
 
 
 @pytest.mark.parametrize(
