@@ -59,7 +59,7 @@ class NestedCoder:
         if self.index not in ("packed", "raw", "coded"):
             msg = f'`index` is {self.index!r}; choose "packed", "raw" or "coded"'
             raise InvalidInputError(msg)
-        if self.index == "packed" and self._bits(min(self.dimension, self.block)) > 64:
+        if self.index == "packed" and self._bits(min(self.dimension, self.block, 65)) > 64:
             msg = f"{self.dimension} digits of base {self.q} and an index of {self.scales} do not fit a word of 64 bits"
             raise InvalidInputError(msg)
 
@@ -153,7 +153,13 @@ class NestedCoder:
         return codes
 
     def _parts(self, columns: int) -> list[tuple[np.ndarray, int]]:
-        """Columns of whole vectors, (vectors, n), and of those left over, (blocks, rest)."""
+        """Columns of whole vectors, (vectors, n), and of those left over, (blocks, rest).
+
+        Raises `InvalidInputError` for columns that are not whole blocks.
+        """
+        if columns % self.block:
+            msg = f"{columns} columns are not whole blocks of {self.block}; pass a multiple"
+            raise InvalidInputError(msg)
         starts = np.arange(0, columns, self.block)
         whole, left = divmod(self.block, self.dimension)
         inside = self.dimension * np.arange(whole)

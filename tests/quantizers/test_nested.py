@@ -237,8 +237,22 @@ def test_forged_states_are_refused(data: st.DataObject):
         assert found.decode(np.zeros((9, 8), dtype=np.int32)).shape == (9, 8)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(5, 0), (5, 3), (5, 16), (6, 0), (6, -24), (6, 10**30), (6, 6), (7, None), (8, -1), (8, 0), (8, None)],
+)
+def test_sizes_that_no_file_has_are_refused(place: int, value: Any):
+    """Blocks, groups, index of scales, rows."""
+    weight, sigma = gaussian_layer(9, 8)
+    scheme = Scheme(quantizer=Nested(D(4), 5, (0.4, 0.8)), feedback=Cholesky(block=4))
+    state = lq.quantize(weight, sigma, scheme).quantizer.to_state()
+    assert NestedQuantizer.from_state(state, weight.shape).to_state() == state
+    with pytest.raises(DamagedFileError), lq.coding.reading("a state"):
+        NestedQuantizer.from_state([*state[:place], value, *state[place + 1 :]], weight.shape)
+
+
 def test_scales_of_other_rows_are_refused():
     quantizer = design(Nested(E8, 5, (0.5,)), np.ones((3, 8)), 8)
     state = dataclasses.replace(quantizer, group=8).to_state()
-    with pytest.raises(DamagedFileError, match="scales of 3 rows for 6"):
+    with pytest.raises(DamagedFileError, match="steps for 3 of 6 rows"):
         NestedQuantizer.from_state(state, (6, 8))
