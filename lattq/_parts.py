@@ -106,7 +106,7 @@ def require_decodable(quantizer: Any, codes: np.ndarray, centroids: np.ndarray |
         if not low <= codes.min() <= codes.max() <= high:
             msg = f"codes {codes.min()} ... {codes.max()} where {quantizer.number!r} has {low} ... {high}; "
             raise DamagedFileError(msg + "the file is damaged")
-    if hasattr(quantizer, "check_codes"):
+    elif hasattr(quantizer, "check_codes"):
         with reading("the codes"):
             quantizer.check_codes(codes)
 

@@ -195,8 +195,17 @@ def _length(values: int) -> int:
 
 
 def _frequencies(index: np.ndarray, scales: int) -> list[int]:
-    """Integers that sum to GRID, none of them 0, close to how often each index occurs."""
-    counts = np.bincount(index, minlength=scales)
-    found = np.maximum(np.rint(counts / max(1, counts.sum()) * GRID).astype(np.int64), 1)
-    found[found.argmax()] += GRID - found.sum()
+    """Integers that sum to GRID, none of them 0, close to how often each index occurs.
+
+    The largest remainders are rounded up. What rare indices get too much, the most frequent ones give.
+
+    >>> _frequencies(np.array([0, 0, 1]), 3)
+    [2730, 1365, 1]
+    """
+    counts = np.bincount(index, minlength=scales) if index.size else np.ones(scales)
+    ideal = counts / counts.sum() * GRID
+    found = np.maximum(np.floor(ideal).astype(np.int64), 1)
+    found[np.argsort(found - ideal)[: max(0, GRID - found.sum())]] += 1
+    for _ in range(found.sum() - GRID):
+        found[found.argmax()] -= 1
     return found.tolist()

@@ -25,6 +25,7 @@ from lattq.lattices import (
     measure_nsm,
     scales,
 )
+from lattq.lattices.packing import GRID, _frequencies
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same
 from tests.strategies import seeds
@@ -237,6 +238,29 @@ def test_streams_take_the_bits_of_digits_and_indices():
         ideal = codes.size * np.log2(14) + index.size * each
         assert ideal - 64 < 8 * len(words) < ideal + 64 + 1e-4 * index.size
         assert len(frequencies) == (4 if kind == "coded" else 0)
+
+
+@pytest.mark.parametrize("counts", [[166] * 200 + [139] * 56, [1] * 256, [10**6] + [1] * 255, [0] * 255 + [7]])
+def test_frequencies_of_many_scales_are_positive(counts: list[int]):
+    """Rounding used to be settled with the most frequent index alone, which could go below zero."""
+    codes = (2 * np.repeat(np.arange(256), counts)).reshape(-1, 1).astype(np.int32)
+    coder = NestedCoder(1, 2, 256, 1)
+    assert_same(coder.decode(coder.encode(codes), codes.shape), codes)
+
+
+@given(counts=st.lists(st.integers(0, 1000), min_size=1, max_size=256))
+def test_frequencies_are_rounded_shares(counts: list[int]):
+    index = np.repeat(np.arange(len(counts)), counts)
+    found = np.array(_frequencies(index, len(counts)))
+    ideal = (
+        GRID
+        * np.array(counts if any(counts) else [1] * len(counts))
+        / max(sum(counts), 1 if any(counts) else len(counts))
+    )
+    assert found.sum() == GRID
+    assert found.min() >= 1
+    if ideal.min() >= 1:
+        assert np.abs(found - ideal).max() < 1
 
 
 @pytest.mark.parametrize("wrong", [-1, 14 * 4, 14])
