@@ -8,6 +8,7 @@ import constriction
 import numpy as np
 from jaxtyping import Int
 
+from lattq._array import require_integers
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import words_of
 from lattq.coding.damage import reading
@@ -65,6 +66,7 @@ class NestedCoder:
 
     def encode(self, codes: Int[np.ndarray, "rows columns"], prior: object = None) -> Any:
         """Bytes, or [words, frequencies]; raises `InvalidInputError` for codes out of range."""
+        require_integers("codes", codes)
         index, digits = np.divmod(codes.astype(np.int64), self.q)
         first = self._first(codes.shape[1])
         if codes.size and (index.min() < 0 or index[:, ~first].any() or index.max() >= self.scales):
