@@ -28,7 +28,7 @@ class HierarchicalCode:
     Parameters
     ----------
     lattice : see `VoronoiCode`
-    q : digits of each dimension and layer; below 8 the range that layers span is ragged, and costs 0.15 bit and more
+    q : digits of each dimension and layer; below 8 the range that layers span is ragged, and costs 0.13 bit and more
     layers : M, 1 or more
     shaping : see `VoronoiCode`
 
