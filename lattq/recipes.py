@@ -148,6 +148,10 @@ def nestquant(
     feedback : False rounds in the open loop
     seed : of the rotation
 
+    Raises
+    ------
+    InvalidInputError : for published scales with other levels, or noise without feedback
+
     Examples
     --------
     >>> nestquant(feedback=False).feedback
@@ -159,7 +163,14 @@ def nestquant(
         if scales not in NESTQUANT_SCALES:
             msg = f"`scales` is {scales!r}; scales are published for {', '.join(NESTQUANT_SCALES)}"
             raise InvalidInputError(msg)
+        if levels != 14:
+            msg = f"`levels` is {levels!r}; the scales for {scales!r} are published for 14: pass scales=4"
+            raise InvalidInputError(msg)
         scales = tuple(scale / 14 for scale in NESTQUANT_SCALES[scales])
+    noise = as_float("noise", noise)
+    if noise and not feedback:
+        msg = f"`noise` is {noise}, which only feedback can use; leave it out, or pass feedback=True"
+        raise InvalidInputError(msg)
     closed: Feedback = NoisyInputs(noise, block=8) if noise else Cholesky("natural", damping, block=8)
     return Scheme(
         transform=Hadamard(seed),
