@@ -62,7 +62,7 @@ def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None) -> Sc
     """
     design = Format.named(name)
     transform = Normalize() if design.scale == "e4m3" else Identity()
-    return Scheme(transform=transform, feedback=feedback or OpenLoop(), quantizer=design)
+    return Scheme(transform=transform, feedback=OpenLoop() if feedback is None else feedback, quantizer=design)
 
 
 def gptq(

@@ -49,6 +49,11 @@ class Scheme:
     refit: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        kinds = {"transform": transforms.TransformDesign, "feedback": Feedback, "quantizer": Design}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                msg = f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
+                raise InvalidInputError(msg)
         transforms.refuse_equalize(self.transform)
 
 

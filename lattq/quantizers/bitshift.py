@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
-from lattq._options import as_integer, normalize
+from lattq._options import as_flag, as_integer, normalize
 from lattq.coding import FixedLength
 from lattq.errors import InvalidInputError
 from lattq.quantizers.integers import check_group, half_precision
@@ -158,6 +158,7 @@ class Bitshift:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "bits", "memory", "block", optional=("group",))
+        normalize(self, as_flag, "shrink", "shared")
         BitshiftCode(self.bits, self.memory, self.code)
         check_block(self.block)
         check_group(self.group)

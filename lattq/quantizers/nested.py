@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Num
 
 from lattq import lattices
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
-from lattq._options import as_integer, normalize
+from lattq._options import as_flag, as_integer, normalize
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
 from lattq.lattices.voronoi import any_named
@@ -210,6 +210,7 @@ class Nested:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "q", optional=("group",))
+        normalize(self, as_flag, "shrink")
         check_group(self.group)
         code = VoronoiCode(self.lattice, self.q, self.shaping)
         if isinstance(self.scales, tuple | list):

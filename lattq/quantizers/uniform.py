@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_float, as_integer, check_levels, normalize
+from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
 from lattq.errors import CodeOverflowError, InvalidInputError
 from lattq.quantizers.stepped import SMALLEST_STEP, check_step, check_stored, spread, step_like, stored_shape
@@ -155,6 +155,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step", "offset")
+        normalize(self, as_flag, "shrink")
         normalize(self, as_integer, optional=("dither", "levels"))
         if self.levels is not None:
             check_levels(self.levels)
