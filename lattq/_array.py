@@ -14,7 +14,7 @@ from lattq.errors import InvalidInputError
 # `Any` at run time: jaxtyping then checks shape and dtype of whatever array library the caller uses.
 Array = Any
 
-__all__ = ["Array", "array_namespace", "detached", "from_host", "require_finite", "to_host"]
+__all__ = ["Array", "array_namespace", "detached", "from_host", "require_finite", "require_integers", "to_host"]
 
 
 def to_host(x: Array) -> np.ndarray:
@@ -61,4 +61,14 @@ def require_finite(name: str, x: Array) -> None:
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
         value = to_host(x)[index]
         msg = f"`{name}` holds {value} at index {index} ({(~finite).sum()} such entries); clean it before quantizing"
+        raise InvalidInputError(msg)
+
+
+def require_integers(name: str, x: Array) -> None:
+    """Raise `InvalidInputError` unless the dtype of `x` holds integers.
+
+    >>> require_integers("digits", np.arange(3))
+    """
+    if not array_namespace(x).isdtype(x.dtype, "integral"):
+        msg = f"`{name}` holds numbers of {x.dtype}; pass integers"
         raise InvalidInputError(msg)

@@ -4,9 +4,11 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from lattq.errors import InvalidInputError
 
-__all__ = ["as_float", "as_integer", "as_seed", "check_levels", "normalize"]
+__all__ = ["as_flag", "as_float", "as_integer", "as_seed", "check_levels", "normalize"]
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -30,10 +32,25 @@ def as_float(name: str, value: Any) -> float:
     1.0
     """
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        msg = f"`{name}` is {value!r}; pass a number"
-        raise InvalidInputError(msg) from None
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    msg = f"`{name}` is {value!r}; pass a number"
+    raise InvalidInputError(msg)
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """True or False as Python's own; raises `InvalidInputError` for what only counts as one, such as "no".
+
+    >>> import numpy as np
+    >>> as_flag("shrink", np.bool_(True))
+    True
+    """
+    if not isinstance(value, bool | np.bool_):
+        msg = f"`{name}` is {value!r}; pass True or False"
+        raise InvalidInputError(msg)
+    return bool(value)
 
 
 def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str, optional: tuple[str, ...] = ()) -> None:

@@ -104,7 +104,12 @@ def require_decodable(quantizer: Any, codes: np.ndarray, centroids: np.ndarray |
     if centroids is not None and not getattr(quantizer, "ordered", True):
         msg = f"centroids for a {type(quantizer).__name__}, whose codes have no place to move; the file is damaged"
         raise DamagedFileError(msg)
-    if hasattr(quantizer, "check_codes"):
+    if isinstance(quantizer, FormatQuantizer):
+        low, high = quantizer.number.low, quantizer.number.low + quantizer.number.values.size - 1
+        if not low <= codes.min() <= codes.max() <= high:
+            msg = f"codes {codes.min()} ... {codes.max()} where {quantizer.number!r} has {low} ... {high}; "
+            raise DamagedFileError(msg + "the file is damaged")
+    elif hasattr(quantizer, "check_codes"):
         with reading("the codes"):
             quantizer.check_codes(codes)
 

@@ -11,10 +11,11 @@ from jaxtyping import Float
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
-from lattq._options import as_integer
-from lattq.errors import InvalidInputError
+from lattq._options import as_flag, as_float, as_integer, as_seed
+from lattq.errors import CodeOverflowError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import randomized_hadamard
+from lattq.linalg.hadamard import has_hadamard_matrix
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
@@ -62,17 +63,26 @@ class Product:
         if self.estimate.shape != (a.shape[1], b.shape[1]):
             msg = f"the product has shape {self.estimate.shape}, the factors give {(a.shape[1], b.shape[1])}"
             raise InvalidInputError(msg)
-        power = float(np.sum(np.square(a)) * np.sum(np.square(b)))
-        if not power:
+        tops = [float(np.max(np.abs(x))) for x in (a, b)]
+        if not all(tops):
             msg = "a factor of zeros has no relative error; pass the factors that were quantized"
             raise InvalidInputError(msg)
-        return float(np.sum(np.square(self.estimate - a.T @ b))) * len(a) / power
+        a, b = a / tops[0], b / tops[1]  # squares of small or large factors leave the range of float64
+        power = float(np.sum(np.square(a)) * np.sum(np.square(b)))
+        return float(np.sum(np.square(self.estimate / tops[0] / tops[1] - a.T @ b))) * len(a) / power
 
     def gap(self, a: Float[Array, "n columns_a"], b: Float[Array, "n columns_b"]) -> float:
         """Bits per entry above the rate at which Γ has this error; both factors quantized, at rates about equal.
 
         Unequal rates count with their mean. For independent Gaussian factors Γ is a bound.
+
+        Raises
+        ------
+        InvalidInputError : if a factor is known exactly, and as `error`
         """
+        if self.a is None or self.b is None:
+            msg = "`b` is known exactly, for which Γ is no measure; see `lattq.bounds.one_sided_product_distortion`"
+            raise InvalidInputError(msg)
         return (self.rate_a + self.rate_b) / 2 - bounds.product_rate(self.error(a, b))
 
 
@@ -90,16 +100,19 @@ def approximate(
     """Estimate AᵀB from factors that are quantized without knowledge of each other.
 
     Columns of A and B become rows of a weight with white inputs, so that any `Scheme` serves: a rotation as its
-    transform, `OpenLoop` as its feedback, the granularity of scales as the group of its quantizer.
+    transform, `OpenLoop` as its feedback, the granularity of scales as the group of its quantizer. The second moment of
+    the inputs is an n by n matrix in float64, in the open loop too: memory grows with n².
 
     Parameters
     ----------
-    scheme_a, scheme_b : for A and B; the same unless two are given
+    scheme_a, scheme_b : for A and B; the same unless two are given, none for a B that is exact
     scaling : "wiener" scales each decoded column for the least squared error, <x, q> / <q, q>; "unbiased" so that it
-        estimates inner products with anything without bias, <x, x> / <x, q>; both in 128ths, and charged. "none"
-        takes columns as they are decoded
+        estimates inner products without bias, <x, x> / <x, q>: on average over a random rotation or dither, and for
+        factors quantized with independent errors, which takes two seeds. Both in 128ths, and charged. "none" takes
+        columns as they are decoded
     keep : fraction of the coordinates that are quantized, after a rotation by `sketch`: below R* = 0.906 bits per entry
-        R / R* is best. Rates still count all entries
+        R / R* is best. Rates still count all entries. A scheme with a `Hadamard` transform or with blocks takes the
+        sizes that it takes for a weight
     seed : of the sketch
     exact_b : take B as it is
 
@@ -126,16 +139,27 @@ def approximate(
     if scaling not in SCALINGS:
         msg = f"`scaling` is {scaling!r}; choose from {', '.join(SCALINGS)}"
         raise InvalidInputError(msg)
+    keep, seed = as_float("keep", keep), as_seed(seed)
     if not 0.0 < keep <= 1.0:
         msg = f"`keep` is {keep}; a fraction of the coordinates is above 0 and at most 1"
         raise InvalidInputError(msg)
+    _check_schemes(scheme_a, scheme_b, exact_b=as_flag("exact_b", exact_b))
     a, b = _factors(a, b)
     n, size = len(a), max(1, round(keep * len(a)))
     left, right = (x if size == n else sketch(x, size, seed=seed) * math.sqrt(size / n) for x in (a, b))
-    quantized_a = _quantized(left, scheme_a, scaling)
-    quantized_b = None if exact_b else _quantized(right, scheme_b or scheme_a, scaling)
+    try:
+        quantized_a = _quantized(left, scheme_a, scaling)
+        quantized_b = None if exact_b else _quantized(right, scheme_b or scheme_a, scaling)
+    except CodeOverflowError:
+        raise
+    except InvalidInputError as refusal:
+        raise _with_other_size(refusal, keep, size, n) from None
     decoded = [x.T if q is None else q.dequantize(np.float64) for x, q in ((left, quantized_a), (right, quantized_b))]
-    product = decoded[0] @ decoded[1].T
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = decoded[0] @ decoded[1].T
+    if not np.isfinite(product).all():
+        msg = "the product is beyond float64; divide a factor by a constant first"
+        raise InvalidInputError(msg)
     return Product(
         product * n / size if scaling == "unbiased" else product,
         quantized_a,
@@ -162,7 +186,8 @@ def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", s
 
     Raises
     ------
-    InvalidInputError : for a size beyond n, another kind, or a length that has no Hadamard matrix
+    InvalidInputError : for a size beyond n, another kind, a length that has no Hadamard matrix, or what is no matrix of
+        finite floating-point numbers
 
     References
     ----------
@@ -175,7 +200,8 @@ def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", s
     >>> bool(abs(ratio.mean() - 1) < 0.02)
     True
     """
-    n, size, xp = x.shape[0], as_integer("size", size), array_namespace(x)
+    _require_matrix("x", x)
+    n, size, seed, xp = x.shape[0], as_integer("size", size), as_seed(seed), array_namespace(x)
     if not 1 <= size <= n:
         msg = f"`size` is {size}; of {n} coordinates 1 to {n} can be kept"
         raise InvalidInputError(msg)
@@ -194,14 +220,44 @@ def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", s
 def _factors(a: Array, b: Array) -> tuple[np.ndarray, np.ndarray]:
     """Both factors on the host in float64, of as many rows."""
     for name, x in (("a", a), ("b", b)):
-        if x.ndim != 2 or 0 in x.shape or not array_namespace(x).isdtype(x.dtype, "real floating"):
-            msg = f"`{name}` has shape {tuple(x.shape)} and dtype {x.dtype}; pass a matrix of floating-point numbers"
-            raise InvalidInputError(msg)
-        require_finite(name, x)
+        _require_matrix(name, x)
     if a.shape[0] != b.shape[0]:
         msg = f"`a` has {a.shape[0]} rows and `b` {b.shape[0]}; the product aᵀ b sums over as many rows of both"
         raise InvalidInputError(msg)
     return to_host(a).astype(np.float64), to_host(b).astype(np.float64)
+
+
+def _require_matrix(name: str, x: Array) -> None:
+    """Raise `InvalidInputError` unless x is a matrix of finite floating-point numbers of an array library."""
+    if not (hasattr(x, "ndim") and hasattr(x, "dtype")):
+        msg = f"`{name}` is a {type(x).__name__}; pass a matrix of an array library"
+        raise InvalidInputError(msg)
+    if x.ndim != 2 or 0 in x.shape or not array_namespace(x).isdtype(x.dtype, "real floating"):
+        msg = f"`{name}` has shape {tuple(x.shape)} and dtype {x.dtype}; pass a matrix of floating-point numbers"
+        raise InvalidInputError(msg)
+    require_finite(name, x)
+
+
+def _check_schemes(scheme_a: Scheme, scheme_b: Scheme | None, *, exact_b: bool) -> None:
+    for name, scheme in (("scheme_a", scheme_a), ("scheme_b", scheme_b)):
+        if not isinstance(scheme, Scheme) and (name, scheme) != ("scheme_b", None):
+            msg = f"`{name}` is {scheme!r}; pass a `Scheme`, such as `lattq.recipes.nestquant(feedback=False)`"
+            raise InvalidInputError(msg)
+    if exact_b and scheme_b is not None:
+        msg = "`exact_b` takes B as it is, and `scheme_b` quantizes it; pass one of the two"
+        raise InvalidInputError(msg)
+
+
+def _with_other_size(refusal: InvalidInputError, keep: float, size: int, n: int) -> InvalidInputError:
+    """The refusal of a sketch, with the nearest fraction whose size suits rotations and blocks of eight, if any."""
+    fitting = [k for k in range(8, n + 1, 8) if has_hadamard_matrix(k)]
+    if size in (n, *fitting) or not fitting:
+        return refusal
+    nearest = min(fitting, key=lambda k: abs(k - size))
+    return InvalidInputError(
+        f"{refusal}. `keep` is {keep} and leaves {size} of {n} coordinates; `keep={nearest} / {n}` leaves a multiple "
+        "of 8 that has a Hadamard matrix"
+    )
 
 
 def _quantized(x: np.ndarray, scheme: Scheme, scaling: str) -> Quantized:
@@ -210,7 +266,9 @@ def _quantized(x: np.ndarray, scheme: Scheme, scaling: str) -> Quantized:
     found = quantize(rows, np.eye(len(x)), scheme)
     if scaling == "none":
         return found
-    decoded = found.dequantize(np.float64)
+    tops = np.max(np.abs(rows), axis=1, keepdims=True)
+    tops[tops == 0.0] = 1.0
+    rows, decoded = rows / tops, found.dequantize(np.float64) / tops  # squares of small numbers are no zeros
     cross = np.einsum("rc,rc->r", rows, decoded)
     own = np.einsum("rc,rc->r", *((decoded, decoded) if scaling == "wiener" else (rows, rows)))
     below, above = (own, cross) if scaling == "wiener" else (cross, own)
@@ -225,4 +283,4 @@ def _quantized(x: np.ndarray, scheme: Scheme, scaling: str) -> Quantized:
         raise InvalidInputError(msg)
     before = GAIN_GRID if found.row_gains is None else found.row_gains
     stored = np.clip(np.rint(gains * before), 0, LARGEST_GAIN * GAIN_GRID).astype(np.int64)
-    return found if (stored == GAIN_GRID).all() else found.revalued(row_gains=stored)
+    return found if (stored == before).all() else found.revalued(row_gains=stored)

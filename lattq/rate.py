@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_seed
+from lattq._options import as_float, as_seed
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
@@ -80,6 +80,7 @@ def at_rate(
     >>> abs(layer.rate - 3.0) <= 0.005
     True
     """
+    rate = as_float("rate", rate)
     if not 0 < rate <= MAX_RATE:
         msg = f"`rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
         raise InvalidInputError(msg)
@@ -108,17 +109,22 @@ def at_rate(
 def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]:
     """What a recipe leaves to search, "step", "levels" or "bits", and the scheme as a function of that alone.
 
-    Raises `InvalidInputError` for a recipe that leaves nothing.
+    Raises `InvalidInputError` for a recipe that leaves nothing, or for what is no recipe.
 
     >>> from lattq import recipes
     >>> name, scheme = searched(functools.partial(recipes.gptq, group=32))
     >>> name, scheme(8).quantizer
     ('levels', AbsMax(levels=8, group=32, shrink=False, shared=False))
     """
+    if isinstance(recipe, Scheme) or not callable(recipe):
+        msg = f"`recipe` is {recipe!r}; pass a function that returns a `Scheme`, such as `lattq.recipes.watersic`"
+        raise InvalidInputError(msg)
     fixed = recipe.keywords if isinstance(recipe, functools.partial) else {}
     free = [one for one in inspect.signature(recipe).parameters.values() if one.name not in fixed]
     by_place = [one for one in free if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)]
     named = [one for one in free if one.name in ("step", *RANGES)]
+    if not named and by_place and isinstance(by_place[0].default, str):  # a name is no step
+        by_place = []
     if not named and not by_place:
         msg = f"`recipe` is {recipe!r}, which leaves nothing to search; call `quantize` with what it returns"
         raise InvalidInputError(msg)

@@ -53,6 +53,11 @@ class Scheme:
     rounds: int = 0
 
     def __post_init__(self) -> None:
+        kinds = {"transform": transforms.TransformDesign, "feedback": Feedback, "quantizer": Design}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                msg = f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
+                raise InvalidInputError(msg)
         normalize(self, as_integer, "rounds")
         if self.rounds < 0:
             msg = f"`rounds` is {self.rounds}; pass how often sweeps and refit are repeated, 0 or more"

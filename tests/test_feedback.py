@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError
-from lattq.feedback import MMSE, Cancellation, Cholesky, Feedback, OpenLoop, column_scale, successive_cancellation
+from lattq.feedback import (
+    MMSE,
+    Cancellation,
+    Cholesky,
+    Feedback,
+    NoisyInputs,
+    OpenLoop,
+    column_scale,
+    successive_cancellation,
+)
 from lattq.linalg import LDL, ldl
 from lattq.quantizers import AbsMax, MinMax, Uniform, UniformQuantizer
 from tests.helpers import assert_same
@@ -258,3 +267,41 @@ def test_column_scales_have_a_floor():
     assert_same(column_scale(np.zeros((2, 3))), np.ones(3))
     scale = column_scale(np.array([[10.0, 0.0, 1e-9]]))
     np.testing.assert_allclose(scale, [10.0, 0.1 / np.sqrt(3), 0.1 / np.sqrt(3)])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("kind", "options", "named"),
+    [
+        (OpenLoop, {"block": None}, "`block` is None"),
+        (OpenLoop, {"block": 2.0}, "`block` is 2.0"),
+        (OpenLoop, {"block": "a"}, "`block` is 'a'"),
+        (Cholesky, {"damping": None}, "`damping` is None"),
+        (Cholesky, {"damping": "x"}, "`damping` is 'x'"),
+        (Cholesky, {"damping": np.nan}, "`damping` is nan"),
+        (Cholesky, {"block": 2.0}, "`block` is 2.0"),
+        (MMSE, {"noise": None}, "`noise` is None"),
+        (MMSE, {"noise": 0.1, "ratio": -1.0}, "`ratio` is -1.0"),
+        (NoisyInputs, {"noise": None}, "`noise` is None"),
+        (NoisyInputs, {"noise": "a"}, "`noise` is 'a'"),
+    ],
+)
+def test_options_that_are_no_numbers_are_named(kind: Any, options: dict, named: str):
+    with pytest.raises(InvalidInputError, match=named):
+        kind(**options)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("feedback", "named"),
+    [
+        (lambda order: NoisyInputs(1e300, order), r"`noise` is 1e\+300"),
+        (lambda order: MMSE(1e300, order=order), r"`noise` is 1e\+300"),
+        (lambda order: Cholesky(order, 1e300), r"`damping` is 1e\+300"),
+        (lambda order: ldl(np.eye(2) * 1e30, damping=1e300), r"`damping` is 1e\+300"),
+    ],
+)
+def test_a_diagonal_beyond_float64_is_blamed_on_the_option(feedback: Any, named: str, order: str):
+    """Noise and damping are finite, but not what they add."""
+    with pytest.raises(InvalidInputError, match=named):
+        feedback(order).factor(np.full((1, 2), 1e-8), np.eye(2) * 1e30)

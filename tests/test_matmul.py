@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq import Scheme, bounds, matmul, recipes
+from lattq import Scheme, bounds, matmul, quantize, recipes
 from lattq.errors import InvalidInputError
 from lattq.feedback import OpenLoop
 from lattq.quantizers import Trellis, Uniform
@@ -190,3 +190,79 @@ def test_bad_sketches_are_named():
         found.error(np.ones((4, 3)), np.ones((4, 3)))
     with pytest.raises(InvalidInputError, match="zeros"):
         found.error(np.zeros((4, 2)), np.ones((4, 3)))
+
+
+def test_gains_are_compared_with_those_before(monkeypatch: pytest.MonkeyPatch):
+    """A gain that comes back to 1 is stored: here the weight was decoded at half of what it is."""
+    rows = np.array([[2.0, -4.0, 6.0, 8.0]])
+    exact = quantize(rows, np.eye(4), Scheme(feedback=OpenLoop(), quantizer=Uniform(1.0)))
+    halved = exact.revalued(row_gains=np.array([64]))
+    monkeypatch.setattr(matmul, "quantize", lambda *_: halved)  # as a refit may leave it
+    found = matmul.approximate(rows.T, rows.T, FINE)
+    assert found.a is not None
+    np.testing.assert_array_equal(found.a.dequantize(np.float64), rows)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-90, 1e100])
+def test_errors_do_not_depend_on_the_unit(size: float):
+    a, b = factors(9, 32, 4, 4)
+    unit = matmul.approximate(a, b, rounded(0.5))
+    error = matmul.Product(unit.estimate * size, unit.a, unit.b, 4.0, 4.0).error(a * size, b)
+    assert error == pytest.approx(unit.error(a, b), rel=1e-12)
+
+
+def test_an_exact_factor_has_no_gap_and_no_scheme():
+    a, b = factors(10, 32, 3, 2)
+    with pytest.raises(InvalidInputError, match="known exactly"):
+        matmul.approximate(a, b, rounded(0.5), exact_b=True).gap(a, b)
+    with pytest.raises(InvalidInputError, match="one of the two"):
+        matmul.approximate(a, b, rounded(0.5), rounded(0.5), exact_b=True)
+
+
+def test_a_size_that_the_scheme_refuses_comes_with_one_that_it_takes():
+    a, b = factors(11, 256, 3, 2)
+    scheme = recipes.nestquant(feedback=False)
+    with pytest.raises(InvalidInputError, match=r"leaves 77 of 256 coordinates; `keep=80 / 256`"):
+        matmul.approximate(a, b, scheme, keep=0.3)
+    found = matmul.approximate(a, b, scheme, keep=80 / 256)
+    assert found.a is not None
+    assert found.a.codes.shape == (3, 80)
+    with pytest.raises(InvalidInputError, match="below 1/2") as refusal:
+        matmul.approximate(a, b, rounded(9.0), keep=0.25, scaling="unbiased")
+    assert "coordinates" not in str(refusal.value)  # a fitting size is not blamed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep": None}, "`keep` is None"),
+        ({"keep": "1"}, "`keep` is '1'"),
+        ({"seed": -1}, "`seed` is -1"),
+        ({"seed": 1.5}, "`seed` is 1.5"),
+        ({"seed": None}, "`seed` is None"),
+        ({"scheme_a": None}, "`scheme_a` is None"),
+        ({"scheme_b": "same"}, "`scheme_b` is 'same'"),
+        ({"a": [[1.0]]}, "`a` is a list"),
+        ({"exact_b": "no"}, "`exact_b` is 'no'"),
+        ({"a": np.full((8, 2), 1e200), "b": np.full((8, 2), 1e200), "scheme_a": rounded(1e197)}, "beyond float64"),
+    ],
+)
+def test_options_of_other_types_are_named(change: dict, message: str, unchecked):
+    a, b = factors(8, 8, 2, 2)
+    with pytest.raises(InvalidInputError, match=message):
+        matmul.approximate(**{"a": a, "b": b, "scheme_a": rounded(0.5), **change})
+
+
+@pytest.mark.parametrize(
+    ("x", "seed", "message"),
+    [
+        (np.ones(8), 0, r"shape \(8,\)"),
+        (np.ones((8, 2), dtype=np.int64), 0, "int64"),
+        (np.full((8, 2), np.nan), 0, "`x` holds nan"),
+        (np.ones((8, 2)), -1, "`seed` is -1"),
+    ],
+)
+def test_sketches_of_what_is_no_matrix_are_refused(x: np.ndarray, seed: int, message: str, unchecked):
+    for kind in matmul.SKETCHES:
+        with pytest.raises(InvalidInputError, match=message):
+            matmul.sketch(x, 4, kind=kind, seed=seed)

@@ -9,7 +9,7 @@ import lattq as lq
 from lattq.coding import FixedLength, TwoWay
 from lattq.errors import InvalidInputError
 from lattq.lattices import E8, EntropyCodedLattice
-from lattq.quantizers import AbsMax, Bitshift, Lattice, MinMax, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.transforms import Hadamard
 from lattq.trellis import BitshiftCode, EntropyCodedTrellis, TrellisCode
 
@@ -57,3 +57,27 @@ def test_numbers_of_other_types_become_those_of_python():
     design = Bitshift(np.int64(2), np.int32(8), group=np.int8(3))  # pyright: ignore[reportArgumentType]
     assert [type(value) for value in (design.bits, design.memory, design.group)] == [int, int, int]
     assert type(Lattice(E8, np.float32(0.5)).step) is float  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, "shrink") for kind in (Uniform, Trellis, Lattice, Bitshift, AbsMax, MinMax, Nested)),
+        *((kind, "shared") for kind in (Bitshift, AbsMax, MinMax)),
+        (Trellis, "priced"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_what_only_counts_as_true_is_no_flag(kind: Any, name: str):
+    """The word "no" used to mean yes."""
+    with pytest.raises(InvalidInputError, match=f"`{name}` is 'no'; pass True or False"):
+        kind(**{name: "no"})
+    assert getattr(kind(**{name: np.True_}), name) is True
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["transform", "feedback", "quantizer"])
+def test_a_scheme_has_parts(name: str):
+    with pytest.raises(InvalidInputError, match=f"`{name}` is 3, no `"):
+        lq.Scheme(**{name: 3})  # pyright: ignore[reportArgumentType]

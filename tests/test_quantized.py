@@ -132,7 +132,17 @@ def test_another_format_version_is_named(blob: bytes):
         lq.Quantized.from_payload(sealed([FORMAT + 1, *state[1:]]))
 
 
-FORGED = ["watersic", "watersic published", "gptq", "chained", "bitshift", "trellis", "lattice"]
+FORGED = [
+    "watersic",
+    "watersic published",
+    "gptq",
+    "chained",
+    "bitshift",
+    "trellis",
+    "lattice",
+    "nested words",
+    "mxfp4",
+]
 
 
 @pytest.mark.parametrize("name", FORGED)
@@ -169,6 +179,26 @@ def test_symbols_that_the_code_of_a_file_does_not_know(place: tuple, value: Any,
     forged = replace(state, place, value) if place else state + value
     with pytest.raises(DamagedFileError, match=message):
         lq.Quantized.from_payload(sealed(forged))
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "message"),
+    [
+        ("nested words", (6, 1, 3), 1 << 31, "whole blocks"),
+        ("nested words", (6, 1, 3), 1 << 62, "whole blocks"),
+        ("nested words", (6, 1, 0), 1 << 31, "digits"),
+        ("nested words", (2, 1, 1), 2, "are not digits below 2 with 2 scales"),
+        ("nested words", (2, 1, 3), [0.5], "are not digits below 8 with 1 scales"),
+        ("mxfp4", (6, 1), [16, 7], "where NumberFormat"),
+        ("mxfp4", (7,), b"\xff" * 24, "codes 8 ... 8 where NumberFormat"),
+    ],
+)
+def test_coders_that_do_not_fit_the_quantizer_of_a_file(name: str, place: tuple, value: Any, message: str):
+    """They used to take all memory, or to be found when the matrix was decoded."""
+    columns = 8
+    state = msgpack.unpackb(quantized(name, (6, columns)).payload[:-8])
+    with memory_limit(), pytest.raises(DamagedFileError, match=message):
+        lq.Quantized.from_payload(sealed(replace(state, place, value)))
 
 
 def test_the_hash_is_part_of_the_payload():

@@ -108,8 +108,9 @@ def test_a_small_header_leaves_two_bits_at_a_rate_above_two():
         functools.partial(lq.recipes.watersic, step=0.4),
         functools.partial(functools.partial(lq.recipes.bitshift, memory=4), bits=2),
         lambda: lq.recipes.rtn(),
+        lq.recipes.block_format,
     ],
-    ids=["levels", "levels by place", "step", "bits", "no option"],
+    ids=["levels", "levels by place", "step", "bits", "no option", "a name"],
 )
 def test_recipes_that_leave_nothing_to_search(recipe: Any):
     with pytest.raises(InvalidInputError, match="leaves nothing to search; call `quantize`"):
@@ -131,6 +132,20 @@ def test_what_is_searched_is_named_or_comes_first(recipe: Any, name: str, value:
     found, scheme = searched(recipe)
     assert found == name
     assert scheme(value) == made if made else scheme(value).quantizer == lq.quantizers.Bitshift(value, 5)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("recipe", [lq.recipes.watersic(0.1), None, "watersic"], ids=["scheme", "none", "name"])
+def test_what_is_no_recipe_is_named(recipe: Any):
+    with pytest.raises(InvalidInputError, match=r"`recipe` is .*; pass a function"):
+        lq.at_rate(3.0, recipe, *layer(16, 8))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("rate", [None, "3"])
+def test_rates_that_are_no_numbers_are_named(rate: Any):
+    with pytest.raises(InvalidInputError, match=f"`rate` is {rate!r}; pass a number"):
+        lq.at_rate(rate, lq.recipes.watersic, *layer(16, 8))
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, 40.0, 24.001, math.nan, math.inf])

@@ -243,3 +243,21 @@ def test_nestquant_by_rate():
 def test_scales_that_nobody_published_are_refused():
     with pytest.raises(InvalidInputError, match="'gradients'"):
         recipes.nestquant(scales="gradients")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feedback": False, "noise": 0.5}, "`noise` is 0.5, which only feedback"),
+        ({"noise": None}, "`noise` is None"),
+        ({"noise": -0.5}, "`noise` is -0.5"),
+        ({"scales": "weights", "levels": 13}, "`levels` is 13"),
+        ({"scales": "keys", "levels": None}, "`levels` is None"),
+    ],
+)
+def test_options_of_nestquant_that_contradict_each_other_are_refused(options: dict, message: str):
+    """They used to be ignored."""
+    with pytest.raises(InvalidInputError, match=message):
+        recipes.nestquant(**options)
+    assert recipes.nestquant(14, scales="weights", feedback=False, noise=0.0).feedback == OpenLoop(8)

@@ -309,3 +309,9 @@ def test_gains_out_of_range_are_refused(scale: float):
         Gain(scale)
     with pytest.raises(InvalidInputError, match="`largest`"):
         Normalize(-1.0)
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e50])
+def test_a_gain_beyond_float32_names_the_weights(size: float):
+    with pytest.raises(InvalidInputError, match=r"largest magnitude of `weight` is 2e.*multiply the weights"):
+        Normalize()(np.array([[size, -2 * size]]), np.eye(2))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from lattq._array import Array, require_finite, to_host
+from lattq._options import as_float
 from lattq.errors import InvalidInputError
 
 # beartype does not take an int for a float, and np.float32 is not a float.
@@ -13,7 +14,7 @@ Number = float | int | np.floating | np.integer
 
 def positive(name: str, value: Number) -> float:
     """Return `value` as a float if it is positive and finite."""
-    number = float(value)
+    number = as_float(name, value)
     if not 0.0 < number < math.inf:  # also false for NaN
         msg = f"`{name}` is {number}; pass a finite number above zero"
         raise InvalidInputError(msg)
@@ -22,7 +23,7 @@ def positive(name: str, value: Number) -> float:
 
 def non_negative(name: str, value: Number) -> float:
     """Return `value` as a float if it is finite and not negative."""
-    number = float(value)
+    number = as_float(name, value)
     if not 0.0 <= number < math.inf:
         msg = f"`{name}` is {number}; pass a finite number, zero or above"
         raise InvalidInputError(msg)
@@ -31,7 +32,7 @@ def non_negative(name: str, value: Number) -> float:
 
 def integer_at_least(name: str, value: int, least: int) -> int:
     """Return `value` if it is a whole number of at least `least`."""
-    if value != int(value) or value < least:
+    if not least <= as_float(name, value) < math.inf or value != int(value):
         msg = f"`{name}` is {value}; pass a whole number of at least {least}"
         raise InvalidInputError(msg)
     return int(value)

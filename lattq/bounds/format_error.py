@@ -63,11 +63,12 @@ def best_format_scale(number: NumberFormat, *, variance: Number = 1.0) -> float:
     """Return the scale that minimises `format_distortion`.
 
     The error of a floating-point format repeats with every octave of the scale but for overflow and underflow, and has
-    several minima: they are searched on a grid of 1/32 octave and the best is refined.
+    several minima: they are searched on a grid of 1/32 octave, until the smallest magnitude of the format is far beyond
+    the Gaussian, and the best is refined.
 
     Raises
     ------
-    InvalidInputError : if `variance` is not positive.
+    InvalidInputError : if `variance` is not positive, or the format has no value but 0.
 
     Examples
     --------
@@ -76,11 +77,16 @@ def best_format_scale(number: NumberFormat, *, variance: Number = 1.0) -> float:
     (0.4871, 0.3534)
     """
     deviation = math.sqrt(positive("variance", variance))
+    magnitudes = np.abs(number.values[number.values != 0.0])
+    if not magnitudes.size:
+        msg = f"{number!r} has no value but 0; no scale helps"
+        raise InvalidInputError(msg)
+    octaves = max(0, math.ceil(math.log2(number.largest / magnitudes.min()))) + 6
 
     def error(octave: float) -> float:
         return format_distortion(number, scale=2.0**octave / number.largest)
 
-    grid = np.arange(-32, 6 * 32) / 32.0
+    grid = np.arange(-32, 32 * octaves) / 32.0
     start = float(grid[np.argmin([error(octave) for octave in grid])])
     best: Any = minimize_scalar(
         error, bounds=(start - 1 / 32, start + 1 / 32), method="bounded", options={"xatol": 1e-9}

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.special import ndtri
 
 from lattq._array import require_finite
+from lattq._options import as_integer
 from lattq.bounds._checks import integer_at_least
 from lattq.errors import InvalidInputError
 
@@ -104,7 +105,7 @@ def float_format(
     exponent_bits, mantissa_bits : E of at least 1 and M of at least 0, together at most 7.
     specials : "ieee" gives the largest exponent to infinities and NaN, "nan" only the all-ones pattern to NaN, "none"
         gives every pattern to a number.
-    bias : of the exponent; 2^(E-1) - 1 unless given.
+    bias : of the exponent, -255 to 255; 2^(E-1) - 1 unless given.
 
     Returns
     -------
@@ -125,14 +126,17 @@ def float_format(
     mantissa_bits = integer_at_least("mantissa_bits", mantissa_bits, 0)
     bits = 1 + exponent_bits + mantissa_bits
     kept = {"ieee": 2**mantissa_bits, "nan": 1, "none": 0}
-    if specials not in kept:
+    if specials not in list(kept):  # a list takes what has no hash
         msg = f"`specials` is {specials!r}; pass 'ieee', 'nan' or 'none'"
         raise InvalidInputError(msg)
     if bits > 8:
         msg = f"a sign, {exponent_bits} and {mantissa_bits} bits are {bits}; formats here have at most 8"
         raise InvalidInputError(msg)
     usual = 2 ** (exponent_bits - 1) - 1
-    shift = usual if bias is None else bias
+    shift = usual if bias is None else as_integer("bias", bias)
+    if not -255 <= shift <= 255:
+        msg = f"`bias` is {shift}; pass an integer from -255 to 255"
+        raise InvalidInputError(msg)
     patterns = np.arange(2 ** (bits - 1) - kept[specials])
     exponents, mantissas = patterns >> mantissa_bits, patterns & (2**mantissa_bits - 1)
     significands = mantissas + np.where(exponents > 0, 2**mantissa_bits, 0)
@@ -156,10 +160,11 @@ def int_format(bits: int, *, symmetric: bool = True) -> NumberFormat:
     >>> int_format(3).values
     array([-3., -2., -1.,  0.,  1.,  2.,  3.])
     """
-    half = 2 ** (min(integer_at_least("bits", bits, 1), 64) - 1)
-    if half > 128:
+    bits = integer_at_least("bits", bits, 1)
+    if bits > 8:
         msg = f"`bits` is {bits}; formats here have at most 8"
         raise InvalidInputError(msg)
+    half = 2 ** (bits - 1)
     name = f"int{bits}" if symmetric else f"int{bits}-full"
     return NumberFormat(name, np.arange(-half + symmetric, half).astype(np.float64), bits)
 
@@ -180,7 +185,8 @@ def normal_float(bits: int) -> NumberFormat:
     >>> normal_float(4).values[7:].round(4)
     array([0.    , 0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723 , 1.    ])
     """
-    if not 2 <= integer_at_least("bits", bits, 2) <= 8:
+    bits = integer_at_least("bits", bits, 2)
+    if bits > 8:
         msg = f"`bits` is {bits}; NormalFloat has 2 to 8"
         raise InvalidInputError(msg)
     half = 2 ** (bits - 1)
@@ -206,6 +212,9 @@ def number_format(name: str) -> NumberFormat:
     >>> number_format("e4m3fn").largest, number_format("e5m2").largest, number_format("e2m1fn").largest
     (448.0, 57344.0, 6.0)
     """
+    if not isinstance(name, str):
+        msg = f"`name` is {name!r}; names of number formats are like 'e4m3fn' and 'int4'"
+        raise InvalidInputError(msg)
     if name == E8M0.name:
         return E8M0
     if found := re.fullmatch(r"e(\d)m(\d)(fn|-nan|-none|)(?:b(-?\d{1,3}))?", name):

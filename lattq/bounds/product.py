@@ -94,7 +94,7 @@ def product_rate(distortion: Array | Number) -> Any:
         raise InvalidInputError(msg)
     left = np.clip(1.0 - values, 0.0, None)
     # 2t - t² = D solved for t = 4^-R without cancellation.
-    curve = -0.5 * np.log2(values / (1.0 + np.sqrt(left)))
+    curve = 0.5 * (np.log2(1.0 + np.sqrt(left)) - np.log2(values))
     return _like(distortion, np.where(left < _LEFT, PRODUCT_CRITICAL_RATE * left / _LEFT, curve))
 
 
@@ -113,15 +113,19 @@ def product_bits(error: Number, norm_a: Number, norm_b: Number, size: int) -> fl
 
     Raises
     ------
-    InvalidInputError : if an argument is not positive and finite.
+    InvalidInputError : if an argument is not positive and finite, or the normalised error is beyond float64.
 
     Examples
     --------
     >>> round(product_bits(7.0, norm_a=2.0, norm_b=4.0, size=4), 12)
     1.0
     """
-    scale = positive("norm_a", norm_a) * positive("norm_b", norm_b)
-    return float(product_rate(positive("error", error) / scale / scale * integer_at_least("size", size, 1)))
+    a, b = positive("norm_a", norm_a), positive("norm_b", norm_b)
+    relative = positive("error", error) / a / b / a / b * integer_at_least("size", size, 1)
+    if not 0.0 < relative < math.inf:
+        msg = f"`error` is {error} for norms of {a} and {b}; float64 does not hold the normalised error"
+        raise InvalidInputError(msg)
+    return float(product_rate(relative))
 
 
 def one_sided_product_distortion(rate: Array | Number) -> Any:
@@ -147,7 +151,7 @@ def unbiased_product_distortion(rate: Array | Number) -> Any:
 
     Raises
     ------
-    InvalidInputError : if a rate is NaN, infinite or not above zero, where the noise is infinite.
+    InvalidInputError : if a rate is NaN, infinite or not above zero, or so near it that the error is beyond float64.
 
     Examples
     --------
@@ -155,11 +159,13 @@ def unbiased_product_distortion(rate: Array | Number) -> Any:
     0.7778
     """
     bits = _rates(rate)
-    if not bits.all():
-        msg = "`rate` holds 0; without bits no estimate is unbiased"
+    with np.errstate(over="ignore", divide="ignore"):
+        noise = 1.0 / np.expm1(2.0 * math.log(2.0) * bits)
+        found = noise * (2.0 + noise)
+    if not np.isfinite(found).all():
+        msg = f"`rate` holds {bits.min()}; without bits no estimate is unbiased"
         raise InvalidInputError(msg)
-    noise = 1.0 / np.expm1(2.0 * math.log(2.0) * bits)
-    return _like(rate, noise * (2.0 + noise))
+    return _like(rate, found)
 
 
 def high_rate_product_distortion(rate: Array | Number) -> Any:
@@ -201,7 +207,7 @@ def two_rate_product_distortion(rate_a: Number, rate_b: Number) -> float:
     0.296875
     """
     rates = (non_negative("rate_a", rate_a), non_negative("rate_b", rate_b))
-    if not all(rates):
+    if min(rates) < 1e-300:
         return 1.0
 
     def excess(kept: float) -> float:
@@ -235,7 +241,7 @@ def universal_product_error(norm_a: Number, norm_b: Number, norm_product: Number
 
     Raises
     ------
-    InvalidInputError : if an argument is NaN, infinite or negative, or ‖AᵀB‖ above ‖A‖ ‖B‖.
+    InvalidInputError : if an argument is NaN, infinite or negative, ‖AᵀB‖ above ‖A‖ ‖B‖, or a square beyond float64.
 
     References: Ordentlich and Polyanskiy 2024, "Optimal quantization for matrix multiplication", the theorem for
     arbitrary matrices (random rotation, dithered nested lattices, scaling by 1 - Γ).
@@ -253,8 +259,11 @@ def universal_product_error(norm_a: Number, norm_b: Number, norm_product: Number
         msg = f"`norm_product` is {product}, above norm_a · norm_b = {a * b}; it is the norm of AᵀB, not of its square"
         raise InvalidInputError(msg)
     gamma = float(product_distortion(non_negative("rate", rate)))
-    mean = (a * b) ** 2 / integer_at_least("size", size, 1)
-    return (product * gamma) ** 2 + mean * gamma * (1.0 - gamma)
+    mean = a * b * (a * b) / integer_at_least("size", size, 1)
+    if not mean < math.inf:
+        msg = f"`norm_a` is {a} and `norm_b` {b}; the square of their product is beyond float64"
+        raise InvalidInputError(msg)
+    return product * gamma * (product * gamma) + mean * gamma * (1.0 - gamma)
 
 
 def _rates(rate: Array | Number) -> np.ndarray:

@@ -6,9 +6,8 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from lattq._array import Array
-from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError
-from lattq.feedback.rules import Cholesky, require_not_negative
+from lattq.feedback.rules import Cholesky, check_options
 from lattq.linalg import LDL
 
 __all__ = ["ElementwiseCholesky"]
@@ -43,9 +42,7 @@ class ElementwiseCholesky:
     damping: float = 0.01
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "block")
-        normalize(self, as_float, "damping")
-        require_not_negative("damping", self.damping)
+        check_options(self, "damping")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The unit factor of that recursion; as pivots the diagonal 1 / U_jj that its code weighs errors with."""

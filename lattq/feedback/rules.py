@@ -1,17 +1,19 @@
 """What the loop feeds back: from weights and second moment to a factor with its order."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from lattq._array import Array, require_finite, to_host
+from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.linalg import LDL
+from lattq.linalg.checks import with_diagonal
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "column_scale", "require_not_negative"]
+__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "column_scale", "check_options"]
 
 
 @runtime_checkable
@@ -39,6 +41,9 @@ class OpenLoop:
     """
 
     block: int = 1
+
+    def __post_init__(self) -> None:
+        normalize(self, as_integer, "block")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The identity."""
@@ -75,11 +80,11 @@ class Cholesky:
     block: int = 1
 
     def __post_init__(self) -> None:
-        require_not_negative("damping", self.damping)
+        check_options(self, "damping")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of the damped second moment."""
-        damped = sigma + self.damping * np.diag(sigma).mean() * np.eye(sigma.shape[0])
+        damped = with_diagonal(sigma, self.damping * float(np.diag(sigma).mean()), "damping", self.damping)
         return _factor(damped, column_scale(weight), self.order, self.block)
 
 
@@ -109,13 +114,14 @@ class MMSE:
     block: int = 1
 
     def __post_init__(self) -> None:
-        require_not_negative("noise", self.noise)
-        require_not_negative("ratio", self.ratio)
+        check_options(self, "noise", "ratio")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of H, with the penalty."""
         scale = column_scale(weight)
-        return _penalized(sigma, self.ratio * self.noise / scale**2, scale, self.order, self.block)
+        with np.errstate(over="ignore", divide="ignore"):
+            penalty = self.ratio * self.noise / scale**2
+        return _penalized(sigma, penalty, scale, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +151,12 @@ class NoisyInputs:
     block: int = 1
 
     def __post_init__(self) -> None:
-        require_not_negative("noise", self.noise)
+        check_options(self, "noise")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of sigma + J, with the penalty."""
-        penalty = np.full(len(sigma), self.noise * np.diag(sigma).mean())
-        return _penalized(sigma, penalty, column_scale(weight), self.order, self.block)
+        penalty = np.full(len(sigma), self.noise * float(np.diag(sigma).mean()))
+        return _penalized(sigma, penalty, column_scale(weight), self)
 
 
 def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
@@ -164,17 +170,21 @@ def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     return np.sqrt(np.maximum(power, 1e-4 * mean)) if mean > 0 else np.ones(power.shape)
 
 
-def require_not_negative(name: str, value: float) -> None:
-    if not 0.0 <= value < np.inf:
-        msg = f"`{name}` is {value}; pass a finite number, zero or above"
-        raise InvalidInputError(msg)
+def check_options(design: Any, *names: str) -> None:
+    """Make options Python numbers; raise `InvalidInputError` unless those named are finite and not negative."""
+    normalize(design, as_float, *names)
+    normalize(design, as_integer, "block")
+    for name in names:
+        value = getattr(design, name)
+        if not 0.0 <= value < np.inf:
+            msg = f"`{name}` is {value}; pass a finite number, zero or above"
+            raise InvalidInputError(msg)
 
 
-def _penalized(sigma: np.ndarray, penalty: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
+def _penalized(sigma: np.ndarray, penalty: np.ndarray, scale: np.ndarray, design: MMSE | NoisyInputs) -> LDL:
     """The factor of sigma + J, J the diagonal `penalty`."""
-    h = sigma.copy()
-    h[np.diag_indices_from(h)] += penalty
-    factor = _factor(h, scale, order, block)
+    h = with_diagonal(sigma, penalty, "noise", design.noise)
+    factor = _factor(h, scale, design.order, design.block)
     return dataclasses.replace(factor, penalty=penalty if penalty.any() else None)
 
 

@@ -28,7 +28,7 @@ class HierarchicalCode:
     Parameters
     ----------
     lattice : see `VoronoiCode`
-    q : digits of each dimension and layer; below 8 the range that layers span is ragged, and costs 0.15 bit and more
+    q : digits of each dimension and layer; below 8 the range that layers span is ragged, and costs 0.13 bit and more
     layers : M, 1 or more
     shaping : see `VoronoiCode`
 
@@ -56,8 +56,8 @@ class HierarchicalCode:
     def __post_init__(self) -> None:
         normalize(self, as_integer, "q", "layers")
         VoronoiCode(self.lattice, self.q, self.shaping)
-        if self.layers < 1 or self.q**self.layers > 2**16:
-            msg = f"`layers` is {self.layers}; pass 1 or more, with q^layers = {self.q**self.layers} up to 65536"
+        if not 1 <= self.layers <= 16 or self.q**self.layers > 2**16:
+            msg = f"`layers` is {self.layers}; pass 1 or more, with {self.q}^layers up to 65536"
             raise InvalidInputError(msg)
 
     @functools.cached_property
@@ -115,7 +115,13 @@ class HierarchicalCode:
         self._check(x, drop)
         self._check(y, drop)
         one, other = self.code.to_index(x).astype(np.int64), self.code.to_index(y).astype(np.int64)
-        found = np.zeros(np.broadcast_shapes(one.shape, other.shape)[:-1], dtype=np.int64)
+        try:
+            found = np.zeros(np.broadcast_shapes(one.shape, other.shape)[:-1], dtype=np.int64)
+        except ValueError:
+            msg = (
+                f"`x` {tuple(x.shape)} and `y` {tuple(y.shape)} do not broadcast; pass as many vectors of each, or one"
+            )
+            raise InvalidInputError(msg) from None
         for i in range(drop, self.layers):
             for j in range(drop, self.layers):
                 found += self.q ** (i + j) * self.table[one[..., i], other[..., j]].astype(np.int64)
@@ -135,12 +141,19 @@ class HierarchicalCode:
     ) -> Float[np.ndarray, "*batch"]:
         """Inner products of decoded points and the vector of a `query`: one look-up for each layer.
 
+        Raises `InvalidInputError` for a table of another code.
+
         >>> from lattq.lattices import Z
         >>> code = HierarchicalCode(Z(1), 4, 2)
         >>> code.query_products(code.encode(np.array([[5.0], [-3.0]])), code.query(np.array([2.0])))
         array([10., -6.])
         """
         self._check(x, drop)
+        if table.shape != (self.q**self.dimension,):
+            msg = (
+                f"`table` has shape {table.shape}; pass the {self.q**self.dimension} numbers of a `query` of this code"
+            )
+            raise InvalidInputError(msg)
         index = self.code.to_index(x).astype(np.int64)
         found = np.zeros(index.shape[:-1])
         for layer in range(self.layers - 1, drop - 1, -1):
@@ -169,6 +182,6 @@ class HierarchicalCode:
         if digits.ndim < 2 or digits.shape[-2] != self.layers:
             msg = f"`digits` have shape {tuple(digits.shape)}; pass (..., {self.layers}, {self.dimension})"
             raise InvalidInputError(msg)
-        if not 0 <= drop < self.layers:
+        if not 0 <= as_integer("drop", drop) < self.layers:
             msg = f"`drop` is {drop}; of {self.layers} layers 0 to {self.layers - 1} can be dropped"
             raise InvalidInputError(msg)

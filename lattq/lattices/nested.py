@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, from_host, require_finite, require_integers, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.lattices.voronoi import VoronoiCode
@@ -87,6 +87,9 @@ class NestedCode:
     dither: int | None = None
 
     def __post_init__(self) -> None:
+        if np.ndim(self.scales) != 1:
+            msg = f"`scales` is {self.scales!r}; pass a tuple of numbers"
+            raise InvalidInputError(msg)
         object.__setattr__(self, "scales", tuple(as_float("scales", scale) for scale in self.scales))
         normalize(self, as_integer, optional=("dither",))
         rising = all(one < two for one, two in zip(self.scales[:-1], self.scales[1:], strict=True))
@@ -121,6 +124,12 @@ class NestedCode:
 
     def decode(self, digits: Int[Array, "*batch n"], index: Int[Array, "*batch"]) -> Float[Array, "*batch dim"]:
         """Reconstructions, in float64; raises `InvalidInputError` for what is no code."""
+        require_integers("index", index)
+        if index.shape != digits.shape[:-1]:
+            msg = (
+                f"`index` has shape {tuple(index.shape)}, `digits` {tuple(digits.shape)}; pass an index for each vector"
+            )
+            raise InvalidInputError(msg)
         xp = array_namespace(digits)
         last = len(self.scales) - 1
         if math.prod(index.shape) and not (int(xp.min(index)) >= 0 and int(xp.max(index)) <= last):
@@ -146,12 +155,15 @@ class NestedCode:
         return digits, errors, overload
 
     def measure(self, x: Float[Array, "count dim"]) -> NestedFigures:
-        """Distortion and rates for a sample.
+        """Distortion and rates for a sample; raises `InvalidInputError` for one without vectors.
 
         >>> from lattq.lattices import Z
         >>> NestedCode(VoronoiCode(Z(1), 4), (1.0,)).measure(np.array([[0.5], [3.0]])).distortion
         2.125
         """
+        if not len(x):
+            msg = f"`x` has shape {tuple(x.shape)}; pass at least one vector"
+            raise InvalidInputError(msg)
         _, errors, overload = (to_host(part) for part in self.trials(x))
         index = to_host(self.encode(x)[1])
         chosen = index[None, :]

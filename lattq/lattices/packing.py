@@ -8,6 +8,7 @@ import constriction
 import numpy as np
 from jaxtyping import Int
 
+from lattq._array import require_integers
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import words_of
 from lattq.coding.damage import reading
@@ -59,12 +60,13 @@ class NestedCoder:
         if self.index not in ("packed", "raw", "coded"):
             msg = f'`index` is {self.index!r}; choose "packed", "raw" or "coded"'
             raise InvalidInputError(msg)
-        if self.index == "packed" and self._bits(min(self.dimension, self.block)) > 64:
+        if self.index == "packed" and self._bits(min(self.dimension, self.block, 65)) > 64:
             msg = f"{self.dimension} digits of base {self.q} and an index of {self.scales} do not fit a word of 64 bits"
             raise InvalidInputError(msg)
 
     def encode(self, codes: Int[np.ndarray, "rows columns"], prior: object = None) -> Any:
         """Bytes, or [words, frequencies]; raises `InvalidInputError` for codes out of range."""
+        require_integers("codes", codes)
         index, digits = np.divmod(codes.astype(np.int64), self.q)
         first = self._first(codes.shape[1])
         if codes.size and (index.min() < 0 or index[:, ~first].any() or index.max() >= self.scales):
@@ -153,7 +155,13 @@ class NestedCoder:
         return codes
 
     def _parts(self, columns: int) -> list[tuple[np.ndarray, int]]:
-        """Columns of whole vectors, (vectors, n), and of those left over, (blocks, rest)."""
+        """Columns of whole vectors, (vectors, n), and of those left over, (blocks, rest).
+
+        Raises `InvalidInputError` for columns that are not whole blocks.
+        """
+        if columns % self.block:
+            msg = f"{columns} columns are not whole blocks of {self.block}; pass a multiple"
+            raise InvalidInputError(msg)
         starts = np.arange(0, columns, self.block)
         whole, left = divmod(self.block, self.dimension)
         inside = self.dimension * np.arange(whole)
@@ -189,8 +197,17 @@ def _length(values: int) -> int:
 
 
 def _frequencies(index: np.ndarray, scales: int) -> list[int]:
-    """Integers that sum to GRID, none of them 0, close to how often each index occurs."""
-    counts = np.bincount(index, minlength=scales)
-    found = np.maximum(np.rint(counts / max(1, counts.sum()) * GRID).astype(np.int64), 1)
-    found[found.argmax()] += GRID - found.sum()
+    """Integers that sum to GRID, none of them 0, close to how often each index occurs.
+
+    The largest remainders are rounded up. What rare indices get too much, the most frequent ones give.
+
+    >>> _frequencies(np.array([0, 0, 1]), 3)
+    [2730, 1365, 1]
+    """
+    counts = np.bincount(index, minlength=scales) if index.size else np.ones(scales)
+    ideal = counts / counts.sum() * GRID
+    found = np.maximum(np.floor(ideal).astype(np.int64), 1)
+    found[np.argsort(found - ideal)[: max(0, GRID - found.sum())]] += 1
+    for _ in range(found.sum() - GRID):
+        found[found.argmax()] -= 1
     return found.tolist()

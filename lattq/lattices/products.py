@@ -2,7 +2,7 @@
 
 from jaxtyping import Float, Int, Int8
 
-from lattq._array import Array, array_namespace
+from lattq._array import Array, array_namespace, require_integers
 from lattq.errors import InvalidInputError
 from lattq.lattices.voronoi import VoronoiCode
 
@@ -44,7 +44,7 @@ def integer_product(
     Parameters
     ----------
     x, y : leaders in integer coordinates
-    x_scales, y_scales : of each block, those of rows included
+    x_scales, y_scales : of each block, those of rows included; narrower types than float32 become float32
     integer_scale : of the lattice
 
     Examples
@@ -59,6 +59,8 @@ def integer_product(
     >>> bool(found == np.sum(points[0] * points[1]))
     True
     """
+    require_integers("x", x)
+    require_integers("y", y)
     xp = array_namespace(x)
     if x.shape[-2:] != y.shape[-2:] or x_scales.shape != x.shape[:-1] or y_scales.shape != y.shape[:-1]:
         msg = (
@@ -67,4 +69,5 @@ def integer_product(
         )
         raise InvalidInputError(msg)
     whole = xp.sum(xp.astype(x, xp.int32) * xp.astype(y, xp.int32), axis=-1, dtype=xp.int32)
-    return xp.sum(xp.astype(whole, x_scales.dtype) * x_scales * y_scales, axis=-1) / integer_scale**2
+    one, two = (s if s.dtype in (xp.float32, xp.float64) else xp.astype(s, xp.float32) for s in (x_scales, y_scales))
+    return xp.sum(xp.astype(whole, one.dtype) * one * two, axis=-1) / integer_scale**2

@@ -6,8 +6,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lattq._array import require_finite
-from lattq._options import as_integer
+from lattq._array import Array, require_finite, to_host
+from lattq._options import as_integer, as_seed
 from lattq.errors import InvalidInputError
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.nested import entropy_bits, pulled, trial
@@ -17,6 +17,7 @@ __all__ = ["best_scales"]
 
 OCTAVE = 24  # candidates in a factor 2
 PASSES = 20
+MAGNITUDES = (1e-100, 1e100)  # of the largest entry of a sample, so that squares neither vanish nor overflow
 RARE = 0.05  # share of vectors that may overload at the last scale
 
 
@@ -24,7 +25,7 @@ def best_scales(
     lattice: Lattice,
     q: int,
     count: int,
-    sample: Float[np.ndarray, "size dim"] | None = None,
+    sample: Float[Array, "size dim"] | None = None,
     *,
     rule: str = "best",
     coded: bool = True,
@@ -69,9 +70,7 @@ def best_scales(
     if rule not in ("best", "first"):
         msg = f'`rule` is {rule!r}; choose "best" or "first"'
         raise InvalidInputError(msg)
-    if sample is None:
-        sample = np.random.default_rng(seed).standard_normal((samples, code.dimension)) @ code.frame
-    table = _table(code, _checked(sample))
+    table = _table(code, _gaussian(code, samples, seed) if sample is None else _checked(to_host(sample)))
     cuts = _first(table, min(count, len(table.scales)), 0.0)
     if coded:
         price = 2 * math.log(2) * table.loss(cuts, "first", coded=False)[0]
@@ -107,11 +106,24 @@ class _Table:
         return distortion, 0.5 * math.log2(max(distortion, 1e-300)) + bits / self.dimension
 
 
+def _gaussian(code: VoronoiCode, samples: int, seed: int) -> np.ndarray:
+    """Vectors of independent N(0, 1)."""
+    count = as_integer("samples", samples)
+    if count < 1:
+        msg = f"`samples` is {count}; draw at least one vector"
+        raise InvalidInputError(msg)
+    return np.random.default_rng(as_seed(seed)).standard_normal((count, code.dimension)) @ code.frame
+
+
 def _checked(sample: np.ndarray) -> np.ndarray:
     """The sample in float64."""
     require_finite("sample", sample)
     if sample.ndim != 2 or not sample.any():
         msg = f"`sample` has shape {sample.shape} and {np.count_nonzero(sample)} entries that are not 0; pass vectors"
+        raise InvalidInputError(msg)
+    largest, (low, high) = float(np.abs(sample).max()), MAGNITUDES
+    if not low <= largest <= high:
+        msg = f"`sample` reaches {largest:.3g}, beyond {low:.3g} ... {high:.3g}; multiply it by a constant"
         raise InvalidInputError(msg)
     return sample.astype(np.float64)
 

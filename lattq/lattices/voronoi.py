@@ -8,7 +8,7 @@ import re
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt
 
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, array_namespace, from_host, require_integers, to_host
 from lattq._options import as_integer, normalize
 from lattq.coding import pack, unpack
 from lattq.errors import InvalidInputError
@@ -55,6 +55,9 @@ class VoronoiCode:
     shaping: str = "voronoi"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lattice, Lattice):
+            msg = f"`lattice` is {self.lattice!r}; pass one of `lattq.lattices`, such as E8"
+            raise InvalidInputError(msg)
         normalize(self, as_integer, "q")
         if not 2 <= self.q <= LARGEST:
             msg = f"`q` is {self.q}; a Voronoi code here has 2 to {LARGEST} digits in each dimension"
@@ -156,6 +159,7 @@ class VoronoiCode:
         """Inverse of `to_index`; raises `InvalidInputError` for a number that is none."""
         self._check_index()
         left = np.asarray(index)
+        require_integers("index", left)
         if left.size and not 0 <= int(left.min()) <= int(left.max()) < self.q**self.dimension:
             msg = f"`index` holds {left.min()} ... {left.max()}; this code has {self.q**self.dimension} leaders"
             raise InvalidInputError(msg)
@@ -180,6 +184,7 @@ class VoronoiCode:
 
     def _check(self, digits: Array) -> None:
         """Raise `InvalidInputError` for what are no digits."""
+        require_integers("digits", digits)
         xp = array_namespace(digits)
         if digits.ndim < 1 or digits.shape[-1] != self.dimension:
             msg = f"`digits` have shape {tuple(digits.shape)}; pass (..., {self.dimension}) for {self.lattice.name}"

@@ -13,6 +13,7 @@ __all__ = [
     "not_semidefinite",
     "pivot_tolerance",
     "relative_tolerance",
+    "with_diagonal",
 ]
 
 SYMMETRY_BLOCK = 128
@@ -115,6 +116,24 @@ def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:
         f"float64 and symmetrise it, or damp it: `Cholesky(damping=1e-6)`, a fraction of the mean diagonal, or more"
     )
     return NotPositiveSemidefiniteError(msg, index=index, pivot=pivot)
+
+
+def with_diagonal(
+    sigma: Float[np.ndarray, "n n"], added: float | Float[np.ndarray, " n"], name: str, value: float
+) -> Float[np.ndarray, "n n"]:
+    """Return `sigma` with a larger diagonal; raises `InvalidInputError`, naming the option, for one beyond float64.
+
+    >>> with_diagonal(np.ones((2, 2)), 0.5, "damping", 0.5)
+    array([[1.5, 1. ],
+           [1. , 1.5]])
+    """
+    found = sigma.copy()
+    with np.errstate(over="ignore"):
+        found[np.diag_indices_from(found)] += added
+    if not np.isfinite(np.diag(found)).all():
+        msg = f"`{name}` is {value}, which takes the diagonal of `sigma` beyond float64; choose a smaller one"
+        raise InvalidInputError(msg)
+    return found
 
 
 def relative_tolerance(n: int) -> float:

@@ -55,6 +55,15 @@ def hadamard_matrix(n: int) -> Int8[np.ndarray, "n n"]:
     return np.kron(_base(m), _sylvester(power))
 
 
+def has_hadamard_matrix(n: int) -> bool:
+    """Whether `hadamard_matrix` knows one of this size.
+
+    >>> has_hadamard_matrix(20), has_hadamard_matrix(22)
+    (True, False)
+    """
+    return _find_split(n) is not None
+
+
 def fwht(x: Num[Array, "..."], *, axis: int = -1, orthonormal: bool = False) -> Num[Array, "..."]:
     """Multiply by the Hadamard matrix of size 2^k along one axis, with n log n additions.
 

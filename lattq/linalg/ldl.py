@@ -8,7 +8,7 @@ from scipy.linalg import get_lapack_funcs, solve_triangular
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
-from lattq.linalg.checks import check_second_moment, column_scale, not_semidefinite, relative_tolerance
+from lattq.linalg.checks import check_second_moment, column_scale, not_semidefinite, relative_tolerance, with_diagonal
 from lattq.linalg.roots import first_negative_pivot, householder_ldl, pivoted_cholesky, semidefinite_root
 
 __all__ = ["LDL", "ldl"]
@@ -117,7 +117,7 @@ def ldl(
         msg = f"`damping` is {damping}; it is a finite fraction of the mean diagonal, at least 0"
         raise InvalidInputError(msg)
     if damping:
-        sigma = sigma + damping * np.mean(np.diag(sigma)) * np.eye(len(sigma))
+        sigma = with_diagonal(sigma, damping * float(np.mean(np.diag(sigma))), "damping", damping)
     return unchecked_ldl(sigma, order, block)
 
 

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
-from lattq._options import as_integer, normalize
+from lattq._options import as_flag, as_integer, normalize
 from lattq.coding import FixedLength
 from lattq.errors import InvalidInputError
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread
+from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread, stored_shape
 from lattq.trellis import BitshiftCode
 from lattq.trellis.bitshift import LONGEST
 
@@ -111,11 +111,10 @@ class BitshiftQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "BitshiftQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
-        bits, memory, code, *sizes, rows, scales = state
-        block, group = (as_integer(name, size) for name, size in zip(("block", "group"), sizes, strict=True))
-        scale = np.frombuffer(scales, dtype="<f2").astype(np.float64).reshape(rows, -(-shape[1] // group))
+        bits, memory, code, block, group, rows, scales = state
+        scale = np.frombuffer(scales, dtype="<f2").astype(np.float64).reshape(stored_shape(rows, group, shape))
         check_stored("scales", scale, shape[0], zero=True)
-        check_block(block)
+        check_block(as_integer("block", block))
         return BitshiftQuantizer(scale, BitshiftCode(bits, memory, code), block, group)
 
     @staticmethod
@@ -159,6 +158,7 @@ class Bitshift:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "bits", "memory", "block", optional=("group",))
+        normalize(self, as_flag, "shrink", "shared")
         BitshiftCode(self.bits, self.memory, self.code)
         check_block(self.block)
         check_group(self.group)

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
-from lattq._options import as_integer, normalize
+from lattq._options import as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
-from lattq.bounds.blocks import SMALLEST_SCALE, check_scale
+from lattq.bounds._checks import positive
+from lattq.bounds.blocks import SMALLEST_SCALE, check_number, check_scale
 from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
 from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
@@ -147,13 +148,15 @@ class Format:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, optional=("group",))
+        normalize(self, as_flag, "shrink")
+        check_number(self.number)
         check_group(self.group)
         check_scale(self.scale)
 
     @staticmethod
     def named(name: str) -> "Format":
         """The design of a block format of `lattq.bounds.BLOCK_FORMATS`; raises `InvalidInputError` for another name."""
-        if name not in BLOCK_FORMATS:
+        if name not in list(BLOCK_FORMATS):
             msg = f"there is no block format {name!r}; choose {', '.join(BLOCK_FORMATS)}"
             raise InvalidInputError(msg)
         block = BLOCK_FORMATS[name]
@@ -185,7 +188,8 @@ def multiplicative_dither(
 
     Raises
     ------
-    InvalidInputError : if x holds NaN or infinity, `scale` is not positive or `seed` no seed
+    InvalidInputError : if x is no matrix of finite floating-point numbers, `number` no format, `scale` not positive or
+        `seed` no seed
 
     Examples
     --------
@@ -197,10 +201,11 @@ def multiplicative_dither(
     if not 0 <= as_integer("seed", seed) < 2**64:
         msg = f"`seed` is {seed}; a seed is an integer of at least 0 and below 2^64"
         raise InvalidInputError(msg)
-    if not 0.0 < scale < np.inf:
-        msg = f"`scale` is {scale}; pass a finite number above zero"
+    scale, xp = positive("scale", scale), array_namespace(x)
+    check_number(number)
+    if x.ndim != 2 or not xp.isdtype(x.dtype, "real floating"):
+        msg = f"`x` has shape {tuple(x.shape)} and dtype {x.dtype}; pass a matrix of floating-point numbers"
         raise InvalidInputError(msg)
-    xp = array_namespace(x)
     octave = np.exp2(dither_offsets(seed, x.shape[0], np.arange(x.shape[1])) + 0.5)
     moved = FormatQuantizer(xp.astype(from_host(scale * octave, like=x), xp.float64), number)
     return xp.astype(moved.decode(moved.encode(x)), x.dtype)

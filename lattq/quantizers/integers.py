@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_integer, check_levels, normalize
+from lattq._options import as_flag, as_integer, check_levels, normalize
 from lattq.errors import InvalidInputError
 from lattq.quantizers.stepped import SMALLEST_STEP
 from lattq.quantizers.uniform import UniformQuantizer, centered
@@ -25,6 +25,7 @@ class _Integers:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "levels", optional=("group",))
+        normalize(self, as_flag, "shrink", "shared")
         check_levels(self.levels)
         check_group(self.group)
 

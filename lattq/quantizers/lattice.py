@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, Num
 
 from lattq import lattices
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_float, normalize
+from lattq._options import as_flag, as_float, normalize
 from lattq.coding.squares import fit_squares
 from lattq.errors import CodeOverflowError, InvalidInputError
 from lattq.lattices import EntropyCodedLattice
@@ -125,6 +125,7 @@ class Lattice:
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step")
+        normalize(self, as_flag, "shrink")
         check_step(self.step)
         if not isinstance(self.lattice, lattices.Lattice):
             msg = f"`lattice` is {self.lattice!r}; pass one of `lattq.lattices`, such as E8"

@@ -9,13 +9,13 @@ from jaxtyping import Float, Int, Num
 
 from lattq import lattices
 from lattq._array import Array, array_namespace, from_host, require_finite, to_host
-from lattq._options import as_integer, normalize
+from lattq._options import as_flag, as_integer, normalize
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
 from lattq.lattices.voronoi import any_named
 from lattq.lattices.words import cell_side
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread
+from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread, stored_shape
 
 __all__ = ["Nested", "NestedQuantizer"]
 
@@ -94,6 +94,14 @@ class NestedQuantizer:
         found = from_host(values, like=codes)
         return array_namespace(codes).astype(found, self.scale.dtype) * spread(self.scale, self.group, codes)
 
+    def check_codes(self, codes: Num[Array, "rows columns"]) -> None:
+        """Raise `InvalidInputError` unless all codes are digits, with the index of a scale in the first of a vector."""
+        host, q = to_host(codes), self.code.code.q
+        first = np.arange(host.shape[1]) % self.block % self.code.code.dimension == 0
+        if (host < 0).any() or (host >= np.where(first, q * len(self.code.scales), q)).any():
+            msg = f"codes {host.min()} ... {host.max()} are not digits below {q} with {len(self.code.scales)} scales"
+            raise InvalidInputError(msg)
+
     def overload(self, x: Float[Array, "rows block"]) -> int:
         """Entries of vectors that overload at every scale, and so are pulled in."""
         scaled, count = self._scaled(x), 0
@@ -137,18 +145,20 @@ class NestedQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "NestedQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
-        name, q, shaping, scales, rule, *sizes, index, rows, values = state
-        block, group = (as_integer(kind, size) for kind, size in zip(("block", "group"), sizes, strict=True))
-        scale = np.frombuffer(values, dtype="<f2").astype(np.float64).reshape(rows, -(-shape[1] // group))
+        name, q, shaping, scales, rule, block, group, index, rows, values = state
+        scale = np.frombuffer(values, dtype="<f2").astype(np.float64).reshape(stored_shape(rows, group, shape))
         check_stored("scales", scale, shape[0], zero=True)
-        if not 1 <= block <= shape[1] or shape[1] % block:
-            msg = f"blocks of {block} columns in {shape[1]}; the file is damaged"
+        block = as_integer("block", block)
+        if not 1 <= block <= shape[1] or shape[1] % block or (group < shape[1] and group % block):
+            msg = f"blocks of {block} columns in {shape[1]}, and groups of {group}; the file is damaged"
             raise DamagedFileError(msg)
         code = NestedCode(VoronoiCode(any_named(name), q, shaping), tuple(scales), rule)
         if code.code.dimension > block and block < shape[1]:
             msg = f"vectors of {code.code.dimension} columns in blocks of {block}; the file is damaged"
             raise DamagedFileError(msg)
-        return NestedQuantizer(scale, code, block, group, index)
+        found = NestedQuantizer(scale, code, block, group, index)
+        _ = found.coder  # which checks the index
+        return found
 
     @staticmethod
     def concatenate(parts: "list[NestedQuantizer]", group: int) -> "NestedQuantizer":
@@ -174,7 +184,7 @@ class Nested:
     rule : "best" or "first", see `NestedCode`
     index : how indices of scales are stored, see `NestedCoder`
     shaping : see `VoronoiCode`
-    group : columns that share a float16 scale of a row, a multiple of the block; None for whole rows
+    group : columns that share a float16 scale of a row, a multiple of the block and of n; None for whole rows
     shrink : scale each column by its LMMSE gain, inside the loop
 
     References
@@ -200,6 +210,7 @@ class Nested:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "q", optional=("group",))
+        normalize(self, as_flag, "shrink")
         check_group(self.group)
         code = VoronoiCode(self.lattice, self.q, self.shaping)
         if isinstance(self.scales, tuple | list):
@@ -227,15 +238,20 @@ class Nested:
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> NestedQuantizer:
         """Scales from the mean squares of the rows of `targets`."""
         block, n = len(columns) // len(pivots), self.lattice.dimension
-        if (block % n and len(pivots) > 1) or (np.diff(columns.reshape(-1, block), axis=1) != 1).any():
+        part = len(pivots) > 1 or block == self.group  # of the row; a row that is one block may be of any width
+        if (block % n and part) or (np.diff(columns.reshape(-1, block), axis=1) != 1).any():
             msg = (
                 f"vectors of {n} adjacent columns do not fit blocks of {block} columns in this order; pass feedback "
                 f'with block={n} or a multiple of it, and order="natural"'
             )
             raise InvalidInputError(msg)
         xp = array_namespace(targets)
-        deviation = xp.sqrt(xp.mean(targets * targets, axis=1, keepdims=True))
-        scale = half_precision(deviation) * xp.astype(deviation > 0, deviation.dtype)
+        largest = xp.max(xp.abs(targets), axis=1, keepdims=True)
+        unit = targets / xp.where(largest > 0, largest, xp.ones_like(largest))  # squares of tiny targets would be 0
+        deviation = xp.astype(largest, xp.float64) * xp.sqrt(
+            xp.mean(xp.astype(unit, xp.float64) ** 2, axis=1, keepdims=True)
+        )
+        scale = xp.astype(half_precision(deviation), targets.dtype) * xp.astype(largest > 0, targets.dtype)
         return NestedQuantizer(scale, self.code, block, index=self.index)
 
 

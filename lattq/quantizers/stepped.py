@@ -9,7 +9,16 @@ from jaxtyping import Float
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 
-__all__ = ["SMALLEST_STEP", "OneStep", "check_step", "check_stored", "spread", "step_like", "stored_step"]
+__all__ = [
+    "SMALLEST_STEP",
+    "OneStep",
+    "check_step",
+    "check_stored",
+    "spread",
+    "step_like",
+    "stored_shape",
+    "stored_step",
+]
 
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
@@ -77,6 +86,21 @@ def check_stored(name: str, steps: np.ndarray, rows: int, *, zero: bool = False)
         wrong = "negative" if zero else "not positive"
         msg = f"{name} of {len(steps)} rows for {rows}, or {wrong} or infinite; the file is damaged"
         raise DamagedFileError(msg)
+
+
+def stored_shape(rows: Any, group: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    """Shape of the steps of a file: one row or all, and one for each `group` of columns.
+
+    Raises `DamagedFileError` for other numbers of rows, and for groups of no columns.
+
+    >>> stored_shape(4, 3, (4, 8))
+    (4, 3)
+    """
+    numbers = isinstance(rows, int) and isinstance(group, int)
+    if not (numbers and rows in (1, shape[0]) and 1 <= group < 1 << 64):
+        msg = f"steps for {rows} of {shape[0]} rows, in groups of {group} columns; the file is damaged"
+        raise DamagedFileError(msg)
+    return rows, -(-shape[1] // group)
 
 
 def stored_step(step: Any) -> np.ndarray:

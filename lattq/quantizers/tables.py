@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lattq._array import Array, to_host
-from lattq._options import as_float, as_integer, normalize
+from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.codebooks.blocks import kmeans_blocks
 from lattq.codebooks.clustering import different_rows
 from lattq.errors import InvalidInputError
@@ -66,6 +66,7 @@ class Codebook:
             self, as_integer, "size", "dimension", "iterations", optional=("group", "rows", "entry_bits", "scale")
         )
         normalize(self, as_float, "slope")
+        normalize(self, as_flag, "down", "weighted", "shrink")
         check_group(self.group)
         for name, low, high in (("size", 2, 1 << 16), ("dimension", 1, 8), ("iterations", 1, 1 << 20)):
             if not low <= getattr(self, name) <= high:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_float, as_integer, normalize
+from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.errors import CodeOverflowError
 from lattq.quantizers.stepped import OneStep, check_step, step_like, stored_step
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
@@ -151,6 +151,7 @@ class Trellis:
     def __post_init__(self) -> None:
         normalize(self, as_float, "step")
         normalize(self, as_integer, "states", "segment")
+        normalize(self, as_flag, "shrink", "priced")
         check_step(self.step)
         segments(1, self.segment)
         _ = TrellisCode(self.states)

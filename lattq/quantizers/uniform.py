@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_float, as_integer, check_levels, normalize
+from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
 from lattq.errors import CodeOverflowError, InvalidInputError
-from lattq.quantizers.stepped import SMALLEST_STEP, check_step, check_stored, spread, step_like
+from lattq.quantizers.stepped import SMALLEST_STEP, check_step, check_stored, spread, step_like, stored_shape
 
 __all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
 
@@ -102,14 +102,14 @@ class UniformQuantizer:
     def from_state(state: list, shape: tuple[int, int]) -> "UniformQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
         group, rows, steps, zeros, low, high, dither = state
-        groups = -(-shape[1] // group)
+        places = stored_shape(rows, group, shape)
         if isinstance(steps, float):
             step = np.full((1, 1), steps)
         else:
-            step = np.frombuffer(steps, dtype="<f2").astype(np.float64).reshape(rows, groups)
+            step = np.frombuffer(steps, dtype="<f2").astype(np.float64).reshape(places)
         check_stored("steps", step, shape[0])
         if isinstance(zeros, bytes):
-            zeros = unpack(zeros, high - low + 1, rows * groups).astype(np.float64).reshape(rows, groups)
+            zeros = unpack(zeros, high - low + 1, places[0] * places[1]).astype(np.float64).reshape(places)
         if dither is not None:
             zeros = dither_offsets(dither, shape[0], np.arange(shape[1]))
         return UniformQuantizer(step, zeros, low, high, group, dither)
@@ -155,6 +155,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step", "offset")
+        normalize(self, as_flag, "shrink")
         normalize(self, as_integer, optional=("dither", "levels"))
         if self.levels is not None:
             check_levels(self.levels)

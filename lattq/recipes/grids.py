@@ -59,7 +59,7 @@ def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None) -> Sc
     """
     design = Format.named(name)
     transform = Normalize() if design.scale == "e4m3" else Identity()
-    return Scheme(transform=transform, feedback=feedback or OpenLoop(), quantizer=design)
+    return Scheme(transform=transform, feedback=OpenLoop() if feedback is None else feedback, quantizer=design)
 
 
 def gptq(
@@ -145,6 +145,10 @@ def nestquant(
     feedback : False rounds in the open loop
     seed : of the rotation
 
+    Raises
+    ------
+    InvalidInputError : for published scales with other levels, or noise without feedback
+
     Examples
     --------
     >>> nestquant(feedback=False).feedback
@@ -156,7 +160,14 @@ def nestquant(
         if scales not in NESTQUANT_SCALES:
             msg = f"`scales` is {scales!r}; scales are published for {', '.join(NESTQUANT_SCALES)}"
             raise InvalidInputError(msg)
+        if levels != 14:
+            msg = f"`levels` is {levels!r}; the scales for {scales!r} are published for 14: pass scales=4"
+            raise InvalidInputError(msg)
         scales = tuple(scale / 14 for scale in NESTQUANT_SCALES[scales])
+    noise = as_float("noise", noise)
+    if noise and not feedback:
+        msg = f"`noise` is {noise}, which only feedback can use; leave it out, or pass feedback=True"
+        raise InvalidInputError(msg)
     closed: Feedback = NoisyInputs(noise, block=8) if noise else Cholesky("natural", damping, block=8)
     return Scheme(
         transform=Hadamard(seed),

@@ -77,4 +77,11 @@ class Normalize:
         """The gain; 1 for a weight of zeros."""
         xp = array_namespace(weight)
         found = float(xp.max(xp.abs(weight)))
-        return Gain(self.largest / found if found > 0.0 else 1.0)
+        try:
+            return Gain(self.largest / found if found > 0.0 else 1.0)
+        except InvalidInputError:
+            msg = (
+                f"the largest magnitude of `weight` is {found:.3g}, and no gain within float32 takes it to "
+                f"{self.largest:g}; multiply the weights by a constant first"
+            )
+            raise InvalidInputError(msg) from None

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from lattq.bounds import (
     BLOCK_FORMATS,
     E2M1FN,
+    E8M0,
     NF4,
     BlockFormat,
     absmax_distortion,
@@ -199,8 +201,19 @@ def test_scales_out_of_reach():
         (lambda: block_distortion(BlockFormat(E2M1FN, None), size=-1), "`size` is -1"),
         (lambda: block_distortion(BLOCK_FORMATS["mxfp4"], variance=0.0), "`variance` is 0.0"),
         (lambda: block_scales(np.ones(1), E2M1FN, "float32"), "`scale` is 'float32'"),
+        (lambda: block_scales(np.array([1.0, np.nan]), E2M1FN, "e8m0"), "`largest` holds nan"),
+        (lambda: block_scales(np.array([np.inf]), E2M1FN, "e4m3"), "`largest` holds inf"),
+        (lambda: block_scales(np.array([-2.0, 1.0]), E2M1FN, "float16"), "`largest` holds -2.0"),
+        (lambda: block_scales(np.ones(1), int_format(1), "e4m3"), "values of both signs"),
+        (lambda: BlockFormat(cast("Any", "e2m1fn"), 32), "`number` is 'e2m1fn'"),
+        (lambda: BlockFormat(int_format(1), 32), "values of both signs"),
+        (lambda: BlockFormat(E8M0, 32), "values of both signs"),
+        (lambda: BlockFormat(E2M1FN, cast("Any", "32")), "`size` is '32'"),
+        (lambda: block_distortion(BLOCK_FORMATS["mxfp4"], size=16), "`size` is 16, but the format has blocks of 32"),
+        (lambda: block_loss(BLOCK_FORMATS["mxfp4"], size=16), "`size` is 16"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_refusals_name_the_value(call, named: str):
     with pytest.raises(InvalidInputError, match=named):
         call()

@@ -94,6 +94,13 @@ def test_no_other_scale_is_better(name: str):
     assert best_format_scale(number, variance=9.0) == pytest.approx(3 * best, rel=1e-9)
 
 
+def test_a_wide_format_takes_the_scale_of_its_inner_values():
+    """The grid used to end where the outer values were still in reach."""
+    number = NumberFormat("own", np.array([-1000.0, -2.0, -1.0, 0.0, 1.0, 2.0, 1000.0]), 3)
+    inner = NumberFormat("inner", number.values[1:-1], 3)
+    assert best_format_scale(number) == pytest.approx(best_format_scale(inner), rel=1e-6)
+
+
 def test_best_integers_are_the_known_uniform_quantizers():
     """Max 1960: the step of 15 levels lies between those of 14 and 16, 0.3576 and 0.3352; 3 levels: 1.224."""
     assert 0.3352 < best_format_scale(int_format(4)) < 0.3576
@@ -165,6 +172,7 @@ def test_the_point_density_is_best(rho: float):
         (lambda: format_loss(E2M1FN, variance=0.0), "`variance` is 0.0"),
         (lambda: format_loss(E2M1FN, scale_bits=-1.0), "`scale_bits` is -1.0"),
         (lambda: best_format_scale(E2M1FN, variance=0.0), "`variance` is 0.0"),
+        (lambda: best_format_scale(int_format(1)), "no value but 0"),
         (lambda: floating_point_distortion(-1), "`mantissa_bits` is -1"),
         (lambda: floating_point_loss(0, 1), "`exponent_bits` is 0"),
         (lambda: product_point_density(0.0, 1.5), "`correlation` is 1.5"),

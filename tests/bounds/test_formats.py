@@ -1,5 +1,7 @@
 """Number formats: every value that another library decodes, names, codes, refusals."""
 
+from typing import Any, cast
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -143,8 +145,17 @@ def test_values_are_read_only():
         (lambda: NumberFormat("own", np.arange(5.0), 2), "5 values in 2 bits"),
         (lambda: NumberFormat("own", np.array([0.0, np.inf]), 2), "`values` holds inf"),
         (lambda: NumberFormat("own", np.arange(5.0), 9), "5 values in 9 bits"),
+        (lambda: int_format(cast("Any", None)), "`bits` is None"),
+        (lambda: int_format(10**400), "`bits` is 1000"),
+        (lambda: normal_float(cast("Any", None)), "`bits` is None"),
+        (lambda: number_format(cast("Any", None)), "`name` is None"),
+        (lambda: float_format(4, 3, bias=cast("Any", 1.5)), "`bias` is 1.5"),
+        (lambda: float_format(4, 3, bias=cast("Any", "1")), "`bias` is '1'"),
+        (lambda: float_format(4, 3, bias=10**30), "`bias` is 1000"),
+        (lambda: float_format(4, 3, specials=cast("Any", [])), r"`specials` is \[\]"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_refusals_name_the_value(call, named: str):
     with pytest.raises(InvalidInputError, match=named):
         call()

@@ -1,6 +1,7 @@
 """Γ(R) of matrix products: the tangent, its inverse, convexity, simulated products, refusals."""
 
 import math
+from typing import Any, cast
 
 import jaxtyping
 import numpy as np
@@ -160,6 +161,14 @@ def test_a_scaled_lattice_channel_meets_the_universal_bound():
     assert np.mean(sample) == pytest.approx(bound, abs=4 * float(np.std(sample)) / math.sqrt(len(sample)), rel=2 / n)
 
 
+def test_the_ends_of_float64():
+    """2 · 4^-537 is the smallest number of float64; where nothing is left to tell apart, nothing is lost either."""
+    assert product_rate(5e-324) == pytest.approx(537.5, rel=1e-15)
+    assert unbiased_product_distortion(1e-100) == pytest.approx((1 / (2 * math.log(2) * 1e-100)) ** 2, rel=1e-12)
+    assert unbiased_product_distortion(600.0) == 0.0
+    assert two_rate_product_distortion(5e-324, 1.0) == 1.0
+
+
 def test_numbers_give_numbers_and_arrays_arrays():
     assert isinstance(product_distortion(1), float)
     assert product_distortion(np.ones((2, 3))).shape == (2, 3)
@@ -179,6 +188,12 @@ def test_numbers_give_numbers_and_arrays_arrays():
         (lambda: product_bits(1.0, 1.0, 1.0, 0), "`size` is 0"),
         (lambda: universal_product_error(1.0, 1.0, 2.0, 4, 1.0), "`norm_product` is 2.0, above"),
         (lambda: universal_product_error(1.0, -1.0, 0.0, 4, 1.0), "`norm_b` is -1.0"),
+        (lambda: universal_product_error(1e100, 1e100, 0.0, 4, 1.0), r"`norm_a` is 1e\+100"),
+        (lambda: product_bits(1.0, 1e-200, 1e-200, 4), "`error` is 1.0 for norms of 1e-200"),
+        (lambda: product_bits(1.0, 1e200, 1e200, 4), r"`error` is 1.0 for norms of 1e\+200"),
+        (lambda: product_bits(cast("Any", None), 1.0, 1.0, 4), "`error` is None"),
+        (lambda: product_bits(1.0, 1.0, 1.0, cast("Any", "4")), "`size` is '4'"),
+        (lambda: unbiased_product_distortion(1e-310), "`rate` holds 1e-310"),
     ],
 )
 def test_refusals_name_the_value(call, named: str, monkeypatch: pytest.MonkeyPatch):

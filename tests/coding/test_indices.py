@@ -28,9 +28,7 @@ def drawn(seed: int, size: int, rows: int, columns: int, dimension: int, *, down
     down=st.booleans(),
     coded=st.booleans(),
 )
-def test_round_trips_are_exact(
-    seed: int, size: int, rows: int, columns: int, dimension: int, down: bool, coded: bool
-):
+def test_round_trips_are_exact(seed: int, size: int, rows: int, columns: int, dimension: int, down: bool, coded: bool):
     codes = drawn(seed, size, rows, columns, dimension, down=down)
     coder = Indices(size, dimension, down, coded)
     assert_same(coder.decode(coder.encode(codes), codes.shape), codes)

@@ -1,11 +1,13 @@
 """Nested codes: rules, scales against exhaustive search, published figures, dither, bytes and damage."""
 
 import itertools
+from collections.abc import Callable
 from types import ModuleType
 
 import msgpack
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +27,7 @@ from lattq.lattices import (
     measure_nsm,
     scales,
 )
+from lattq.lattices.packing import GRID, _frequencies
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same
 from tests.strategies import seeds
@@ -172,6 +175,45 @@ def test_options_that_no_code_has(call, message: str):
         call()
 
 
+SMALL = NestedCode(VoronoiCode(D(4), 4), (0.5, 1.0))
+DIGITS = np.zeros((3, 4), dtype=np.int32)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: NestedCode(SMALL.code, 0.5), "`scales` is 0.5"),  # pyright: ignore[reportArgumentType]
+        (lambda: SMALL.decode(DIGITS, np.zeros(3)), "`index` holds numbers of float64"),
+        (lambda: SMALL.decode(DIGITS + 0.5, DIGITS[:, 0]), "`digits` holds numbers of float64"),
+        (lambda: SMALL.decode(DIGITS, DIGITS[:2, 0]), r"`index` has shape \(2,\)"),
+        (lambda: SMALL.decode(DIGITS, DIGITS[:1, 0]), r"`index` has shape \(1,\)"),
+        (lambda: SMALL.measure(np.zeros((0, 4))), "at least one vector"),
+        (lambda: NestedCoder(4, 4, 1, 4).encode(np.full((2, 4), 0.5)), "`codes` holds numbers of float64"),  # pyright: ignore[reportArgumentType]
+        (lambda: NestedCoder(4, 4, 1, 4).encode(np.zeros((2, 6), dtype=np.int32)), "6 columns are not whole blocks"),
+        (lambda: best_scales(E8, 4, 2, samples=-1), "`samples` is -1"),
+        (lambda: best_scales(E8, 4, 2, samples=0), "`samples` is 0"),
+        (lambda: best_scales(E8, 4, 2, samples=1.5), "`samples` is 1.5"),  # pyright: ignore[reportArgumentType]
+        (lambda: best_scales(E8, 4, 2, seed=-1), "`seed` is -1"),
+        (lambda: best_scales(E8, 4, 2, np.full((3, 8), 1e-320)), "`sample` reaches 1e-320"),
+        (lambda: best_scales(E8, 4, 2, np.full((3, 8), 1e200)), r"`sample` reaches 1e\+200"),
+    ],
+)
+def test_what_no_code_can_use_is_named(call: Callable[[], object], message: str):
+    """Some of it used to give wrong numbers, the rest the errors of NumPy."""
+    with pytest.raises(InvalidInputError, match=message):
+        call()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_samples_may_be_of_any_kind_and_size():
+    x = gaussian(300)
+    expected = best_scales(E8, 8, 2, x)
+    assert best_scales(E8, 8, 2, x.tolist()) == best_scales(E8, 8, 2, torch.asarray(x)) == expected
+    for size in (2.0**-300, 2.0**300):
+        np.testing.assert_allclose(np.array(best_scales(E8, 8, 2, size * x)) / size, expected, rtol=1e-9)
+
+
 def codes_of(coder: NestedCoder, rows: int, columns: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     digits = rng.integers(0, coder.q, (rows, columns))
@@ -237,6 +279,25 @@ def test_streams_take_the_bits_of_digits_and_indices():
         ideal = codes.size * np.log2(14) + index.size * each
         assert ideal - 64 < 8 * len(words) < ideal + 64 + 1e-4 * index.size
         assert len(frequencies) == (4 if kind == "coded" else 0)
+
+
+@pytest.mark.parametrize("counts", [[166] * 200 + [139] * 56, [1] * 256, [10**6] + [1] * 255, [0] * 255 + [7]])
+def test_frequencies_of_many_scales_are_positive(counts: list[int]):
+    """Rounding used to be settled with the most frequent index alone, which could go below zero."""
+    codes = (2 * np.repeat(np.arange(256), counts)).reshape(-1, 1).astype(np.int32)
+    coder = NestedCoder(1, 2, 256, 1)
+    assert_same(coder.decode(coder.encode(codes), codes.shape), codes)
+
+
+@given(counts=st.lists(st.integers(0, 1000), min_size=1, max_size=256))
+def test_frequencies_are_rounded_shares(counts: list[int]):
+    index = np.repeat(np.arange(len(counts)), counts)
+    found = np.array(_frequencies(index, len(counts)))
+    ideal = GRID * np.array(counts) / max(sum(counts), 1)
+    assert found.sum() == GRID
+    assert found.min() >= 1
+    if ideal.min() >= 1:
+        assert np.abs(found - ideal).max() < 1
 
 
 @pytest.mark.parametrize("wrong", [-1, 14 * 4, 14])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -156,6 +157,35 @@ def test_what_is_no_code(call, message: str):
         call()
 
 
+LAYERS = HierarchicalCode(D(4), 4, 2)
+ZEROS = np.zeros((3, 2, 4), dtype=np.int32)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: VoronoiCode("E8", 4), "`lattice` is 'E8'"),  # pyright: ignore[reportArgumentType]
+        (lambda: VoronoiCode(E8, 4).decode(np.full(8, 0.5)), "`digits` holds numbers of float64"),
+        (lambda: VoronoiCode(E8, 4).to_index(np.full(8, 0.5)), "`digits` holds numbers of float64"),
+        (lambda: VoronoiCode(E8, 4).from_index(1.5), "`index` holds numbers of float64"),  # pyright: ignore[reportArgumentType]
+        (lambda: HierarchicalCode(Z(1), 4, 10000), "`layers` is 10000"),
+        (lambda: HierarchicalCode(Z(1), 4, 9), "`layers` is 9"),
+        (lambda: LAYERS.decode(ZEROS, drop=None), "`drop` is None"),  # pyright: ignore[reportArgumentType]
+        (lambda: LAYERS.decode(ZEROS, drop=0.5), "`drop` is 0.5"),  # pyright: ignore[reportArgumentType]
+        (lambda: LAYERS.decode(ZEROS, drop=2), "`drop` is 2"),
+        (lambda: LAYERS.decode(ZEROS + 0.5), "`digits` holds numbers of float64"),
+        (lambda: LAYERS.products(ZEROS[:2], ZEROS), "do not broadcast"),
+        (lambda: LAYERS.query_products(ZEROS, np.ones(4**4 + 1)), r"`table` has shape \(257,\)"),
+        (lambda: LAYERS.query_products(ZEROS, np.ones((1, 4**4))), r"`table` has shape \(1, 256\)"),
+    ],
+)
+def test_what_no_code_can_use_is_named(call: Callable[[], object], message: str):
+    """Some of it used to give wrong numbers, the rest the errors of Python."""
+    with pytest.raises(InvalidInputError, match=message):
+        call()
+
+
 def test_names_are_lattices():
     for lattice in (*SMALL, E8, Leech24):
         assert any_named(lattice.name) == lattice
@@ -173,6 +203,22 @@ def test_integer_products_are_products(seed: int, lattice: Lattice, q: int):
     small = small_leaders(code, digits)
     found = integer_product(small[0], scales[0], small[1], scales[1], lattice.integer_scale)
     assert_same(found, np.sum(points[0] * points[1], axis=(-1, -2)))
+
+
+def test_scales_in_half_precision_do_not_overflow():
+    """Products of leaders beyond 65504 used to be infinite."""
+    small, scales = np.full((1, 30, 8), 100, dtype=np.int8), np.full((1, 30), 0.5, dtype=np.float16)
+    with np.errstate(over="raise"):
+        found = integer_product(small, scales, small, scales, 1.0)
+    assert (found.dtype, found.tolist()) == (np.float32, [30 * 8 * 100**2 / 4])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_products_of_numbers_that_are_no_leaders_are_refused():
+    small, scales = np.ones((1, 8), dtype=np.int8), np.ones(1)
+    for pair in ((small + 0.5, small), (small, small + 0.5)):
+        with pytest.raises(InvalidInputError, match="pass integers"):
+            integer_product(pair[0], scales, pair[1], scales, 1.0)
 
 
 LAYERED = [(Z(1), 4, 3), (A(2), 5, 2), (D(4), 3, 2), (D(4), 4, 2), (E8, 2, 2)]

@@ -1,7 +1,7 @@
 """Number formats as quantizers: the contract on every array library, bit-exact casts, real bytes, dither, damage."""
 
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +15,7 @@ from lattq.bounds import (
     BLOCK_FORMATS,
     E2M1FN,
     E4M3FN,
+    E8M0,
     NF4,
     NumberFormat,
     block_distortion,
@@ -188,7 +189,7 @@ def test_zero_and_tiny_rows():
 DESIGNS = [
     *(Format(E2M1FN, 2, "e8m0"), Format(E2M1FN, 3, "e4m3"), Format(NF4, None), Format(E4M3FN, 4)),
     Format(NumberFormat("own", np.array([-1.0, 0.0, 0.25, 1.0]), 2), 2),
-    Format(NumberFormat("nf4", np.arange(16.0), 4), 2),  # a name that says something else
+    Format(NumberFormat("nf4", np.arange(-8.0, 8.0), 4), 2),  # a name that says something else
 ]
 
 
@@ -272,8 +273,17 @@ def test_multiplicative_dither_belongs_to_seed_and_column(xp: ModuleType):
         (lambda: Format(scale="float8"), "`scale` is 'float8'"),
         (lambda: Format.named("mxfp5"), "no block format 'mxfp5'"),
         (lambda: lq.recipes.block_format("fp4"), "no block format 'fp4'"),
+        (lambda: Format.named(cast("Any", [])), r"no block format \[\]"),
+        (lambda: Format(cast("Any", "e2m1fn")), "`number` is 'e2m1fn'"),
+        (lambda: Format(int_format(1)), "values of both signs"),
+        (lambda: Format(E8M0), "values of both signs"),
+        (lambda: Format(shrink=cast("Any", "no")), "`shrink` is 'no'"),
+        (lambda: lq.recipes.block_format("mxfp4", feedback=cast("Any", 3)), "`feedback` is 3, no `Feedback`"),
+        (lambda: multiplicative_dither(np.ones(3), NF4, 1), r"`x` has shape \(3,\)"),
+        (lambda: multiplicative_dither(np.ones((1, 1)), NF4, 1, scale=cast("Any", None)), "`scale` is None"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_options_that_no_design_has(call, message: str):
     with pytest.raises(InvalidInputError, match=message):
         call()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
+from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.lattices import E8, NESTQUANT_SCALES, A, D, NestedCode, VoronoiCode, Z
@@ -106,6 +107,29 @@ def test_zero_rows_stay_zero_and_tiny_ones_are_counted():
     assert quantizer.underflow() == 1
 
 
+@pytest.mark.parametrize("size", [1e-19, 1e-23, 1e-30, 1e-44])
+def test_rows_whose_squares_underflow_are_counted(size: float):
+    """Squares below the range of float32 are no reason to call a row zero."""
+    weight = np.random.default_rng(5).standard_normal((6, 16)).astype(np.float32)
+    weight[:4] = (weight[:4].astype(np.float64) * size).astype(np.float32)
+    weight[3] = 0.0
+    found = lq.quantize(weight, np.eye(16), Scheme(feedback=OpenLoop(8), quantizer=Nested(E8, 14, (0.25, 0.5))))
+    assert (to_host(found.quantizer.scale)[:, 0] > 0).tolist() == [True, True, True, False, True, True]
+    assert found.stats["underflow"] == 3
+
+
+def test_scales_are_root_mean_squares_in_either_dtype():
+    """Also where squares overflow float32."""
+    x = np.random.default_rng(6).standard_normal((5, 8)) * np.array([[1e-3], [1.0], [50.0], [3.0], [2e3]])
+    for dtype in (np.float32, np.float64):
+        expected = np.sqrt(np.mean(x.astype(dtype).astype(np.float64) ** 2, axis=1, keepdims=True))
+        found = to_host(design(Nested(E8, 14, (0.5,)), x.astype(dtype), 8).scale)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, rtol=2.0**-11 + 1e-7)
+    with pytest.raises(InvalidInputError, match="beyond float16"):
+        design(Nested(E8, 14, (0.5,)), np.full((1, 8), 1e25, dtype=np.float32), 8)
+
+
 @pytest.mark.parametrize("feedback", [Cholesky(block=8), OpenLoop(block=8), MMSE(0.005, order="natural", block=16)])
 @pytest.mark.parametrize("index", ["packed", "raw", "coded"])
 def test_files_restore_every_bit(feedback: Any, index: str):
@@ -156,6 +180,26 @@ def test_vectors_that_the_order_tears_apart_are_refused(feedback: Any):
         lq.quantize(weight, sigma, Scheme(feedback=feedback, quantizer=Nested(E8, 4, (0.5,))))
 
 
+@pytest.mark.parametrize(("lattice", "size"), [(E8, 4), (E8, 12), (A(4), 2)])
+def test_groups_of_one_block_that_tear_vectors_apart_are_refused(lattice: Any, size: int):
+    """They used to be quantized in cubes, into files that no one could read."""
+    weight, sigma = gaussian_layer(5, 24)
+    kind = Nested(lattice, 14, (0.2, 0.3, 0.5), group=size)
+    with pytest.raises(InvalidInputError, match=f"vectors of {lattice.dimension} adjacent columns"):
+        lq.quantize(weight, sigma, Scheme(feedback=Cholesky("natural", block=size), quantizer=kind))
+
+
+@pytest.mark.parametrize(
+    ("columns", "block", "group"), [(4, 4, None), (4, 4, 8), (12, 12, None), (24, 8, 16), (8, 8, 8)]
+)
+def test_whatever_is_quantized_is_read_back(columns: int, block: int, group: int | None):
+    """A row may be narrower than a vector, and the last group narrower than the others."""
+    weight, sigma = gaussian_layer(5, columns)
+    scheme = Scheme(feedback=OpenLoop(block), quantizer=Nested(E8, 14, (0.2, 0.3, 0.5), group=group))
+    found = lq.quantize(weight, sigma, scheme)
+    assert_same(lq.Quantized.from_bytes(found.to_bytes()).dequantize(), found.dequantize())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -193,8 +237,22 @@ def test_forged_states_are_refused(data: st.DataObject):
         assert found.decode(np.zeros((9, 8), dtype=np.int32)).shape == (9, 8)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(5, 0), (5, 3), (5, 16), (6, 0), (6, -24), (6, 10**30), (6, 6), (7, None), (8, -1), (8, 0), (8, None)],
+)
+def test_sizes_that_no_file_has_are_refused(place: int, value: Any):
+    """Blocks, groups, index of scales, rows."""
+    weight, sigma = gaussian_layer(9, 8)
+    scheme = Scheme(quantizer=Nested(D(4), 5, (0.4, 0.8)), feedback=Cholesky(block=4))
+    state = lq.quantize(weight, sigma, scheme).quantizer.to_state()
+    assert NestedQuantizer.from_state(state, weight.shape).to_state() == state
+    with pytest.raises(DamagedFileError), lq.coding.reading("a state"):
+        NestedQuantizer.from_state([*state[:place], value, *state[place + 1 :]], weight.shape)
+
+
 def test_scales_of_other_rows_are_refused():
     quantizer = design(Nested(E8, 5, (0.5,)), np.ones((3, 8)), 8)
     state = dataclasses.replace(quantizer, group=8).to_state()
-    with pytest.raises(DamagedFileError, match="scales of 3 rows for 6"):
+    with pytest.raises(DamagedFileError, match="steps for 3 of 6 rows"):
         NestedQuantizer.from_state(state, (6, 8))

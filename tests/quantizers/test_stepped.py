@@ -12,7 +12,7 @@ from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import E8
 from lattq.quantizers import Lattice, LatticeQuantizer, Trellis, TrellisQuantizer, Uniform
-from lattq.quantizers.stepped import check_stored, spread, step_like, stored_step
+from lattq.quantizers.stepped import check_stored, spread, step_like, stored_shape, stored_step
 
 
 @given(log=st.floats(-1000, 1000))
@@ -48,6 +48,15 @@ def test_one_step_is_that_of_the_whole_matrix(quantizer: Any):
     assert (whole.step.dtype, float(whole.step[0, 0])) == (np.float64, 0.5)
     assert (whole.overload(np.full((8, 1), 1e30)), whole.underflow()) == (0, 0)
     assert type(quantizer).from_state(whole.to_state(), (8, 1)).to_state() == whole.to_state()
+
+
+@pytest.mark.parametrize(
+    ("rows", "group"), [(-1, 4), (0, 4), (2, 4), (None, 4), (3, 0), (3, -8), (3, 1 << 64), (3, 2.0)]
+)
+def test_steps_of_a_file_are_for_groups_of_its_columns(rows: Any, group: Any):
+    with pytest.raises(DamagedFileError, match="steps for"):
+        stored_shape(rows, group, (3, 8))
+    assert (stored_shape(1, 1 << 40, (3, 8)), stored_shape(3, 3, (3, 8))) == ((1, 1), (3, 3))
 
 
 @pytest.mark.parametrize("step", [0.0, -1.0, np.inf, np.nan, 1, None, b"", [0.5]])
