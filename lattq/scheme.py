@@ -34,8 +34,8 @@ class Scheme:
     coder : integers to bytes; None takes the one that is made for the quantizer
     sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
     refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.GAINS`
-    rounds : how often sweeps and refit follow each other again, for codebooks: no step raises the distortion, if nothing
-        is charged for bits
+    rounds : how often sweeps and refit follow each other again, for codebooks: no step raises the distortion, if
+        nothing is charged for bits
 
     Examples
     --------

@@ -230,7 +230,7 @@ class _Loop:
         if not hasattr(self.current, "part"):
             return self.current
         start = int(self.factor.order[lo:hi].min()) - self.first
-        return self.current.part(start, self.metrics[lo // self.block])
+        return self.current.part(start, np.reshape(self.metrics[lo // self.block], (self.block, self.block)))
 
     def _charged(self) -> Array | None:
         """J W in the order of the loop, J in units of the largest pivot, which any dtype holds; None without J."""

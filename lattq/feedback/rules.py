@@ -13,7 +13,7 @@ from lattq.linalg import LDL
 from lattq.linalg.checks import with_diagonal
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "column_scale", "check_options"]
+__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "check_options", "column_scale"]
 
 
 @runtime_checkable

@@ -59,7 +59,14 @@ def refit(
 
 
 def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: tuple[str, ...]) -> Quantized:
-    """`refit` for callers that have checked weight and second moment."""
+    """`refit` for callers that have checked weight and second moment.
+
+    >>> import lattq as lq
+    >>> rough = lq.quantize(np.eye(2), np.eye(2), lq.Scheme(quantizer=lq.quantizers.Uniform(0.75)))
+    >>> alternate(rough, np.eye(2), np.eye(2), GAINS).dequantize()
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
     if unknown := [name for name in parameters if name not in _FITS]:
         msg = f"`parameters` holds {unknown[0]!r}; choose from {', '.join(_FITS)}"
         raise InvalidInputError(msg)

@@ -71,16 +71,16 @@ class CodebookQuantizer:
         """One index for each vector."""
         return Indices(self.tables.shape[2], self.dimension, self.down, self.coded)
 
-    def part(self, start: int, metric: Float[np.ndarray, "..."]) -> "CodebookQuantizer":
+    def part(self, start: int, metric: Float[np.ndarray, "block block"]) -> "CodebookQuantizer":
         """The quantizer of a block of a group, whose columns begin at `start` and whose errors this matrix weighs."""
-        d, size = self.dimension, 1 if metric.ndim == 0 else len(metric)
+        d, size = self.dimension, len(metric)
         if size != (1 if self.down else d) or start % size:
             msg = (
                 f"vectors of {d} weights {'down the rows' if self.down else 'along rows'} do not fit blocks of {size} "
                 f"columns; pass feedback with block={1 if self.down else d}"
             )
             raise InvalidInputError(msg)
-        own = None if self.down else np.reshape(metric, (size, size)).astype(np.float64)
+        own = None if self.down else metric.astype(np.float64)
         scale = None if self.scale is None else self.scale.part(start)
         place = start // self.group if self.tables.shape[1] > 1 else 0
         charges = None if self.charges is None else self.charges[:, place : place + 1]
