@@ -23,6 +23,7 @@ LEVELS = [
     {"scheme"},
     {"rate", "matmul"},
     {"recipes", "allocate"},
+    {"export"},
     {"llm"},
     {"cli"},
 ]
