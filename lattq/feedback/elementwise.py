@@ -46,6 +46,9 @@ class ElementwiseCholesky:
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The unit factor of that recursion; as pivots the diagonal 1 / U_jj that its code weighs errors with."""
+        dead = np.flatnonzero(np.diag(sigma) == 0.0)
+        sigma = sigma.copy()
+        sigma[dead, dead] = 1.0  # as published
         exact = Cholesky("reversed", self.damping).factor(weight, sigma)
         n, block = len(exact.order), self.block
         if not (exact.pivots > 0).all():

@@ -57,7 +57,13 @@ class Design(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Design that returns a quantizer that is known already, for all columns."""
+    """Design that returns a quantizer that is known already, for all columns.
+
+    >>> from lattq.quantizers import UniformQuantizer
+    >>> known = UniformQuantizer(np.ones((1, 1)))
+    >>> Given(known)(np.eye(2), np.ones(2), np.arange(2)) is known
+    True
+    """
 
     quantizer: Quantizer
     group: None = None

@@ -128,7 +128,7 @@ def gptvq(
     design = Codebook(
         size,
         dimension,
-        group=GROUP,
+        group=_group(1 if down else dimension, scale),
         rows=_rows(size, dimension, overhead, entry_bits, dimension if down else 1),
         entry_bits=entry_bits,
         scale=scale,
@@ -154,7 +154,7 @@ def gptvq_published(
     """
     size = _size(bits, dimension)
     rows = _rows(size, dimension, overhead, 8, 1)
-    design = GPTVQCodebook(size, dimension, group=GROUP, rows=rows, scale=scale)
+    design = GPTVQCodebook(size, dimension, group=_group(dimension, scale), rows=rows, scale=scale)
     feedback = ElementwiseCholesky(dimension, damping)
     return Scheme(feedback=feedback, quantizer=design, refit=("tables by Adam",))
 
@@ -191,6 +191,12 @@ def _size(bits: int, dimension: int) -> int:
         msg = f"`bits` is {bits} and `dimension` {dimension}; their product is 1 to {MOST_INDEX_BITS}, bits of an index"
         raise InvalidInputError(msg)
     return 1 << (bits * dimension)
+
+
+def _group(dimension: int, scale: int | None) -> int:
+    """Columns of a table: about `GROUP`, whole vectors and whole runs of a scale."""
+    step = dimension if scale is None else as_integer("scale", scale)
+    return max(GROUP // max(step, 1), 1) * step
 
 
 def _rows(size: int, dimension: int, overhead: float, entry_bits: int | None, multiple: int) -> int:
