@@ -51,7 +51,7 @@ def kept_bytes(output: torch.Tensor, weight: torch.Tensor) -> int:
     """Bytes of all arrays that the backward pass of `output` refers to, without the weight."""
     node: Any = output.grad_fn
     own = [x for x in node.saved_tensors if x.data_ptr() != weight.data_ptr()]
-    arrays = [*own, *vars(node.bins).values(), *vars(node.found).values(), *vars(node.found._values).values()]
+    arrays = [*own, *vars(node.table).values(), *vars(node.found).values(), *vars(node.found._values).values()]
     sizes = {}
     for x in arrays:
         host = x.numpy() if isinstance(x, torch.Tensor) else x
@@ -88,7 +88,7 @@ def measure(name: str) -> dict[str, Any]:
         watched(lambda: torch.softmax(-((weight.detach()[:, None] - entries) ** 2) / 1e-5, dim=1) @ entries)
         return {"weights": name, "forward_transient_bytes": peaks[0], "forward_seconds": times[0]}
     output = watched(lambda: soft_palettize(weight, BITS, table_dtype=TYPES[name]))
-    kept, distinct = kept_bytes(output, weight), len(output.grad_fn.bins.values)  # type: ignore[union-attr]
+    kept, distinct = kept_bytes(output, weight), len(output.grad_fn.table.values)  # type: ignore[union-attr]
     watched(lambda: output.backward(upper))
     return {
         "weights": name,
@@ -140,7 +140,7 @@ def difference_error(trials: int = 20) -> dict[str, float]:
     worst = {"implicit": 0.0, "entries_fixed": 0.0}
     for seed in range(trials):
         rng = np.random.default_rng(seed)
-        x, upper, step = rng.standard_normal(40), rng.standard_normal(40), 1e-4
+        x, upper, step = rng.standard_normal(40), rng.standard_normal(40), 3e-5  # a fold is near in one trial
         first = soft_kmeans(x, 4, tolerance=1e-14)
         options: Any = {"temperature": first.temperature, "start": torch.from_numpy(first.centroids)}
         weight = torch.from_numpy(x).requires_grad_()
@@ -181,7 +181,7 @@ def main() -> None:
             "transient beyond input, output and gradients: at most 1/50 of a dense map": 50 * transient <= MAP,
             "the same watch sees a dense map": dense["forward_transient_bytes"] >= MAP,
             "gradients within 1e-6 of central differences": errors["implicit"] < 1e-6,
-            "and not when entries are held fixed": errors["entries_fixed"] > 1e-3,
+            "with entries held fixed they are off by more than 1e-3": errors["entries_fixed"] > 1e-3,
         },
         map_bytes=MAP,
         rows=rows,

@@ -22,6 +22,7 @@ __all__ = ["SoftClustering", "soft_kmeans"]
 
 _ROUNDS = 200
 _FLAT = 1e-6  # least curvature that a step counts on
+_NOTHING = 1e-280  # a share too small to divide by
 _TABLE = 1 << 16  # numbers in a table of shares: rows are taken in parts
 
 
@@ -109,7 +110,7 @@ class SoftClustering:
             by_entry += total[part] @ (share * (1.0 + slope * spread * (values[part, None] - c)))
         sums = _Sums.of(self._values, c, self.temperature)
         adjoint = np.linalg.solve(np.eye(len(c)) - sums.jacobian.T, by_entry)
-        adjoint = np.divide(adjoint, sums.mass, out=np.zeros_like(c), where=sums.mass > 0)
+        adjoint = np.divide(adjoint, sums.mass, out=np.zeros_like(c), where=sums.mass > _NOTHING)
         for part in _parts(values, c):
             share, spread = self._spread(part)
             through[part] = (share * (1.0 + slope * spread * (values[part, None] - c))) @ adjoint
@@ -225,7 +226,7 @@ class _Sums:
             second += np.einsum("ij,ij->j", weighted, offset)
             share *= offset
             mixed += weighted.T @ share
-        inverse = np.divide(1.0, mass, out=np.zeros_like(c), where=mass > 0)
+        inverse = np.divide(1.0, mass, out=np.zeros_like(c), where=mass > _NOTHING)
         jacobian = (np.diag(second) - mixed) * (2.0 / temperature) * inverse[:, None]
         return _Sums(mass, first * inverse, jacobian, energy)
 
@@ -237,17 +238,18 @@ class _Sums:
     def newton(self) -> np.ndarray:
         """Newton's step, turned downhill where the energy curves down; F_C is symmetric in the metric of the masses."""
         root = np.sqrt(self.mass)
-        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
+        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=self.mass > _NOTHING)
         symmetric = root[:, None] * self.jacobian * inverse
         eigenvalues, basis = np.linalg.eigh((symmetric + symmetric.T) / 2)
         curvature = np.maximum(np.abs(1.0 - eigenvalues), _FLAT)
         return inverse * (basis @ (basis.T @ (root * self.move) / curvature))
 
-    def lower(self, before: "_Sums", rounding: float) -> bool:
-        """Whether this is progress: less energy, or as much up to rounding and smaller moves."""
-        if abs(self.energy - before.energy) <= rounding:
-            return self.largest < before.largest
-        return self.energy < before.energy
+    def lower(self, before: "_Sums", step: np.ndarray, rounding: float) -> bool:
+        """Whether the step was worth it: a share of the fall that the slope promised, or smaller moves at the end."""
+        promised = 2.0 * float(before.mass * before.move @ step)
+        if promised <= rounding:
+            return self.energy <= before.energy + rounding and self.largest < before.largest
+        return self.energy <= before.energy - 0.1 * promised
 
 
 def _fixed_point(values: Distinct, c: np.ndarray, temperature: float, tolerance: float) -> tuple[np.ndarray, float]:
@@ -261,9 +263,10 @@ def _fixed_point(values: Distinct, c: np.ndarray, temperature: float, tolerance:
         newton = here.newton()
         for step in (newton, newton / 2, newton / 8, newton / 64, here.move):
             after = _Sums.of(values, c + step, temperature)
-            if after.lower(here, rounding):
-                c, here = c + step, after
+            if after.lower(here, step, rounding):
                 break
-        else:
-            break
+        else:  # the plain step never climbs, but an entry with hardly a share does not show in the energy
+            if here.largest <= 1000 * tolerance or after.energy > here.energy + rounding:
+                break
+        c, here = c + step, after
     return c, here.largest

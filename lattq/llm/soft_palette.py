@@ -5,7 +5,6 @@ implicit function theorem (`lattq.codebooks.soft_kmeans`). Both depend on a numb
 for each value of 16 bits does for a weight of any size: no table of weights by entries exists, and none is kept.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -21,10 +20,10 @@ from lattq._array import require_finite, to_host
 from lattq._options import as_integer
 from lattq.codebooks import SoftClustering, soft_kmeans
 from lattq.errors import InvalidInputError
+from lattq.llm.values import ValueTable
 
 __all__ = ["SoftPalette", "harden", "soft_palettize"]
 
-_CHUNK = 1 << 16  # weights on their way through a table at once
 _RESIDUAL = 1e-7  # of the range: gradients are those of a fixed point, with half the digits of float64 at least
 
 
@@ -74,8 +73,8 @@ def soft_palettize(
             [-0.0000, 0.0000, 0.0000]])
     """
     first = None if start is None else to_host(start).astype(np.float64)
-    bins, found = _fit(weight, bits, table_dtype, softness=softness, temperature=temperature, start=first)
-    return _Mixtures.apply(weight, bins, found)[0]  # type: ignore[index]
+    table, found = _fit(weight, bits, table_dtype, softness=softness, temperature=temperature, start=first)
+    return _Mixtures.apply(weight, table, found)[0]  # type: ignore[index]
 
 
 class SoftPalette(nn.Module):
@@ -111,26 +110,26 @@ class SoftPalette(nn.Module):
 
     def forward(self, weight: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Mixtures of entries in place of weights."""
-        bins, found = self.clustering(weight)
-        return _Mixtures.apply(weight, bins, found)[0]  # type: ignore[index]
+        table, found = self.clustering(weight)
+        return _Mixtures.apply(weight, table, found)[0]  # type: ignore[index]
 
     def extra_repr(self) -> str:
         """Bits and softness."""
         return f"bits={self.bits}, softness={self.softness}"
 
     @torch.no_grad()
-    def clustering(self, weight: Tensor) -> tuple["_Bins", SoftClustering]:
+    def clustering(self, weight: Tensor) -> tuple[ValueTable, SoftClustering]:
         """The fixed point next to the last one, which it becomes."""
         fitted = bool(torch.isfinite(self.gap))
         options: dict[str, Any] = {"softness": self.softness, "temperature": None, "start": None}
         if fitted:
             heat = self.softness * float(self.gap) ** 2
             options |= {"temperature": heat, "start": to_host(self.entries).astype(np.float64)}
-        bins, found = _fit(weight, self.bits, self.table_dtype, **options)
+        table, found = _fit(weight, self.bits, self.table_dtype, **options)
         self.entries.copy_(torch.from_numpy(found.centroids))
         if not fitted:
             self.gap.fill_(math.sqrt(found.temperature / self.softness))
-        return bins, found
+        return table, found
 
 
 def harden(model: nn.Module) -> dict[str, Float[Tensor, " size"]]:
@@ -165,14 +164,14 @@ def harden(model: nn.Module) -> dict[str, Float[Tensor, " size"]]:
         raise InvalidInputError(msg)
     fits = [palette.clustering(original) for _, _, _, palette, original in places]  # all, before anything changes
     found, done = {}, set()
-    for (path, module, name, _, original), (bins, fit) in zip(places, fits, strict=True):
+    for (path, module, name, _, original), (table, fit) in zip(places, fits, strict=True):
         entries = torch.from_numpy(fit.centroids)
         found[path] = entries.to(original)
         if id(original) not in done:  # layers may share a weight
-            original.data = bins.spread(original, entries[fit.assignment().astype(np.int64)])
+            original.data = table.spread(original, entries[fit.assignment().astype(np.int64)])
             done.add(id(original))
-        kind = type(module)  # copies of a module share the class that removal changes
-        module.__class__ = type(kind.__name__, kind.__bases__, dict(kind.__dict__))
+        kind: Any = type(module)  # copies of a module share the class that removal changes
+        object.__setattr__(module, "__class__", type(kind.__name__, kind.__bases__, dict(kind.__dict__)))
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     return found
 
@@ -197,122 +196,45 @@ class _Mixtures(torch.autograd.Function):
     """Mixtures and entries of a fixed point; backward keeps the clustering of values, and the weight to find them."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bins: "_Bins", found: SoftClustering) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, weight: Tensor, table: ValueTable, found: SoftClustering) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(weight)
         ctx.set_materialize_grads(False)
-        ctx.bins, ctx.found = bins, found
+        ctx.table, ctx.found = table, found
         entries = torch.from_numpy(found.centroids).to(weight.device)
-        return bins.spread(weight, torch.from_numpy(np.asarray(found.output()))), entries
+        return table.spread(weight, torch.from_numpy(np.asarray(found.output()))), entries
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, output: Tensor | None, entries: Tensor | None) -> tuple[Tensor, None, None]:
-        (weight,), bins = ctx.saved_tensors, ctx.bins
+        (weight,), table = ctx.saved_tensors, ctx.table
         if output is None:
             output = weight.new_zeros(()).expand(weight.shape)
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite spreads, as elsewhere under autograd
             by_entry = None if entries is None else to_host(entries)
-            direct, through = ctx.found.gradient_parts(bins.gather(weight, output), by_entry)
-        return bins.spread(weight, torch.from_numpy(through), torch.from_numpy(direct), output), None, None
+            direct, through = ctx.found.gradient_parts(table.gather(weight, output), by_entry)
+        return table.spread(weight, torch.from_numpy(through), torch.from_numpy(direct), output), None, None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Bins:
-    """Different values of a weight and how often they occur, in float64 on the host.
-
-    `used` are bit patterns of 16 bits, in order, and values are theirs; without rounding, values are in order.
-    """
-
-    dtype: torch.dtype | None
-    values: Tensor
-    counts: Tensor
-    used: Tensor | None
-
-    @staticmethod
-    def of(weight: Tensor, dtype: torch.dtype | None) -> "_Bins":
-        if dtype is None:
-            values, counts = torch.unique(weight.detach(), return_counts=True)
-            return _Bins(None, values.double().cpu(), counts.double().cpu(), None)
-        total = torch.zeros(1 << 16, dtype=torch.int64, device=weight.device)
-        for (part,) in _chunks(weight.detach()):
-            total += torch.bincount(_patterns(part, dtype), minlength=1 << 16)
-        used = total.cpu().nonzero().ravel()
-        values = used.to(torch.int16).view(dtype).double()
-        return _Bins(dtype, values, total.cpu()[used].double(), used)
-
-    def gather(self, weight: Tensor, gradient: Tensor) -> np.ndarray:
-        """Sum over equal weights."""
-        total = torch.zeros(self._rows, dtype=torch.float64, device=weight.device)
-        places = self._places(weight.device)
-        for part, upper in _chunks(weight.detach(), gradient):
-            total += torch.bincount(places(part), upper.double(), minlength=self._rows)
-        return (total.cpu() if self.used is None else total.cpu()[self.used]).numpy()
-
-    def spread(
-        self, weight: Tensor, values: Tensor, slopes: Tensor | None = None, upper: Tensor | None = None
-    ) -> Tensor:
-        """A row of `values` for each weight, plus that of `slopes` times `upper`; in the type of the weight."""
-        out = torch.empty_like(weight, memory_format=torch.contiguous_format, requires_grad=False)
-        table, slope = (None if one is None else self._table(one, out) for one in (values, slopes))
-        places = self._places(weight.device)
-        for part, target, *rest in _chunks(weight.detach(), out, *(() if upper is None else (upper,))):
-            where = places(part)
-            found = table[where]  # type: ignore[index]
-            target.copy_(found if slope is None else torch.addcmul(found, slope[where], rest[0].to(found.dtype)))
-        return out
-
-    @property
-    def _rows(self) -> int:
-        return len(self.values) if self.used is None else 1 << 16
-
-    def _table(self, values: Tensor, like: Tensor) -> Tensor:
-        """One row for each place, in float32 unless the weight has float64."""
-        table = torch.zeros(self._rows, dtype=torch.promote_types(like.dtype, torch.float32))
-        table[slice(None) if self.used is None else self.used] = values.to(table.dtype)
-        return table.to(like.device)
-
-    def _places(self, device: torch.device) -> Any:
-        if self.dtype is not None:
-            return lambda part: _patterns(part, self.dtype)
-        values = self.values.to(device)
-        return lambda part: torch.searchsorted(values, part.double())
-
-
-def _patterns(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Bits of numbers of 16 bits, as indices."""
-    return x.to(dtype).view(torch.int16).to(torch.int64).bitwise_and_(0xFFFF)
-
-
-def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat pieces of tensors of one shape. What is not contiguous is copied a piece at a time: a few rows."""
-    if all(x.is_contiguous() for x in tensors):
-        yield from zip(*(x.view(-1).split(_CHUNK) for x in tensors), strict=True)
-        return
-    rows = max(1, _CHUNK // max(1, math.prod(tensors[0].shape[1:])))
-    for parts in zip(*(x.split(rows) for x in tensors), strict=True):
-        yield tuple(x.reshape(-1) for x in parts)
-
-
-def _fit(weight: Tensor, bits: int, dtype: torch.dtype | None, **options: Any) -> tuple[_Bins, SoftClustering]:
+def _fit(weight: Tensor, bits: int, dtype: torch.dtype | None, **options: Any) -> tuple[ValueTable, SoftClustering]:
     """Values of a weight and their fixed point."""
     size, dtype = 1 << _checked_bits(bits), _table_dtype(weight, dtype)
-    bins = _Bins.of(weight, dtype)
-    if not bool(torch.isfinite(bins.values).all()):
+    table = ValueTable.of(weight, dtype)
+    if not bool(torch.isfinite(table.values).all()):
         require_finite("weight", weight.detach())
         largest = torch.finfo(dtype or weight.dtype).max
         msg = f"`weight` has numbers beyond {largest:.4g}, the largest of {dtype}; use another `table_dtype`"
         raise InvalidInputError(msg)
-    different = len(bins.values.unique())
+    different = len(table.values.unique())
     if different < size:
         kind = dtype or weight.dtype
         msg = f"`weight` has {different} different values in {kind}, fewer than {size} entries; use fewer bits"
         raise InvalidInputError(msg)
-    found = soft_kmeans(bins.values.numpy(), size, bins.counts.numpy(), **options)
-    span = float(bins.values.max() - bins.values.min())
+    found = soft_kmeans(table.values.numpy(), size, table.counts.numpy(), **options)
+    span = float(table.values.max() - table.values.min())
     if not found.residual <= _RESIDUAL * span:
         msg = f"entries still move by {found.residual:.2g} of a range of {span:.2g}; use a smaller `softness`"
         raise InvalidInputError(msg)
-    return bins, found
+    return table, found
 
 
 def _checked_bits(bits: int) -> int:
