@@ -262,11 +262,12 @@ def _fixed_point(values: Distinct, c: np.ndarray, temperature: float, tolerance:
             break
         newton = here.newton()
         for step in (newton, newton / 2, newton / 8, newton / 64, here.move):
-            after = _Sums.of(values, c + step, temperature)
-            if after.lower(here, step, rounding):
+            there = np.clip(c + step, values.values[0], values.values[-1])  # means are in the range
+            after = _Sums.of(values, there, temperature)
+            if after.lower(here, there - c, rounding):
                 break
         else:  # the plain step never climbs, but an entry with hardly a share does not show in the energy
             if here.largest <= 1000 * tolerance or after.energy > here.energy + rounding:
                 break
-        c, here = c + step, after
+        c, here = there, after
     return c, here.largest

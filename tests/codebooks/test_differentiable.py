@@ -62,7 +62,8 @@ def test_entries_come_to_rest_from_any_start(seed: int, size: int, softness: flo
     rng = np.random.default_rng(seed)
     x = np.concatenate([rng.standard_normal(150), 0.05 * rng.standard_normal(50) + rng.uniform(-2, 2)])
     found = soft_kmeans(x, size, softness=softness, start=np.sort(rng.uniform(-2, 2, size)))
-    assert found.residual <= 1e-12 * np.ptp(x)
+    # A saddle can hold it: there the energy, of 1e-14 relative accuracy, shows moves of its square root at most.
+    assert found.residual <= 1e-7 * np.ptp(x)
 
 
 def test_a_cold_one_is_hard(rng: np.random.Generator):
