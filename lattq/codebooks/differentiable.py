@@ -256,7 +256,7 @@ def _fixed_point(values: Distinct, c: np.ndarray, temperature: float, tolerance:
     """Newton's method for F(x, C) = C, downhill all the way: half of a step that is too long, or the plain step."""
     here = _Sums.of(values, c, temperature)
     total = temperature * values.weights.sum() * (1.0 + np.log(len(c)))
-    rounding = 1e-14 * (abs(here.energy) + total)
+    rounding = 1e-14 * float(abs(here.energy) + total)
     for _ in range(_ROUNDS):
         if here.largest <= tolerance:
             break
