@@ -27,6 +27,7 @@ CLAIMS = (
     "products",
     "nested",
     "codebooks",
+    "differentiable",
     "language_model",
     "cost",
     "speed",
@@ -177,6 +178,22 @@ def clustering_speed() -> str:
         for row in rows
     ]
     return table(["samples", "library", "seconds", "squared error"], lines)
+
+
+def soft_palettes() -> str:
+    """Memory of soft palettes beside a dense map of shares."""
+    record = published("differentiable")
+    passes = ("forward_transient_bytes", "backward_transient_bytes", "forward_seconds", "backward_seconds")
+    rows: list[list[str]] = []
+    for row in (*record["rows"], record["dense"]):
+        cells = [f"{row[key] / (1e6 if 'bytes' in key else 1):.3g}" if key in row else "" for key in passes]
+        kept = f"{row['kept_bytes'] / 1e6:.3g}" if "kept_bytes" in row else ""
+        rows.append([row["weights"], str(row.get("values", "")), kept, *cells])
+    for row in record["unrolled"]:
+        label = f"float32, DKM unrolled, iterations: {row['iterations']}"
+        rows.append([label, "", f"{row['kept_bytes'] / 1e6:.3g}", "", "", "", ""])
+    headings = ["weights", "values", "kept, MB", "forward, MB", "backward, MB", "forward, s", "backward, s"]
+    return table(headings, rows)
 
 
 def speed() -> str:
@@ -337,6 +354,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scalar tables": scalar_tables,
     "vector tables": vector_tables,
     "clustering speed": clustering_speed,
+    "soft palettes": soft_palettes,
     "speed": speed,
     "layer": layer,
     "products": products,
