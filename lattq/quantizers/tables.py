@@ -1,6 +1,7 @@
 """Designs of codebooks: k-means of what the loop hands over, in the metric of its pivots."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
 from lattq.quantizers.integers import check_group
 from lattq.quantizers.logarithmic import LogScales, check_run
 
-__all__ = ["Codebook"]
+__all__ = ["Codebook", "rounded_entries"]
+
+HALF_DIGITS = 11  # binary digits of a float16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +166,9 @@ class Codebook:
 
 
 def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Entries in float16, or as integers times a float16 step that takes the largest to the end of the range.
+    """Entries in float16, or as integers times a step that takes the largest to about the end of the range.
+
+    The step has as few digits as make the products float16 numbers too, which tables of other systems hold.
 
     Raises `InvalidInputError` for entries beyond float16.
 
@@ -178,5 +183,8 @@ def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, 
     if bits is None:
         return entries.astype(np.float16).astype(np.float64), None
     largest = (1 << (bits - 1)) - 1
-    step = float(np.float16(top / largest)) or float(np.finfo(np.float16).smallest_subnormal)
+    digits = HALF_DIGITS - bits + 1
+    mantissa, exponent = math.frexp(top / largest)
+    step = math.ldexp(math.ceil(math.ldexp(mantissa, digits)), exponent - digits)
+    step = max(step, float(np.finfo(np.float16).smallest_subnormal))
     return np.clip(np.rint(entries / step), -largest, largest) * step, np.array(step)
