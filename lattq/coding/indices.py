@@ -60,7 +60,7 @@ class Indices:
 
     def decode(self, data: bytes | list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError`."""
-        rows, columns = self._places(shape)
+        rows, columns = self.places(shape)
         if isinstance(data, list):
             indices = Pooled().decode(data, (rows, columns))
         else:
@@ -73,15 +73,19 @@ class Indices:
         >>> Indices(8, 2, down=True).shared(np.array([[5, 6], [5, 6]]))
         array([[5, 6]])
         """
-        self._places(codes.shape)
+        self.places(codes.shape)
         indices = codes[:: self.dimension] if self.down else codes[:, :: self.dimension]
         if not np.array_equal(np.repeat(indices, self.dimension, axis=0 if self.down else 1), codes):
             msg = f"weights of one vector have different indices; all {self.dimension} share one"
             raise InvalidInputError(msg)
         return indices
 
-    def _places(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """How many vectors there are, down and across."""
+    def places(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """How many vectors there are, down and across; raises `InvalidInputError` if they do not divide the matrix.
+
+        >>> Indices(4, dimension=2).places((3, 8))
+        (3, 4)
+        """
         across, name = (shape[0], "rows") if self.down else (shape[1], "columns")
         if across % self.dimension:
             msg = f"vectors of {self.dimension} weights do not divide the {across} {name}; choose another `dimension`"

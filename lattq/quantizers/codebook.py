@@ -167,7 +167,7 @@ class CodebookQuantizer:
         """Inverse of `to_state` for a matrix of this shape."""
         (*sides, rows, group, entry_bits, down, coded), body, scale = state
         down_groups, across_groups, size, dimension = (as_integer("size", side) for side in sides)
-        Indices(size, dimension, bool(down), bool(coded))._places(shape)
+        Indices(size, dimension, bool(down), bool(coded)).places(shape)
         expected = (-(-shape[0] // max(rows, 1)), 1 if across_groups == 1 else -(-shape[1] // max(group, 1)))
         if rows < 1 or group < 1 or entry_bits not in (None, *ENTRY_BITS) or (down_groups, across_groups) != expected:
             msg = (

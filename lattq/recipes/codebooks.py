@@ -138,14 +138,14 @@ def gptvq(
     return Scheme(feedback=feedback, quantizer=design, sweeps=sweeps, refit=("tables",), rounds=rounds)
 
 
-def gptvq_published(
-    bits: int = 2, *, dimension: int = 2, overhead: float = 0.125, scale: int | None = None, damping: float = 0.01
-) -> Scheme:
+def gptvq_published(bits: int = 2, *, dimension: int = 2, overhead: float = 0.125, damping: float = 0.01) -> Scheme:
     """GPTVQ as published, with its approximations (theory 9.3): a baseline.
+
+    Without scales of runs, where its code rounds copies of the weights that the feedback does not reach.
 
     Parameters
     ----------
-    bits, dimension, overhead, scale, damping : as in `gptvq`
+    bits, dimension, overhead, damping : as in `gptvq`
 
     Examples
     --------
@@ -154,7 +154,7 @@ def gptvq_published(
     """
     size = _size(bits, dimension)
     rows = _rows(size, dimension, overhead, 8, 1)
-    design = GPTVQCodebook(size, dimension, group=_group(dimension, scale), rows=rows, scale=scale)
+    design = GPTVQCodebook(size, dimension, group=_group(dimension, None), rows=rows)
     feedback = ElementwiseCholesky(dimension, damping)
     return Scheme(feedback=feedback, quantizer=design, refit=("tables by Adam",))
 
