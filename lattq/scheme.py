@@ -16,7 +16,7 @@ from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellatio
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.quantizers import Design, Given, Uniform
+from lattq.quantizers import BlockQuantizer, Design, Given, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
@@ -122,7 +122,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
 def _improved(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
     """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
-    if not hasattr(found.quantizer, "part"):
+    if not isinstance(found.quantizer, BlockQuantizer):
         msg = f"`rounds` is {scheme.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
         raise InvalidInputError(msg)
     changed, second = found.transform.forward(weight), found.transform.congruence(moment)

@@ -12,7 +12,7 @@ import lattq as lq
 from lattq import recipes
 from lattq.bounds import CUBIC_GAP
 from lattq.errors import InvalidInputError
-from lattq.feedback import Cholesky, ElementwiseCholesky, successive_cancellation
+from lattq.feedback import Cholesky, ElementwiseCholesky, Feedback, successive_cancellation
 from lattq.least_squares.tables import fit_tables
 from lattq.quantizers import Codebook, Given, Uniform
 from lattq.scheme import Scheme
@@ -60,7 +60,7 @@ def test_exact_feedback_beats_the_published_where_neighbours_are_alike():
     """Negative control for both: at one column a vector they agree, at two they do not."""
     weight, sigma = correlated(0, 256, 64)
 
-    def distortion(rule: object, width: int) -> float:
+    def distortion(rule: Feedback, width: int) -> float:
         scheme = Scheme(feedback=rule, quantizer=Codebook(4**width, width, group=None))
         return lq.quantize(weight, sigma, scheme).distortion(weight, sigma)
 

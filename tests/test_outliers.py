@@ -45,6 +45,7 @@ def test_outliers_are_exact_and_charged():
     dense, sparse = (lq.quantize(weight, np.eye(64), lq.recipes.squeezellm(3, outliers=x)) for x in (0.0, 0.018))
     assert sparse.distortion(weight, np.eye(64)) < 1.1 * plain.distortion(weight, np.eye(64))
     assert sparse.distortion(weight, np.eye(64)) < 0.9 * dense.distortion(weight, np.eye(64))
+    assert isinstance(sparse.transform, Sparse)
     count = sparse.transform.places.size
     assert count >= 256
     assert 16 * count < 8 * (sparse.nbytes - plain.nbytes) < (16 + 16) * count

@@ -23,7 +23,7 @@ from lattq.errors import InvalidInputError
 from lattq.feedback.groups import group_bounds
 from lattq.linalg import LDL
 from lattq.linalg.substitution import divide_blocks, substitute
-from lattq.quantizers import Design, Quantizer
+from lattq.quantizers import BlockQuantizer, Design, Quantizer
 
 __all__ = ["GAIN_GRID", "Cancellation", "successive_cancellation"]
 
@@ -227,7 +227,7 @@ class _Loop:
 
     def _part(self, lo: int, hi: int) -> Quantizer:
         """The quantizer of a block: that of its group, told where the block is and what its errors cost."""
-        if not hasattr(self.current, "part"):
+        if not isinstance(self.current, BlockQuantizer):
             return self.current
         start = int(self.factor.order[lo:hi].min()) - self.first
         return self.current.part(start, np.reshape(self.metrics[lo // self.block], (self.block, self.block)))

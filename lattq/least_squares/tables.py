@@ -113,8 +113,7 @@ def _with_entries(found: Quantized, entries: np.ndarray) -> Quantized:
     tables = entries.reshape(-1, *quantizer.tables.shape[2:])
     limit = float(np.finfo(np.float16).max)
     rounded = [rounded_entries(np.clip(table, -limit, limit), quantizer.entry_bits) for table in tables]
-    steps = None
-    if quantizer.entry_bits is not None:
-        steps = np.stack([step for _, step in rounded]).reshape(quantizer.tables.shape[:2])
+    found_steps = [step for _, step in rounded if step is not None]
+    steps = np.stack(found_steps).reshape(quantizer.tables.shape[:2]) if found_steps else None
     stored = np.stack([table for table, _ in rounded]).reshape(quantizer.tables.shape)
     return found.revalued(quantizer=dataclasses.replace(quantizer, tables=stored, steps=steps))

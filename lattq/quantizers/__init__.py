@@ -1,6 +1,6 @@
 """Quantizers and the designs that choose them: one file per family."""
 
-from lattq.quantizers.base import Design, Given, Quantizer
+from lattq.quantizers.base import BlockQuantizer, Design, Given, Quantizer
 from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
 from lattq.quantizers.codebook import CodebookQuantizer
 from lattq.quantizers.formats import Format, FormatQuantizer, multiplicative_dither
@@ -17,6 +17,7 @@ __all__ = [
     "AbsMax",
     "Bitshift",
     "BitshiftQuantizer",
+    "BlockQuantizer",
     "Codebook",
     "CodebookQuantizer",
     "Design",

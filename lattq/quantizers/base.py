@@ -7,7 +7,7 @@ import numpy as np
 
 from lattq._array import Array
 
-__all__ = ["Design", "Given", "Quantizer"]
+__all__ = ["BlockQuantizer", "Design", "Given", "Quantizer"]
 
 
 @runtime_checkable
@@ -20,11 +20,7 @@ class Quantizer(Protocol):
         ...
 
     def encode(self, x: Array) -> Array:
-        """Codes (int32) of the reconstruction that the quantizer chooses for `x`.
-
-        A quantizer with a method `part(start, metric)` is asked for that of each block first: its columns begin at
-        `start` of the group, and errors e in it cost e · metric · eᵀ.
-        """
+        """Codes (int32) of the reconstruction that the quantizer chooses for `x`."""
         ...
 
     def decode(self, codes: Array) -> Array:
@@ -33,6 +29,15 @@ class Quantizer(Protocol):
 
     def overload(self, x: Array) -> int:
         """How many entries of `x` lie outside the range that the quantizer covers."""
+        ...
+
+
+@runtime_checkable
+class BlockQuantizer(Quantizer, Protocol):
+    """A quantizer that minds where in its group a block lies, and what errors in it cost."""
+
+    def part(self, start: int, metric: np.ndarray) -> Quantizer:
+        """The quantizer of the block whose columns begin at `start`, where errors e cost e · metric · eᵀ."""
         ...
 
 

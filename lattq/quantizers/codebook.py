@@ -91,7 +91,7 @@ class CodebookQuantizer:
         """Index of the nearest entry of each vector; raises `InvalidInputError` for NaN and infinity."""
         require_finite("x", x)
         host = to_host(x).astype(np.float64)
-        factors = np.ones(1) if self.scale is None else self.scale.values(host.shape)
+        factors = np.ones(1) if self.scale is None else self.scale.values((len(host), x.shape[1]))
         if self.metric is not None and not self.metric.any():
             host = np.zeros_like(host)  # any error is free
         vectors = self._vectors(host / factors)

@@ -109,10 +109,10 @@ class Codebook:
             host, mass = host / factors, mass * factors**2
         height = min(self.rows or len(host), len(host))
         parts = [slice(low, low + height) for low in range(0, len(host), height)]
-        fits = [self._table(host[part], mass[part], metrics, columns) for part in parts]
-        tables, steps, charges = (None if one[0] is None else np.stack(one) for one in zip(*fits, strict=True))
+        fits: list[Any] = [self._table(host[part], mass[part], metrics, columns) for part in parts]
+        steps, charges = (None if fits[0][i] is None else np.stack([fit[i] for fit in fits]) for i in (1, 2))
         return CodebookQuantizer(
-            tables[:, None],
+            np.stack([fit[0] for fit in fits])[:, None],
             height,
             steps=None if steps is None else steps[:, None],
             entry_bits=self.entry_bits,

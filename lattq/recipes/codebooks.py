@@ -103,15 +103,15 @@ def gptvq(
 ) -> Scheme:
     """Codebooks with exact block feedback, the metric of the pivots, coordinate descent and refitted tables.
 
-    GPTVQ (van Baalen et al. 2024) with its three approximations undone (theory 9.3): errors of a vector are fed back by
-    a triangle, measured by a matrix, and scales follow the feedback.
+    GPTVQ (van Baalen et al. 2024) with its approximations undone (theory 9.3): errors of a vector are fed back by a
+    triangle, and measured by the same matrix in k-means and look-up; scales follow the feedback.
 
     Parameters
     ----------
     bits : per weight, without tables
     dimension : weights of a vector
-    overhead : bits per weight that the tables take, which says how many rows share one; matrices with fewer weights
-        than that have one table for `GROUP` columns
+    overhead : bits per weight that the tables take, which says how many rows share one in groups of 256 columns:
+        narrower groups take more, and matrices of fewer rows have one table for a group
     entry_bits : as in `palettize`
     scale : columns of a row that share a scale of four bits, or None
     down : vectors down the rows of a column (VPTQ, Liu et al. 2024)
