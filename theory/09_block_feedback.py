@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.stats import norm
 
 import lattq as lq
 from lattq.bounds import CUBIC_GAP, layer_distortion, rate_distortion
@@ -36,10 +37,15 @@ def neighbours(n: int, rho: float) -> np.ndarray:
     return rho ** np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
 
 
+def eigenvalues(n: int, spread: float) -> np.ndarray:
+    """Quantiles of exp(N(0, spread²)), in random order."""
+    return rng.permutation(np.exp(spread * norm.ppf((np.arange(n) + 0.5) / n)))
+
+
 def rotated(n: int, spread: float) -> np.ndarray:
-    """Eigenvalues exp(N(0, spread²)) in a random basis."""
+    """These eigenvalues in a random basis."""
     basis = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    return (basis * np.exp(spread * rng.standard_normal(n))) @ basis.T
+    return (basis * eigenvalues(n, spread)) @ basis.T
 
 
 def distortion(error: np.ndarray, sigma: np.ndarray) -> float:
@@ -172,7 +178,7 @@ for sigma in (np.eye(24), neighbours(24, 0.9), rotated(24, 1.5)):
 # within 5 % of what (9.7) says for high rate. One table for all pairs of columns loses a little.
 
 # %%
-pair, spectrum = rng.standard_normal((2, 4096, 64)), np.exp(rng.standard_normal(64))
+pair, spectrum = rng.standard_normal((2, 4096, 32)), eigenvalues(32, 1.0)
 sigma, reached = np.diag(spectrum), {}
 for name, d, design in (
     ("down", 1, Codebook(16, 2, group=None, down=True, entry_bits=None)),
@@ -181,7 +187,7 @@ for name, d, design in (
 ):
     factor = Cholesky(block=d).factor(pair[0], sigma)
     parts = successive_cancellation(pair[0], factor, design).quantizers
-    fitted = Given(type(parts[0]).concatenate(parts, design.group or 64))
+    fitted = Given(type(parts[0]).concatenate(parts, design.group or 32))
     reached[name] = looped(pair[1], sigma, factor, fitted)
 foretold = spectrum.mean() / np.sqrt(spectrum[::2] * spectrum[1::2]).mean()
 assert abs(reached["down"] / reached["own tables"] / foretold - 1) < 0.05
@@ -245,10 +251,10 @@ for d in (1, 2, 4):
 #
 # If $\ln d$ is normal, $\ln (\mathrm{AM}/\mathrm{GM})$ is quadratic in its deviation, which for $\sqrt d$ is half: the
 # first power gives away a quarter of what weighing can win. The published k-means has the weights $V_{jj}$, the
-# reciprocal sense, and makes its table for the wrong coordinates. On the diagonal $\Sigma$ of 9.2, tables for each pair
-# of columns cost 7 % more than they need with $\sqrt d$, 32 % if k-means is made with the reciprocals as well, and 36 %
-# without weights, where (9.11) has 7 % and 31 %. In a table that all pairs share, the mistakes of k-means average out
-# in part, and it is 7 and 10 %.
+# reciprocal sense, and makes its table for the wrong coordinates. On the diagonal $\Sigma$ of 9.2 and at 2 bits, tables
+# for each pair of columns cost 10 % more than they need with $\sqrt d$, and 44 % more without weights, where (9.11) has
+# 8 % and 36 % for high rate; with $\sqrt d$ in the search and its reciprocal in k-means it is 37 %. In a table that all
+# pairs share, the mistakes of k-means average out, and it is 9 % either way.
 #
 # **Scales.** With scales for short runs of columns, the published code takes its vectors from a scaled copy of 128
 # columns, made before them and not updated: choices see no feedback from inside the 128, only errors do. For $d = 1$
@@ -269,7 +275,7 @@ def fitted(fit: float, search: float, group: int | None) -> float:
     """Distortion of tables that are made with weights d^fit and searched with d^search."""
     design = Codebook(16, 2, group=group, entry_bits=None)
     parts = successive_cancellation(pair[0], weighed(fit), design).quantizers
-    known = Given(type(parts[0]).concatenate(parts, group or 64))
+    known = Given(type(parts[0]).concatenate(parts, group or 32))
     return looped(pair[0], diagonal, weighed(search), known)
 
 
@@ -280,11 +286,11 @@ own, shared = (
 d = spectrum.reshape(-1, 2)
 right = np.sqrt(d.prod(axis=1)).mean()
 first, none = (np.sqrt(m.prod(axis=1)) * (d / m).mean(axis=1) for m in (np.sqrt(d), np.ones_like(d)))  # (9.11)
-assert abs(own["first"] - first.mean() / right) < 0.02
-assert abs(own["none"] - none.mean() / right) < 0.06
-assert own["reciprocal"] > 1.25
-assert abs(shared["first"] - 1.07) < 0.02
-assert shared["first"] + 0.01 < shared["reciprocal"] < shared["none"]
+assert abs(own["first"] / first.mean() * right - 1) < 0.02
+assert abs(own["none"] / none.mean() * right - 1) < 0.06  # the limit is that of high rate
+assert np.allclose(list(own.values()), [1.10, 1.37, 1.44], atol=0.02)
+assert np.allclose([shared["first"], shared["reciprocal"]], 1.09, atol=0.02)
+assert shared["none"] > 1.2
 
 # %%
 table = lloyd_max(4)
@@ -316,13 +322,13 @@ assert fresh < 0.25 * stale
 # columns, and even worse than no feedback with the exact metric. Where they are not, the loss is in the metric.
 
 # %%
-weight = rng.standard_normal((512, n))
-scale, shuffle = np.exp(0.5 * rng.standard_normal(n)), rng.permutation(n)
+n, weight = 64, rng.standard_normal((512, 64))
+scale, shuffle = eigenvalues(n, 0.5), rng.permutation(n)
 alike = neighbours(n, 0.9) * np.outer(scale, scale)
 kinds = {
     "neighbours alike": alike,
     "permuted": alike[np.ix_(shuffle, shuffle)],
-    "diagonal": np.diag(np.exp(rng.standard_normal(n))),
+    "diagonal": np.diag(eigenvalues(n, 1.0)),
 }
 ratios: dict[str, dict[int, dict[str, float]]] = {}
 for kind, sigma in kinds.items():
@@ -342,7 +348,7 @@ for kind, sigma in kinds.items():
             name: looped(weight, sigma, factor, design(4**d, d, group=None)) / least
             for name, (factor, design) in cases.items()
         }
-        assert ratios[kind][d]["both"] == min(ratios[kind][d].values())
+        assert ratios[kind][d]["both"] < 1.01 * min(ratios[kind][d].values())
 alike, permuted, uncorrelated = ratios.values()
 assert alike[2]["published"] > 1.3 * alike[2]["no feedback"]
 assert alike[2]["published"] > 2 * alike[1]["published"] > 2 * alike[2]["both"]
@@ -397,7 +403,7 @@ for k, entry in enumerate(found.centroids):
     left = np.einsum("b,bij->ij", counts, metrics) @ entry
     assert np.allclose(left, np.einsum("bij,bj->i", metrics, sums), rtol=1e-8, atol=1e-8)  # (9.12)
 means = np.stack([x[found.assignment == k].mean(axis=0) for k in range(16)])[found.assignment]
-assert paired(x - means, x - means) > 1.05 * paired(x - chosen, x - chosen)
+assert paired(x - means, x - means) > 1.005 * paired(x - chosen, x - chosen)
 
 # %% [markdown]
 # **The charge for bits.** If indices are entropy coded, an entry of share $p_c$ costs $-\log p_c$ bits, and a bit is
@@ -533,10 +539,10 @@ assert cost < 5e-4 * least
 # 128 nearly all of it is descent: the loop fits its tables to the very targets they meet.
 #
 # In whole files of about 2 bits, on a $\Sigma$ with eigenvalues $\exp \mathcal N(0, 1)$ in a random basis, the gap to
-# the bound falls from 0.55 to 0.43 bit for $d = 1$, from 0.49 to 0.38 for $d = 2$, from 0.45 to 0.36 for $d = 4$, where
+# the bound falls from 0.54 to 0.43 bit for $d = 1$, from 0.49 to 0.39 for $d = 2$, from 0.44 to 0.35 for $d = 4$, where
 # the table takes 0.08. Larger matrices hide tables, but not what a fixed rate costs: on white weights, with nothing to
-# feed back, the best four levels are 0.455 bit above the curve. Entropy-coded tables, charged as in (9.14), reach 0.31
-# for single columns. That is below WaterSIC without MMSE feedback and with as many sweeps, 0.37: at low rate the charge
+# feed back, the best four levels are 0.455 bit above the curve. Entropy-coded tables, charged as in (9.14), reach 0.30
+# for single columns. That is below WaterSIC without MMSE feedback and with as many sweeps, 0.36: at low rate the charge
 # does part of what that feedback does. Pairs would be better by 0.02 bit but for their table and histogram of 0.09.
 # WaterSIC with MMSE feedback (2.9) needs no table and reaches 0.25. As in 8.4, entropy coding beats dimension; tables
 # are for decoders that want a fixed rate.
@@ -562,8 +568,8 @@ for d in (1, 2, 4):
     assert loop - refitted < 0.15 * (loop - swept)
     for name, layer in zip(stages, layers, strict=True):
         gaps[name].append(gap(layer))
-assert np.allclose(gaps["loop"], [0.55, 0.49, 0.45], atol=0.01)
-assert np.allclose(gaps["both"], [0.43, 0.38, 0.36], atol=0.01)
+assert np.allclose(gaps["loop"], [0.54, 0.49, 0.44], atol=0.01)
+assert np.allclose(gaps["both"], [0.43, 0.39, 0.35], atol=0.01)
 assert abs(2 + 0.5 * math.log2(lloyd_max(4).distortion) - 0.455) < 1e-3
 
 step = math.sqrt(12 * 1.8 * layer_distortion(sigma, 2.0))
@@ -573,7 +579,7 @@ side = [layer.rate - 8 * len(layer.coded[-1]) / weight.size for layer in coded]
 plain = functools.partial(watersic, mmse=0.0, shrink=False, sweeps=4)
 unshrunk, best = (gap(lq.at_rate(2.0, recipe, weight, sigma)) for recipe in (plain, watersic))
 scalars, pairs = (gap(layer) for layer in coded)
-assert np.allclose([scalars, pairs, unshrunk, best], [0.31, 0.36, 0.37, 0.25], atol=0.01)
+assert np.allclose([scalars, pairs, unshrunk, best], [0.30, 0.35, 0.36, 0.25], atol=0.01)
 assert abs(side[1] - 0.09) < 0.01
 assert 0.01 < (scalars - side[0]) - (pairs - side[1]) < 0.03
 assert best < scalars < unshrunk
