@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,7 +54,7 @@ def distortion(error: np.ndarray, sigma: np.ndarray) -> float:
     return float(np.mean((error @ sigma) * error))
 
 
-def looped(weight: np.ndarray, sigma: np.ndarray, factor: LDL, design: object) -> float:
+def looped(weight: np.ndarray, sigma: np.ndarray, factor: LDL, design: Any) -> float:
     """Distortion after one pass."""
     return distortion(weight - successive_cancellation(weight, factor, design).reconstruction, sigma)
 
@@ -142,7 +143,7 @@ for d in (1, 2, 3, 4):
 # %%
 hexagons = lq.lattices.A(2)
 plane = np.linalg.svd(hexagons.generator)[2][:2]  # A2 lies in three dimensions
-area, c = hexagons.volume, 0.05
+area, moment, c = hexagons.volume, hexagons.nsm or 0.0, 0.05
 
 
 def nearest_hexagon(x: np.ndarray, metric: np.ndarray) -> np.ndarray:
@@ -157,9 +158,9 @@ for sigma in (np.eye(24), neighbours(24, 0.9), rotated(24, 1.5)):
         pivots = Cholesky("reversed", block=d).factor(weight, sigma).pivots.reshape(-1, d, d)
         assert math.isclose(np.linalg.slogdet(pivots)[1].sum(), np.linalg.slogdet(sigma)[1], abs_tol=1e-9)  # (9.5)
     error = weight - textbook(weight, sigma, 2, nearest_hexagon)
-    # 36000 cells; the square of an error in a hexagon deviates from its mean by 0.6 of it.
-    assert abs(distortion(error, sigma) / (hexagons.nsm * c**2) - 1) < 4 * 0.6 / math.sqrt(36000)
-    assert hexagons.nsm * 12 < 1 - 2 * 4 * 0.6 / math.sqrt(36000)  # which tells it from squares
+    # 36000 cells; the square of an error in a hexagon deviates from its mean by 0.6 of it, in a disc by 1/√3.
+    assert abs(distortion(error, sigma) / (moment * c**2) - 1) < 4 * 0.6 / math.sqrt(36000)
+    assert moment * 12 < 1 - 2 * 4 * 0.6 / math.sqrt(36000)  # which tells it from squares
 
 # %% [markdown]
 # **A fixed rate** cannot move bits from block to block. A table made for the Gaussian vectors of one block has Zador's
@@ -186,9 +187,9 @@ for name, d, design in (
     ("own tables", 2, Codebook(16, 2, group=2, entry_bits=None)),
 ):
     factor = Cholesky(block=d).factor(pair[0], sigma)
-    parts = successive_cancellation(pair[0], factor, design).quantizers
-    fitted = Given(type(parts[0]).concatenate(parts, design.group or 32))
-    reached[name] = looped(pair[1], sigma, factor, fitted)
+    parts: Any = successive_cancellation(pair[0], factor, design).quantizers
+    known = Given(type(parts[0]).concatenate(parts, design.group or 32))
+    reached[name] = looped(pair[1], sigma, factor, known)
 foretold = spectrum.mean() / np.sqrt(spectrum[::2] * spectrum[1::2]).mean()
 assert abs(reached["down"] / reached["own tables"] / foretold - 1) < 0.05
 assert reached["own tables"] < reached["along"] < 1.1 * reached["own tables"]
@@ -243,8 +244,7 @@ for d in (1, 2, 4):
 # %% [markdown]
 # **Lookups.** The published code searches with the weights $1/V_{jj}$, though its own count of the loss has the square.
 # Where $D_B$ is diagonal, errors cost $1/V_{jj}^2 = d_j$. Let a table be made and searched with weights $m_j$. At high
-# rate the error of coordinate $j$ is proportional to $\mathrm{GM}(m)/m_j$, and what should be
-# $\mathrm{GM}(d)$ is
+# rate the error of coordinate $j$ is proportional to $\mathrm{GM}(m)/m_j$, and what should be $\mathrm{GM}(d)$ is
 #
 # $$ \mathrm{GM}(m)\, \mathrm{AM}(d/m) : \qquad \mathrm{AM}(d) \text{ for } m = 1, \qquad
 #    \mathrm{GM}(\sqrt d)\, \mathrm{AM}(\sqrt d) \text{ for } m = \sqrt d . \tag{9.11} $$
@@ -274,7 +274,7 @@ def weighed(power: float) -> LDL:
 def fitted(fit: float, search: float, group: int | None) -> float:
     """Distortion of tables that are made with weights d^fit and searched with d^search."""
     design = Codebook(16, 2, group=group, entry_bits=None)
-    parts = successive_cancellation(pair[0], weighed(fit), design).quantizers
+    parts: Any = successive_cancellation(pair[0], weighed(fit), design).quantizers
     known = Given(type(parts[0]).concatenate(parts, group or 32))
     return looped(pair[0], diagonal, weighed(search), known)
 
@@ -293,12 +293,12 @@ assert np.allclose([shared["first"], shared["reciprocal"]], 1.09, atol=0.02)
 assert shared["none"] > 1.2
 
 # %%
-table = lloyd_max(4)
+four = lloyd_max(4)
 
 
 def scalar(x: np.ndarray, metric: np.ndarray) -> np.ndarray:
     """Four levels for N(0, 1)."""
-    return table.levels[np.searchsorted(table.thresholds, x)]
+    return four.levels[np.searchsorted(four.thresholds, x)]
 
 
 fresh, stale, blockwise, unfed = (
@@ -499,10 +499,11 @@ def sweep(weight: np.ndarray, sigma: np.ndarray, found: np.ndarray, table: np.nd
 sigma, weight = rotated(64, 1.0), rng.standard_normal((256, 64))
 factor = ldl(sigma, block=2)
 first = successive_cancellation(weight, factor, Codebook(16, 2, group=None))
-known, found = Given(first.quantizers[0]), first.reconstruction
+chosen: Any = first.quantizers[0]
+known, found = Given(chosen), first.reconstruction
 losses = [distortion(weight - found, sigma)]
 for passes in range(1, 5):
-    found = sweep(weight, sigma, found, first.quantizers[0].tables[0, 0])
+    found = sweep(weight, sigma, found, chosen.tables[0, 0])
     again = successive_cancellation(weight, factor, known, sweeps=passes, start=first.reconstruction)
     assert np.allclose(found, again.reconstruction, atol=1e-9)  # (9.15)
     losses.append(distortion(weight - found, sigma))
