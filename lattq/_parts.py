@@ -122,6 +122,9 @@ def restored_quantizer(state: list, coder: Any, data: Any, shape: tuple[int, int
     """
     kind, parts = state
     quantizer = QUANTIZERS[kind].from_state(parts, shape)
+    if isinstance(quantizer, CodebookQuantizer) and coder != quantizer.coder:
+        msg = f"{coder} beside tables that {quantizer.coder} belongs to; the file is damaged"
+        raise DamagedFileError(msg)
     if isinstance(quantizer, LatticeQuantizer) and isinstance(coder, EntropyCodedLattice):
         return dataclasses.replace(quantizer, row_classes=coder.row_classes(data, shape, prior))
     return quantizer

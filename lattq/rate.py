@@ -177,6 +177,9 @@ def most(recipe: Callable[..., Scheme]) -> int:
     (256, 4)
     """
     name, scheme = searched(recipe)
+    if name not in RANGES:
+        msg = f"`recipe` is {recipe!r}, which takes a step; only levels and bits have a largest number"
+        raise InvalidInputError(msg)
     low, high = RANGES[name]
     if name == "levels":
         return high - 1

@@ -16,7 +16,7 @@ from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellatio
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.quantizers import BlockQuantizer, Design, Given, Uniform
+from lattq.quantizers import Codebook, Design, Given, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
@@ -58,11 +58,25 @@ class Scheme:
             if not isinstance(getattr(self, name), kind):
                 msg = f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
                 raise InvalidInputError(msg)
-        normalize(self, as_integer, "rounds")
-        if self.rounds < 0:
-            msg = f"`rounds` is {self.rounds}; pass how often sweeps and refit are repeated, 0 or more"
-            raise InvalidInputError(msg)
+        normalize(self, as_integer, "rounds", "sweeps")
+        self._check_rounds()
         transforms.refuse_equalize(self.transform)
+
+    def _check_rounds(self) -> None:
+        for name in ("sweeps", "rounds"):
+            if getattr(self, name) < 0:
+                msg = f"`{name}` is {getattr(self, name)}; pass how many follow, 0 or more"
+                raise InvalidInputError(msg)
+        if self.rounds and not isinstance(self.quantizer, Codebook):
+            msg = f"`rounds` is {self.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
+            raise InvalidInputError(msg)
+        if self.rounds and (self.quantizer.shrink or set(self.refit) - {"tables"}):
+            msg = f"`rounds` is {self.rounds}, with gains that its sweeps do not know; refit tables only, and do not shrink"
+            raise InvalidInputError(msg)
+        if isinstance(self.quantizer, Codebook) and self.quantizer.importance is not None:
+            if not isinstance(self.transform, transforms.Identity | transforms.Outliers):
+                msg = f"`importance` weighs the weights themselves, not those after {self.transform!r}; leave one out"
+                raise InvalidInputError(msg)
 
 
 def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:
@@ -122,15 +136,16 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
 def _improved(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
     """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
-    if not isinstance(found.quantizer, BlockQuantizer):
-        msg = f"`rounds` is {scheme.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
-        raise InvalidInputError(msg)
     changed, second = found.transform.forward(weight), found.transform.congruence(moment)
     start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
     factor = Cholesky(block=block).factor(changed, second)
     result = successive_cancellation(changed, factor, Given(found.quantizer), sweeps=max(scheme.sweeps, 1), start=start)
     better = dataclasses.replace(found, codes=to_host(result.codes))
-    return alternate(better, weight, moment, scheme.refit) if scheme.refit else better
+    if scheme.refit:
+        better = alternate(better, weight, moment, scheme.refit)
+    charged = getattr(scheme.quantizer, "slope", 0.0) > 0  # then distortion is traded for bits
+    falls = better.distortion(weight, moment) <= found.distortion(weight, moment)
+    return better if falls or charged else found  # in float32 a singular moment may mislead
 
 
 def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:

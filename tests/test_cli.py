@@ -290,7 +290,7 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
         (["eval", "TINY", "--text", "EMPTY"], "the text is empty"),
         (["inspect", "missing"], "missing"),
         (["inspect", "TINY"], "holds no quantized layers"),
-        (["export", "TINY", "--out", "OUT"], "holds a dense model"),
+        (["export", "TINY", "--out", "OUT"], "holds no layers of lattq"),
         (["demo", "--out", "TINY"], "choose a new or an empty directory"),
         (["demo", "--rates", "0.5", "--out", "OUT"], "at least 1 bit"),
     ],

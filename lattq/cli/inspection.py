@@ -168,9 +168,9 @@ def _report_rows(path: Path) -> dict[str, dict[str, Any]]:
 def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
     """Quantized layers and their shapes, from `config.json`; raises `InvalidInputError` for a dense model."""
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    block = config.get("quantization_config")
-    if block is None:
-        msg = f"{path} holds a dense model; quantize it first, with `lattq quantize`"
+    block = config.get("quantization_config") if isinstance(config, dict) else None
+    if block is None or block.get("quant_method") != "lattq":
+        msg = f"{path} holds no layers of lattq; quantize a model first, with `lattq quantize`"
         raise InvalidInputError(msg)
     return importlib.import_module("lattq.llm").LattqConfig(**block).shapes()
 

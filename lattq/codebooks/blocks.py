@@ -5,6 +5,7 @@ the best entry of a cell solves a small linear system, (Σ m M_B) c = Σ m M_B x
 (theory 9.4).
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ from lattq.codebooks.kmeans import kmeans
 from lattq.codebooks.kmeans_1d import kmeans_1d
 from lattq.errors import InvalidInputError
 
-__all__ = ["kmeans_blocks", "nearest_in_blocks"]
+__all__ = ["charges_of", "kmeans_blocks", "nearest_in_blocks"]
 
 STARTING_ITERATIONS = 8  # in the mean metric: the rest is done in the true ones
 
@@ -44,13 +45,14 @@ def nearest_in_blocks(
     """
     from lattq.kernels.groups import nearest_in_groups
 
-    roots = _square_roots(metrics)
-    entries = tables @ roots
-    scale = float(np.abs(entries).max()) or 1.0
-    entries, turned = entries / scale, (x @ roots) / scale
+    unit = float(np.abs(metrics).max()) or 1.0
+    roots = _square_roots(metrics / unit)
+    middle = tables.mean(axis=(0, 1))  # differences would drown in a large mean
+    scale = float(np.abs(tables - middle).max()) or float(np.abs(x - middle).max()) or 1.0
+    entries, turned = (tables - middle) / scale @ roots, (x - middle) / scale @ roots
     bias = -0.5 * np.square(entries).sum(axis=2)
     if charges is not None:
-        bias = bias - 0.5 * charges / scale**2
+        bias = bias - 0.5 * charges / unit / scale / scale
     found = np.empty(x.shape[:2], dtype=np.int32)
     size = tables.shape[1]
     transposed = np.ascontiguousarray(np.broadcast_to(entries, (len(x), *entries.shape[1:])).transpose(0, 2, 1))
@@ -108,10 +110,14 @@ def kmeans_blocks(
         msg = f"`slope` is {slope}; pass the squared error that a bit is worth, zero or above"
         raise InvalidInputError(msg)
     mass = np.ones(host.shape[:2]) if weights is None else check_weights(weights, host.shape[:2])
+    unit = float(np.abs(metrics).max())
+    metrics, slope = (metrics / unit, slope / unit) if unit > 0 else (metrics, slope)
     with threadpool_limits(1):
         entries = _start(host, metrics, mass, size, iterations)
         exact = host.shape[2] == 1 and slope == 0.0
-        return _lloyd(host, metrics, mass, entries, slope, 0 if exact else iterations, tolerance)
+        found = _lloyd(host, metrics, mass, entries, slope, 0 if exact else iterations, tolerance)
+    history = tuple(unit * cost for cost in found.history)
+    return dataclasses.replace(found, distortion=unit * found.distortion, history=history)
 
 
 def _start(x: np.ndarray, metrics: np.ndarray, mass: np.ndarray, size: int, iterations: int) -> np.ndarray:
@@ -144,7 +150,7 @@ def _lloyd(
     best, cells = entries, nearest_in_blocks(x, entries[None], metrics)
     for _ in range(iterations):
         moved = _means(x, metrics, mass, cells, entries)
-        charges = _charges(cells, mass, len(entries), slope)
+        charges = charges_of(cells, len(entries), slope)
         entries = moved
         cells = nearest_in_blocks(x, entries[None], metrics, charges[None])
         cost = _cost(x, metrics, mass, entries, cells) + float(np.sum(mass * charges[cells])) / (
@@ -179,8 +185,12 @@ def _means(x: np.ndarray, metrics: np.ndarray, mass: np.ndarray, cells: np.ndarr
     return found
 
 
-def _charges(cells: np.ndarray, mass: np.ndarray, size: int, slope: float) -> np.ndarray:
-    """`slope` times the bits of each entry; an unused one counts as half a sample."""
+def charges_of(cells: Int[np.ndarray, "..."], size: int, slope: float) -> Float[np.ndarray, " size"]:
+    """`slope` times the bits of each entry; an unused one counts as half a sample.
+
+    >>> charges_of(np.array([0, 0, 1, 2]), 3, 1.0)
+    array([1., 2., 2.])
+    """
     counts = np.maximum(np.bincount(cells.reshape(-1), minlength=size), 0.5)
     return slope * np.log2(counts.sum() / counts)
 

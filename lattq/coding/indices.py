@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lattq._options import as_integer, normalize
+from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.pooled import Pooled
 from lattq.errors import DamagedFileError, InvalidInputError
 
@@ -21,7 +21,7 @@ class Indices:
 
     Parameters
     ----------
-    size : entries of the codebook, 1 to 65536
+    size : entries of the codebook, 2 to 65536
     dimension : weights of a vector
     down : whether vectors lie down the rows, or side by side in a row
     coded : entropy coded with one histogram, or of fixed length
@@ -43,9 +43,10 @@ class Indices:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "size", "dimension")
-        if not 1 <= self.size <= MOST_ENTRIES or self.dimension < 1:
+        normalize(self, as_flag, "down", "coded")
+        if not 2 <= self.size <= MOST_ENTRIES or self.dimension < 1:
             msg = (
-                f"`size` is {self.size} and `dimension` {self.dimension}; a codebook has 1 to {MOST_ENTRIES} entries "
+                f"`size` is {self.size} and `dimension` {self.dimension}; a codebook has 2 to {MOST_ENTRIES} entries "
                 "of at least one number"
             )
             raise InvalidInputError(msg)
@@ -61,6 +62,9 @@ class Indices:
     def decode(self, data: bytes | list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError`."""
         rows, columns = self.places(shape)
+        if isinstance(data, list) != self.coded:
+            msg = f"indices of the type {type(data).__name__}; the file is damaged"
+            raise DamagedFileError(msg)
         if isinstance(data, list):
             indices = Pooled().decode(data, (rows, columns))
         else:
@@ -97,8 +101,8 @@ class Indices:
     def bits(self) -> int:
         """Of an index.
 
-        >>> [Indices(size).bits for size in (1, 2, 5, 256)]
-        [0, 1, 3, 8]
+        >>> [Indices(size).bits for size in (2, 5, 256)]
+        [1, 3, 8]
         """
         return (self.size - 1).bit_length()
 

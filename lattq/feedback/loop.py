@@ -209,9 +209,10 @@ class _Loop:
         """Quantize one block of columns on its targets.
 
         A zero pivot makes any error free: such a column gets the codes of 0, which cost next to nothing. With an offset
-        or dither they do not decode to 0, so what they decode to is fed back.
+        or dither they do not decode to 0, so what they decode to is fed back. Indices into tables cost as much whatever
+        they are, so there the nearest entry is taken all the same.
         """
-        idle = not np.any(self.factor.pivots[lo // self.block])
+        idle = not np.any(self.factor.pivots[lo // self.block]) and not isinstance(self.current, BlockQuantizer)
         target = self.xp.matrix_transpose(self.target[lo:hi, :])
         target = self.xp.zeros_like(target) if idle else target
         current = self._part(lo, hi)

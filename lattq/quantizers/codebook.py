@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, from_host, require_finite, to_host
-from lattq._options import as_integer
+from lattq._options import as_flag
 from lattq.codebooks.blocks import nearest_in_blocks
 from lattq.coding.indices import Indices
 from lattq.errors import DamagedFileError, InvalidInputError
@@ -35,8 +35,8 @@ class CodebookQuantizer:
     down : whether vectors lie down the rows, or side by side in a row
     coded : whether indices are entropy coded
     scale : scales of short runs of columns of each row, or None
-    metric : what errors of a vector are measured by, and `charges` what the indices are charged beside; both are for
-        the encoder only
+    weighted : whether blocks measure errors by their pivots; with `metric`, what one measures them by, and `charges`,
+        what indices are charged beside, it is for the encoder only
 
     Examples
     --------
@@ -56,6 +56,7 @@ class CodebookQuantizer:
     down: bool = False
     coded: bool = False
     scale: LogScales | None = None
+    weighted: bool = True
     metric: Float[np.ndarray, "dimension dimension"] | None = None
     charges: Float[np.ndarray, "row_groups column_groups size"] | None = None
 
@@ -80,7 +81,7 @@ class CodebookQuantizer:
                 f"columns; pass feedback with block={1 if self.down else d}"
             )
             raise InvalidInputError(msg)
-        own = None if self.down else metric.astype(np.float64)
+        own = metric.astype(np.float64) if self.weighted and not self.down and metric.any() else None
         scale = None if self.scale is None else self.scale.part(start)
         place = start // self.group if self.tables.shape[1] > 1 else 0
         charges = None if self.charges is None else self.charges[:, place : place + 1]
@@ -92,8 +93,6 @@ class CodebookQuantizer:
         require_finite("x", x)
         host = to_host(x).astype(np.float64)
         factors = np.ones(1) if self.scale is None else self.scale.values((len(host), x.shape[1]))
-        if self.metric is not None and not self.metric.any():
-            host = np.zeros_like(host)  # any error is free
         vectors = self._vectors(host / factors)
         metric = np.eye(self.dimension) if self.metric is None else self.metric
         codes = np.empty(vectors.shape[:2], dtype=np.int32)
@@ -125,9 +124,10 @@ class CodebookQuantizer:
         return 0
 
     def underflow(self) -> int:
-        """Tables of rounded entries whose step is the smallest number of float16."""
-        smallest = float(np.finfo(np.float16).smallest_subnormal)
-        return 0 if self.steps is None else int(np.sum(self.steps <= smallest))
+        """Tables whose entries are all below the normal numbers of float16, and coarse."""
+        smallest = float(np.finfo(np.float16).smallest_normal)
+        largest = np.abs(self.tables).max(axis=(2, 3))
+        return int(np.sum((largest > 0) & (largest < smallest)))
 
     def _vectors(self, x: np.ndarray) -> np.ndarray:
         """Vectors of a block in the order of rows, (rows of vectors, vectors across, dimension)."""
@@ -142,6 +142,11 @@ class CodebookQuantizer:
     def _row_groups(self, count: int) -> list[tuple[slice, np.ndarray, np.ndarray | None]]:
         """Rows of vectors, tables and charges: all groups of equal height at once, then the last one if it is less."""
         height = self.rows // self.dimension if self.down else self.rows
+        if len(self.tables) > 1 and -(-count // height) != len(self.tables):
+            msg = (
+                f"{len(self.tables)} tables of {self.rows} rows each do not belong to this many rows; pass all of them"
+            )
+            raise InvalidInputError(msg)
         whole = min(count // height, len(self.tables))
         cuts = [0, whole, len(self.tables)] if whole * height < count else [0, whole]
         found = []
@@ -165,11 +170,19 @@ class CodebookQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "CodebookQuantizer":
         """Inverse of `to_state` for a matrix of this shape."""
-        (*sides, rows, group, entry_bits, down, coded), body, scale = state
-        down_groups, across_groups, size, dimension = (as_integer("size", side) for side in sides)
-        Indices(size, dimension, bool(down), bool(coded)).places(shape)
-        expected = (-(-shape[0] // max(rows, 1)), 1 if across_groups == 1 else -(-shape[1] // max(group, 1)))
-        if rows < 1 or group < 1 or entry_bits not in (None, *ENTRY_BITS) or (down_groups, across_groups) != expected:
+        (*numbers, entry_bits, down, coded), body, scale = state
+        if not all(type(number) is int and 0 < number < 1 << 31 for number in numbers) or entry_bits not in (
+            None,
+            4,
+            8,
+        ):
+            msg = f"sizes {numbers} of tables with entries of {entry_bits} bits; the file is damaged"
+            raise DamagedFileError(msg)
+        down_groups, across_groups, size, dimension, rows, group = numbers
+        down, coded = as_flag("down", down), as_flag("coded", coded)
+        Indices(size, dimension, down, coded).places(shape)
+        expected = (-(-shape[0] // rows), 1 if across_groups == 1 else -(-shape[1] // group))
+        if (down_groups, across_groups) != expected:
             msg = (
                 f"{down_groups} x {across_groups} tables for {rows} rows and {group} columns each; the file is damaged"
             )
@@ -184,7 +197,7 @@ class CodebookQuantizer:
             msg = "a table holds NaN or infinity; the file is damaged"
             raise DamagedFileError(msg)
         scales = None if scale is None else LogScales.from_state(scale, shape)
-        return CodebookQuantizer(tables, rows, group, steps, entry_bits, bool(down), bool(coded), scales)
+        return CodebookQuantizer(tables, rows, group, steps, entry_bits, down, coded, scales)
 
     @staticmethod
     def concatenate(parts: "list[CodebookQuantizer]", group: int) -> "CodebookQuantizer":

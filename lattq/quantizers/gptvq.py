@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from lattq.codebooks.blocks import nearest_in_blocks
+from lattq.errors import InvalidInputError
 from lattq.quantizers.tables import Codebook, rounded_entries
 
 __all__ = ["GPTVQCodebook"]
@@ -32,12 +33,19 @@ class GPTVQCodebook(Codebook):
 
     iterations: int = 100
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.down or self.slope or self.importance is not None or not self.weighted:
+            msg = f"{self!r}: the published codebooks lie along rows, and know no slope, importance or equal weights"
+            raise InvalidInputError(msg)
+
     def _table(
         self, x: np.ndarray, mass: np.ndarray, metrics: np.ndarray, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None, None]:
         d = self.dimension
         vectors = x.reshape(len(x), -1, d).transpose(1, 0, 2)
-        weights = 1 / np.einsum("bii->bi", metrics)
+        pivots = np.einsum("bii->bi", metrics)
+        weights = 1 / np.maximum(pivots, 1e-12 * (pivots.max() or 1.0))
         entries = _seeds(vectors.reshape(-1, d), self.size)
         for _ in range(self.iterations):
             cells = nearest_in_blocks(vectors, entries[None], weights[:, :, None] * np.eye(d))

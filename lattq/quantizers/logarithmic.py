@@ -80,8 +80,12 @@ class LogScales:
             raise DamagedFileError(msg)
         runs = -(-shape[1] // run)
         low, step = (np.frombuffer(part, dtype="<f2").astype(np.float64) for part in (low, step))
-        if low.shape != (runs,) or step.shape != (runs,) or not (np.isfinite(low) & np.isfinite(step)).all():
-            msg = f"scales of {len(low)} runs for {runs}, or not finite; the file is damaged"
+        if (
+            low.shape != (runs,)
+            or step.shape != (runs,)
+            or not ((np.abs(low) < 1000) & (step >= 0) & (step < 100)).all()
+        ):
+            msg = f"scales of {len(low)} runs for {runs}, or beyond float64; the file is damaged"
             raise DamagedFileError(msg)
         return LogScales(unpack(codes, GRID, shape[0] * runs).reshape(shape[0], runs), low, step, run)
 

@@ -1,6 +1,7 @@
 """Designs of codebooks: k-means of what the loop hands over, in the metric of its pivots."""
 
 import dataclasses
+import hashlib
 import math
 from typing import Any
 
@@ -8,16 +9,54 @@ import numpy as np
 
 from lattq._array import Array, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
-from lattq.codebooks.blocks import kmeans_blocks
+from lattq.codebooks.blocks import charges_of, kmeans_blocks
 from lattq.codebooks.clustering import different_rows
 from lattq.errors import InvalidInputError
 from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
 from lattq.quantizers.integers import check_group
 from lattq.quantizers.logarithmic import LogScales, check_run
 
-__all__ = ["Codebook", "rounded_entries"]
+__all__ = ["Codebook", "Importance", "rounded_entries"]
 
 HALF_DIGITS = 11  # binary digits of a float16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Importance:
+    """Weights of squared errors, compared and printed by a digest of their bytes.
+
+    >>> Importance.of(np.ones((2, 2))) == Importance.of(np.ones((2, 2)))
+    True
+    """
+
+    values: np.ndarray
+    digest: str
+
+    @staticmethod
+    def of(values: Any) -> "Importance":
+        """From a matrix of any array library; raises `InvalidInputError` unless all are zero or above, and finite."""
+        if isinstance(values, Importance):
+            return values
+        if not hasattr(values, "shape") or len(values.shape) != 2:
+            msg = f"`importance` is {values!r}; pass a matrix with a weight for each row and column"
+            raise InvalidInputError(msg)
+        host = to_host(values).astype(np.float64)
+        if not (np.isfinite(host) & (host >= 0)).all():
+            msg = "`importance` holds a negative or infinite number; weights of squared errors are zero or above"
+            raise InvalidInputError(msg)
+        return Importance(host, hashlib.blake2b(host.tobytes(), digest_size=8).hexdigest())
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the digests agree."""
+        return isinstance(other, Importance) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        """Of the digest."""
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        """Shape and digest."""
+        return f"<{self.values.shape[0]} x {self.values.shape[1]} weights {self.digest}>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +75,8 @@ class Codebook:
     scale : columns of a row that share a scale of four bits, or None
     down : vectors lie down the rows of a column, which takes feedback with block=1 (VPTQ)
     slope : squared error (in the units of the pivots) that a bit is worth; above zero, indices are entropy coded
-    importance : weights of squared errors, (rows, columns), such as a Fisher diagonal, in place of the pivots; None for
-        the pivots
+    importance : weights of squared errors of numbers, (rows, columns), such as a Fisher diagonal, in place of the
+        pivots; None for the pivots
     weighted : False makes all weights alike, in place of the pivots
     iterations : of k-means, at most; numbers are solved exactly
     shrink : scale each column by its LMMSE gain, inside the loop
@@ -59,7 +98,7 @@ class Codebook:
     scale: int | None = None
     down: bool = False
     slope: float = 0.0
-    importance: Any = dataclasses.field(default=None, compare=False, repr=False)
+    importance: Any = None
     weighted: bool = True
     iterations: int = 25
     shrink: bool = False
@@ -92,16 +131,22 @@ class Codebook:
         if not 0.0 <= self.slope < np.inf:
             msg = f"`slope` is {self.slope}; pass the squared error that a bit is worth, zero or above"
             raise InvalidInputError(msg)
+        if self.importance is not None:
+            object.__setattr__(self, "importance", Importance.of(self.importance))
+        if (self.slope or self.dimension > 1) and self.importance is not None:
+            msg = f"`importance` weighs numbers of equal length; pass dimension=1, not {self.dimension}, and no slope"
+            raise InvalidInputError(msg)
+        if self.slope and self.scale is not None:
+            msg = f"`slope` is {self.slope} in units that `scale` changes from run to run; leave one of them out"
+            raise InvalidInputError(msg)
 
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> CodebookQuantizer:
         """Tables of each group of rows of `targets`."""
         host = to_host(targets).astype(np.float64)
         order = np.argsort(columns)
         blocks = order.reshape(len(pivots), -1)
-        self._check(host, blocks)
+        self._check(host, columns.reshape(len(pivots), -1))
         metrics = pivots.reshape(len(pivots), blocks.shape[1], -1)
-        if not self.weighted or self.importance is not None:
-            metrics = np.broadcast_to(np.eye(blocks.shape[1]), metrics.shape)
         scale = None if self.scale is None else LogScales.fit(host[:, order], self.scale)
         mass = np.ones(host.shape) if self.importance is None else self._weights(host.shape, columns)
         if scale is not None:
@@ -119,10 +164,21 @@ class Codebook:
             down=self.down,
             coded=self.slope > 0,
             scale=scale,
+            weighted=self.weighted and self.importance is None,
             charges=None if charges is None else charges[:, None],
         )
 
     def _check(self, host: np.ndarray, blocks: np.ndarray) -> None:
+        largest = float(np.abs(host).max(initial=0.0))
+        if not largest < 1e30:
+            msg = f"a weight of {largest:.3g} is beyond float16; divide the weights by a constant first"
+            raise InvalidInputError(msg)
+        if (np.diff(blocks, axis=1) != 1).any():
+            msg = (
+                f"this order of the feedback tears vectors of {self.dimension} adjacent columns apart; pass "
+                'order="natural" or "reversed"'
+            )
+            raise InvalidInputError(msg)
         across, name = (host.shape[0], "rows") if self.down else (host.shape[1], "columns")
         if across % self.dimension or blocks.shape[1] != (1 if self.down else self.dimension):
             msg = (
@@ -133,12 +189,9 @@ class Codebook:
             raise InvalidInputError(msg)
 
     def _weights(self, shape: tuple[int, int], columns: np.ndarray) -> np.ndarray:
-        importance = to_host(self.importance).astype(np.float64)
-        if importance.ndim != 2 or importance.shape[0] != shape[0] or importance.shape[1] <= columns.max():
+        importance = self.importance.values
+        if importance.shape[0] != shape[0] or importance.shape[1] <= columns.max():
             msg = f"`importance` has shape {importance.shape}; give a weight to each of the {shape[0]} rows and columns"
-            raise InvalidInputError(msg)
-        if not (np.isfinite(importance) & (importance >= 0)).all():
-            msg = "`importance` holds a negative or infinite number; weights of squared errors are zero or above"
             raise InvalidInputError(msg)
         return importance[:, columns]
 
@@ -155,13 +208,12 @@ class Codebook:
             vectors = x.reshape(len(x), -1, d).transpose(1, 0, 2)
             mass = mass.reshape(len(x), -1, d).mean(axis=2).T
         mass = np.maximum(mass, 1e-12 * (mass.max() or 1.0)) / (mass.max() or 1.0)
+        if not self.weighted or self.importance is not None:  # one metric for all: one block
+            vectors, mass, metrics = vectors.reshape(1, -1, d), mass.reshape(1, -1), np.eye(d)[None]
         size = different_rows(vectors.reshape(-1, d), self.size)
         found = kmeans_blocks(vectors, metrics, size, mass, slope=self.slope, iterations=self.iterations)
         entries = np.concatenate([found.centroids, np.repeat(found.centroids[-1:], self.size - size, axis=0)])
-        charges = None
-        if self.slope:
-            counts = np.maximum(np.bincount(found.assignment.reshape(-1), minlength=self.size), 0.5)
-            charges = self.slope * np.log2(counts.sum() / counts)
+        charges = charges_of(found.assignment, self.size, self.slope) if self.slope else None
         return *rounded_entries(entries, self.entry_bits), charges
 
 
@@ -176,15 +228,15 @@ def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, 
     (array([[   0.],
            [-127.]]), array(1.))
     """
-    top = float(np.abs(entries).max())
-    if top > float(np.finfo(np.float16).max):
-        msg = f"an entry of {top:.3g} is beyond float16; divide the weights by a constant first"
+    top, half = float(np.abs(entries).max()), np.finfo(np.float16)
+    if top > float(half.max) or 0.0 < top < float(half.smallest_subnormal):
+        msg = f"the largest entry of a table is {top:.3g}, beyond float16; multiply the weights by a constant first"
         raise InvalidInputError(msg)
     if bits is None:
         return entries.astype(np.float16).astype(np.float64), None
     largest = (1 << (bits - 1)) - 1
-    digits = HALF_DIGITS - bits + 1
     mantissa, exponent = math.frexp(top / largest)
-    step = math.ldexp(math.ceil(math.ldexp(mantissa, digits)), exponent - digits)
-    step = max(step, float(np.finfo(np.float16).smallest_subnormal))
-    return np.clip(np.rint(entries / step), -largest, largest) * step, np.array(step)
+    unit = max(math.ldexp(1.0, exponent - (HALF_DIGITS - bits + 1)), float(half.smallest_subnormal))
+    step = max(math.ceil(top / largest / unit), 1) * unit
+    most = min(largest, math.floor(float(half.max) / step))
+    return np.clip(np.rint(entries / step), -most, most) * step, np.array(step)

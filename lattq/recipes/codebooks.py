@@ -115,7 +115,7 @@ def gptvq(
     entry_bits : as in `palettize`
     scale : columns of a row that share a scale of four bits, or None
     down : vectors down the rows of a column (VPTQ, Liu et al. 2024)
-    damping : as in `gptq`; sweeps and refits see the second moment as it is
+    damping : as in `gptq`, in the first pass and its sweeps; refits and rounds see the second moment as it is
     sweeps : of coordinate descent after the first pass and in each round
     rounds : how often sweeps and the refit of tables are repeated
 
@@ -177,8 +177,8 @@ def ecvq(step: float, *, size: int = 256, dimension: int = 2, sweeps: int = 0) -
     0.0289
     """
     step = as_float("step", step)
-    if not 0.0 < step < math.inf:
-        msg = f"`step` is {step}; the side of a cell is positive and finite"
+    if not 0.0 < step < 1e100:
+        msg = f"`step` is {step}; the side of a cell is positive and below 1e100"
         raise InvalidInputError(msg)
     design = Codebook(size, dimension, group=None, entry_bits=None, slope=2 * math.log(2) * step**2 / 12)
     return Scheme(feedback=Cholesky(block=dimension), quantizer=design, equalize=Equalize(), sweeps=sweeps)

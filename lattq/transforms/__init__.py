@@ -4,7 +4,7 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import Chain, Folded, append, folded, from_state, kind_of, octaves, to_state
+from lattq.transforms.chains import Chain, Folded, append, check_rows, folded, from_state, kind_of, octaves, to_state
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.gain import Gain, Normalize
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
@@ -28,6 +28,7 @@ __all__ = [
     "Transform",
     "TransformDesign",
     "append",
+    "check_rows",
     "folded",
     "from_state",
     "grid_scale",

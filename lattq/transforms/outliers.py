@@ -47,15 +47,25 @@ class Sparse:
 
     def _dense(self, like: Array) -> Array:
         shape = tuple(like.shape)
-        if shape[1] != self.columns or (self.places.size and self.places[-1] >= shape[0] * shape[1]):
+        if shape[1] != self.columns:
             msg = f"{self.places.size} entries of a matrix of {self.columns} columns do not fit the shape {shape}"
             raise InvalidInputError(msg)
+        self.check_rows(shape[0])
         found = np.zeros(shape)
         found.reshape(-1)[self.places] = self.values
         return array_namespace(like).astype(from_host(found, like=like), like.dtype)
 
+    def check_rows(self, rows: int) -> None:
+        """Raise `InvalidInputError` unless all entries lie in a matrix of so many rows.
+
+        >>> Sparse(np.array([1]), np.array([9.0]), 2).check_rows(1)
+        """
+        if self.places.size and self.places[-1] >= rows * self.columns:
+            msg = f"a sparse entry at {self.places[-1]} of {rows} x {self.columns} weights"
+            raise InvalidInputError(msg)
+
     def to_state(self) -> list:
-        """Entry-coded distances of places, and float16 numbers."""
+        """Entropy-coded distances of places, and float16 numbers."""
         gaps = np.diff(self.places, prepend=-1) - 1
         return [self.places.size, encode_integers(gaps), self.values.astype("<f2").tobytes()]
 
@@ -64,10 +74,11 @@ class Sparse:
         """Inverse of `to_state`."""
         count, gaps, data = state
         values = np.frombuffer(data, dtype="<f2").astype(np.float64)
-        places = np.cumsum(decode_integers(gaps, len(values)) + 1) - 1
-        if values.shape != (count,) or not np.isfinite(values).all() or (np.diff(places, prepend=-1) < 1).any():
+        gaps = decode_integers(gaps, len(values))
+        if values.shape != (count,) or not np.isfinite(values).all() or not ((gaps >= 0) & (gaps < 1 << 41)).all():
             msg = f"{len(values)} sparse entries for {count} places, or not finite; the file is damaged"
             raise DamagedFileError(msg)
+        places = np.cumsum(gaps + 1) - 1
         return Sparse(places, values, size)
 
 
