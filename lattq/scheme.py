@@ -71,12 +71,12 @@ class Scheme:
             msg = f"`rounds` is {self.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
             raise InvalidInputError(msg)
         if self.rounds and (self.quantizer.shrink or set(self.refit) - {"tables"}):
-            msg = f"`rounds` is {self.rounds}, with gains that its sweeps do not know; refit tables only, and do not shrink"
+            msg = f"`rounds` is {self.rounds}, whose sweeps know no gains; refit tables only, and do not shrink"
             raise InvalidInputError(msg)
-        if isinstance(self.quantizer, Codebook) and self.quantizer.importance is not None:
-            if not isinstance(self.transform, transforms.Identity | transforms.Outliers):
-                msg = f"`importance` weighs the weights themselves, not those after {self.transform!r}; leave one out"
-                raise InvalidInputError(msg)
+        weighs = isinstance(self.quantizer, Codebook) and self.quantizer.importance is not None
+        if weighs and not isinstance(self.transform, transforms.Identity | transforms.Outliers):
+            msg = f"`importance` weighs the weights themselves, not those after {self.transform!r}; leave one out"
+            raise InvalidInputError(msg)
 
 
 def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:

@@ -70,6 +70,20 @@ def test_exact_feedback_beats_the_published_where_neighbours_are_alike():
     assert exact < 0.7 * distortion(ElementwiseCholesky(2, 0.0), 2)
 
 
+def test_no_round_raises_the_distortion_of_dependent_inputs():
+    """Fewer calibration tokens than columns: pivots of zero, where costs in a sweep are none."""
+    rng = np.random.default_rng(0)
+    weight, inputs = rng.standard_normal((64, 32)), rng.standard_normal((12, 32))
+    sigma = inputs.T @ inputs / 12
+    for dimension in (1, 2):
+        found = [
+            lq.quantize(weight, sigma, recipes.gptvq(2, dimension=dimension, rounds=rounds)).distortion(weight, sigma)
+            for rounds in range(3)
+        ]
+        assert found == sorted(found, reverse=True)
+    assert lq.quantize(weight, sigma, recipes.ecvq(0.5, dimension=1)).distortion(weight, sigma) < np.trace(sigma) / 32
+
+
 @pytest.mark.parametrize("kind", [Codebook(8), Codebook(16, 2, rows=16), Codebook(16, 2, down=True, entry_bits=None)])
 def test_no_round_raises_the_distortion(kind: Codebook):
     weight, sigma = correlated(1, 32, 24, 0.8)

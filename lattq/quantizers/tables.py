@@ -235,7 +235,7 @@ def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, 
     if bits is None:
         return entries.astype(np.float16).astype(np.float64), None
     largest = (1 << (bits - 1)) - 1
-    mantissa, exponent = math.frexp(top / largest)
+    exponent = math.frexp(top / largest)[1]
     unit = max(math.ldexp(1.0, exponent - (HALF_DIGITS - bits + 1)), float(half.smallest_subnormal))
     step = max(math.ceil(top / largest / unit), 1) * unit
     most = min(largest, math.floor(float(half.max) / step))

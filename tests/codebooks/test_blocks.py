@@ -41,6 +41,17 @@ def test_nearest_is_that_of_brute_force(seed: int, blocks: int, n: int, dimensio
         assert (chosen <= costs.min(axis=2) + slack).all()
 
 
+@pytest.mark.parametrize("size", [1e-150, 1e-9, 1e9, 1e150])
+def test_units_and_means_do_not_matter(size: float):
+    x, metrics, _ = samples(4, 2, 20, 2)
+    entries, charges = np.random.default_rng(5).standard_normal((1, 4, 2)), np.full((1, 4), 0.1)
+    plain, charged = (nearest_in_blocks(x, entries, metrics, charge) for charge in (None, charges))
+    np.testing.assert_array_equal(nearest_in_blocks(size * x, size * entries, metrics), plain)
+    np.testing.assert_array_equal(nearest_in_blocks(size * x, size * entries, metrics, charges * size * size), charged)
+    np.testing.assert_array_equal(nearest_in_blocks(x, entries, size * metrics, size * charges), charged)
+    np.testing.assert_array_equal(nearest_in_blocks(x + 2.0**20, entries + 2.0**20, metrics), plain)
+
+
 def test_tables_may_differ_between_blocks():
     x, metrics, _ = samples(2, 3, 5, 2)
     tables = np.random.default_rng(3).standard_normal((3, 4, 2))

@@ -15,7 +15,9 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop
 from lattq.quantizers import Codebook, CodebookQuantizer, Design, GPTVQCodebook, Quantizer
 from lattq.quantizers.logarithmic import LogScales
+from lattq.quantizers.tables import rounded_entries
 from lattq.scheme import Scheme
+from lattq.transforms import Sort
 from tests.contracts import QuantizerContract
 from tests.helpers import assert_same
 from tests.strategies import gaussian_layer, seeds
@@ -121,10 +123,47 @@ def test_the_metric_matters():
     assert codes == [1, 0]
 
 
-def test_an_error_that_is_free_takes_one_code():
+def test_where_an_error_is_free_the_nearest_entry_is_taken():
+    """Any would do for the distortion, but what it leaves is fed back into columns that must make up for it."""
     quantizer = design(Codebook(4, 2), np.random.default_rng(0).standard_normal((8, 4)))
-    codes = quantizer.part(2, np.zeros((2, 2))).encode(np.random.default_rng(1).standard_normal((8, 2)))
-    assert (codes == codes[0, 0]).all()
+    x = np.random.default_rng(1).standard_normal((8, 2))
+    np.testing.assert_array_equal(quantizer.part(2, np.zeros((2, 2))).encode(x), quantizer.encode(x))
+
+
+def test_equal_weights_know_no_second_moment():
+    """Palettes and product codebooks depend on the weights alone, also where inputs are dead."""
+    weight = np.random.default_rng(2).standard_normal((64, 16))
+    for recipe in (lq.recipes.palettize(2, dimension=2), lq.recipes.palettize(2), lq.recipes.pq(2, dimension=2)):
+        plain = lq.quantize(weight, np.eye(16), recipe).to_bytes()
+        for sigma in (np.diag([1e4, 1.0] * 8), np.diag([1.0, 0.0] * 8), np.zeros((16, 16))):
+            assert lq.quantize(weight, sigma, recipe).to_bytes() == plain
+
+
+@pytest.mark.parametrize("unit", [2.0**-30, 1e-5, 1e-7, 1.0, 1.9e4])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounded_entries_are_what_files_hold(unit: float, bits: int):
+    """In float16 too, whatever their size: a step of few digits, a multiple of the smallest number."""
+    entries = unit * np.random.default_rng(3).standard_normal((16, 2))
+    if np.abs(entries).max() < 2.0**-24:
+        with pytest.raises(InvalidInputError, match="beyond float16"):
+            rounded_entries(entries, bits)
+        return
+    found, step = rounded_entries(entries, bits)
+    np.testing.assert_array_equal(found.astype(np.float16).astype(np.float64), found)
+    assert step is not None
+    assert float(np.float16(step)) == step
+    assert np.abs(found / step).max() <= 2 ** (bits - 1) - 1
+    weight = np.repeat(entries, 4, axis=0)
+    layer = lq.quantize(weight, np.eye(2), lq.recipes.palettize(2, dimension=2, entry_bits=bits))
+    assert_same(lq.Quantized.from_bytes(layer.to_bytes()).dequantize(np.float64), layer.dequantize(np.float64))
+
+
+def test_an_order_that_tears_vectors_apart_is_refused():
+    weight, sigma = gaussian_layer(8, 4)
+    for order in ("sorted", "pivoted"):
+        scheme = Scheme(feedback=Cholesky(order, block=2), quantizer=Codebook(4, 2))
+        with pytest.raises(InvalidInputError, match="tears vectors of 2"):
+            lq.quantize(weight, np.diag([2.0, 1.0, 3.0, 4.0]) + 0 * sigma, scheme)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +230,11 @@ def test_scales_hold_the_largest_magnitudes(seed: int, rows: int, columns: int, 
         ({"scale": 2, "dimension": 2, "down": True}, "`scale` is 2"),
         ({"slope": -1.0}, "`slope` is -1"),
         ({"down": "no"}, "`down` is 'no'"),
+        ({"slope": 0.1, "scale": 2}, "`slope` is 0.1"),
+        ({"importance": np.ones((2, 2)), "dimension": 2}, "dimension=1"),
+        ({"importance": np.ones((2, 2)), "slope": 0.1}, "no slope"),
+        ({"importance": "fisher"}, "`importance` is 'fisher'"),
+        ({"importance": -np.ones((5, 12))}, "`importance` holds"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str, unchecked):
@@ -205,14 +249,34 @@ def test_what_does_not_fit_is_refused():
         (Cholesky(block=4), Codebook(4, 2), "feedback with block=2"),
         (Cholesky(), Codebook(4, 2, down=True), "5 rows"),
         (Cholesky(), Codebook(4, importance=np.ones((2, 2))), "`importance` has shape"),
-        (Cholesky(), Codebook(4, importance=-np.ones((5, 12))), "`importance` holds"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             lq.quantize(weight, sigma, Scheme(feedback=feedback, quantizer=kind))
     with pytest.raises(InvalidInputError, match="beyond float16"):
         lq.quantize(weight * 1e6, sigma, Scheme(quantizer=Codebook(4, entry_bits=None)))
-    with pytest.raises(InvalidInputError, match="only codebooks are fitted in rounds"):
-        lq.quantize(weight, sigma, Scheme(rounds=1))
+    with pytest.raises(InvalidInputError, match="beyond float16"):
+        lq.quantize(weight * 1e300, sigma, lq.recipes.palettize(2))
+    for options, message in (
+        ({"rounds": 1}, "only codebooks are fitted in rounds"),
+        ({"sweeps": -1}, "`sweeps` is -1"),
+        ({"rounds": 1, "quantizer": Codebook(4, shrink=True)}, "know no gains"),
+        ({"rounds": 1, "quantizer": Codebook(4), "refit": ("rows",)}, "know no gains"),
+        ({"quantizer": Codebook(4, importance=np.ones((5, 12))), "transform": Sort()}, "`importance` weighs"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            Scheme(**options)
+    for options in ({"down": True}, {"slope": 0.1}, {"weighted": False}):
+        with pytest.raises(InvalidInputError, match="published codebooks"):
+            GPTVQCodebook(4, **options)
+    with pytest.raises(InvalidInputError, match="do not belong"):
+        design(Codebook(4, rows=2), weight[:4]).encode(weight)
+
+
+def test_importance_is_compared_by_its_bytes():
+    one, two = (lq.recipes.squeezellm(2, importance=np.full((2, 2), x)) for x in (1.0, 2.0))
+    assert one == lq.recipes.squeezellm(2, importance=np.ones((2, 2)))
+    assert one != two
+    assert repr(one) != repr(two)
 
 
 def test_more_entries_than_vectors_are_padded():
@@ -225,7 +289,7 @@ def test_more_entries_than_vectors_are_padded():
 @pytest.mark.parametrize("place", range(9))
 def test_forged_sizes_are_refused(place: int):
     quantizer = design(Codebook(4, 2, rows=3), np.random.default_rng(0).standard_normal((6, 8)))
-    for value in (-1, 0, 2**31, 3.5, None):
+    for value in (-1, 0, 2**31, 2**70, 8.0, 3.5, None):
         state = quantizer.to_state()
         if state[0][place] == value or (place in (7, 8) and not value):
             continue
