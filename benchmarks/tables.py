@@ -27,6 +27,8 @@ CLAIMS = (
     "products",
     "nested",
     "codebooks",
+    "codebook_loop",
+    "differentiable",
     "language_model",
     "cost",
     "speed",
@@ -177,6 +179,59 @@ def clustering_speed() -> str:
         for row in rows
     ]
     return table(["samples", "library", "seconds", "squared error"], lines)
+
+
+def codebook_gaps() -> str:
+    """Mean gaps of GPTVQ as published, of one exact pass and of ours, by model and setting."""
+    ways = ("published", "exact", "ours")
+    rows = []
+    for row in published("codebook_loop")["means"]:
+        start = [row["model"], str(row["bits"]), str(row["dimension"]), f"{row['rate']:.3f}"]
+        shares = [f"{row['ours']['over_published']:.3f}", f"{row['ours']['largest']:.3f}"]
+        rows.append([*start, *(f"{row[way]['gap']:.3f}" for way in ways), *shares])
+    headings = ["model", "bits", "d", "rate", "gap, published", "gap, one exact pass", "gap, `gptvq`"]
+    return table([*headings, "distortion over published, mean", "largest"], rows)
+
+
+def descents() -> str:
+    """How far sweeps and refits lower the distortion of layers, step by step."""
+    found = published("codebook_loop")["descents"]
+    names = [*dict.fromkeys(row["model"] for row in found)]
+    steps = len(found[0]["steps"])
+    rows = []
+    for name in names:
+        shares = np.array([row["steps"] for row in found if row["model"] == name])
+        shares = shares / shares[:, :1]
+        rows.append([name, *(f"{share:.3f}" for share in shares.mean(axis=0)[1:]), f"{shares[:, -1].max():.3f}"])
+    per_round = (steps - 1) // 2
+    labels = [*(f"sweep {i}" for i in range(1, per_round)), "refit"]
+    return table(["model", *labels, *labels, "last, largest"], rows)
+
+
+def codebook_model() -> str:
+    """Rate, KL and perplexity of recipes with tables."""
+    forms = {"rate": ".3f", "kl": ".4f", "perplexity": ".2f"}
+    rows = [
+        [f"`{row['recipe']}`", *(format(row[key], form) for key, form in forms.items())]
+        for row in published("codebook_loop")["model"]
+    ]
+    return table(["recipe", "rate", "KL, bits per token", "perplexity"], rows)
+
+
+def soft_palettes() -> str:
+    """Memory of soft palettes beside a dense map of shares."""
+    record = published("differentiable")
+    passes = ("forward_transient_bytes", "backward_transient_bytes", "forward_seconds", "backward_seconds")
+    rows: list[list[str]] = []
+    for row in (*record["rows"], record["dense"]):
+        cells = [f"{row[key] / (1e6 if 'bytes' in key else 1):.3g}" if key in row else "" for key in passes]
+        kept = f"{row['kept_bytes'] / 1e6:.3g}" if "kept_bytes" in row else ""
+        rows.append([row["weights"], str(row.get("values", "")), kept, *cells])
+    for row in record["unrolled"]:
+        label = f"float32, DKM unrolled, iterations: {row['iterations']}"
+        rows.append([label, "", f"{row['kept_bytes'] / 1e6:.3g}", "", "", "", ""])
+    headings = ["weights", "values", "kept, MB", "forward, MB", "backward, MB", "forward, s", "backward, s"]
+    return table(headings, rows)
 
 
 def speed() -> str:
@@ -337,6 +392,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scalar tables": scalar_tables,
     "vector tables": vector_tables,
     "clustering speed": clustering_speed,
+    "codebook gaps": codebook_gaps,
+    "descents": descents,
+    "codebook model": codebook_model,
+    "soft palettes": soft_palettes,
     "speed": speed,
     "layer": layer,
     "products": products,

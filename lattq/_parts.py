@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from lattq import transforms
-from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Pooled, TwoWay, reading
+from lattq.coding import CLASSES_PER_OCTAVE, FixedLength, Indices, Pooled, TwoWay, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.lattices import EntropyCodedLattice, NestedCoder
 from lattq.quantizers import (
     BitshiftQuantizer,
+    CodebookQuantizer,
     FormatQuantizer,
     LatticeQuantizer,
     NestedQuantizer,
@@ -38,6 +39,7 @@ QUANTIZERS = {
     "lattice": LatticeQuantizer,
     "format": FormatQuantizer,
     "nested": NestedQuantizer,
+    "codebook": CodebookQuantizer,
 }
 CODERS = {
     "fixed": FixedLength,
@@ -46,6 +48,7 @@ CODERS = {
     "trellis": EntropyCodedTrellis,
     "lattice": EntropyCodedLattice,
     "nested": NestedCoder,
+    "indices": Indices,
 }
 
 
@@ -119,6 +122,9 @@ def restored_quantizer(state: list, coder: Any, data: Any, shape: tuple[int, int
     """
     kind, parts = state
     quantizer = QUANTIZERS[kind].from_state(parts, shape)
+    if isinstance(quantizer, CodebookQuantizer) and coder != quantizer.coder:
+        msg = f"{coder} beside tables that {quantizer.coder} belongs to; the file is damaged"
+        raise DamagedFileError(msg)
     if isinstance(quantizer, LatticeQuantizer) and isinstance(coder, EntropyCodedLattice):
         return dataclasses.replace(quantizer, row_classes=coder.row_classes(data, shape, prior))
     return quantizer

@@ -284,6 +284,7 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
         centroids=decode_integers(centroids[1], centroids[0]) if centroids else None,
     )
     require_decodable(found.quantizer, found.codes, found.centroids)
+    transforms.check_rows(transform, height)
     found.__dict__["coded"] = data  # encoding again would give the same
     return found
 

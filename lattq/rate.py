@@ -18,13 +18,13 @@ from lattq.linalg import check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
-__all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "search_step", "searched"]
+__all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "most", "search_step", "searched"]
 
 TOLERANCE = 0.005
 SAMPLE_ROWS = 512
 SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
 MAX_RATE = 24.0
-RANGES = {"levels": (2, 257), "bits": (1, 5)}  # least number, and the first that is too many
+RANGES = {"levels": (2, 257), "bits": (1, 9)}  # least number, and the first that is too many
 FULL_ENCODES = 6
 MOST_ENCODES = 12
 OVERFLOW_MOVE = 8.0  # octaves up, after codes that no coder holds
@@ -56,7 +56,7 @@ def at_rate(
 
     Recipes with a `step` are searched by secant on log2(step), where the rate has slope -1 at high rate: first on a
     seeded sample of rows, then with at most six encodes of a larger matrix. Recipes with `levels` (2 to 256) or `bits`
-    (1 to 4) give the largest number whose rate is not above the target.
+    (1 to 8) give the largest number whose rate is not above the target.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def at_rate(
     seed = as_seed(seed)
     name, scheme = searched(recipe)
     if name != "step":
-        return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name)
+        return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name, most(recipe))
     weight, sigma = check_layer(weight, sigma)
     sample = _row_sample(weight, seed)
     with threadpool_limits(1):
@@ -169,8 +169,30 @@ def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, e
     return 2.0**best_log, best
 
 
-def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "levels") -> Rated:
-    """Result with the most levels, 2 to 256, or bits, 1 to 4, whose rate is not above the target.
+def most(recipe: Callable[..., Scheme]) -> int:
+    """The most levels or bits that a recipe takes.
+
+    >>> from lattq import recipes
+    >>> most(recipes.gptq), most(recipes.bitshift)
+    (256, 4)
+    """
+    name, scheme = searched(recipe)
+    if name not in RANGES:
+        msg = f"`recipe` is {recipe!r}, which takes a step; only levels and bits have a largest number"
+        raise InvalidInputError(msg)
+    low, high = RANGES[name]
+    if name == "levels":
+        return high - 1
+    for value in range(low, high):
+        try:
+            scheme(value)
+        except InvalidInputError:
+            return value - 1
+    return high - 1
+
+
+def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "levels", most: int | None = None) -> Rated:
+    """Result with the most levels, 2 to 256, or bits, 1 to 8, whose rate is not above the target.
 
     Raises `RateNotReachedError` if the least number is too many.
 
@@ -178,7 +200,7 @@ def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "lev
     >>> largest_levels(3.2, lambda levels: types.SimpleNamespace(rate=math.log2(levels), levels=levels)).levels
     9
     """
-    low, high = RANGES[name]
+    low, high = RANGES[name][0], RANGES[name][1] if most is None else most + 1
     best = encode(low)
     if best.rate > rate:
         least = "two levels already take" if name == "levels" else "one bit already takes"

@@ -9,13 +9,14 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq import transforms
-from lattq._array import Array, array_namespace, to_host
+from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.quantizers import Design, Uniform
+from lattq.quantizers import Codebook, Design, Given, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
@@ -33,6 +34,8 @@ class Scheme:
     coder : integers to bytes; None takes the one that is made for the quantizer
     sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
     refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.GAINS`
+    rounds : how often sweeps and refit follow each other again, for codebooks: no step raises the distortion, if
+        nothing is charged for bits
 
     Examples
     --------
@@ -47,6 +50,7 @@ class Scheme:
     equalize: transforms.Equalize | None = None
     sweeps: int = 0
     refit: tuple[str, ...] = ()
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         kinds = {"transform": transforms.TransformDesign, "feedback": Feedback, "quantizer": Design}
@@ -54,7 +58,25 @@ class Scheme:
             if not isinstance(getattr(self, name), kind):
                 msg = f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
                 raise InvalidInputError(msg)
+        normalize(self, as_integer, "rounds", "sweeps")
+        self._check_rounds()
         transforms.refuse_equalize(self.transform)
+
+    def _check_rounds(self) -> None:
+        for name in ("sweeps", "rounds"):
+            if getattr(self, name) < 0:
+                msg = f"`{name}` is {getattr(self, name)}; pass how many follow, 0 or more"
+                raise InvalidInputError(msg)
+        if self.rounds and not isinstance(self.quantizer, Codebook):
+            msg = f"`rounds` is {self.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
+            raise InvalidInputError(msg)
+        if self.rounds and (self.quantizer.shrink or set(self.refit) - {"tables"}):
+            msg = f"`rounds` is {self.rounds}, whose sweeps know no gains; refit tables only, and do not shrink"
+            raise InvalidInputError(msg)
+        weighs = isinstance(self.quantizer, Codebook) and self.quantizer.importance is not None
+        if weighs and not isinstance(self.transform, transforms.Identity | transforms.Outliers):
+            msg = f"`importance` weighs the weights themselves, not those after {self.transform!r}; leave one out"
+            raise InvalidInputError(msg)
 
 
 def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:
@@ -105,7 +127,25 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
                 "idle_columns": int(np.sum(~codes.any(axis=0))),
             },
         )
-        return alternate(found, weight, moment, scheme.refit) if scheme.refit else found
+        if scheme.refit:
+            found = alternate(found, weight, moment, scheme.refit)
+        for _ in range(scheme.rounds):
+            found = _improved(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
+        return found
+
+
+def _improved(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
+    """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
+    changed, second = found.transform.forward(weight), found.transform.congruence(moment)
+    start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
+    factor = Cholesky(block=block).factor(changed, second)
+    result = successive_cancellation(changed, factor, Given(found.quantizer), sweeps=max(scheme.sweeps, 1), start=start)
+    better = dataclasses.replace(found, codes=to_host(result.codes))
+    if scheme.refit:
+        better = alternate(better, weight, moment, scheme.refit)
+    charged = getattr(scheme.quantizer, "slope", 0.0) > 0  # then distortion is traded for bits
+    falls = better.distortion(weight, moment) <= found.distortion(weight, moment)
+    return better if falls or charged else found  # in float32 a singular moment may mislead
 
 
 def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:

@@ -8,7 +8,7 @@ from lattq.coding import Pooled, TwoWay
 from lattq.feedback import Cholesky, OpenLoop
 from lattq.lattices import E8, A, D, EntropyCodedLattice, Leech24
 from lattq.least_squares import PARAMETERS
-from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Nested, Trellis, Uniform
+from lattq.quantizers import AbsMax, Bitshift, Codebook, Format, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
 from lattq.trellis import EntropyCodedTrellis
@@ -31,6 +31,11 @@ FIXED_RATE = {
     "float of a column": Scheme(quantizer=Format(float_format(3, 1), 1), feedback=Cholesky("pivoted")),
     "format of rows": Scheme(quantizer=Format(int_format(3, symmetric=False), None, "e8m0")),
     "format of one's own": Scheme(quantizer=Format(NumberFormat("thirds", np.array([-1.0, -0.3, 0.0, 1.0]), 2), 5)),
+    "palette": recipes.palettize(2, rows=2, entry_bits=4),
+    "squeezellm": recipes.squeezellm(2, outliers=0.1),
+    "codebook": Scheme(quantizer=Codebook(5, group=4, rows=3, scale=2, shrink=True), refit=PARAMETERS),
+    "codebook in rounds": recipes.gptvq(2, dimension=1, down=True),
+    "codebook published": recipes.gptvq_published(3, dimension=1),
     "refitted": Scheme(quantizer=MinMax(2, 8, shrink=True), refit=PARAMETERS),
 }
 
@@ -54,6 +59,7 @@ def entropy_coded(step: float) -> dict[str, Scheme]:
         "lattice in blocks": Scheme(quantizer=Lattice(E8, step), coder=EntropyCodedLattice("E8", block=16)),
         "lattice two-way": Scheme(quantizer=Lattice(D(2), step), coder=TwoWay()),
         "watersic pooled": recipes.watersic(step, coder=Pooled()),
+        "ecvq": recipes.ecvq(step, size=16, dimension=1, sweeps=1),
         "small blocks": Scheme(quantizer=Uniform(step), coder=TwoWay(block=16), feedback=Cholesky("sorted")),
     }
 
@@ -62,7 +68,10 @@ def for_columns(columns: int) -> dict[str, Scheme]:
     """Schemes whose transform, or block of columns, belongs to a number of columns."""
     diagonal = Diagonal(1.0 + np.arange(columns) % 3)
     permutation = Permutation(np.arange(columns)[::-1].copy())
+    width = max(d for d in range(1, 9) if columns % d == 0)
     return {
+        "vectors": recipes.gptvq(1, dimension=width),
+        "vectors of runs": recipes.pq(1, dimension=width),
         "folded": Scheme(transform=Fixed(diagonal, folded=True), quantizer=Uniform(0.2)),
         "chained": Scheme(transform=then(Fixed(permutation), Fixed(diagonal)), quantizer=Uniform(0.2)),
         "nested": Scheme(feedback=Cholesky(block=columns), quantizer=Nested()),

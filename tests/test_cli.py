@@ -219,6 +219,25 @@ def test_inspect_a_file(tmp_path: Path, rng: np.random.Generator):
     assert "64x8" in run("inspect", tmp_path / "layer.lattq").stdout
 
 
+@pytest.mark.parametrize(("recipe", "options"), [("gptvq", ["--dimension", 2]), ("palettize", [])])
+def test_export_to_core_ml(recipe: str, options: list[Any], tiny: Path, text: Path, tmp_path: Path):
+    """From a model directory to a package that holds the same weights, element for element."""
+    pytest.importorskip("coremltools")
+    out, package = tmp_path / "out", tmp_path / "layers.mlpackage"
+    more = ["--samples", 2, "--one-pass", *options]
+    report = values("quantize", tiny, "--out", out, "--calibration", text, "--recipe", recipe, "--bits", 2, *more)
+    assert report["settings"]["bits"] == 2
+    found = values("export", out, "--to", "coreml", "--out", package)
+    tables = lq.export.coreml.read(package)
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, llm.LattqLinear)}
+    assert set(tables) == set(layers)
+    assert found["layers"] == len(layers)
+    for name, layer in layers.items():
+        np.testing.assert_array_equal(tables[name].dense().astype(np.float32), layer.dequantize().numpy())
+    assert "exists" in error("export", out, "--out", package)
+
+
 def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path):
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -271,6 +290,7 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
         (["eval", "TINY", "--text", "EMPTY"], "the text is empty"),
         (["inspect", "missing"], "missing"),
         (["inspect", "TINY"], "holds no quantized layers"),
+        (["export", "TINY", "--out", "OUT"], "holds no layers of lattq"),
         (["demo", "--out", "TINY"], "choose a new or an empty directory"),
         (["demo", "--rates", "0.5", "--out", "OUT"], "at least 1 bit"),
     ],

@@ -268,9 +268,14 @@ def test_an_order_must_be_a_permutation(order: list[int]):
         Permutation(np.array(order))
 
 
-def test_blocks_cannot_be_equalized_by_a_diagonal():
-    with pytest.raises(InvalidInputError, match="blocks of 2"):
-        Equalize()(ldl(np.eye(4), block=2))
+@given(sigma=well_conditioned_moments(min_n=6, max_n=6), block=st.sampled_from([2, 3, 6]))
+def test_blocks_are_equalized_by_their_determinants(sigma: np.ndarray, block: int):
+    """Their columns share one scale, and the product of the eigenvalues of each pivot becomes 1."""
+    factor = Cholesky(block=block).factor(np.ones((1, 6)), sigma)
+    exact = Equalize(exact=True)(factor)
+    assert (exact.scale.reshape(-1, block) == exact.scale[::block, None]).all()
+    determinants = np.linalg.det(factor.rescaled(1 / exact.scale).pivots)
+    np.testing.assert_allclose(determinants, 1.0, rtol=2 * block * 2.0**-23)  # scales are float32
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, np.inf, np.nan])

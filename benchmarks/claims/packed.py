@@ -6,7 +6,9 @@ A square matrix times one vector, on two threads, for which float32 (NumPy's BLA
 read the bytes that the table names; what limits them else is their instructions on vectors of 512 bits, counted in the
 compiled inner loops: a shift, a permutation and a multiply-add for 16 weights of four bits, and 331 to decode 512
 weights of nested E8 with 125 to multiply them. One limit assumes two of these per cycle and core, the other the bytes
-at the speed at which float32 is read. Rounds of all formats follow each other, with a pause in which the threads of
+at the speed at which float32 is read. Codebooks of vectors are limited by their look-ups: for each index the entry and
+a piece of the vector are read, or a product made before, and for eight indices their bits; two reads per cycle and core
+are assumed. Rounds of all formats follow each other, with a pause in which the threads of
 BLAS, which wait for more to do without sleeping, give their cores back; of each the fastest run counts.
 
 The transform runs on one core, beside a copy of its input and the product with the Hadamard matrix.
@@ -29,13 +31,21 @@ import lattq as lq
 from lattq.lattices import E8, D, HierarchicalCode, NestedCode, VoronoiCode
 from lattq.linalg import fwht, hadamard_matrix
 from lattq.packed import PackedMatrix
-from lattq.quantizers import NestedQuantizer, UniformQuantizer
+from lattq.quantizers import CodebookQuantizer, NestedQuantizer, UniformQuantizer
 from lattq.transforms import Identity
 
 SEED, SIDE, GROUP, THREADS, ROUNDS, PER_CYCLE = 0, 8192, 128, 2, 6, 2
 LENGTH, BATCH = 4096, 4096
 FEW = 16  # right-hand sides
-PER_WEIGHT = {"int4": 3 / 16, "table of 16 for each row": 3 / 16, "nested E8, q = 13": 456 / 512}
+CODEBOOKS = {"codebook of 16 numbers": (16, 1), "codebook of 64 pairs": (64, 2), "codebook of 256 fours": (256, 4)}
+PER_WEIGHT = {
+    "int4": 3 / 16,
+    "table of 16 for each row": 3 / 16,
+    "nested E8, q = 13": 456 / 512,
+    "codebook of 16 numbers": 3 / 16,
+    "codebook of 64 pairs": (1 + 1 / 8) / 2,  # products made before
+    "codebook of 256 fours": (2 + 1 / 8) / 4,  # entries times pieces
+}
 
 
 def matrices(rng: np.random.Generator) -> dict[str, PackedMatrix]:
@@ -53,6 +63,11 @@ def matrices(rng: np.random.Generator) -> dict[str, PackedMatrix]:
     found["nested E8, q = 13"] = packed
     digits = rng.integers(0, 4, (SIDE, SIDE // 4, 2, 4), dtype=np.int32)
     found["hierarchical D4, 4²"] = PackedMatrix.from_hierarchical(HierarchicalCode(D(4), 4, 2), digits, scale[:, 0])
+    for name, (size, dimension) in CODEBOOKS.items():
+        tables = rng.standard_normal((1, 1, size, dimension))
+        book = CodebookQuantizer(tables, SIDE)
+        codes = np.repeat(rng.integers(0, size, (SIDE, SIDE // dimension), dtype=np.int32), dimension, axis=1)
+        found[name] = PackedMatrix.from_quantized(lq.Quantized(codes, book, Identity(), book.coder))
     return found
 
 
@@ -130,6 +145,7 @@ def main() -> None:
             "int4 in groups of 128: >= 2 times float32": speedup["int4"] >= 2,
             "table of 16 for each row: >= 2 times float32": speedup["table of 16 for each row"] >= 2,
             "nested E8, q = 13: >= 1 times float32": speedup["nested E8, q = 13"] >= 1,
+            **{f"{name}: >= 1 times float32": speedup[name] >= 1 for name in CODEBOOKS},
             "the same bits on one thread and on two": same,
             "transform of 4096 rows of 4096: >= 5 times a float32 product": transforms[0]["times_product"] >= 5,
         },

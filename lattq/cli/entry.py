@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lattq.cli.demo import demo
+from lattq.cli.export import export
 from lattq.cli.inspection import inspect
 from lattq.cli.limits import bounds
 from lattq.cli.models import evaluate, quantize
@@ -41,6 +42,7 @@ app.command("quantize")(quantize)
 app.command("eval")(evaluate)
 app.command("inspect")(inspect)
 app.command("bounds")(bounds)
+app.command("export")(export)
 app.command("demo")(demo)
 
 

@@ -17,7 +17,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.files import load
 from lattq.quantized import Quantized
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "payloads", "shapes_of"]
 
 REPORT = "lattq_report.json"
 
@@ -99,11 +99,11 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     llm = models()
     stored = llm.stored_bytes(path)
     report = _report_rows(path)
-    shapes = _shapes(path)
+    shapes = shapes_of(path)
     shapes = {name: shapes[name] for name in [*report, *shapes] if name in shapes}  # in the order of the model
     layers = []
     with progress(silent=as_json, total=len(shapes)) as show:
-        for name, quantized in _payloads(path, shapes, show):
+        for name, quantized in payloads(path, shapes, show):
             row = report.get(name, {})
             layers.append(
                 {
@@ -165,15 +165,18 @@ def _report_rows(path: Path) -> dict[str, dict[str, Any]]:
     return {row.name: dataclasses.asdict(row) for row in report.layers}
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, int]]:
-    """Quantized layers and their shapes, from `config.json`."""
+def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
+    """Quantized layers and their shapes, from `config.json`; raises `InvalidInputError` for a dense model."""
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    block = config["quantization_config"]
+    block = config.get("quantization_config") if isinstance(config, dict) else None
+    if block is None or block.get("quant_method") != "lattq":
+        msg = f"{path} holds no layers of lattq; quantize a model first, with `lattq quantize`"
+        raise InvalidInputError(msg)
     return importlib.import_module("lattq.llm").LattqConfig(**block).shapes()
 
 
-def _payloads(path: Path, shapes: dict[str, tuple[int, int]], show: Callable[..., None]) -> list[tuple[str, Quantized]]:
-    """Decode the payload of every layer."""
+def payloads(path: Path, shapes: dict[str, tuple[int, int]], show: Callable[..., None]) -> list[tuple[str, Quantized]]:
+    """Decode the payload of every layer; raises `DamagedFileError` for one that is missing or damaged."""
     found = {}
     for file in sorted(path.glob("*.safetensors")):
         with safe_open(file, framework="numpy") as tensors:

@@ -42,9 +42,15 @@ class RecipeName(enum.StrEnum):
     watersic = "watersic"
     huffman_gptq = "huffman_gptq"
     watersic_published = "watersic_published"
+    ecvq = "ecvq"
     gptq = "gptq"
+    gptvq = "gptvq"
+    gptvq_published = "gptvq_published"
     nestquant = "nestquant"
+    palettize = "palettize"
+    pq = "pq"
     rtn = "rtn"
+    squeezellm = "squeezellm"
 
 
 class Allocation(enum.StrEnum):
@@ -79,6 +85,11 @@ def quantize(
     calibration: Annotated[Path | None, typer.Option(help="UTF-8 text; `embedded` has its own.")] = None,
     step: Annotated[float | None, typer.Option(help="Step of the recipe, instead of --rate.")] = None,
     levels: Annotated[int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq.")] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of an index per weight, instead of --rate: palettize, pq, squeezellm, gptvq."),
+    ] = None,
+    dimension: Annotated[int | None, typer.Option(help="Weights of a vector: palettize, pq, gptvq, ecvq.")] = None,
     group: Annotated[int | None, typer.Option(help="Columns that share a scale, 0 for all: rtn, gptq.")] = None,
     quantizer: Annotated[
         str | None,
@@ -108,8 +119,8 @@ def quantize(
     An interrupted run, repeated, continues in OUT.partial.
     """
     cell = None if quantizer is None else by_name(quantizer)
-    chosen = recipe_of(recipe.value, group=group, sweeps=sweeps, mmse=mmse, quantizer=cell)
-    if rate is None and step is None and levels is None:
+    chosen = recipe_of(recipe.value, group=group, sweeps=sweeps, mmse=mmse, quantizer=cell, dimension=dimension)
+    if rate is None and step is None and levels is None and bits is None:
         rate = DEFAULT_RATE
     if rate is not None and not 0 < rate <= MAX_RATE:
         msg = f"`--rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
@@ -129,6 +140,7 @@ def quantize(
             recipe=chosen,
             step=step,
             levels=levels,
+            bits=bits,
             window=window,
             samples=samples,
             propagate=propagate,

@@ -7,6 +7,7 @@ dC/dx = (I - F_C)⁻¹ F_x, one small system.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from lattq.errors import InvalidInputError
 __all__ = ["SoftClustering", "soft_kmeans"]
 
 _ROUNDS = 200
+_FLAT = 1e-6  # least curvature that a step counts on
+_NOTHING = 1e-280  # a share too small to divide by
+_TABLE = 1 << 16  # numbers in a table of shares: rows are taken in parts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,12 +53,15 @@ class SoftClustering:
 
     def output(self) -> Float[Array, " n"]:
         """The mixture of entries of each number."""
-        share = _shares(self._values.values, self.centroids, self.temperature)
-        return from_host((share @ self.centroids)[self._places], like=self._like)
+        x, c = self._values.values, self.centroids
+        mixture = np.concatenate([_shares(x[part], c, self.temperature) @ c for part in _parts(x, c)])
+        return from_host(mixture[self._places], like=self._like)
 
     def assignment(self) -> np.ndarray:
         """Nearest entry of each number: what is left as the temperature falls to zero."""
-        return np.abs(self._values.values[:, None] - self.centroids).argmin(axis=1).astype(np.int32)[self._places]
+        x, c = self._values.values, self.centroids
+        cells = [np.abs(x[part, None] - c).argmin(axis=1) for part in _parts(x, c)]
+        return np.concatenate(cells).astype(np.int32)[self._places]
 
     def gradient(
         self, output: Float[Array, " n"], centroids: Float[Array, " size"] | None = None
@@ -69,23 +76,50 @@ class SoftClustering:
         """
         require_finite("output", output)
         upper = to_host(output).astype(np.float64)
-        if upper.shape != self._places.shape:
-            msg = f"`output` has shape {upper.shape}; there are {self._places.shape} numbers"
-            raise InvalidInputError(msg)
-        x, c = self._values.values[:, None], self.centroids
-        share, slope = _shares(x[:, 0], c, self.temperature), 2.0 / self.temperature
-        mixture = share @ c
-        total = np.bincount(self._places, upper, len(x))
-        by_entry = (total[:, None] * share * (1.0 + slope * (c - mixture[:, None]) * (x - c))).sum(axis=0)
-        if centroids is not None:
-            by_entry = by_entry + to_host(centroids)
-        mass = self._values.weights @ share
-        adjoint = np.linalg.solve(np.eye(len(c)) - _jacobian(self._values, c, self.temperature).T, by_entry) / mass
-        through = (share * (1.0 + slope * (x - c) * (c - mixture[:, None]))) @ adjoint
-        direct = slope * (share @ c**2 - mixture**2)
-        found = direct[self._places] * upper
-        found += through[self._places] * (1.0 if self._weights is None else self._weights)
-        return from_host(found, like=self._like)
+        by_entry = None if centroids is None else to_host(centroids).astype(np.float64)
+        direct, through = self.gradient_parts(upper, by_entry)
+        return from_host(direct * upper + through * (1.0 if self._weights is None else self._weights), like=self._like)
+
+    def gradient_parts(
+        self, output: Float[np.ndarray, " n"], centroids: Float[np.ndarray, " size"] | None = None
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """The two parts of `gradient` on the host: a number's own share in its output, and what moves entries.
+
+        The gradient is the first times `output`, plus the second times the weights. If a number stands for several
+        equal ones, its weight being how many, then `output` takes the sum of their gradients; each of them gets the
+        first part times its own gradient, plus the second.
+
+        Raises
+        ------
+        InvalidInputError : if a gradient has another shape. What is not finite spreads.
+        """
+        for name, found, shape in (
+            ("output", output, self._places.shape),
+            ("centroids", centroids, self.centroids.shape),
+        ):
+            if found is not None and found.shape != shape:
+                msg = f"`{name}` has shape {found.shape}; there are {shape} numbers"
+                raise InvalidInputError(msg)
+        c, slope, values = self.centroids, 2.0 / self.temperature, self._values.values
+        total = np.bincount(self._places, output, len(values))
+        by_entry = np.zeros(len(c)) if centroids is None else centroids.astype(np.float64)  # a copy
+        direct, through = np.empty(len(values)), np.empty(len(values))
+        for part in _parts(values, c):
+            share, spread = self._spread(part)
+            direct[part] = slope * (share * spread**2).sum(axis=1)
+            by_entry += total[part] @ (share * (1.0 + slope * spread * (values[part, None] - c)))
+        sums = _Sums.of(self._values, c, self.temperature)
+        adjoint = np.linalg.solve(np.eye(len(c)) - sums.jacobian.T, by_entry)
+        adjoint = np.divide(adjoint, sums.mass, out=np.zeros_like(c), where=sums.mass > _NOTHING)
+        for part in _parts(values, c):
+            share, spread = self._spread(part)
+            through[part] = (share * (1.0 + slope * spread * (values[part, None] - c))) @ adjoint
+        return direct[self._places], through[self._places]
+
+    def _spread(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of some values, and how far each entry is from their mixture."""
+        share = _shares(self._values.values[part], self.centroids, self.temperature)
+        return share, self.centroids - (share @ self.centroids)[:, None]
 
 
 def soft_kmeans(
@@ -145,38 +179,95 @@ def soft_kmeans(
 
 def _shares(x: np.ndarray, c: np.ndarray, temperature: float) -> np.ndarray:
     """Share of each entry in each value; rows sum to 1."""
-    power = -((x[:, None] - c) ** 2) / temperature
-    share = np.exp(power - power.max(axis=1, keepdims=True))
-    return share / share.sum(axis=1, keepdims=True)
+    return _shares_and_energies(x, c, temperature)[0]
 
 
-def _means(values: Distinct, c: np.ndarray, temperature: float) -> np.ndarray:
-    """F(x, C); an entry without a share stays."""
-    share = _shares(values.values, c, temperature) * values.weights[:, None]
-    mass = share.sum(axis=0)
-    offsets = np.einsum("ij,ij->j", share, values.values[:, None] - c)
-    return c + np.divide(offsets, mass, out=np.zeros_like(c), where=mass > 0)
+def _shares_and_energies(x: np.ndarray, c: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Also -T log Σ exp(-(x - c)² / T) of each value, whose sum falls until entries are at a fixed point."""
+    power = (x[:, None] - c) ** 2 / -temperature
+    top = power.max(axis=1, keepdims=True)
+    power -= top
+    share = np.exp(power, out=power)
+    total = share.sum(axis=1, keepdims=True)
+    share /= total
+    return share, -temperature * (top + np.log(total))[:, 0]
 
 
-def _jacobian(values: Distinct, c: np.ndarray, temperature: float) -> np.ndarray:
-    """F_C at a fixed point."""
-    share, offset = _shares(values.values, c, temperature), values.values[:, None] - c
-    left = share * offset * values.weights[:, None]
-    right = share * offset * (2.0 / temperature)
-    mass = values.weights @ share
-    return (np.diag((left * offset).sum(axis=0) * (2.0 / temperature)) - left.T @ right) / mass[:, None]
+def _parts(values: np.ndarray, c: np.ndarray) -> Iterator[slice]:
+    """Rows of a few at a time: no table has all values at once."""
+    rows = max(1, _TABLE // len(c))
+    yield from (slice(low, low + rows) for low in range(0, len(values), rows))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sums:
+    """`move` is F(x, C) - C, where an entry without a share stays; `jacobian` is F_C at a fixed point.
+
+    The gradient of the energy by C is -2 mass move, and its Hessian at a fixed point 2 mass (I - F_C).
+    """
+
+    mass: np.ndarray
+    move: np.ndarray
+    jacobian: np.ndarray
+    energy: float
+
+    @staticmethod
+    def of(values: Distinct, c: np.ndarray, temperature: float) -> "_Sums":
+        mass, first, second, mixed = (np.zeros(shape) for shape in (len(c), len(c), len(c), (len(c), len(c))))
+        energy = 0.0
+        for part in _parts(values.values, c):
+            share, energies = _shares_and_energies(values.values[part], c, temperature)
+            energy += float(values.weights[part] @ energies)
+            offset = values.values[part, None] - c
+            weighted = share * values.weights[part, None]
+            mass += weighted.sum(axis=0)
+            weighted *= offset
+            first += weighted.sum(axis=0)
+            second += np.einsum("ij,ij->j", weighted, offset)
+            share *= offset
+            mixed += weighted.T @ share
+        inverse = np.divide(1.0, mass, out=np.zeros_like(c), where=mass > _NOTHING)
+        jacobian = (np.diag(second) - mixed) * (2.0 / temperature) * inverse[:, None]
+        return _Sums(mass, first * inverse, jacobian, energy)
+
+    @property
+    def largest(self) -> float:
+        """Largest move of an entry."""
+        return float(np.abs(self.move).max())
+
+    def newton(self) -> np.ndarray:
+        """Newton's step, turned downhill where the energy curves down; F_C is symmetric in the metric of the masses."""
+        root = np.sqrt(self.mass)
+        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=self.mass > _NOTHING)
+        symmetric = root[:, None] * self.jacobian * inverse
+        eigenvalues, basis = np.linalg.eigh((symmetric + symmetric.T) / 2)
+        curvature = np.maximum(np.abs(1.0 - eigenvalues), _FLAT)
+        return inverse * (basis @ (basis.T @ (root * self.move) / curvature))
+
+    def lower(self, before: "_Sums", step: np.ndarray, rounding: float) -> bool:
+        """Whether the step was worth it: a share of the fall that the slope promised, or smaller moves at the end."""
+        promised = 2.0 * float(before.mass * before.move @ step)
+        if promised <= rounding:
+            return self.energy <= before.energy + rounding and self.largest < before.largest
+        return self.energy <= before.energy - 0.1 * promised
 
 
 def _fixed_point(values: Distinct, c: np.ndarray, temperature: float, tolerance: float) -> tuple[np.ndarray, float]:
-    """Newton's method for F(x, C) = C, with a plain step wherever that does not bring it closer."""
-    move = _means(values, c, temperature) - c
+    """Newton's method for F(x, C) = C, downhill all the way: half of a step that is too long, or the plain step."""
+    here = _Sums.of(values, c, temperature)
+    total = temperature * values.weights.sum() * (1.0 + np.log(len(c)))
+    rounding = 1e-14 * float(abs(here.energy) + total)
     for _ in range(_ROUNDS):
-        if np.abs(move).max() <= tolerance:
+        if here.largest <= tolerance:
             break
-        step = np.linalg.lstsq(np.eye(len(c)) - _jacobian(values, c, temperature), move, rcond=None)[0]
-        after = _means(values, c + step, temperature) - (c + step)
-        if not np.abs(after).max() < np.abs(move).max():
-            step = move
-            after = _means(values, c + step, temperature) - (c + step)
-        c, move = c + step, after
-    return c, float(np.abs(move).max())
+        newton = here.newton()
+        for step in (newton, newton / 2, newton / 8, newton / 64, here.move):
+            there = np.clip(c + step, values.values[0], values.values[-1])  # means are in the range
+            after = _Sums.of(values, there, temperature)
+            if after.lower(here, there - c, rounding):
+                break
+        else:  # the plain step never climbs, but an entry with hardly a share does not show in the energy
+            if here.largest <= 1000 * tolerance or after.energy > here.energy + rounding:
+                break
+        c, here = there, after
+    return c, here.largest

@@ -5,6 +5,7 @@ integers), `decode(data, shape)` restores it exactly. The container adds the hea
 """
 
 from lattq.coding.damage import reading
+from lattq.coding.indices import Indices
 from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.packing import FixedLength, pack, unpack
 from lattq.coding.pooled import Pooled
@@ -14,6 +15,7 @@ from lattq.coding.twoway import TwoWay
 __all__ = [
     "CLASSES_PER_OCTAVE",
     "FixedLength",
+    "Indices",
     "Pooled",
     "TwoWay",
     "decode_integers",

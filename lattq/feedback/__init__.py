@@ -1,5 +1,6 @@
 """Successive cancellation: one loop, and the rules that tell it what to feed back."""
 
+from lattq.feedback.elementwise import ElementwiseCholesky
 from lattq.feedback.loop import GAIN_GRID, Cancellation, successive_cancellation
 from lattq.feedback.rules import MMSE, Cholesky, Feedback, NoisyInputs, OpenLoop, column_scale
 
@@ -8,6 +9,7 @@ __all__ = [
     "MMSE",
     "Cancellation",
     "Cholesky",
+    "ElementwiseCholesky",
     "Feedback",
     "NoisyInputs",
     "OpenLoop",

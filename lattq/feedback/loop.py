@@ -20,9 +20,10 @@ from scipy.linalg import solve_triangular
 from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
+from lattq.feedback.groups import group_bounds
 from lattq.linalg import LDL
 from lattq.linalg.substitution import divide_blocks, substitute
-from lattq.quantizers import Design, Quantizer
+from lattq.quantizers import BlockQuantizer, Design, Quantizer
 
 __all__ = ["GAIN_GRID", "Cancellation", "successive_cancellation"]
 
@@ -71,7 +72,12 @@ class Cancellation:
 
 
 def successive_cancellation(
-    weight: Float[Array, "rows columns"], factor: LDL, design: Design, *, sweeps: int = 0
+    weight: Float[Array, "rows columns"],
+    factor: LDL,
+    design: Design,
+    *,
+    sweeps: int = 0,
+    start: Float[Array, "rows columns"] | None = None,
 ) -> Cancellation:
     """Quantize the columns of `weight` from the last to the first of `factor.order`, with feedback.
 
@@ -89,10 +95,12 @@ def successive_cancellation(
     factor : unit triangular factor, pivots and order, and the penalty J if the factored H contains one
     design : chooses the quantizers, in the first pass only
     sweeps : further passes
+    start : a reconstruction that the sweeps begin with, in place of the first pass
 
     Raises
     ------
-    InvalidInputError : if a group of the design is not contiguous in `factor.order`, or the shapes do not match
+    InvalidInputError : if there is a start and no sweep, a group of the design is not contiguous in `factor.order`, or
+        the shapes do not match
 
     References
     ----------
@@ -107,10 +115,10 @@ def successive_cancellation(
     array([[0, 1]], dtype=int32)
     """
     sweeps = as_integer("sweeps", sweeps)
-    if sweeps < 0:
-        msg = f"`sweeps` is {sweeps}; pass how many passes follow the first, 0 or more"
+    if sweeps < 0 or (start is not None and not sweeps):
+        msg = f"`sweeps` is {sweeps}; pass how many passes follow the first or the start, 0 or more, 1 after a start"
         raise InvalidInputError(msg)
-    return _Loop(weight, factor, design).run(sweeps)
+    return _Loop(weight, factor, design).run(sweeps, start)
 
 
 class _Loop:
@@ -132,16 +140,22 @@ class _Loop:
         self.error = xp.zeros_like(self.weight)
         self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=weight.device)
         self.gains = np.full(n, GAIN_GRID)
-        self.groups = _group_bounds(factor.order, design.group, self.block)
+        self.groups = group_bounds(factor.order, design.group, self.block)
         self.starts = np.array(sorted(self.groups))
+        self.metrics = factor.pivots
         self.quantizers: dict[int, Quantizer] = {}
         self.overload = 0
 
-    def run(self, sweeps: int) -> Cancellation:
+    def run(self, sweeps: int, start: Array | None = None) -> Cancellation:
+        """The first pass, or `start` in its place; then the sweeps."""
         n = self.weight.shape[0]
-        self.visit(0, n)
+        if start is None:
+            self.visit(0, n)
+        else:
+            order = from_host(np.ascontiguousarray(self.factor.order), like=start)
+            self.error = self.weight - self.xp.take(self.xp.matrix_transpose(start), order, axis=0)
         if sweeps:
-            self.unit, pull = self._descent()
+            self.unit, self.metrics, pull = self._descent()
         for _ in range(sweeps):
             self.overload = 0
             self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
@@ -168,7 +182,7 @@ class _Loop:
                 columns = self.factor.order[lo:hi]
                 pivots = self.factor.pivots[lo // self.block : hi // self.block]
                 self.quantizers[lo] = self.design(self._current(lo, hi), pivots, columns)
-            self.current = self.quantizers[lo]
+            self.current, self.first = self.quantizers[lo], self._first_column(lo)
         if hi - lo == self.block:
             self.leaf(lo, hi)
             return
@@ -195,20 +209,29 @@ class _Loop:
         """Quantize one block of columns on its targets.
 
         A zero pivot makes any error free: such a column gets the codes of 0, which cost next to nothing. With an offset
-        or dither they do not decode to 0, so what they decode to is fed back.
+        or dither they do not decode to 0, so what they decode to is fed back. Indices into tables cost as much whatever
+        they are, so there the nearest entry is taken all the same.
         """
-        idle = not np.any(self.factor.pivots[lo // self.block])
+        idle = not np.any(self.factor.pivots[lo // self.block]) and not isinstance(self.current, BlockQuantizer)
         target = self.xp.matrix_transpose(self.target[lo:hi, :])
         target = self.xp.zeros_like(target) if idle else target
-        codes = self.current.encode(target)
-        self.overload += self.current.overload(target)
-        found = self.xp.matrix_transpose(self.current.decode(codes))
+        current = self._part(lo, hi)
+        codes = current.encode(target)
+        self.overload += current.overload(target)
+        found = self.xp.matrix_transpose(self.xp.astype(current.decode(codes), target.dtype))
         if self.design.shrink and not idle:
             for i in range(lo, hi):
                 self.gains[i] = _gain(self.target[i, :], found[i - lo, :])
                 found[i - lo, :] *= int(self.gains[i]) / GAIN_GRID
         self.codes[lo:hi, :] = self.xp.matrix_transpose(codes)
         self.error[lo:hi, :] = self.weight[lo:hi, :] - found
+
+    def _part(self, lo: int, hi: int) -> Quantizer:
+        """The quantizer of a block: that of its group, told where the block is and what its errors cost."""
+        if not isinstance(self.current, BlockQuantizer):
+            return self.current
+        start = int(self.factor.order[lo:hi].min()) - self.first
+        return self.current.part(start, np.reshape(self.metrics[lo // self.block], (self.block, self.block)))
 
     def _charged(self) -> Array | None:
         """J W in the order of the loop, J in units of the largest pivot, which any dtype holds; None without J."""
@@ -227,8 +250,8 @@ class _Loop:
         substitute(self.xp.matrix_transpose(self.unit), found, self.factor.unit)
         return divide_blocks(found, self.factor.pivots / self.unit_pivot)
 
-    def _descent(self) -> tuple[Array, Array | float]:
-        """H_BB⁻¹ H with zero diagonal blocks, and H_BB⁻¹ J W: the best block, given the errors of all others.
+    def _descent(self) -> tuple[Array, np.ndarray, Array | float]:
+        """H_BB⁻¹ H with zero diagonal blocks, H_BB, and H_BB⁻¹ J W: the best block, given the errors of all others.
 
         It is W plus the product with them, less the other (theory 2.5).
         """
@@ -242,7 +265,7 @@ class _Loop:
         h = divide_blocks(h, own)
         h[places] = 0.0
         charged = self._charged()
-        return self._own(h), 0.0 if charged is None else divide_blocks(charged, own / self.unit_pivot)
+        return self._own(h), own, 0.0 if charged is None else divide_blocks(charged, own / self.unit_pivot)
 
     def _own(self, x: np.ndarray) -> Array:
         """A host array as one of the loop."""
@@ -266,21 +289,3 @@ def _gain(target: Array, found: Array) -> int:
     xp = array_namespace(target)
     power = float(xp.sum(found * found))
     return round(GAIN_GRID * float(xp.sum(target * found)) / power) if power > 0 else GAIN_GRID
-
-
-def _group_bounds(order: np.ndarray, group: int | None, block: int) -> dict[int, int]:
-    """Start and end, in loop order, of each group of `group` adjacent columns."""
-    n = len(order)
-    width = n if group is None else group
-    if width % block:
-        msg = f"the design's group of {width} columns is not a multiple of the block of {block}"
-        raise InvalidInputError(msg)
-    label = order // width
-    starts = np.flatnonzero(np.diff(label, prepend=-1))
-    if len(starts) != -(-n // width):
-        msg = (
-            f"groups of {width} columns are torn apart by the order of the feedback; "
-            "use order='natural' or 'reversed', a group of 1 or None, or permute the columns with a transform first"
-        )
-        raise InvalidInputError(msg)
-    return dict(zip(starts.tolist(), [*starts[1:].tolist(), n], strict=True))

@@ -13,7 +13,7 @@ from lattq.linalg import LDL
 from lattq.linalg.checks import with_diagonal
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "column_scale"]
+__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "check_options", "column_scale"]
 
 
 @runtime_checkable
@@ -80,7 +80,7 @@ class Cholesky:
     block: int = 1
 
     def __post_init__(self) -> None:
-        _normalize(self, "damping")
+        check_options(self, "damping")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of the damped second moment."""
@@ -114,7 +114,7 @@ class MMSE:
     block: int = 1
 
     def __post_init__(self) -> None:
-        _normalize(self, "noise", "ratio")
+        check_options(self, "noise", "ratio")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of H, with the penalty."""
@@ -151,7 +151,7 @@ class NoisyInputs:
     block: int = 1
 
     def __post_init__(self) -> None:
-        _normalize(self, "noise")
+        check_options(self, "noise")
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of sigma + J, with the penalty."""
@@ -170,7 +170,7 @@ def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     return np.sqrt(np.maximum(power, 1e-4 * mean)) if mean > 0 else np.ones(power.shape)
 
 
-def _normalize(design: Any, *names: str) -> None:
+def check_options(design: Any, *names: str) -> None:
     """Make options Python numbers; raise `InvalidInputError` unless those named are finite and not negative."""
     normalize(design, as_float, *names)
     normalize(design, as_integer, "block")
@@ -191,19 +191,20 @@ def _penalized(sigma: np.ndarray, penalty: np.ndarray, scale: np.ndarray, design
 def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
     """Factor with the order measured where every column has the same mean square."""
     if order != "pivoted":
-        return unchecked_ldl(h, _permutation(h, order), block)
+        return unchecked_ldl(h, _permutation(h, order, block), block)
     scaled = h * scale
     scaled *= scale[:, None]
     require_finite("sigma", scaled)
     return unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale)
 
 
-def _permutation(h: np.ndarray, order: str) -> np.ndarray:
+def _permutation(h: np.ndarray, order: str, block: int) -> np.ndarray:
+    """Columns of a block stay side by side where the order is not that of the data."""
     n = h.shape[0]
     if order == "natural":
         return np.arange(n)
     if order == "reversed":
-        return np.arange(n)[::-1].copy()
+        return np.arange(n).reshape(-1, block)[::-1].reshape(-1) if n % block == 0 else np.arange(n)
     if order == "sorted":  # coded from the last to the first, so the largest diagonal entry comes last
         return np.argsort(np.diag(h), kind="stable")
     msg = f'`order` is {order!r}; choose "natural", "reversed", "sorted" or "pivoted"'

@@ -12,6 +12,7 @@ from lattq.llm.evaluation import Evaluation, evaluate
 from lattq.llm.layers import LattqLinear
 from lattq.llm.plugin import LattqConfig, LattqHfQuantizer, register
 from lattq.llm.report import LayerRow, Report
+from lattq.llm.soft_palette import SoftPalette, harden, soft_palettize
 from lattq.recipes import UNBIASED
 
 __all__ = [
@@ -22,11 +23,14 @@ __all__ = [
     "LattqLinear",
     "LayerRow",
     "Report",
+    "SoftPalette",
     "embedded_model",
     "embedded_text",
     "evaluate",
+    "harden",
     "quantize_model",
     "register",
+    "soft_palettize",
     "stored_bytes",
 ]
 

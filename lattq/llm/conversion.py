@@ -18,10 +18,10 @@ from lattq.llm.report import LayerRow, Report
 from lattq.llm.sensitivity import output_sensitivities
 from lattq.llm.workspace import Workspace
 from lattq.quantized import Quantized
-from lattq.rate import first_step, largest_levels, search_step, searched
+from lattq.rate import RANGES, first_step, largest_levels, most, search_step, searched
 from lattq.scheme import Scheme
 
-__all__ = ["Conversion", "has_levels"]
+__all__ = ["Conversion", "is_fixed_rate"]
 
 TOLERANCE = 0.005
 SEARCHES = 8
@@ -81,7 +81,7 @@ class Conversion:
 
     def scales(self) -> dict[str, float]:
         """Factor of the step for each layer, with geometric mean 1 over the weights."""
-        if has_levels(self.recipe) or self.settings["allocation"] == "distortion":
+        if is_fixed_rate(self.recipe) or self.settings["allocation"] == "distortion":
             return dict.fromkeys(self.layers, 1.0)
         batches = batches_of(self.windows[:: max(1, len(self.windows) // SENSITIVITY_WINDOWS)])
         found = output_sensitivities(self.model, self.layers, batches, self.settings["seed"])
@@ -92,7 +92,7 @@ class Conversion:
 
     def run(self, start: float, max_shard_size: str) -> Report:
         """All stages."""
-        rate, fixed = self.settings["rate"], self.settings["step"] or self.settings["levels"]
+        rate, fixed = self.settings["rate"], self.settings[searched(self.recipe)[0]]
         self.stage = "search"
         value = fixed if rate is None else self.search(rate)
         self.stage = "quantize"
@@ -102,7 +102,7 @@ class Conversion:
         return self.write(value, layers, start, max_shard_size)
 
     def search(self, rate: float | int) -> float | int:
-        """The step or number of levels at which clean inputs give the rate."""
+        """The step or number of levels or bits at which clean inputs give the rate."""
 
         def encode(value: float | int) -> _Rated:
             size = self.workspace.size("clean", value)
@@ -112,8 +112,8 @@ class Conversion:
             self.done(f"{value:.6g}")
             return _Rated(8 * size / self.count, value)
 
-        if has_levels(self.recipe):
-            return largest_levels(rate, encode).value
+        if is_fixed_rate(self.recipe):
+            return largest_levels(rate, encode, searched(self.recipe)[0], most(self.recipe)).value
         return search_step(rate, self.first_step(rate), encode, encodes=SEARCHES)[0]
 
     def first_step(self, rate: float | int) -> float:
@@ -131,26 +131,27 @@ class Conversion:
 
     def correct(self, rate: float | int, value: float | int, layers: Layers) -> tuple[float | int, Layers]:
         """Repeat the pass at a corrected setting until the stored bytes meet the rate."""
-        levels, slope, tried = has_levels(self.recipe), -1.0, []
+        name, fixed = searched(self.recipe)[0], is_fixed_rate(self.recipe)
+        slope, tried = -1.0, []
         while True:
             found = 8 * self.stored({name: len(one[0].payload) for name, one in layers.items()}) / self.count
-            if found <= rate if levels else abs(found - rate) <= TOLERANCE - 0.0005:  # shards have other headers
+            if found <= rate if fixed else abs(found - rate) <= TOLERANCE - 0.0005:  # shards have other headers
                 return value, layers
             tried.append((value, found))
-            if len(tried) > PASSES or (levels and value == 2):
+            if len(tried) > PASSES or (fixed and value == RANGES[name][0]):
                 break
             self.workspace.forget(value)
-            if len(tried) > 1 and not levels:
+            if len(tried) > 1 and not fixed:
                 (old, before), (now, after) = tried[-2:]
                 slope = min(max((after - before) / math.log2(now / old), -1.5), -0.2)
-            value = value - 1 if levels else value * 2 ** ((rate - found) / slope)
+            value = value - 1 if fixed else value * 2 ** ((rate - found) / slope)
             self.stage = f"quantize, correction {len(tried)}"
             layers = self.one_pass(value)
         self.workspace.discard()
         value, found = min(tried, key=lambda one: abs(one[1] - rate))
         msg = (
             f"no setting of the recipe gives {rate} bits per weight within {TOLERANCE}: the nearest found is "
-            f"{found:.4f} at {value:.6g}; pass `step` or `levels` to take what it gives"
+            f"{found:.4f} at {value:.6g}; pass `{name}` to take what it gives"
         )
         raise RateNotReachedError(msg, rate=rate)
 
@@ -179,6 +180,6 @@ class Conversion:
         return report
 
 
-def has_levels(recipe: Callable[..., Scheme]) -> bool:
-    """Whether a recipe takes a number of levels, not a step."""
-    return searched(recipe)[0] == "levels"
+def is_fixed_rate(recipe: Callable[..., Scheme]) -> bool:
+    """Whether a recipe takes a number of levels or bits, not a step."""
+    return searched(recipe)[0] in RANGES

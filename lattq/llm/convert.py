@@ -6,15 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from lattq import recipes
 from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.llm import checkpoint
 from lattq.llm.calibration import token_windows
-from lattq.llm.conversion import Conversion, has_levels
+from lattq.llm.conversion import Conversion, is_fixed_rate
 from lattq.llm.report import Report
 from lattq.llm.workspace import Workspace, check_free
-from lattq.rate import MAX_RATE, searched
+from lattq.rate import MAX_RATE, RANGES, searched
 from lattq.scheme import Scheme
 
 __all__ = ["quantize_model"]
@@ -31,6 +32,7 @@ def quantize_model(
     recipe: Callable[..., Scheme] = recipes.UNBIASED,
     step: float | int | None = None,
     levels: int | None = None,
+    bits: int | None = None,
     window: int | None = None,
     samples: int | None = None,
     propagate: bool = True,
@@ -53,14 +55,15 @@ def quantize_model(
     out : directory to create; must be missing or empty
     calibration_text : what the second moments of the layers' inputs are measured on
     rate : bits per quantized weight, counted in the files (see `stored_bytes`), met within 0.005 bit by recipes with a
-        step and not exceeded by recipes with levels
-    recipe : from a step or a number of levels to a `Scheme`. `UNBIASED` is watersic without MMSE feedback: shrunk
-        weights are best for one layer, not for a chain of them (theory 2.6)
-    step, levels : the recipe's setting, instead of `rate`
+        step and not exceeded by recipes with levels or bits
+    recipe : from a step or a number of levels or bits to a `Scheme`. `UNBIASED` is watersic without MMSE feedback:
+        shrunk weights are best for one layer, not for a chain of them (theory 2.6)
+    step, levels, bits : the recipe's setting, instead of `rate`
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
     propagate : measure each block's inputs behind the quantized blocks before it
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
-        equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on `levels`
+        equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on recipes of
+        fixed rate
     drift : correct the weights for what the quantized prefix did to their inputs (WaterSIC, eq. 18)
     modules : names of linear layers; None for all inside the blocks
     seed : of the draw of windows
@@ -86,7 +89,8 @@ def quantize_model(
     True
     """
     start = time.perf_counter()
-    _check(recipe, rate, step, levels)
+    setting = {"step": step, "levels": levels, "bits": bits}
+    _check(recipe, rate, setting)
     if allocation not in ("loss", "distortion"):
         msg = f'`allocation` is {allocation!r}; choose "loss" or "distortion"'
         raise InvalidInputError(msg)
@@ -110,10 +114,11 @@ def quantize_model(
     )
     windows = token_windows(checkpoint.load_tokenizer(source), calibration_text, window, samples, seed)
     settings = {
-        "recipe": repr(recipe(levels or 2) if has_levels(recipe) else recipe(float(step or 1.0))),
+        "recipe": repr(_sample(recipe, setting)),
         "rate": None if rate is None else float(rate),
         "step": None if step is None else float(step),
         "levels": levels,
+        "bits": bits,
         "window": window,
         "samples": len(windows),
         "seed": seed,
@@ -137,14 +142,19 @@ def quantize_model(
         workspace.close()
 
 
-def _check(
-    recipe: Callable[..., Scheme], rate: float | int | None, step: float | int | None, levels: int | None
-) -> None:
-    if searched(recipe)[0] == "bits":
-        msg = f"`recipe` is {recipe!r}; models take recipes with a step or a number of levels"
-        raise InvalidInputError(msg)
-    wanted = {"rate": rate, "levels" if has_levels(recipe) else "step": levels if has_levels(recipe) else step}
-    given = [name for name, value in {"rate": rate, "step": step, "levels": levels}.items() if value is not None]
+def _sample(recipe: Callable[..., Scheme], setting: dict[str, Any]) -> Scheme:
+    """What the recipe gives at its setting, or at any: the words of a report."""
+    name, scheme = searched(recipe)
+    value = setting[name]
+    if is_fixed_rate(recipe):
+        return scheme(RANGES[name][0] if value is None else value)
+    return scheme(float(value or 1.0))
+
+
+def _check(recipe: Callable[..., Scheme], rate: float | int | None, setting: dict[str, Any]) -> None:
+    name = searched(recipe)[0]
+    wanted = {"rate": rate, name: setting[name]}
+    given = [name for name, value in {"rate": rate, **setting}.items() if value is not None]
     if len(given) != 1 or given[0] not in wanted:
         msg = f"give exactly one of {' and '.join(f'`{name}`' for name in wanted)} for this recipe; got {given}"
         raise InvalidInputError(msg)

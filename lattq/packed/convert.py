@@ -26,7 +26,7 @@ def on_inputs(transform: transforms.Transform, x: Array) -> Array:
 
     Raises
     ------
-    InvalidInputError : for a transform that is not one of this library's
+    InvalidInputError : for a transform that is not one of this library's, or a sparse part, which adds to the product
 
     Examples
     --------
@@ -41,6 +41,12 @@ def on_inputs(transform: transforms.Transform, x: Array) -> Array:
         return transform.forward(x)  # orthogonal: rows times the inverse are rows times the transpose
     if isinstance(transform, transforms.Identity | transforms.Diagonal | transforms.Gain | transforms.Folded):
         return transform.inverse(x)  # diagonal, and so its own transpose; a folded one has happened already
+    if isinstance(transform, transforms.Sparse):
+        msg = (
+            f"a sparse part of {transform.places.size} weights comes after other transforms, which would spread it "
+            "over the matrix; take outliers out first"
+        )
+        raise InvalidInputError(msg)
     msg = f"{transform!r} is not known to act on vectors; pack weights behind the transforms of this library"
     raise InvalidInputError(msg)
 

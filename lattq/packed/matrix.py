@@ -14,8 +14,10 @@ from lattq.feedback import GAIN_GRID
 from lattq.lattices import HierarchicalCode
 from lattq.packed.convert import nested_codes, on_inputs, scalar_codes
 from lattq.packed.forms import VALUES, Layers, Nested8, Tables, in_threads
+from lattq.packed.sparse import SparseRows, split_sparse
+from lattq.packed.vectors import VectorTables, codebook_codes
 from lattq.quantized import Quantized
-from lattq.quantizers import FormatQuantizer, NestedQuantizer, UniformQuantizer
+from lattq.quantizers import CodebookQuantizer, FormatQuantizer, NestedQuantizer, UniformQuantizer
 
 __all__ = ["PackedMatrix"]
 
@@ -31,9 +33,10 @@ class PackedMatrix:
     Attributes
     ----------
     shape : rows and columns
-    codes : indices into tables, nested E8 codes, or layers of a hierarchical code
+    codes : indices into tables of numbers or vectors, nested E8 codes, or layers of a hierarchical code
     transform : what vectors go through first
     factors : what entries of the transformed vectors are multiplied by, float32; or None
+    sparse : weights beside the codes, which multiply the vectors as they are; or None
 
     Examples
     --------
@@ -49,16 +52,19 @@ class PackedMatrix:
     """
 
     shape: tuple[int, int]
-    codes: Tables | Nested8 | Layers
+    codes: Tables | VectorTables | Nested8 | Layers
     transform: transforms.Transform = dataclasses.field(default_factory=transforms.Identity)
     factors: Float[np.ndarray, " columns"] | None = None
+    sparse: SparseRows | None = None
 
     @staticmethod
     def from_quantized(quantized: Quantized) -> "PackedMatrix":
         """Pack a quantized matrix.
 
         Its quantizer is uniform with codes that span at most 16 values (as those of `AbsMax` and `MinMax` do), a
-        `Format` of at most 16 values, or `Nested` with E8, an odd q from 5 to 13 and up to 4 scales.
+        `Format` of at most 16 values, `Nested` with E8, an odd q from 5 to 13 and up to 4 scales, or a codebook of at
+        most 256 entries of up to 8 weights. Codebooks of at most 16 numbers take four bits an index, and the others as
+        many as their entries need. The weights that `Outliers` takes out are kept row by row.
 
         Raises
         ------
@@ -69,15 +75,22 @@ class PackedMatrix:
             codes, factors = nested_codes(quantizer, quantized), None
         elif isinstance(quantizer, UniformQuantizer | FormatQuantizer):
             codes, factors = scalar_codes(quantizer, quantized)
+        elif isinstance(quantizer, CodebookQuantizer):
+            codes, factors = codebook_codes(quantizer, quantized), None
         else:
-            msg = f"a {type(quantizer).__name__} has no packed product; use uniform codes, a number format or nested E8"
+            msg = (
+                f"a {type(quantizer).__name__} has no packed product; use uniform codes, a number format, a "
+                "codebook or nested E8"
+            )
             raise InvalidInputError(msg)
         if quantized.column_gains is not None:
             gains = quantized.column_gains / GAIN_GRID
             factors = gains if factors is None else factors * gains
-        on_inputs(quantized.transform, np.zeros((1, quantized.shape[1])))  # refuses what it does not know
+        sparse, transform = split_sparse(quantized.transform)
+        on_inputs(transform, np.zeros((1, quantized.shape[1])))  # refuses what it does not know
         rounded = None if factors is None else factors.astype(np.float32)
-        return PackedMatrix(quantized.shape, codes, quantized.transform, rounded)
+        beside = None if sparse is None else SparseRows.packed(sparse, quantized.shape)
+        return PackedMatrix(quantized.shape, codes, transform, rounded, beside)
 
     @staticmethod
     def from_tables(
@@ -145,7 +158,7 @@ class PackedMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of codes, scales and tables in memory."""
-        own = [*vars(self.codes).values(), self.factors]
+        own = [*vars(self.codes).values(), *(vars(self.sparse).values() if self.sparse else ()), self.factors]
         return sum(part.nbytes for part in own if isinstance(part, np.ndarray))
 
     def matvec(self, x: Float[Array, " columns"], *, threads: int = 1) -> Float[Array, " rows"]:
@@ -156,18 +169,22 @@ class PackedMatrix:
     def matmul(self, x: Float[Array, "columns sides"], *, threads: int = 1) -> Float[Array, "rows sides"]:
         """Product with a few vectors, float32; raises `InvalidInputError` for another number of rows.
 
-        Nested codes are decoded once for all vectors, tables are read for each four of them: this is for a few vectors,
-        and for many a product with the dequantized matrix is faster.
+        Nested codes are decoded once for all vectors, tables are read for each four of them, and products with their
+        entries made before for each 16: this is for a few vectors, and for many a product with the dequantized matrix
+        is faster.
         """
         self._check(x, 2)
         if as_integer("threads", threads) < 1:
             msg = f"`threads` is {threads}; pass at least 1"
             raise InvalidInputError(msg)
-        inputs = on_inputs(self.transform, np.ascontiguousarray(to_host(x).T)).astype(np.float32)
+        given = np.ascontiguousarray(to_host(x).T)
+        inputs = on_inputs(self.transform, given).astype(np.float32)
         if self.factors is not None:
             inputs = inputs * self.factors
         out = np.empty((len(inputs), self.shape[0]), dtype=np.float32)
         write = self.codes.product(inputs, out)
+        if self.sparse is not None:
+            write = self.sparse.after(write, given.astype(np.float32), out)
         in_threads(write, self.shape[0], threads)
         return from_host(np.ascontiguousarray(out.T), like=x)
 

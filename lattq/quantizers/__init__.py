@@ -1,12 +1,15 @@
 """Quantizers and the designs that choose them: one file per family."""
 
-from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.base import BlockQuantizer, Design, Given, Quantizer
 from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
+from lattq.quantizers.codebook import CodebookQuantizer
 from lattq.quantizers.formats import Format, FormatQuantizer, multiplicative_dither
+from lattq.quantizers.gptvq import GPTVQCodebook
 from lattq.quantizers.integers import AbsMax, MinMax
 from lattq.quantizers.lattice import Lattice, LatticeQuantizer
 from lattq.quantizers.named import by_name
 from lattq.quantizers.nested import Nested, NestedQuantizer
+from lattq.quantizers.tables import Codebook
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer
 from lattq.quantizers.uniform import Uniform, UniformQuantizer, table_shift
 
@@ -14,9 +17,14 @@ __all__ = [
     "AbsMax",
     "Bitshift",
     "BitshiftQuantizer",
+    "BlockQuantizer",
+    "Codebook",
+    "CodebookQuantizer",
     "Design",
     "Format",
     "FormatQuantizer",
+    "GPTVQCodebook",
+    "Given",
     "Lattice",
     "LatticeQuantizer",
     "MinMax",

@@ -1,12 +1,13 @@
 """The two seams of quantization: a quantizer is a frozen value, a design chooses one from data."""
 
+import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from lattq._array import Array
 
-__all__ = ["Design", "Quantizer"]
+__all__ = ["BlockQuantizer", "Design", "Given", "Quantizer"]
 
 
 @runtime_checkable
@@ -32,6 +33,15 @@ class Quantizer(Protocol):
 
 
 @runtime_checkable
+class BlockQuantizer(Quantizer, Protocol):
+    """A quantizer that minds where in its group a block lies, and what errors in it cost."""
+
+    def part(self, start: int, metric: np.ndarray) -> Quantizer:
+        """The quantizer of the block whose columns begin at `start`, where errors e cost e · metric · eᵀ."""
+        ...
+
+
+@runtime_checkable
 class Design(Protocol):
     """A rule that chooses a quantizer for a group of columns, called when feedback into the group is complete."""
 
@@ -48,3 +58,22 @@ class Design(Protocol):
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> Quantizer:
         """Quantizer for `targets` (rows, group), whose columns have these pivots and original indices."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Design that returns a quantizer that is known already, for all columns.
+
+    >>> from lattq.quantizers import UniformQuantizer
+    >>> known = UniformQuantizer(np.ones((1, 1)))
+    >>> Given(known)(np.eye(2), np.ones(2), np.arange(2)) is known
+    True
+    """
+
+    quantizer: Quantizer
+    group: None = None
+    shrink: bool = False
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> Quantizer:
+        """The quantizer."""
+        return self.quantizer

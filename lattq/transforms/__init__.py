@@ -4,10 +4,11 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import Chain, Folded, append, folded, from_state, kind_of, octaves, to_state
+from lattq.transforms.chains import Chain, Folded, append, check_rows, folded, from_state, kind_of, octaves, to_state
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.gain import Gain, Normalize
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
+from lattq.transforms.outliers import Outliers, Sparse
 
 __all__ = [
     "SCALE_GRID",
@@ -20,11 +21,14 @@ __all__ = [
     "Hadamard",
     "Identity",
     "Normalize",
+    "Outliers",
     "Permutation",
     "Sort",
+    "Sparse",
     "Transform",
     "TransformDesign",
     "append",
+    "check_rows",
     "folded",
     "from_state",
     "grid_scale",

@@ -9,8 +9,9 @@ from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.transforms.gain import Gain
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
+from lattq.transforms.outliers import Sparse
 
-__all__ = ["Chain", "Folded", "append", "folded", "from_state", "kind_of", "octaves", "to_state"]
+__all__ = ["Chain", "Folded", "append", "check_rows", "folded", "from_state", "kind_of", "octaves", "to_state"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,8 +131,18 @@ def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
 
 KINDS = {
     "identity": Identity, "diagonal": Diagonal, "permutation": Permutation, "hadamard": Hadamard, "chain": Chain,
-    "folded": Folded, "gain": Gain,
+    "folded": Folded, "gain": Gain, "sparse": Sparse,
 }  # fmt: skip
+
+
+def check_rows(transform: Transform, rows: int) -> None:
+    """Raise `InvalidInputError` unless the sparse parts of a transform lie in a matrix of so many rows.
+
+    >>> check_rows(Hadamard(seed=3), 4)
+    """
+    for part in transform.parts if isinstance(transform, Chain) else (transform,):
+        if isinstance(part, Sparse):
+            part.check_rows(rows)
 
 
 def kind_of(transform: Transform) -> str:

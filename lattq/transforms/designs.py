@@ -60,12 +60,12 @@ class Equalize:
     exact: bool = False
 
     def __call__(self, factor: LDL) -> Diagonal:
-        """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others."""
-        if factor.pivots.ndim > 1:
-            msg = f"a diagonal cannot equalize the pivots of blocks of {factor.pivots.shape[1]} columns; use block=1"
-            raise InvalidInputError(msg)
+        """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others.
+
+        The columns of a block share the geometric mean of the eigenvalues of its pivot.
+        """
         pivots = np.empty(len(factor.order))
-        pivots[factor.order] = factor.pivots
+        pivots[factor.order] = _sizes(factor.pivots)
         live = pivots > 0
         log = np.zeros(len(pivots))
         log[live] = 0.5 * np.log2(pivots[live])
@@ -126,3 +126,12 @@ def then(*designs: TransformDesign) -> Then:
     ['Hadamard', 'Permutation']
     """
     return Then(designs)
+
+
+def _sizes(pivots: np.ndarray) -> np.ndarray:
+    """Pivot of each column; in blocks the root of the determinant, 0 if that is."""
+    if pivots.ndim == 1:
+        return pivots
+    width = pivots.shape[1]
+    sign, log = np.linalg.slogdet(pivots)
+    return np.repeat(np.where(sign > 0, np.exp(log / width), 0.0), width)

@@ -1,7 +1,4 @@
-"""Published methods, each a sentence about the four parts.
-
-Recipes with a `step` are entropy coded, recipes with `levels` or `bits` have a fixed rate. All return a `Scheme`.
-"""
+"""Recipes that round to grids: integers, number formats, lattices and trellises."""
 
 import dataclasses
 import functools

@@ -1,0 +1,75 @@
+"""From quantized matrices to the tables that other systems read."""
+
+import math
+
+import numpy as np
+
+from lattq.errors import InvalidInputError
+from lattq.export.tables import LookupTable
+from lattq.quantized import Quantized
+from lattq.quantizers import CodebookQuantizer
+from lattq.transforms import Folded, Identity
+
+__all__ = ["lookup_table"]
+
+
+def lookup_table(quantized: Quantized) -> LookupTable:
+    """The same weights as indices into tables, element for element.
+
+    Where the last group of rows or columns is smaller than the others, tables stand several times, for groups that
+    divide evenly.
+
+    Raises
+    ------
+    InvalidInputError : for weights that are not plain entries of tables: other quantizers, transforms, gains, scales of
+        runs; entries that float16 does not hold; or sizes that Core ML lacks
+
+    Examples
+    --------
+    >>> import lattq as lq
+    >>> layer = lq.quantize(np.array([[0.0, 1.0], [1.0, 3.0]]), np.eye(2), lq.recipes.palettize(bits=1))
+    >>> lookup_table(layer).dense()
+    array([[0.6665, 0.6665],
+           [0.6665, 3.    ]], dtype=float16)
+    """
+    quantizer = quantized.quantizer
+    if not isinstance(quantizer, CodebookQuantizer):
+        msg = f"a {type(quantizer).__name__} has no tables; quantize with palettize, pq or gptvq of `lattq.recipes`"
+        raise InvalidInputError(msg)
+    obstacle = _obstacle(quantized)
+    if obstacle:
+        msg = f"{obstacle} cannot stand in a table; quantize without it"
+        raise InvalidInputError(msg)
+    rows, columns = quantized.shape
+    d = quantizer.dimension
+    row_step = _step(quantizer.rows, len(quantizer.tables), rows)
+    column_step = _step(quantizer.group, quantizer.tables.shape[1], columns)
+    down, across = (
+        np.minimum(np.arange(0, length, step) // height, count - 1)
+        for length, step, height, count in (
+            (rows, row_step, quantizer.rows, len(quantizer.tables)),
+            (
+                columns,
+                column_step,
+                quantizer.group if quantizer.tables.shape[1] > 1 else columns,
+                quantizer.tables.shape[1],
+            ),
+        )
+    )
+    indices = quantized.codes[::d] if quantizer.down else quantized.codes[:, ::d]
+    return LookupTable(indices, quantizer.tables[np.ix_(down, across)], axis=0 if quantizer.down else 1)
+
+
+def _obstacle(quantized: Quantized) -> str | None:
+    """What a table cannot say, in words."""
+    checks = (
+        (not isinstance(quantized.transform, Identity | Folded), f"the transform {type(quantized.transform).__name__}"),
+        (quantized.row_gains is not None or quantized.column_gains is not None, "a gain of rows or columns"),
+        (quantized.quantizer.scale is not None, "a scale of runs of columns"),
+    )
+    return next((text for wrong, text in checks if wrong), None)
+
+
+def _step(size: int, groups: int, length: int) -> int:
+    """The largest groups that divide evenly and lie inside those of `size`."""
+    return length if groups == 1 else math.gcd(size, length)

@@ -1,0 +1,104 @@
+"""Re-estimate what the codes decode to, with the codes frozen: least squares on the true quadratic loss."""
+
+from collections.abc import Callable
+
+import msgpack
+import numpy as np
+from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+
+from lattq._array import Array, to_host
+from lattq.errors import InvalidInputError
+from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
+from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
+from lattq.linalg import check_layer
+from lattq.quantized import Quantized
+
+__all__ = ["GAINS", "PARAMETERS", "alternate", "refit"]
+
+GAINS = ("columns", "rows")
+PARAMETERS = (*GAINS, "centroids", "tables")
+ROUNDS = 2  # of alternating least squares; a third moves next to nothing
+
+
+def refit(
+    quantized: Quantized,
+    weight: Float[Array, "rows columns"],
+    sigma: Float[Array, "columns columns"],
+    parameters: tuple[str, ...] = PARAMETERS,
+) -> Quantized:
+    """Re-estimate gains and centroids by alternating least squares on tr((W-Ŵ) Σ (W-Ŵ)ᵀ), codes as they are.
+
+    All are rounded to 1/128 and charged. New values are kept if the distortion falls by more than their bytes are worth
+    (a bit per weight is a factor 4). The entropy model stays, so streams stay decodable.
+
+    Parameters
+    ----------
+    parameters : of "columns" (a gain each), "rows" (a gain each), "centroids" (what the codes -15 ... 15 decode to;
+        nothing where codes are symbols of a path), "tables" (entries of codebooks); "tables by Adam" is the update that
+        GPTVQ was published with
+
+    Raises
+    ------
+    InvalidInputError : if the shapes differ from the codes', or a parameter is unknown
+
+    Examples
+    --------
+    >>> import lattq as lq
+    >>> weight = np.random.default_rng(0).normal(size=(64, 8))
+    >>> rough = lq.quantize(weight, np.eye(8), lq.Scheme(quantizer=lq.quantizers.Uniform(2.0)))
+    >>> lq.refit(rough, weight, np.eye(8)).distortion(weight, np.eye(8)) < rough.distortion(weight, np.eye(8))
+    True
+    """
+    weight, moment = check_layer(weight, sigma)
+    if tuple(weight.shape) != quantized.shape:
+        msg = f"`weight` has shape {tuple(weight.shape)}, the quantized matrix {quantized.shape}; they must agree"
+        raise InvalidInputError(msg)
+    with threadpool_limits(1):
+        return alternate(quantized, weight, moment, parameters)
+
+
+def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: tuple[str, ...]) -> Quantized:
+    """`refit` for callers that have checked weight and second moment.
+
+    >>> import lattq as lq
+    >>> rough = lq.quantize(np.eye(2), np.eye(2), lq.Scheme(quantizer=lq.quantizers.Uniform(0.75)))
+    >>> alternate(rough, np.eye(2), np.eye(2), GAINS).dequantize()
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+    if unknown := [name for name in parameters if name not in _FITS]:
+        msg = f"`parameters` holds {unknown[0]!r}; choose from {', '.join(_FITS)}"
+        raise InvalidInputError(msg)
+    s = found.transform.congruence(moment)
+    w = found.transform.forward(to_host(weight).astype(np.float64))
+    ws, loss, kept = w @ s, _loss(found, w, s), 0
+    for _ in range(ROUNDS):
+        before = kept
+        for name in parameters:
+            better = _FITS[name](found, ws, s)
+            less, bits = _loss(better, w, s), (_side_bits(better) - _side_bits(found)) / w.size
+            if less * 4.0 ** max(bits, 0.0) < loss:
+                found, loss, kept = better, less, kept + 1
+        if kept == before:
+            break
+    return found.revalued(stats={**found.stats, "refits": found.stats.get("refits", 0) + kept})
+
+
+def _loss(found: Quantized, w: np.ndarray, s: np.ndarray) -> float:
+    error = w - found.decoded()
+    return float(np.sum((error @ s) * error))
+
+
+def _side_bits(found: Quantized) -> float:
+    """What the container charges for gains and centroids."""
+    return 8.0 * len(msgpack.packb(found.side_state()) or b"")
+
+
+_FITS: dict[str, Callable[[Quantized, np.ndarray, np.ndarray], Quantized]] = {
+    "columns": fit_columns,
+    "rows": fit_rows,
+    "centroids": fit_centroids,
+    "tables": fit_tables,
+    "tables by Adam": fit_tables_by_adam,
+}

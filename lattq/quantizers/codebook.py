@@ -1,0 +1,231 @@
+"""The nearest entry of a table: scalars or vectors, along the rows or down them, with tables for blocks of weights."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from lattq._array import Array, from_host, require_finite, to_host
+from lattq._options import as_flag
+from lattq.codebooks.blocks import nearest_in_blocks
+from lattq.coding.indices import Indices
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.quantizers.logarithmic import LogScales
+
+__all__ = ["CodebookQuantizer"]
+
+ENTRY_BITS = (4, 8)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CodebookQuantizer:
+    """The nearest entry of a table, in any metric, times a scale if there is one.
+
+    All weights of a vector carry the index of its entry as their code.
+
+    Attributes
+    ----------
+    tables : entries of each group of rows and of columns, on the host in float64
+    steps : of entries that are integers times a step, one for each table; None for entries in float16
+    entry_bits : 4 or 8, of such integers; None for float16
+    rows : that share a table
+    group : columns that share a table, where there are several
+    down : whether vectors lie down the rows, or side by side in a row
+    coded : whether indices are entropy coded
+    scale : scales of short runs of columns of each row, or None
+    weighted : whether blocks measure errors by their pivots; with `metric`, what one measures them by, and `charges`,
+        what indices are charged beside, it is for the encoder only
+
+    Examples
+    --------
+    >>> quantizer = CodebookQuantizer(np.array([[[[0.0], [1.0], [4.0]]]]), rows=2)
+    >>> codes = quantizer.encode(np.array([[0.4, 2.0], [9.0, -1.0]]))
+    >>> codes, quantizer.decode(codes)
+    (array([[0, 1],
+           [2, 0]], dtype=int32), array([[0., 1.],
+           [4., 0.]]))
+    """
+
+    tables: Float[np.ndarray, "row_groups column_groups size dimension"]
+    rows: int
+    group: int = 1
+    steps: Float[np.ndarray, "row_groups column_groups"] | None = None
+    entry_bits: int | None = None
+    down: bool = False
+    coded: bool = False
+    scale: LogScales | None = None
+    weighted: bool = True
+    metric: Float[np.ndarray, "dimension dimension"] | None = None
+    charges: Float[np.ndarray, "row_groups column_groups size"] | None = None
+
+    ordered = False  # a shifted code is another entry
+
+    @property
+    def dimension(self) -> int:
+        """Weights of a vector."""
+        return self.tables.shape[3]
+
+    @property
+    def coder(self) -> Indices:
+        """One index for each vector."""
+        return Indices(self.tables.shape[2], self.dimension, self.down, self.coded)
+
+    def part(self, start: int, metric: Float[np.ndarray, "block block"]) -> "CodebookQuantizer":
+        """The quantizer of a block of a group, whose columns begin at `start` and whose errors this matrix weighs."""
+        d, size = self.dimension, len(metric)
+        if size != (1 if self.down else d) or start % size:
+            msg = (
+                f"vectors of {d} weights {'down the rows' if self.down else 'along rows'} do not fit blocks of {size} "
+                f"columns; pass feedback with block={1 if self.down else d}"
+            )
+            raise InvalidInputError(msg)
+        own = metric.astype(np.float64) if self.weighted and not self.down and metric.any() else None
+        scale = None if self.scale is None else self.scale.part(start)
+        place = start // self.group if self.tables.shape[1] > 1 else 0
+        charges = None if self.charges is None else self.charges[:, place : place + 1]
+        tables = self.tables[:, place : place + 1]
+        return dataclasses.replace(self, tables=tables, charges=charges, metric=own, scale=scale)
+
+    def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
+        """Index of the nearest entry of each vector; raises `InvalidInputError` for NaN and infinity."""
+        require_finite("x", x)
+        host = to_host(x).astype(np.float64)
+        factors = np.ones(1) if self.scale is None else self.scale.values((len(host), x.shape[1]))
+        vectors = self._vectors(host / factors)
+        metric = np.eye(self.dimension) if self.metric is None else self.metric
+        codes = np.empty(vectors.shape[:2], dtype=np.int32)
+        for part, tables, charges in self._row_groups(len(vectors)):
+            blocks = vectors[part].reshape(len(tables), -1, self.dimension)
+            codes[part] = nearest_in_blocks(blocks, tables, metric[None], charges).reshape(-1, codes.shape[1])
+        codes = np.repeat(codes, self.dimension, axis=0 if self.down else 1)
+        return from_host(codes, like=x)
+
+    def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
+        """Entries, in float64; raises `InvalidInputError` for what are no indices."""
+        host = to_host(codes)
+        self.check_codes(host)
+        down, across = np.arange(host.shape[0]), np.arange(host.shape[1])
+        groups = across // self.group if self.tables.shape[1] > 1 else across * 0
+        place = (down[:, None] if self.down else across[None, :]) % self.dimension
+        found = self.tables[np.minimum(down // self.rows, len(self.tables) - 1)[:, None], groups, host, place]
+        return from_host(found if self.scale is None else found * self.scale.values(host.shape), like=codes)
+
+    def check_codes(self, codes: np.ndarray) -> None:
+        """Raise `InvalidInputError` for codes that are no indices."""
+        size = self.tables.shape[2]
+        if not np.issubdtype(codes.dtype, np.integer) or not 0 <= codes.min() <= codes.max() < size:
+            msg = f"codes of {codes.dtype} from {codes.min()} to {codes.max()}; indices go from 0 to {size - 1}"
+            raise InvalidInputError(msg)
+
+    def overload(self, x: Float[Array, "rows block"]) -> int:
+        """0: every vector has a nearest entry."""
+        return 0
+
+    def underflow(self) -> int:
+        """Tables whose entries are all below the normal numbers of float16, and coarse."""
+        smallest = float(np.finfo(np.float16).smallest_normal)
+        largest = np.abs(self.tables).max(axis=(2, 3))
+        return int(np.sum((largest > 0) & (largest < smallest)))
+
+    def _vectors(self, x: np.ndarray) -> np.ndarray:
+        """Vectors of a block in the order of rows, (rows of vectors, vectors across, dimension)."""
+        d = self.dimension
+        if x.shape[0 if self.down else 1] % d:
+            msg = f"a block of {x.shape} weights does not divide into vectors of {d}; choose another `dimension`"
+            raise InvalidInputError(msg)
+        if self.down:
+            return x.reshape(len(x) // d, d, x.shape[1]).transpose(0, 2, 1)
+        return x.reshape(len(x), -1, d)
+
+    def _row_groups(self, count: int) -> list[tuple[slice, np.ndarray, np.ndarray | None]]:
+        """Rows of vectors, tables and charges: all groups of equal height at once, then the last one if it is less."""
+        height = self.rows // self.dimension if self.down else self.rows
+        if len(self.tables) > 1 and -(-count // height) != len(self.tables):
+            msg = (
+                f"{len(self.tables)} tables of {self.rows} rows each do not belong to this many rows; pass all of them"
+            )
+            raise InvalidInputError(msg)
+        whole = min(count // height, len(self.tables))
+        cuts = [0, whole, len(self.tables)] if whole * height < count else [0, whole]
+        found = []
+        for first, last in itertools.pairwise(cuts):
+            charges = None if self.charges is None else self.charges[first:last, 0]
+            part = slice(first * height, min(last * height, count) if last < len(self.tables) else count)
+            if last > first:
+                found.append((part, self.tables[first:last, 0], charges))
+        return found
+
+    def to_state(self) -> list:
+        """Entries as float16, or integers and float16 steps; shapes; scales."""
+        if self.steps is None:
+            body = [self.tables.astype("<f2").tobytes()]
+        else:
+            integers = np.rint(self.tables / self.steps[..., None, None]).astype(np.int8)
+            body = [_packed(integers, self.entry_bits or 8), self.steps.astype("<f2").tobytes()]
+        sizes = [*self.tables.shape, self.rows, self.group, self.entry_bits, self.down, self.coded]
+        return [sizes, body, None if self.scale is None else self.scale.to_state()]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "CodebookQuantizer":
+        """Inverse of `to_state` for a matrix of this shape."""
+        (*numbers, entry_bits, down, coded), body, scale = state
+        if not all(type(number) is int and 0 < number < 1 << 31 for number in numbers) or entry_bits not in (
+            None,
+            4,
+            8,
+        ):
+            msg = f"sizes {numbers} of tables with entries of {entry_bits} bits; the file is damaged"
+            raise DamagedFileError(msg)
+        down_groups, across_groups, size, dimension, rows, group = numbers
+        down, coded = as_flag("down", down), as_flag("coded", coded)
+        Indices(size, dimension, down, coded).places(shape)
+        expected = (-(-shape[0] // rows), 1 if across_groups == 1 else -(-shape[1] // group))
+        if (down_groups, across_groups) != expected:
+            msg = (
+                f"{down_groups} x {across_groups} tables for {rows} rows and {group} columns each; the file is damaged"
+            )
+            raise DamagedFileError(msg)
+        sides, steps = (down_groups, across_groups, size, dimension), None
+        if entry_bits is None:
+            tables = np.frombuffer(body[0], dtype="<f2").astype(np.float64).reshape(sides)
+        else:
+            steps = np.frombuffer(body[1], dtype="<f2").astype(np.float64).reshape(sides[:2])
+            tables = _unpacked(body[0], entry_bits, int(np.prod(sides))).reshape(sides) * steps[..., None, None]
+        if not np.isfinite(tables).all():
+            msg = "a table holds NaN or infinity; the file is damaged"
+            raise DamagedFileError(msg)
+        scales = None if scale is None else LogScales.from_state(scale, shape)
+        return CodebookQuantizer(tables, rows, group, steps, entry_bits, down, coded, scales)
+
+    @staticmethod
+    def concatenate(parts: "list[CodebookQuantizer]", group: int) -> "CodebookQuantizer":
+        """One quantizer for the whole matrix from those of its groups, in column order."""
+        steps: Any = [part.steps for part in parts]
+        scales: Any = [part.scale for part in parts]
+        charges: Any = [part.charges for part in parts]
+        return dataclasses.replace(
+            parts[0],
+            tables=np.concatenate([part.tables for part in parts], axis=1),
+            steps=None if steps[0] is None else np.concatenate(steps, axis=1),
+            scale=None if scales[0] is None else LogScales.concatenate(scales),
+            group=group if len(parts) > 1 else 1,
+            metric=None,
+            charges=None if charges[0] is None else np.concatenate(charges, axis=1),
+        )
+
+
+def _packed(integers: np.ndarray, bits: int) -> bytes:
+    flat = integers.reshape(-1)
+    if bits == 8:
+        return flat.tobytes()
+    pairs = np.append(flat, np.zeros(flat.size % 2, np.int8)).reshape(-1, 2).astype(np.int64) + 8
+    return (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8).tobytes()
+
+
+def _unpacked(data: bytes, bits: int, size: int) -> np.ndarray:
+    if bits == 8:
+        return np.frombuffer(data, dtype=np.int8).astype(np.float64)
+    octets = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+    return (np.stack([octets & 15, octets >> 4], axis=1).reshape(-1)[:size] - 8).astype(np.float64)

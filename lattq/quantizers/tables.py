@@ -1,0 +1,242 @@
+"""Designs of codebooks: k-means of what the loop hands over, in the metric of its pivots."""
+
+import dataclasses
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from lattq._array import Array, to_host
+from lattq._options import as_flag, as_float, as_integer, normalize
+from lattq.codebooks.blocks import charges_of, kmeans_blocks
+from lattq.codebooks.clustering import different_rows
+from lattq.errors import InvalidInputError
+from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
+from lattq.quantizers.integers import check_group
+from lattq.quantizers.logarithmic import LogScales, check_run
+
+__all__ = ["Codebook", "Importance", "rounded_entries"]
+
+HALF_DIGITS = 11  # binary digits of a float16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Importance:
+    """Weights of squared errors, compared and printed by a digest of their bytes.
+
+    >>> Importance.of(np.ones((2, 2))) == Importance.of(np.ones((2, 2)))
+    True
+    """
+
+    values: np.ndarray
+    digest: str
+
+    @staticmethod
+    def of(values: Any) -> "Importance":
+        """From a matrix of any array library; raises `InvalidInputError` unless all are zero or above, and finite."""
+        if isinstance(values, Importance):
+            return values
+        if not hasattr(values, "shape") or len(values.shape) != 2:
+            msg = f"`importance` is {values!r}; pass a matrix with a weight for each row and column"
+            raise InvalidInputError(msg)
+        host = to_host(values).astype(np.float64)
+        if not (np.isfinite(host) & (host >= 0)).all():
+            msg = "`importance` holds a negative or infinite number; weights of squared errors are zero or above"
+            raise InvalidInputError(msg)
+        return Importance(host, hashlib.blake2b(host.tobytes(), digest_size=8).hexdigest())
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the digests agree."""
+        return isinstance(other, Importance) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        """Of the digest."""
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        """Shape and digest."""
+        return f"<{self.values.shape[0]} x {self.values.shape[1]} weights {self.digest}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Codebook:
+    """Design of tables for blocks of weights, fitted when the feedback into a group of columns is complete.
+
+    Errors of a vector are measured by the pivot of its columns, a matrix: the loop's own measure (theory 9.2).
+
+    Parameters
+    ----------
+    size : entries of a table, 2 to 65536
+    dimension : weights of a vector, 1 to 8; along rows, which takes feedback with block=dimension
+    group : columns that share a table; None for all
+    rows : that share a table; None for all
+    entry_bits : None for entries in float16; 8 or 4 for integers times a float16 step of the table
+    scale : columns of a row that share a scale of four bits, or None
+    down : vectors lie down the rows of a column, which takes feedback with block=1 (VPTQ)
+    slope : squared error (in the units of the pivots) that a bit is worth; above zero, indices are entropy coded
+    importance : weights of squared errors of numbers, (rows, columns), such as a Fisher diagonal, in place of the
+        pivots; None for the pivots
+    weighted : False makes all weights alike, in place of the pivots
+    iterations : of k-means, at most; numbers are solved exactly
+    shrink : scale each column by its LMMSE gain, inside the loop
+
+    Examples
+    --------
+    >>> targets = np.array([[0.0, 1.0], [0.0, 1.5], [4.0, 4.0], [4.5, 4.0]])
+    >>> found = Codebook(size=2, dimension=2, entry_bits=None)(targets, np.eye(2)[None], np.arange(2))
+    >>> found.tables[0, 0]
+    array([[0.  , 1.25],
+           [4.25, 4.  ]])
+    """
+
+    size: int = 16
+    dimension: int = 1
+    group: int | None = 256
+    rows: int | None = None
+    entry_bits: int | None = 8
+    scale: int | None = None
+    down: bool = False
+    slope: float = 0.0
+    importance: Any = None
+    weighted: bool = True
+    iterations: int = 25
+    shrink: bool = False
+
+    def __post_init__(self) -> None:
+        normalize(
+            self, as_integer, "size", "dimension", "iterations", optional=("group", "rows", "entry_bits", "scale")
+        )
+        normalize(self, as_float, "slope")
+        normalize(self, as_flag, "down", "weighted", "shrink")
+        check_group(self.group)
+        for name, low, high in (("size", 2, 1 << 16), ("dimension", 1, 8), ("iterations", 1, 1 << 20)):
+            if not low <= getattr(self, name) <= high:
+                msg = f"`{name}` is {getattr(self, name)}; choose {low} to {high}"
+                raise InvalidInputError(msg)
+        step = self.dimension if self.down else 1
+        if self.rows is not None and (self.rows < 1 or self.rows % step):
+            msg = f"`rows` is {self.rows}; tables of whole vectors are shared by a multiple of {step} rows"
+            raise InvalidInputError(msg)
+        if self.entry_bits not in (None, *ENTRY_BITS):
+            msg = f"`entry_bits` is {self.entry_bits}; pass None for float16, 8 or 4"
+            raise InvalidInputError(msg)
+        if self.group is not None and not self.down and self.group % self.dimension:
+            msg = f"`group` is {self.group}, no multiple of `dimension` = {self.dimension}; vectors lie in one group"
+            raise InvalidInputError(msg)
+        if self.down and self.scale is not None:
+            msg = f"`scale` is {self.scale}, but vectors down the rows have one scale; pass None"
+            raise InvalidInputError(msg)
+        check_run(self.scale, self.dimension, self.group)
+        if not 0.0 <= self.slope < np.inf:
+            msg = f"`slope` is {self.slope}; pass the squared error that a bit is worth, zero or above"
+            raise InvalidInputError(msg)
+        if self.importance is not None:
+            object.__setattr__(self, "importance", Importance.of(self.importance))
+        if (self.slope or self.dimension > 1) and self.importance is not None:
+            msg = f"`importance` weighs numbers of equal length; pass dimension=1, not {self.dimension}, and no slope"
+            raise InvalidInputError(msg)
+        if self.slope and self.scale is not None:
+            msg = f"`slope` is {self.slope} in units that `scale` changes from run to run; leave one of them out"
+            raise InvalidInputError(msg)
+
+    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> CodebookQuantizer:
+        """Tables of each group of rows of `targets`."""
+        host = to_host(targets).astype(np.float64)
+        order = np.argsort(columns)
+        blocks = order.reshape(len(pivots), -1)
+        self._check(host, columns.reshape(len(pivots), -1))
+        metrics = pivots.reshape(len(pivots), blocks.shape[1], -1)
+        scale = None if self.scale is None else LogScales.fit(host[:, order], self.scale)
+        mass = np.ones(host.shape) if self.importance is None else self._weights(host.shape, columns)
+        if scale is not None:
+            factors = scale.values(host.shape)[:, np.argsort(order)]
+            host, mass = host / factors, mass * factors**2
+        height = min(self.rows or len(host), len(host))
+        parts = [slice(low, low + height) for low in range(0, len(host), height)]
+        fits: list[Any] = [self._table(host[part], mass[part], metrics, columns) for part in parts]
+        steps, charges = (None if fits[0][i] is None else np.stack([fit[i] for fit in fits]) for i in (1, 2))
+        return CodebookQuantizer(
+            np.stack([fit[0] for fit in fits])[:, None],
+            height,
+            steps=None if steps is None else steps[:, None],
+            entry_bits=self.entry_bits,
+            down=self.down,
+            coded=self.slope > 0,
+            scale=scale,
+            weighted=self.weighted and self.importance is None,
+            charges=None if charges is None else charges[:, None],
+        )
+
+    def _check(self, host: np.ndarray, blocks: np.ndarray) -> None:
+        largest = float(np.abs(host).max(initial=0.0))
+        if not largest < 1e30:
+            msg = f"a weight of {largest:.3g} is beyond float16; divide the weights by a constant first"
+            raise InvalidInputError(msg)
+        if (np.diff(blocks, axis=1) != 1).any():
+            msg = (
+                f"this order of the feedback tears vectors of {self.dimension} adjacent columns apart; pass "
+                'order="natural" or "reversed"'
+            )
+            raise InvalidInputError(msg)
+        across, name = (host.shape[0], "rows") if self.down else (host.shape[1], "columns")
+        if across % self.dimension or blocks.shape[1] != (1 if self.down else self.dimension):
+            msg = (
+                f"vectors of {self.dimension} weights {'down the rows' if self.down else 'along rows'} do not fit "
+                f"{across} {name} and blocks of {blocks.shape[1]} columns; pass a `dimension` that divides, and "
+                f"feedback with block={1 if self.down else self.dimension}"
+            )
+            raise InvalidInputError(msg)
+
+    def _weights(self, shape: tuple[int, int], columns: np.ndarray) -> np.ndarray:
+        importance = self.importance.values
+        if importance.shape[0] != shape[0] or importance.shape[1] <= columns.max():
+            msg = f"`importance` has shape {importance.shape}; give a weight to each of the {shape[0]} rows and columns"
+            raise InvalidInputError(msg)
+        return importance[:, columns]
+
+    def _table(
+        self, x: np.ndarray, mass: np.ndarray, metrics: np.ndarray, columns: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Entries of a group of rows, their step, and what they are charged."""
+        d = self.dimension
+        if self.down:  # the metric of a column is a number: the weight of its vectors
+            vectors = x.T.reshape(x.shape[1], -1, d)
+            metrics = metrics * np.eye(d)
+            mass = mass.T.reshape(x.shape[1], -1, d).mean(axis=2)
+        else:
+            vectors = x.reshape(len(x), -1, d).transpose(1, 0, 2)
+            mass = mass.reshape(len(x), -1, d).mean(axis=2).T
+        mass = np.maximum(mass, 1e-12 * (mass.max() or 1.0)) / (mass.max() or 1.0)
+        if not self.weighted or self.importance is not None:  # one metric for all: one block
+            vectors, mass, metrics = vectors.reshape(1, -1, d), mass.reshape(1, -1), np.eye(d)[None]
+        size = different_rows(vectors.reshape(-1, d), self.size)
+        found = kmeans_blocks(vectors, metrics, size, mass, slope=self.slope, iterations=self.iterations)
+        entries = np.concatenate([found.centroids, np.repeat(found.centroids[-1:], self.size - size, axis=0)])
+        charges = charges_of(found.assignment, self.size, self.slope) if self.slope else None
+        return *rounded_entries(entries, self.entry_bits), charges
+
+
+def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Entries in float16, or as integers times a step that takes the largest to about the end of the range.
+
+    The step has as few digits as make the products float16 numbers too, which tables of other systems hold.
+
+    Raises `InvalidInputError` for entries beyond float16.
+
+    >>> rounded_entries(np.array([[0.5], [-127.0]]), 8)
+    (array([[   0.],
+           [-127.]]), array(1.))
+    """
+    top, half = float(np.abs(entries).max()), np.finfo(np.float16)
+    if top > float(half.max) or 0.0 < top < float(half.smallest_subnormal):
+        msg = f"the largest entry of a table is {top:.3g}, beyond float16; multiply the weights by a constant first"
+        raise InvalidInputError(msg)
+    if bits is None:
+        return entries.astype(np.float16).astype(np.float64), None
+    largest = (1 << (bits - 1)) - 1
+    exponent = math.frexp(top / largest)[1]
+    unit = max(math.ldexp(1.0, exponent - (HALF_DIGITS - bits + 1)), float(half.smallest_subnormal))
+    step = max(math.ceil(top / largest / unit), 1) * unit
+    most = min(largest, math.floor(float(half.max) / step))
+    return np.clip(np.rint(entries / step), -most, most) * step, np.array(step)

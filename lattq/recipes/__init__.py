@@ -1,0 +1,35 @@
+"""Published methods, each a sentence about the four parts.
+
+Recipes with a `step` are entropy coded, recipes with `levels` or `bits` have a fixed rate. All return a `Scheme`.
+"""
+
+from lattq.recipes.codebooks import ecvq, gptvq, gptvq_published, palettize, pq, squeezellm
+from lattq.recipes.grids import (
+    UNBIASED,
+    bitshift,
+    block_format,
+    gptq,
+    huffman_gptq,
+    nestquant,
+    rtn,
+    watersic,
+    watersic_published,
+)
+
+__all__ = [
+    "UNBIASED",
+    "bitshift",
+    "block_format",
+    "ecvq",
+    "gptq",
+    "gptvq",
+    "gptvq_published",
+    "huffman_gptq",
+    "nestquant",
+    "palettize",
+    "pq",
+    "rtn",
+    "squeezellm",
+    "watersic",
+    "watersic_published",
+]
