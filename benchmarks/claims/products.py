@@ -26,7 +26,7 @@ from lattq import Scheme, bounds
 from lattq.coding import FixedLength
 from lattq.feedback import OpenLoop
 from lattq.lattices import E8, NESTQUANT_SCALES, NestedCode, VoronoiCode
-from lattq.quantizers import AbsMax, Format, Lattice, Trellis, Uniform
+from lattq.quantizers import AbsMax, Format, Lattice, Nested, Trellis, Uniform
 from lattq.transforms import Hadamard, then
 
 SEED, SIZE, VECTORS = 5, 4096, 512
@@ -78,15 +78,21 @@ def dithered() -> Iterator[Case]:
         yield "dithered, entropy coded", scheme, rate, uncorrelated(rate, step**2 / 12)
 
 
+def code_of(scheme: Scheme) -> NestedCode:
+    """The nested code of a scheme."""
+    assert isinstance(scheme.quantizer, Nested)
+    return scheme.quantizer.code
+
+
 def nested() -> Iterator[Case]:
     """NestQuant at several q, the published scales too; predicted from other Gaussian vectors."""
     sample = np.random.default_rng(SEED + 1).standard_normal((200_000, 8))
     for levels in (4, 6, 8, 10, 12, 14, 19, 32, 64, 128):
         scheme = lq.recipes.nestquant(levels, feedback=False)
-        yield "NestQuant E8", scheme, *nested_prediction(scheme.quantizer.code, sample)
+        yield "NestQuant E8", scheme, *nested_prediction(code_of(scheme), sample)
     scheme = lq.recipes.nestquant(14, index="raw", feedback=False)
-    rate, gap = nested_prediction(scheme.quantizer.code, sample)
-    coded = scheme.quantizer.code.measure(sample)
+    rate, gap = nested_prediction(code_of(scheme), sample)
+    coded = code_of(scheme).measure(sample)
     yield "NestQuant E8, raw index", scheme, rate + coded.rate - coded.coded_rate, gap + coded.rate - coded.coded_rate
     scheme = lq.recipes.nestquant(14, scales="weights", feedback=False)
     code = NestedCode(VoronoiCode(E8, 14), tuple(scale / 14 for scale in NESTQUANT_SCALES["weights"]))

@@ -92,7 +92,7 @@ class CodebookQuantizer:
         """Index of the nearest entry of each vector; raises `InvalidInputError` for NaN and infinity."""
         require_finite("x", x)
         host = to_host(x).astype(np.float64)
-        factors = np.ones(1) if self.scale is None else self.scale.values((len(host), x.shape[1]))
+        factors = np.ones(1) if self.scale is None else self.scale.values((host.shape[0], host.size // host.shape[0]))
         vectors = self._vectors(host / factors)
         metric = np.eye(self.dimension) if self.metric is None else self.metric
         codes = np.empty(vectors.shape[:2], dtype=np.int32)

@@ -256,16 +256,18 @@ def test_what_does_not_fit_is_refused():
         lq.quantize(weight * 1e6, sigma, Scheme(quantizer=Codebook(4, entry_bits=None)))
     with pytest.raises(InvalidInputError, match="beyond float16"):
         lq.quantize(weight * 1e300, sigma, lq.recipes.palettize(2))
-    for options, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"rounds": 1}, "only codebooks are fitted in rounds"),
         ({"sweeps": -1}, "`sweeps` is -1"),
         ({"rounds": 1, "quantizer": Codebook(4, shrink=True)}, "know no gains"),
         ({"rounds": 1, "quantizer": Codebook(4), "refit": ("rows",)}, "know no gains"),
         ({"quantizer": Codebook(4, importance=np.ones((5, 12))), "transform": Sort()}, "`importance` weighs"),
-    ):
+    ]
+    for options, message in refused:
         with pytest.raises(InvalidInputError, match=message):
             Scheme(**options)
-    for options in ({"down": True}, {"slope": 0.1}, {"weighted": False}):
+    unpublished: list[dict[str, Any]] = [{"down": True}, {"slope": 0.1}, {"weighted": False}]
+    for options in unpublished:
         with pytest.raises(InvalidInputError, match="published codebooks"):
             GPTVQCodebook(4, **options)
     with pytest.raises(InvalidInputError, match="do not belong"):
