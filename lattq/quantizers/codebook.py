@@ -92,13 +92,14 @@ class CodebookQuantizer:
         """Index of the nearest entry of each vector; raises `InvalidInputError` for NaN and infinity."""
         require_finite("x", x)
         host = to_host(x).astype(np.float64)
-        factors = np.ones(1) if self.scale is None else self.scale.values((host.shape[0], host.size // host.shape[0]))
+        factors = np.ones(1) if self.scale is None else self.scale.values(host.shape)
         vectors = self._vectors(host / factors)
         metric = np.eye(self.dimension) if self.metric is None else self.metric
-        codes = np.empty(vectors.shape[:2], dtype=np.int32)
+        across = vectors.size // len(vectors) // self.dimension
+        codes = np.empty((len(vectors), across), dtype=np.int32)
         for part, tables, charges in self._row_groups(len(vectors)):
             blocks = vectors[part].reshape(len(tables), -1, self.dimension)
-            codes[part] = nearest_in_blocks(blocks, tables, metric[None], charges).reshape(-1, codes.shape[1])
+            codes[part] = nearest_in_blocks(blocks, tables, metric[None], charges).reshape(-1, across)
         codes = np.repeat(codes, self.dimension, axis=0 if self.down else 1)
         return from_host(codes, like=x)
 
