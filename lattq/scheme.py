@@ -16,7 +16,7 @@ from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellatio
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
-from lattq.quantizers import Codebook, Design, Given, Uniform
+from lattq.quantizers import BlockQuantizer, Codebook, Design, Given, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
@@ -124,7 +124,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             stats={
                 "overload": result.overload,
                 "underflow": quantizer.underflow(),
-                "idle_columns": int(np.sum(~codes.any(axis=0))),
+                "idle_columns": 0 if isinstance(quantizer, BlockQuantizer) else int(np.sum(~codes.any(axis=0))),
             },
         )
         if scheme.refit:

@@ -82,6 +82,19 @@ def test_a_common_step_gives_a_common_distortion(tiny: Path, tmp_path: Path):
         assert row.distortion < 1.05 * 0.003**2 / 12 * max(1.0, report.distortion * 12 / 0.003**2)
 
 
+@pytest.mark.parametrize("recipe", [recipes.palettize, functools.partial(recipes.gptvq, dimension=4, sweeps=1)])
+def test_bits_do_not_exceed_the_rate(recipe: Any, tiny: Path, tmp_path: Path):
+    """Tables of small layers weigh much: the next number of bits is too many, or one that the recipe does not take."""
+    options = {**FAST, "recipe": recipe, "propagate": False}
+    report = llm.quantize_model(tiny, tmp_path / "out", rate=4, **options)
+    assert report.rate <= 4
+    again = llm.quantize_model(tiny, tmp_path / "again", bits=int(report.value), **options)
+    assert again.rate == report.rate
+    assert again.settings["bits"] == report.value
+    more = llm.quantize_model(tiny, tmp_path / "more", bits=int(report.value) + 1, **options)
+    assert more.rate > 4
+
+
 def test_levels_do_not_exceed_the_rate(tiny: Path, tmp_path: Path):
     options = {**FAST, "recipe": recipes.gptq}
     report = llm.quantize_model(tiny, tmp_path / "out", rate=4.5, **options)
@@ -243,7 +256,7 @@ def test_a_block_of_an_encoder(tmp_path: Path):
         ({"step": None, "levels": 4}, "exactly one of `rate` and `step`"),
         ({"step": -1.0}, "`step` is -1"),
         ({"step": None, "rate": 0}, "`rate` is 0"),
-        ({"recipe": recipes.bitshift}, "models take recipes with a step or a number of levels"),
+        ({"recipe": recipes.bitshift, "step": None, "levels": 4}, "exactly one of `rate` and `bits`"),
         ({"recipe": functools.partial(recipes.rtn, 4)}, "leaves nothing to search"),
         ({"jobs": 0}, "`jobs` is 0"),
         ({"drift": True, "propagate": False}, "`propagate` False"),
