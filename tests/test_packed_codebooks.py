@@ -139,7 +139,7 @@ def test_a_lost_outlier_is_seen():
 
 @given(
     seed=seeds,
-    size=st.sampled_from([1, 2, 20, 64, 256]),
+    size=st.sampled_from([2, 20, 64, 256]),
     dimension=st.sampled_from([1, 2, 5, 8]),
     height=st.integers(1, 4),
     rows=st.integers(1, 9),

@@ -108,7 +108,6 @@ def test_the_search_starts_on_weights_that_have_no_two_way_variances():
         (lambda: Diagonal(np.array([1e-50, 1.1])), "float32"),
         (lambda: lq.quantize(*layer(), lq.recipes.watersic(0.1, sweeps=-1)), "sweeps"),
         (lambda: lq.quantize(*layer(), lq.recipes.watersic(0.1, rotation=Fixed(Diagonal(np.ones(5))))), "5 columns"),
-        (lambda: lq.quantize(*layer(), lq.Scheme(feedback=Cholesky(block=4), equalize=Equalize())), "blocks of 4"),
     ],
 )
 def test_options_that_no_computation_can_use(make: Any, named: str):

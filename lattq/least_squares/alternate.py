@@ -62,10 +62,10 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
     """`refit` for callers that have checked weight and second moment.
 
     >>> import lattq as lq
-    >>> rough = lq.quantize(np.eye(2), np.eye(2), lq.Scheme(quantizer=lq.quantizers.Uniform(0.75)))
-    >>> alternate(rough, np.eye(2), np.eye(2), GAINS).dequantize()
-    array([[1., 0.],
-           [0., 1.]], dtype=float32)
+    >>> weight = np.random.default_rng(0).normal(size=(64, 8))
+    >>> rough = lq.quantize(weight, np.eye(8), lq.Scheme(quantizer=lq.quantizers.Uniform(2.0)))
+    >>> alternate(rough, weight, np.eye(8), GAINS).stats["refits"] > 0
+    True
     """
     if unknown := [name for name in parameters if name not in _FITS]:
         msg = f"`parameters` holds {unknown[0]!r}; choose from {', '.join(_FITS)}"
