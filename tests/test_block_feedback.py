@@ -81,7 +81,7 @@ def test_no_round_raises_the_distortion_of_dependent_inputs():
             for rounds in range(3)
         ]
         assert found == sorted(found, reverse=True)
-    assert lq.quantize(weight, sigma, recipes.ecvq(0.5, dimension=1)).distortion(weight, sigma) < np.trace(sigma) / 32
+    assert lq.quantize(weight, sigma, recipes.ecvq(0.5, dimension=1)).distortion(weight, sigma) < 0.5**2 / 12
 
 
 @pytest.mark.parametrize("kind", [Codebook(8), Codebook(16, 2, rows=16), Codebook(16, 2, down=True, entry_bits=None)])

@@ -84,7 +84,8 @@ class CodebookQuantizer:
         own = metric.astype(np.float64) if self.weighted and not self.down and metric.any() else None
         scale = None if self.scale is None else self.scale.part(start)
         place = start // self.group if self.tables.shape[1] > 1 else 0
-        charges = None if self.charges is None else self.charges[:, place : place + 1]
+        free = not metric.any()  # the nearest entry, whatever it costs: the error is fed back
+        charges = None if self.charges is None or free else self.charges[:, place : place + 1]
         tables = self.tables[:, place : place + 1]
         return dataclasses.replace(self, tables=tables, charges=charges, metric=own, scale=scale)
 
