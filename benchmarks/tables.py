@@ -367,6 +367,8 @@ def highlights() -> str:
     white = {(row["cell"], row["target"]): row["gap"] for row in published("space_filling")["rows"]}
     layer = published("cost")["rows"][-1]
     size, seconds = f"{layer['rows']} × {layer['columns']}", f"{layer['watersic_seconds']:.1f} s"
+    tables = [row for row in published("codebook_loop")["model"] if row["wanted"].get("bits") == 2]
+    pairs = {row["recipe"]: f"{row['kl']:.3f} at {row['rate']:.2f} bits" for row in tables}
     lines = (
         f"Textbook GPTQ and WaterSIC's steps are this library's loop: {differ} of {entries} entries differ.",
         f"White Gaussian weights at 3 bits, gap in real bytes: trellis of 256 states "
@@ -375,6 +377,8 @@ def highlights() -> str:
         f"Divergence of the embedded model, bits per token: with the trellis {point('watersic, trellis', 2.0, 'loss')} "
         f"and {point('watersic, trellis', 3.0, 'loss')}; `watersic` {point('watersic', 2.0, 'loss')} and "
         f"{point('watersic', 3.0, 'loss')}; `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4).",
+        f"Look-up tables of pairs, two bits, same model: GPTVQ as published {pairs['gptvq_published, d = 2']}, `gptvq` "
+        f"{pairs['gptvq, d = 2']}, the same bytes.",
         f"A {size} layer takes {seconds} on one core; its bytes decode at "
         f"{layer['decode_mweights_per_second']:.0f} million weights a second.",
     )
