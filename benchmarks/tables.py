@@ -49,6 +49,12 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def figures(heading: str, label: Callable[[dict], str], keys: dict[str, str], rows: Iterable[dict]) -> str:
+    """A table of three digits, a column for each key; empty where a row lacks it."""
+    cells = [[label(row), *(f"{row[key]:.3g}" if key in row else "" for key in keys)] for row in rows]
+    return table([heading, *keys.values()], cells)
+
+
 def mean_gap(rows: list[dict], recipe: str, **only: Any) -> str:
     """Mean of the gaps of a recipe where it was measured, with the true rate if that is not the target."""
     chosen = [row for row in rows if row["recipe"] == recipe and all(row[key] == value for key, value in only.items())]
@@ -303,9 +309,7 @@ def packed() -> str:
         "times_float32": "times float32",
         "few_times_float32": "times float32, 16 vectors",
     }
-    found = published("packed")["products"]
-    rows = [[row["format"], *(f"{row[key]:.3g}" if key in row else "" for key in keys)] for row in found]
-    return table(["codes", *keys.values()], rows)
+    return figures("codes", lambda row: row["format"], keys, published("packed")["products"])
 
 
 def hadamard() -> str:
@@ -317,8 +321,7 @@ def hadamard() -> str:
         "over_a_copy": "copies",
         "times_product": "times faster than the product",
     }
-    found = published("packed")["transforms"]
-    return table(["type", *keys.values()], [[row["type"], *(f"{row[key]:.3g}" for key in keys)] for row in found])
+    return figures("type", lambda row: row["type"], keys, published("packed")["transforms"])
 
 
 def language_model() -> str:
@@ -340,9 +343,7 @@ def cost() -> str:
         "decode_mweights_per_second": "decode, Mweights/s",
         "peak_bytes_per_weight": "peak, bytes per weight",
     }
-    found = published("cost")["rows"]
-    rows = [[f"{row['rows']} × {row['columns']}", *(f"{row[key]:.3g}" for key in keys)] for row in found]
-    return table(["rows × n", *keys.values()], rows)
+    return figures("rows × n", lambda row: f"{row['rows']} × {row['columns']}", keys, published("cost")["rows"])
 
 
 def claims(name: str) -> str:

@@ -129,23 +129,29 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         )
         if scheme.refit:
             found = alternate(found, weight, moment, scheme.refit)
-        for _ in range(scheme.rounds):
-            found = _improved(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
+        if scheme.rounds:
+            found = _in_rounds(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
         return found
 
 
-def _improved(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
+def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
     """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
-    changed, second = found.transform.forward(weight), found.transform.congruence(moment)
-    start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
-    factor = Cholesky(block=block).factor(changed, second)
-    result = successive_cancellation(changed, factor, Given(found.quantizer), sweeps=max(scheme.sweeps, 1), start=start)
-    better = dataclasses.replace(found, codes=to_host(result.codes))
-    if scheme.refit:
-        better = alternate(better, weight, moment, scheme.refit)
+    changed = found.transform.forward(weight)
+    factor = Cholesky(block=block).factor(changed, found.transform.congruence(moment))
     charged = getattr(scheme.quantizer, "slope", 0.0) > 0  # then distortion is traded for bits
-    falls = better.distortion(weight, moment) <= found.distortion(weight, moment)
-    return better if falls or charged else found  # in float32 a singular moment may mislead
+    distortion = found.distortion(weight, moment)
+    for _ in range(scheme.rounds):
+        start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
+        design, sweeps = Given(found.quantizer), max(scheme.sweeps, 1)
+        result = successive_cancellation(changed, factor, design, sweeps=sweeps, start=start)
+        better = dataclasses.replace(found, codes=to_host(result.codes))
+        if scheme.refit:
+            better = alternate(better, weight, moment, scheme.refit)
+        now = better.distortion(weight, moment)
+        if not (now <= distortion or charged):
+            break  # in float32 a singular moment may mislead, and would again
+        found, distortion = better, now
+    return found
 
 
 def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:

@@ -29,6 +29,23 @@ from tests.strategies import seeds, well_conditioned_moments
 law = settings(suppress_health_check=[HealthCheck.differing_executors])
 
 
+def stored_parts(kind: Any, targets: np.ndarray) -> tuple[np.ndarray, Any, Any, list[np.ndarray]]:
+    """Codes of all groups, the quantizer joined from theirs, the one restored from its state, and each group decoded.
+
+    What is restored decodes to the same bits, and has the same state.
+    """
+    rows, columns = targets.shape
+    width = kind.group or columns
+    spans = [np.arange(lo, min(lo + width, columns)) for lo in range(0, columns, width)]
+    parts = [kind(targets[:, span], np.ones(len(span)), span) for span in spans]
+    codes = np.concatenate([part.encode(targets[:, span]) for part, span in zip(parts, spans, strict=True)], axis=1)
+    whole = type(parts[0]).concatenate(parts, width)
+    restored = type(parts[0]).from_state(whole.to_state(), (rows, columns))
+    assert_same(restored.decode(codes), whole.decode(codes))
+    assert restored.to_state() == whole.to_state()
+    return codes, whole, restored, [p.decode(codes[:, span]) for p, span in zip(parts, spans, strict=True)]
+
+
 class QuantizerContract(ABC):
     """Laws of ``encode(x: rows × b) -> integer codes``, ``decode(codes) -> x`` and ``overload(x) -> count``."""
 

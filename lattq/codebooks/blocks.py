@@ -43,16 +43,20 @@ def nearest_in_blocks(
     >>> nearest_in_blocks(x, table, np.diag([9.0, 1.0])[None])
     array([[0]], dtype=int32)
     """
+    unit = float(np.abs(metrics).max()) or 1.0
+    return _nearest(x, tables, _square_roots(metrics / unit), None if charges is None else charges / unit)
+
+
+def _nearest(x: np.ndarray, tables: np.ndarray, roots: np.ndarray, charges: np.ndarray | None = None) -> np.ndarray:
+    """`nearest_in_blocks` in metrics whose square roots are known."""
     from lattq.kernels.groups import nearest_in_groups
 
-    unit = float(np.abs(metrics).max()) or 1.0
-    roots = _square_roots(metrics / unit)
     middle = tables.mean(axis=(0, 1))  # differences would drown in a large mean
     scale = float(np.abs(tables - middle).max()) or float(np.abs(x - middle).max()) or 1.0
     entries, turned = (tables - middle) / scale @ roots, (x - middle) / scale @ roots
     bias = -0.5 * np.square(entries).sum(axis=2)
     if charges is not None:
-        bias = bias - 0.5 * charges / unit / scale / scale
+        bias = bias - 0.5 * charges / scale / scale
     found = np.empty(x.shape[:2], dtype=np.int32)
     size = tables.shape[1]
     transposed = np.ascontiguousarray(np.broadcast_to(entries, (len(x), *entries.shape[1:])).transpose(0, 2, 1))
@@ -147,12 +151,13 @@ def _lloyd(
 ) -> Clustering:
     """Cells, then entries, until the cost no longer falls; the best pair met."""
     charges, history = np.zeros(len(entries)), []
-    best, cells = entries, nearest_in_blocks(x, entries[None], metrics)
+    roots = _square_roots(metrics)
+    best, cells = entries, _nearest(x, entries[None], roots)
     for _ in range(iterations):
         moved = _means(x, metrics, mass, cells, entries)
         charges = charges_of(cells, len(entries), slope)
         entries = moved
-        cells = nearest_in_blocks(x, entries[None], metrics, charges[None])
+        cells = _nearest(x, entries[None], roots, charges[None])
         cost = _cost(x, metrics, mass, entries, cells) + float(np.sum(mass * charges[cells])) / (
             mass.sum() * x.shape[2]
         )
@@ -162,7 +167,7 @@ def _lloyd(
         history.append(cost)
         if gain <= tolerance * cost:
             break
-    cells = nearest_in_blocks(x, best[None], metrics, charges[None] if slope else None)
+    cells = _nearest(x, best[None], roots, charges[None] if slope else None)
     return Clustering(best, cells, _cost(x, metrics, mass, best, cells), tuple(history))
 
 

@@ -9,6 +9,7 @@ from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.feedback.rules import Cholesky, check_options
 from lattq.linalg import LDL
+from lattq.linalg.checks import check_block
 
 __all__ = ["ElementwiseCholesky"]
 
@@ -54,9 +55,7 @@ class ElementwiseCholesky:
         if not (exact.pivots > 0).all():
             msg = "`sigma` is singular, and the published recursion divides by its pivots; pass more `damping`"
             raise InvalidInputError(msg)
-        if block < 1 or n % block:
-            msg = f"`block` is {block}, which does not divide the {n} columns of `sigma`; choose a divisor"
-            raise InvalidInputError(msg)
+        check_block(block, n)
         # Σ = V P Vᵀ with V unit upper triangular, so U = P^-½ V⁻¹ and diag(U)⁻¹ U = V⁻¹.
         later = solve_triangular(exact.unit[::-1, ::-1], np.eye(n), lower=False, unit_diagonal=True)
         index = np.arange(n) // block

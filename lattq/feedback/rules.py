@@ -10,7 +10,7 @@ from lattq._array import Array, require_finite, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.linalg import LDL
-from lattq.linalg.checks import with_diagonal
+from lattq.linalg.checks import check_block, with_diagonal
 from lattq.linalg.ldl import unchecked_ldl
 
 __all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "check_options", "column_scale"]
@@ -48,9 +48,7 @@ class OpenLoop:
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The identity."""
         n = sigma.shape[0]
-        if self.block < 1 or n % self.block:
-            msg = f"`block` is {self.block}, which does not divide the {n} columns of `sigma`; choose a divisor"
-            raise InvalidInputError(msg)
+        check_block(self.block, n)
         if self.block == 1:
             return LDL(np.eye(n), np.diag(sigma).copy(), np.arange(n))
         blocks = np.stack([sigma[i : i + self.block, i : i + self.block] for i in range(0, n, self.block)])
@@ -204,7 +202,8 @@ def _permutation(h: np.ndarray, order: str, block: int) -> np.ndarray:
     if order == "natural":
         return np.arange(n)
     if order == "reversed":
-        return np.arange(n).reshape(-1, block)[::-1].reshape(-1) if n % block == 0 else np.arange(n)
+        check_block(block, n)
+        return np.arange(n).reshape(-1, block)[::-1].reshape(-1)
     if order == "sorted":  # coded from the last to the first, so the largest diagonal entry comes last
         return np.argsort(np.diag(h), kind="stable")
     msg = f'`order` is {order!r}; choose "natural", "reversed", "sorted" or "pivoted"'

@@ -118,6 +118,16 @@ def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:
     return NotPositiveSemidefiniteError(msg, index=index, pivot=pivot)
 
 
+def check_block(block: int, columns: int) -> None:
+    """Raise `InvalidInputError` unless blocks of so many columns fill a second moment.
+
+    >>> check_block(2, 4)
+    """
+    if block < 1 or columns % block:
+        msg = f"`block` is {block}, which does not divide the {columns} columns of `sigma`; choose a divisor"
+        raise InvalidInputError(msg)
+
+
 def with_diagonal(
     sigma: Float[np.ndarray, "n n"], added: float | Float[np.ndarray, " n"], name: str, value: float
 ) -> Float[np.ndarray, "n n"]:

@@ -8,7 +8,14 @@ from scipy.linalg import get_lapack_funcs, solve_triangular
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
-from lattq.linalg.checks import check_second_moment, column_scale, not_semidefinite, relative_tolerance, with_diagonal
+from lattq.linalg.checks import (
+    check_block,
+    check_second_moment,
+    column_scale,
+    not_semidefinite,
+    relative_tolerance,
+    with_diagonal,
+)
 from lattq.linalg.roots import first_negative_pivot, householder_ldl, pivoted_cholesky, semidefinite_root
 
 __all__ = ["LDL", "ldl"]
@@ -127,10 +134,7 @@ def unchecked_ldl(sigma: Float[np.ndarray, "n n"], order: str | Int[np.ndarray, 
     >>> unchecked_ldl(np.eye(2), "natural", 1).pivots
     array([1., 1.])
     """
-    n = len(sigma)
-    if block < 1 or n % block:
-        msg = f"`block` is {block}, which does not divide the {n} columns of `sigma`; choose a divisor"
-        raise InvalidInputError(msg)
+    check_block(block, len(sigma))
     unit, pivots, columns = _scalar_ldl(sigma, order)
     if block > 1:
         unit, pivots = _merge_blocks(unit, pivots, block)

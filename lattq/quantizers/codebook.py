@@ -11,12 +11,14 @@ from lattq._array import Array, from_host, require_finite, to_host
 from lattq._options import as_flag
 from lattq.codebooks.blocks import nearest_in_blocks
 from lattq.coding.indices import Indices
+from lattq.coding.packing import pack, unpack
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantizers.logarithmic import LogScales
 
 __all__ = ["CodebookQuantizer"]
 
 ENTRY_BITS = (4, 8)
+HALVES = 16  # values of half a byte
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,15 +221,8 @@ class CodebookQuantizer:
 
 
 def _packed(integers: np.ndarray, bits: int) -> bytes:
-    flat = integers.reshape(-1)
-    if bits == 8:
-        return flat.tobytes()
-    pairs = np.append(flat, np.zeros(flat.size % 2, np.int8)).reshape(-1, 2).astype(np.int64) + 8
-    return (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8).tobytes()
+    return integers.tobytes() if bits == 8 else pack(integers.reshape(-1).astype(np.int64) + HALVES // 2, HALVES)
 
 
 def _unpacked(data: bytes, bits: int, size: int) -> np.ndarray:
-    if bits == 8:
-        return np.frombuffer(data, dtype=np.int8).astype(np.float64)
-    octets = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
-    return (np.stack([octets & 15, octets >> 4], axis=1).reshape(-1)[:size] - 8).astype(np.float64)
+    return np.frombuffer(data, dtype=np.int8) if bits == 8 else unpack(data, HALVES, size) - HALVES // 2

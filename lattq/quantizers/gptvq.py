@@ -40,7 +40,7 @@ class GPTVQCodebook(Codebook):
             raise InvalidInputError(msg)
 
     def _table(
-        self, x: np.ndarray, mass: np.ndarray, metrics: np.ndarray, columns: np.ndarray
+        self, x: np.ndarray, mass: np.ndarray, metrics: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None, None]:
         d = self.dimension
         vectors = x.reshape(len(x), -1, d).transpose(1, 0, 2)

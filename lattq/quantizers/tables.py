@@ -144,8 +144,8 @@ class Codebook:
         """Tables of each group of rows of `targets`."""
         host = to_host(targets).astype(np.float64)
         order = np.argsort(columns)
-        blocks = order.reshape(len(pivots), -1)
-        self._check(host, columns.reshape(len(pivots), -1))
+        blocks = columns.reshape(len(pivots), -1)
+        self._check(host, blocks)
         metrics = pivots.reshape(len(pivots), blocks.shape[1], -1)
         scale = None if self.scale is None else LogScales.fit(host[:, order], self.scale)
         mass = np.ones(host.shape) if self.importance is None else self._weights(host.shape, columns)
@@ -154,7 +154,7 @@ class Codebook:
             host, mass = host / factors, mass * factors**2
         height = min(self.rows or len(host), len(host))
         parts = [slice(low, low + height) for low in range(0, len(host), height)]
-        fits: list[Any] = [self._table(host[part], mass[part], metrics, columns) for part in parts]
+        fits: list[Any] = [self._table(host[part], mass[part], metrics) for part in parts]
         steps, charges = (None if fits[0][i] is None else np.stack([fit[i] for fit in fits]) for i in (1, 2))
         return CodebookQuantizer(
             np.stack([fit[0] for fit in fits])[:, None],
@@ -196,7 +196,7 @@ class Codebook:
         return importance[:, columns]
 
     def _table(
-        self, x: np.ndarray, mass: np.ndarray, metrics: np.ndarray, columns: np.ndarray
+        self, x: np.ndarray, mass: np.ndarray, metrics: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Entries of a group of rows, their step, and what they are charged."""
         d = self.dimension

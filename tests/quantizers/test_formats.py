@@ -29,7 +29,7 @@ from lattq.feedback import Cholesky
 from lattq.quantizers import Design, Format, FormatQuantizer, Quantizer, multiplicative_dither
 from lattq.scheme import Scheme
 from lattq.transforms import Gain
-from tests.contracts import QuantizerContract
+from tests.contracts import QuantizerContract, stored_parts
 from tests.helpers import assert_same
 from tests.strategies import gaussian_layer, seeds
 
@@ -200,20 +200,14 @@ def test_stored_state_is_exact(seed: int, rows: int, columns: int, kind: Format,
     """Groups joined, stored and restored decode to the same bits as each group alone."""
     dtype = np.float32 if single else np.float64
     targets = np.random.default_rng(seed).standard_normal((rows, columns)).astype(dtype)
-    width = kind.group or columns
-    spans = [np.arange(lo, min(lo + width, columns)) for lo in range(0, columns, width)]
-    parts = [kind(targets[:, span], np.ones(len(span)), span) for span in spans]
-    codes = np.concatenate([part.encode(targets[:, span]) for part, span in zip(parts, spans, strict=True)], axis=1)
-    whole = FormatQuantizer.concatenate(parts, width)
-    restored = FormatQuantizer.from_state(whole.to_state(), (rows, columns))
+    codes, whole, restored, parts = stored_parts(kind, targets)
+    assert isinstance(restored, FormatQuantizer)
     assert restored.number == kind.number
-    assert_same(restored.decode(codes), whole.decode(codes))
-    assert restored.to_state() == whole.to_state()
-    each = np.concatenate([p.decode(codes[:, s]) for p, s in zip(parts, spans, strict=True)], axis=1)
+    each = np.concatenate(parts, axis=1)
     assert_same(restored.decode(codes).astype(dtype), each) if not single else np.testing.assert_allclose(
         restored.decode(codes), each, rtol=2e-7
     )
-    assert len(whole.to_state()[1]) == rows * len(spans) * (2 if kind.scale == "float16" else 1)
+    assert len(whole.to_state()[1]) == rows * len(parts) * (2 if kind.scale == "float16" else 1)
 
 
 @pytest.mark.parametrize(

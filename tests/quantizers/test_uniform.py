@@ -12,7 +12,7 @@ from scipy import stats
 from lattq.errors import InvalidInputError
 from lattq.quantizers import AbsMax, Design, MinMax, Quantizer, Uniform, UniformQuantizer
 from lattq.quantizers.uniform import dither_offsets
-from tests.contracts import QuantizerContract
+from tests.contracts import QuantizerContract, stored_parts
 from tests.helpers import assert_same
 from tests.strategies import seeds
 
@@ -247,15 +247,8 @@ def test_stored_state_is_exact(seed: int, rows: int, columns: int, kind: Any, si
     """Groups joined, stored and restored decode to the same bits as each group alone."""
     dtype = np.float32 if single else np.float64
     targets = np.random.default_rng(seed).standard_normal((rows, columns)).astype(dtype)
-    width = kind.group or columns
-    spans = [np.arange(lo, min(lo + width, columns)) for lo in range(0, columns, width)]
-    parts = [kind(targets[:, span], np.ones(len(span)), span) for span in spans]
-    codes = np.concatenate([part.encode(targets[:, span]) for part, span in zip(parts, spans, strict=True)], axis=1)
-    whole = UniformQuantizer.concatenate(parts, width)
-    restored = UniformQuantizer.from_state(whole.to_state(), (rows, columns))
-    assert_same(restored.decode(codes), whole.decode(codes))
-    assert restored.to_state() == whole.to_state()
-    each = [part.decode(codes[:, span]) for part, span in zip(parts, spans, strict=True)]
+    codes, _, restored, each = stored_parts(kind, targets)
+    assert isinstance(restored, UniformQuantizer)
     moved = isinstance(kind, Uniform)  # offsets and the step itself are rounded in single precision
     tolerance = 0.0 if not moved else float(np.finfo(dtype).eps)
     np.testing.assert_allclose(restored.decode(codes), np.concatenate(each, axis=1), rtol=tolerance, atol=tolerance)
