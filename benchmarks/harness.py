@@ -68,12 +68,13 @@ def models() -> dict[str, Path]:
 
 def layers_of(folder: Path, samples: int = 256) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Name, weight and input second moment of every linear layer in the blocks, on the calibration text."""
-    from lattq.llm import checkpoint, embedded_text
-    from lattq.llm.calibration import InputMoments, batches_of, forward_batches, token_windows
+    from lattq.llm import embedded_text
+    from lattq.llm.measure import InputMoments, forward_batches
+    from lattq.llm.source import batches_of, choose_modules, load_model, load_tokenizer, token_windows
 
-    model = checkpoint.load_model(folder, "float32")
-    windows = token_windows(checkpoint.load_tokenizer(folder), embedded_text("calibration"), 256, samples)
-    chosen = checkpoint.choose_modules(model)
+    model = load_model(folder, "float32")
+    windows = token_windows(load_tokenizer(folder), embedded_text("calibration"), 256, samples)
+    chosen = choose_modules(model)
     moments = InputMoments(chosen)
     forward_batches(model, batches_of(windows), moments)
     return [(name, layer.weight.detach().numpy(), moments.sigma(name)) for name, layer in chosen.items()]

@@ -28,6 +28,9 @@ LEVELS = [
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
+# The rooms of llm, by the same rule.
+ROOMS = [{"source"}, {"measure", "run"}, {"convert", "evaluation", "tune"}]
+ROOM = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 MODELS = {"torch", "transformers", "accelerate", "tokenizers"}
 AT_THE_EDGE = {"llm", "cli"}
 
@@ -73,7 +76,7 @@ def faults(source: str, module: str, *, package: bool = False) -> list[str]:
         if other not in LEVEL:
             found.append(f"{where} imports {name} from the top of lattq; import the part that defines it")
         elif other == part:
-            continue
+            found += [f"{where} imports {name}, which is not below `{room}`" for room in _rooms_above(module, name)]
         elif part == "kernels" and other != "_array":
             found.append(f"{where} imports {name}; kernels import _array only")
         elif other == "kernels" and LEVEL[part] > LEVEL["_array"]:
@@ -81,6 +84,14 @@ def faults(source: str, module: str, *, package: bool = False) -> list[str]:
         elif LEVEL[other] >= LEVEL[part]:
             found.append(f"{where} imports {name}, which is not below `{part}`")
     return found
+
+
+def _rooms_above(module: str, name: str) -> list[str]:
+    """The room of llm that `module` is in, if it imports another that is not below it."""
+    mine, other = (one.split(".")[2] if one.startswith("lattq.llm.") else None for one in (module, name))
+    if mine not in ROOM or mine == other or (other in ROOM and ROOM[other] < ROOM[mine]):
+        return []
+    return [mine]
 
 
 def test_there_is_something_to_check():
@@ -108,6 +119,9 @@ def test_imports_go_downwards(path: Path):
         ("lattq.kernels.viterbi", "from lattq.errors import InvalidInputError"),
         ("lattq.kernels.viterbi", "from lattq.trellis import Trellis"),
         ("lattq.gadgets", "import math"),
+        ("lattq.llm.source.checkpoint", "from lattq.llm.run.plugin import LattqConfig"),
+        ("lattq.llm.measure.blocks", "from lattq.llm.convert.report import Report"),
+        ("lattq.llm.run.layers", "from lattq.llm import quantize_model"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str):
@@ -122,7 +136,8 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("lattq.scheme", "from lattq.quantized import Quantized\nfrom lattq.feedback import successive_cancellation"),
         ("lattq.trellis.search", "from lattq.kernels import lookup"),
         ("lattq.kernels.viterbi", "from lattq._array import Array\nimport numba\nimport cupy"),
-        ("lattq.llm.layers", "import torch\nimport transformers\nfrom lattq import recipes"),
+        ("lattq.llm.run.layers", "import torch\nimport transformers\nfrom lattq import recipes"),
+        ("lattq.llm.convert.passes", "from lattq.llm.measure.blocks import BlockStream"),
         ("lattq", "from lattq.scheme import quantize"),
     ],
 )

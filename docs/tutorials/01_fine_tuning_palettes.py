@@ -14,8 +14,9 @@ from torch.nn.utils import parametrize
 
 from lattq.codebooks import PaletteDesign
 from lattq.llm import SoftPalette, embedded_model, embedded_text, evaluate, harden
-from lattq.llm.calibration import token_windows
-from lattq.llm.checkpoint import choose_modules, load_model, load_tokenizer
+from lattq.llm.source.architecture import choose_modules
+from lattq.llm.source.checkpoint import load_model, load_tokenizer
+from lattq.llm.source.windows import token_windows
 
 SEED, STEPS, BATCH, RATE = 0, 30, 4, 1e-3
 tokenizer = load_tokenizer(embedded_model())

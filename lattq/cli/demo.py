@@ -127,23 +127,23 @@ class _Bench:
     def __init__(
         self, llm: Any, folder: Path, samples: int, eval_samples: int, modules: list[str] | None, jobs: int, show: Any
     ) -> None:
-        from lattq.llm import calibration, checkpoint, sensitivity
+        from lattq.llm import measure, source
 
         self.llm, self.folder, self.jobs, self.show = llm, folder, jobs, show
         self.source = llm.embedded_model()
         self.options = {"calibration_text": llm.embedded_text("calibration"), "samples": samples, "modules": modules}
         self.measure = functools.partial(llm.evaluate, text=llm.embedded_text("evaluation"), samples=eval_samples)
         show("measuring the unquantized model")
-        model = checkpoint.load_model(self.source).float()
-        tokenizer = checkpoint.load_tokenizer(self.source)
-        layers = checkpoint.choose_modules(model, modules)
+        model = source.load_model(self.source).float()
+        tokenizer = source.load_tokenizer(self.source)
+        layers = source.choose_modules(model, modules)
         text, window = self.options["calibration_text"], model.config.max_position_embeddings
-        windows = calibration.token_windows(tokenizer, text, window, samples)
-        moments = calibration.InputMoments(layers)
-        calibration.forward_batches(model, calibration.batches_of(windows), moments)
+        windows = source.token_windows(tokenizer, text, window, samples)
+        moments = measure.InputMoments(layers)
+        measure.forward_batches(model, source.batches_of(windows), moments)
         # Weights of D in ½ Σ g rows columns D, the KL that the layers' distortions cost, in bits per token.
-        some = calibration.batches_of(windows[:: max(1, len(windows) // SENSITIVITY_WINDOWS)])
-        found = sensitivity.output_sensitivities(model, layers, some)
+        some = source.batches_of(windows[:: max(1, len(windows) // SENSITIVITY_WINDOWS)])
+        found = measure.output_sensitivities(model, layers, some)
         self.costs = {name: g / (2 * math.log(2)) for name, g in found.items()}
         self.weights = {name: to_host(layer.weight) for name, layer in layers.items()}
         self.spectra = {name: _variances(w, moments.sigma(name)) for name, w in self.weights.items()}

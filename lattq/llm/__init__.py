@@ -6,13 +6,13 @@ Importing this package teaches `transformers` the method "lattq"; without it, lo
 from pathlib import Path
 
 from lattq.errors import InvalidInputError
-from lattq.llm.checkpoint import stored_bytes
-from lattq.llm.convert import quantize_model
-from lattq.llm.evaluation import Evaluation, evaluate
-from lattq.llm.layers import LattqLinear
-from lattq.llm.plugin import LattqConfig, LattqHfQuantizer, register
-from lattq.llm.report import LayerRow, Report
-from lattq.llm.soft_palette import SoftPalette, harden, soft_palettize
+from lattq.llm.convert.files import stored_bytes
+from lattq.llm.convert.quantize import quantize_model
+from lattq.llm.convert.report import LayerRow, Report
+from lattq.llm.evaluation.evaluate import Evaluation, evaluate
+from lattq.llm.run.layers import LattqLinear
+from lattq.llm.run.plugin import LattqConfig, LattqHfQuantizer, register
+from lattq.llm.tune.soft_palette import SoftPalette, harden, soft_palettize
 from lattq.recipes import UNBIASED
 
 __all__ = [

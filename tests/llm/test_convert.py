@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq import llm, recipes
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError, RateNotReachedError
-from lattq.llm import checkpoint, conversion, passes
+from lattq.llm.convert import files as model_files
+from lattq.llm.convert import passes, stages
 from tests.llm.conftest import TEXT
 from tests.tiny import save_tokenizer
 
@@ -48,7 +49,7 @@ def bytes_of_the_files(source: Path, out: Path, names: list[str]) -> int:
 def test_the_files_have_the_rate(tiny: Path, tmp_path: Path, propagate: bool):
     out = tmp_path / "out"
     report = llm.quantize_model(tiny, out, rate=4, propagate=propagate, **FAST)
-    assert abs(report.rate - 4) <= conversion.TOLERANCE
+    assert abs(report.rate - 4) <= stages.TOLERANCE
     assert report.stored_bytes == llm.stored_bytes(out)
     assert report.rate == 8 * report.stored_bytes / report.weights
     assert report.weights == 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 96 * 64)
@@ -139,13 +140,13 @@ def test_an_interrupted_search_continues(tiny: Path, tmp_path: Path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "propagated_pass", interrupted)
+        patch.setattr(stages, "propagated_pass", interrupted)
         with pytest.raises(KeyboardInterrupt):
             llm.quantize_model(tiny, tmp_path / "out", rate=4.0, **FAST)
     with monkeypatch.context() as patch:
         patch.setattr(passes.Encoder, "sizes", interrupted)  # a second search would need it
         report = llm.quantize_model(tiny, tmp_path / "out", rate=4.0, **FAST)
-    assert abs(report.rate - 4) <= conversion.TOLERANCE
+    assert abs(report.rate - 4) <= stages.TOLERANCE
 
 
 def test_one_process_at_a_time(tiny: Path, tmp_path: Path):
@@ -169,7 +170,7 @@ def test_a_crash_while_writing_leaves_nothing_to_load(tiny: Path, tmp_path: Path
         raise OSError(msg)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "copy_companions", full)
+        patch.setattr(model_files, "copy_companions", full)
         with pytest.raises(LattqError, match=r"no space left.*make room"):
             llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
     assert not (tmp_path / "out").exists()
@@ -179,7 +180,7 @@ def test_a_crash_while_writing_leaves_nothing_to_load(tiny: Path, tmp_path: Path
 
 def test_a_damaged_intermediate_layer_is_made_again(quantized: Path, tiny: Path, tmp_path: Path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(conversion.Conversion, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(stages.Conversion, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             llm.quantize_model(tiny, tmp_path / "out", step=0.02, **{**FAST, "samples": 4})
     path = sorted((tmp_path / "out.partial" / "layers").iterdir())[4]
@@ -321,8 +322,8 @@ def test_a_failed_search_does_not_stand_in_the_way(tiny: Path, tmp_path: Path):
 def test_corrections_that_miss_report_the_nearest(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Every pass is judged: as many passes as there are rates, and the nearest of them in the message."""
     sizes = iter([3.3, 3.2, 3.01, 3.1, 3.05])
-    monkeypatch.setattr(conversion.Conversion, "search", lambda *_: 0.02)
-    monkeypatch.setattr(conversion.Conversion, "stored", lambda self, _: next(sizes) * self.count / 8)
+    monkeypatch.setattr(stages.Conversion, "search", lambda *_: 0.02)
+    monkeypatch.setattr(stages.Conversion, "stored", lambda self, _: next(sizes) * self.count / 8)
     with pytest.raises(RateNotReachedError, match=r"nearest found is 3\.0100"):
         llm.quantize_model(tiny, tmp_path / "out", rate=3.0, **FAST)
     assert next(sizes, None) is None

@@ -8,7 +8,7 @@ import torch
 
 from lattq import llm, recipes
 from lattq.errors import InvalidInputError
-from lattq.llm import checkpoint
+from lattq.llm.source import load_model, load_tokenizer
 from tests.llm.conftest import TEXT
 
 SHORT = TEXT[:3000]
@@ -17,9 +17,9 @@ SHORT = TEXT[:3000]
 @pytest.fixture(scope="module")
 def models(tiny: Path, quantized: Path):
     """Both models, the tokenizer and the tokens of a short text."""
-    tokenizer = checkpoint.load_tokenizer(tiny)
+    tokenizer = load_tokenizer(tiny)
     tokens = tokenizer(SHORT)["input_ids"]
-    return *(checkpoint.load_model(path, torch.float32) for path in (tiny, quantized)), tokenizer, tokens
+    return *(load_model(path, torch.float32) for path in (tiny, quantized)), tokenizer, tokens
 
 
 @torch.no_grad()

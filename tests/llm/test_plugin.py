@@ -17,7 +17,7 @@ import transformers
 import lattq as lq
 from lattq import llm
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.llm.layers import replace
+from lattq.llm.run.layers import replace
 
 TOKENS = torch.tensor([[5, 9, 300, 41, 7]])
 

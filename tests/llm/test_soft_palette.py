@@ -15,7 +15,8 @@ from torch.nn.utils import parametrize
 
 from lattq.codebooks import kmeans_1d, soft_kmeans
 from lattq.errors import InvalidInputError
-from lattq.llm import SoftPalette, harden, soft_palette, soft_palettize
+from lattq.llm import SoftPalette, harden, soft_palettize
+from lattq.llm.tune import soft_palette
 from tests.strategies import seeds
 
 WIDE = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from lattq._array import to_host
 from lattq.errors import InvalidInputError
 from lattq.linalg import effective_weight
-from lattq.llm.calibration import BlockStream, InputMoments, batches_of, forward_batches
-from lattq.llm.checkpoint import find_blocks
-from lattq.llm.report import LayerRow, layer_row
-from lattq.llm.workspace import Workspace
+from lattq.llm.convert.report import LayerRow, layer_row
+from lattq.llm.convert.workspace import Workspace
+from lattq.llm.measure.blocks import BlockStream
+from lattq.llm.measure.moments import InputMoments, forward_batches
+from lattq.llm.source.architecture import find_blocks
+from lattq.llm.source.windows import batches_of
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 from lattq.transforms import folded

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError
-from lattq.llm.report import LayerRow
+from lattq.llm.convert.report import LayerRow
 from lattq.quantized import Quantized
 
 __all__ = ["Workspace"]

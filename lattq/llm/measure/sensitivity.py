@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from lattq.llm.calibration import run
+from lattq.llm.source.windows import run
 
 __all__ = ["output_sensitivities"]
 

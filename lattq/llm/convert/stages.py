@@ -10,13 +10,16 @@ import torch
 
 from lattq._array import to_host
 from lattq.errors import RateNotReachedError
-from lattq.llm import checkpoint
-from lattq.llm.calibration import InputMoments, batches_of, forward_batches
-from lattq.llm.passes import Encoder, clean_pass, propagated_pass
-from lattq.llm.plugin import attach
-from lattq.llm.report import LayerRow, Report
-from lattq.llm.sensitivity import output_sensitivities
-from lattq.llm.workspace import Workspace
+from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model
+from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
+from lattq.llm.convert.report import LayerRow, Report
+from lattq.llm.convert.workspace import Workspace
+from lattq.llm.measure.moments import InputMoments, forward_batches
+from lattq.llm.measure.sensitivity import output_sensitivities
+from lattq.llm.run.plugin import attach
+from lattq.llm.source import checkpoint
+from lattq.llm.source.architecture import choose_modules
+from lattq.llm.source.windows import batches_of
 from lattq.quantized import Quantized
 from lattq.rate import RANGES, first_step, largest_levels, most, search_step, searched
 from lattq.scheme import Scheme
@@ -55,7 +58,7 @@ class Conversion:
         self.recipe, self.settings, self.progress = recipe, settings, progress
         self.stage = "load"
         self.model = checkpoint.load_model(source)
-        self.layers = checkpoint.choose_modules(self.model, settings["modules"])
+        self.layers = choose_modules(self.model, settings["modules"])
         self.dtypes = checkpoint.remember_dtypes(self.model)
         replaced = {f"{name}.weight" for name in self.layers}
         self.others = sum(p.nbytes for name, p in self.model.named_parameters() if name not in replaced)
@@ -158,15 +161,15 @@ class Conversion:
     def stored(self, sizes: dict[str, int]) -> int:
         """Bytes that payloads of these sizes will take with headers and config."""
         shapes: Any = {name: w.shape for name, w in self.weights.items()}
-        return checkpoint.expected_bytes(shapes, sizes, self.others)
+        return expected_bytes(shapes, sizes, self.others)
 
     def write(self, value: float | int, layers: Layers, start: float, max_shard_size: str) -> Report:
         """Write the model and move it to its place."""
         attach(self.model, {name: one[0].payload for name, one in layers.items()})
         checkpoint.restore_dtypes(self.model, self.dtypes)
         directory = self.workspace.model_directory()
-        checkpoint.write_model(self.model, self.source, directory, max_shard_size)
-        stored = checkpoint.stored_bytes(directory)
+        write_model(self.model, self.source, directory, max_shard_size)
+        stored = stored_bytes(directory)
         files = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
         rows = tuple(row for _, row in layers.values())
         seconds, rate = time.perf_counter() - start, 8 * stored / self.count

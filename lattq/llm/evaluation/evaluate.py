@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lattq.errors import InvalidInputError
-from lattq.llm import checkpoint
-from lattq.llm.calibration import batches_of, run, token_windows
+from lattq.llm.source import checkpoint
+from lattq.llm.source.windows import batches_of, run, token_windows
 
 __all__ = ["Evaluation", "evaluate"]
 

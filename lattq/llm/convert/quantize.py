@@ -10,11 +10,11 @@ from typing import Any
 
 from lattq import recipes
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.llm import checkpoint
-from lattq.llm.calibration import token_windows
-from lattq.llm.conversion import Conversion, is_fixed_rate
-from lattq.llm.report import Report
-from lattq.llm.workspace import Workspace, check_free
+from lattq.llm.convert.report import Report
+from lattq.llm.convert.stages import Conversion, is_fixed_rate
+from lattq.llm.convert.workspace import Workspace, check_free
+from lattq.llm.source import checkpoint
+from lattq.llm.source.windows import token_windows
 from lattq.rate import MAX_RATE, RANGES, searched
 from lattq.scheme import Scheme
 
