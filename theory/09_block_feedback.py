@@ -23,7 +23,7 @@ from scipy.stats import norm
 import lattq as lq
 from lattq.bounds import CUBIC_GAP, layer_distortion, rate_distortion
 from lattq.codebooks import lloyd_max
-from lattq.codebooks.blocks import kmeans_blocks
+from lattq.codebooks.local_metrics import kmeans_blocks
 from lattq.feedback import Cholesky, ElementwiseCholesky, OpenLoop, successive_cancellation
 from lattq.least_squares.tables import fit_tables
 from lattq.linalg import LDL, ldl

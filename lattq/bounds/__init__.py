@@ -11,7 +11,7 @@ from lattq.bounds.absmax import (
     absmax_loss,
     expected_squared_maximum,
 )
-from lattq.bounds.blocks import BLOCK_FORMATS, BlockFormat, block_distortion, block_loss, block_scales
+from lattq.bounds.block_formats import BLOCK_FORMATS, BlockFormat, block_distortion, block_loss, block_scales
 from lattq.bounds.format_error import (
     best_format_scale,
     floating_point_distortion,

@@ -15,7 +15,7 @@ from lattq.codebooks.lloyd_max import (
 )
 from lattq.codebooks.palette import Palette, PaletteDesign
 from lattq.codebooks.product import ProductCodebook, ResidualCodebook, fit_product, fit_residual
-from lattq.codebooks.samples import Start
+from lattq.codebooks.whitened import Start
 
 __all__ = [
     "GAUSSIAN",

@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 from lattq._array import Array, from_host
 from lattq._options import as_seed
 from lattq.codebooks.clustering import Clustering, at_least_one, check_size, check_weights, finite_floats
-from lattq.codebooks.samples import Samples, Start
+from lattq.codebooks.whitened import Samples, Start
 from lattq.errors import InvalidInputError
 
 __all__ = ["kmeans", "nearest"]

@@ -12,7 +12,7 @@ from lattq._array import Array, from_host, to_host
 from lattq._options import as_integer
 from lattq.codebooks.clustering import at_least_one, check_weights, different_rows, finite_floats
 from lattq.codebooks.kmeans import kmeans, nearest
-from lattq.codebooks.samples import metric_root
+from lattq.codebooks.whitened import metric_root
 from lattq.errors import InvalidInputError
 
 __all__ = ["ProductCodebook", "ResidualCodebook", "fit_product", "fit_residual"]

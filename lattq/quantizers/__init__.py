@@ -2,12 +2,12 @@
 
 from lattq.quantizers.base import BlockQuantizer, Design, Given, Quantizer
 from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
+from lattq.quantizers.by_name import by_name
 from lattq.quantizers.codebook import CodebookQuantizer
 from lattq.quantizers.formats import Format, FormatQuantizer, multiplicative_dither
 from lattq.quantizers.gptvq import GPTVQCodebook
 from lattq.quantizers.integers import AbsMax, MinMax
 from lattq.quantizers.lattice import Lattice, LatticeQuantizer
-from lattq.quantizers.named import by_name
 from lattq.quantizers.nested import Nested, NestedQuantizer
 from lattq.quantizers.tables import Codebook
 from lattq.quantizers.trellis import Trellis, TrellisQuantizer

@@ -11,7 +11,7 @@ from lattq._options import as_flag, as_integer, normalize
 from lattq.coding import FixedLength
 from lattq.errors import InvalidInputError
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread, stored_shape
+from lattq.quantizers.steps import SMALLEST_STEP, check_stored, spread, stored_shape
 from lattq.trellis import BitshiftCode
 from lattq.trellis.bitshift import LONGEST
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, from_host, require_finite, to_host
 from lattq._options import as_flag
-from lattq.codebooks.blocks import nearest_in_blocks
+from lattq.codebooks.local_metrics import nearest_in_blocks
 from lattq.coding.indices import Indices
 from lattq.coding.packing import pack, unpack
 from lattq.errors import DamagedFileError, InvalidInputError

@@ -10,12 +10,12 @@ from lattq._array import Array, array_namespace, from_host, require_finite, to_h
 from lattq._options import as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
 from lattq.bounds._checks import positive
-from lattq.bounds.blocks import SMALLEST_SCALE, check_number, check_scale
+from lattq.bounds.block_formats import SMALLEST_SCALE, check_number, check_scale
 from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
 from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantizers.integers import check_group
-from lattq.quantizers.stepped import check_stored, spread
+from lattq.quantizers.steps import check_stored, spread
 from lattq.quantizers.uniform import dither_offsets
 
 __all__ = ["Format", "FormatQuantizer", "multiplicative_dither"]

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lattq.codebooks.blocks import nearest_in_blocks
+from lattq.codebooks.local_metrics import nearest_in_blocks
 from lattq.errors import InvalidInputError
 from lattq.quantizers.tables import Codebook, rounded_entries
 

@@ -8,7 +8,7 @@ import numpy as np
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_integer, check_levels, normalize
 from lattq.errors import InvalidInputError
-from lattq.quantizers.stepped import SMALLEST_STEP
+from lattq.quantizers.steps import SMALLEST_STEP
 from lattq.quantizers.uniform import UniformQuantizer, centered
 
 __all__ = ["AbsMax", "MinMax"]

@@ -14,7 +14,7 @@ from lattq.lattices import EntropyCodedLattice
 from lattq.lattices.coder import Layout
 from lattq.lattices.lattice import LARGEST
 from lattq.lattices.words import cell_side, named, tail_step
-from lattq.quantizers.stepped import OneStep, check_step, step_like, stored_step
+from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
 
 __all__ = ["Lattice", "LatticeQuantizer"]
 

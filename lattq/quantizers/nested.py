@@ -15,7 +15,7 @@ from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
 from lattq.lattices.voronoi import any_named
 from lattq.lattices.words import cell_side
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.stepped import SMALLEST_STEP, check_stored, spread, stored_shape
+from lattq.quantizers.steps import SMALLEST_STEP, check_stored, spread, stored_shape
 
 __all__ = ["Nested", "NestedQuantizer"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from lattq._array import Array, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
-from lattq.codebooks.blocks import charges_of, kmeans_blocks
 from lattq.codebooks.clustering import different_rows
+from lattq.codebooks.local_metrics import charges_of, kmeans_blocks
 from lattq.errors import InvalidInputError
 from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
 from lattq.quantizers.integers import check_group

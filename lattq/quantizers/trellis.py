@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.errors import CodeOverflowError
-from lattq.quantizers.stepped import OneStep, check_step, step_like, stored_step
+from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
 
 __all__ = ["Trellis", "TrellisQuantizer"]

@@ -10,7 +10,7 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
 from lattq.errors import CodeOverflowError, InvalidInputError
-from lattq.quantizers.stepped import SMALLEST_STEP, check_step, check_stored, spread, step_like, stored_shape
+from lattq.quantizers.steps import SMALLEST_STEP, check_step, check_stored, spread, step_like, stored_shape
 
 __all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
 

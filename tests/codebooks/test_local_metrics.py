@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq.codebooks import kmeans
-from lattq.codebooks.blocks import kmeans_blocks, nearest_in_blocks
+from lattq.codebooks.local_metrics import kmeans_blocks, nearest_in_blocks
 from lattq.errors import InvalidInputError
 from tests.strategies import seeds
 

@@ -12,7 +12,7 @@ from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import E8
 from lattq.quantizers import Lattice, LatticeQuantizer, Trellis, TrellisQuantizer, Uniform
-from lattq.quantizers.stepped import check_stored, spread, step_like, stored_shape, stored_step
+from lattq.quantizers.steps import check_stored, spread, step_like, stored_shape, stored_step
 
 
 @given(log=st.floats(-1000, 1000))
