@@ -1,5 +1,7 @@
 """Options that become part of a file: integers and floats of Python, whatever number type they came as."""
 
+import decimal
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +10,7 @@ import numpy as np
 
 from lattq.errors import InvalidInputError
 
-__all__ = ["as_flag", "as_float", "as_integer", "as_seed", "check_levels", "normalize"]
+__all__ = ["as_flag", "as_float", "as_integer", "as_seed", "check_levels", "normalize", "power_of_two"]
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -80,6 +82,18 @@ def as_seed(seed: Any) -> int:
         msg = f"`seed` is {found}; a seed is an integer of at least 0"
         raise InvalidInputError(msg)
     return found
+
+
+def power_of_two(parts: int, of_octave: int) -> float:
+    """The float64 nearest to 2^(parts / of_octave): the same on every platform, which a library's exp2 is not.
+
+    >>> power_of_two(-16, 16), power_of_two(1, 2) == math.sqrt(2)
+    (0.5, True)
+    """
+    whole, rest = divmod(parts, of_octave)
+    digits = decimal.Context(prec=40)
+    root = digits.power(decimal.Decimal(2), digits.divide(decimal.Decimal(rest), decimal.Decimal(of_octave)))
+    return math.ldexp(float(root), whole)
 
 
 def check_levels(levels: int) -> None:

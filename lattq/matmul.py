@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq import bounds
-from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, as_floats, from_host, to_host
 from lattq._options import as_flag, as_float, as_integer, as_seed
 from lattq.errors import CodeOverflowError, InvalidInputError
 from lattq.feedback import GAIN_GRID
@@ -200,7 +200,7 @@ def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", s
     >>> bool(abs(ratio.mean() - 1) < 0.02)
     True
     """
-    _require_matrix("x", x)
+    x = _matrix("x", x)
     n, size, seed, xp = x.shape[0], as_integer("size", size), as_seed(seed), array_namespace(x)
     if not 1 <= size <= n:
         msg = f"`size` is {size}; of {n} coordinates 1 to {n} can be kept"
@@ -219,23 +219,20 @@ def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", s
 
 def _factors(a: Array, b: Array) -> tuple[np.ndarray, np.ndarray]:
     """Both factors on the host in float64, of as many rows."""
-    for name, x in (("a", a), ("b", b)):
-        _require_matrix(name, x)
+    a, b = _matrix("a", a), _matrix("b", b)
     if a.shape[0] != b.shape[0]:
         msg = f"`a` has {a.shape[0]} rows and `b` {b.shape[0]}; the product aᵀ b sums over as many rows of both"
         raise InvalidInputError(msg)
     return to_host(a).astype(np.float64), to_host(b).astype(np.float64)
 
 
-def _require_matrix(name: str, x: Array) -> None:
-    """Raise `InvalidInputError` unless x is a matrix of finite floating-point numbers of an array library."""
-    if not (hasattr(x, "ndim") and hasattr(x, "dtype")):
-        msg = f"`{name}` is a {type(x).__name__}; pass a matrix of an array library"
+def _matrix(name: str, x: Array) -> Array:
+    """A matrix of finite floating-point numbers; raises `InvalidInputError` for anything else."""
+    x = as_floats(name, x)
+    if x.ndim != 2 or 0 in x.shape:
+        msg = f"`{name}` has shape {tuple(x.shape)}; pass a matrix of floating-point numbers"
         raise InvalidInputError(msg)
-    if x.ndim != 2 or 0 in x.shape or not array_namespace(x).isdtype(x.dtype, "real floating"):
-        msg = f"`{name}` has shape {tuple(x.shape)} and dtype {x.dtype}; pass a matrix of floating-point numbers"
-        raise InvalidInputError(msg)
-    require_finite(name, x)
+    return x
 
 
 def _check_schemes(scheme_a: Scheme, scheme_b: Scheme | None, *, exact_b: bool) -> None:

@@ -14,7 +14,7 @@ import safetensors.numpy
 from jaxtyping import Float, Int
 
 from lattq import bounds, transforms
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, host_reals, to_host
 from lattq._parts import (
     CODERS,
     QUANTIZERS,
@@ -159,8 +159,7 @@ class Quantized:
         ------
         InvalidInputError : if the shapes differ from the codes'
         """
-        w = to_host(weight).astype(np.float64)
-        require_finite("weight", w)
+        w = host_reals("weight", weight)
         if w.shape != self.shape:
             msg = f"`weight` has shape {w.shape}, the quantized matrix {self.shape}; they must agree"
             raise InvalidInputError(msg)

@@ -12,23 +12,24 @@ from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_float, as_seed
+from lattq._options import as_float, as_seed, power_of_two
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError
 from lattq.linalg import check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
-__all__ = ["HasRate", "at_rate", "first_step", "largest_levels", "most", "search_step", "searched"]
+__all__ = ["HasRate", "at_rate", "first_step", "grid_step", "largest_levels", "most", "search_step", "searched"]
 
 TOLERANCE = 0.005
+GRID = 1024  # searched steps are 2^(k / 1024): where the rate falls by 2 bits an octave, the nearest misses by 0.001 bit
 SAMPLE_ROWS = 512
 SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
 MAX_RATE = 24.0
 RANGES = {"levels": (2, 257), "bits": (1, 9)}  # least number, and the first that is too many
 FULL_ENCODES = 6
 MOST_ENCODES = 12
-OVERFLOW_MOVE = 8.0  # octaves up, after codes that no coder holds
-LARGEST_MOVE = 3.0  # octaves: beyond that a slope says nothing
+OVERFLOW_MOVE = 8 * GRID  # up, after codes that no coder holds
+LARGEST_MOVE = 3 * GRID  # beyond that a slope says nothing
 
 
 @runtime_checkable
@@ -52,11 +53,16 @@ def at_rate(
     *,
     seed: int = 0,
 ) -> Quantized:
-    """Quantize at a wanted rate of the real bytes.
+    """Quantize at a wanted rate of the real bytes, to 0.005 bit or one byte.
 
     Recipes with a `step` are searched by secant on log2(step), where the rate has slope -1 at high rate: first on a
     seeded sample of rows, then with at most six encodes of a larger matrix. Recipes with `levels` (2 to 256) or `bits`
     (1 to 8) give the largest number whose rate is not above the target.
+
+    Steps are 2^(k / 1024), k an integer, so the result does not depend on the last digits of sums. The bytes are the
+    same for any memory layout of the arrays and any number of threads. On another processor the linear algebra may
+    round otherwise: then the step is the same as long as the rates are, to a part of a thousandth of a bit, and a code
+    differs only where a weight lies within rounding of the border of two cells.
 
     Parameters
     ----------
@@ -69,8 +75,8 @@ def at_rate(
     ------
     InvalidInputError : for a rate that is not in (0, 24], a recipe with nothing left to search, or what `quantize`
         refuses
-    RateNotReachedError : if no step comes within 0.005 bit, or two levels or one bit are too many; it carries the best
-        result
+    RateNotReachedError : if no step comes within 0.005 bit or one byte, whichever is more, or two levels or one bit are
+        too many; it carries the best result
 
     Examples
     --------
@@ -92,14 +98,14 @@ def at_rate(
     sample = _row_sample(weight, seed)
     with threadpool_limits(1):
         step = first_step(rate, sample, sigma)
-    encodes = MOST_ENCODES
+    encodes, tolerance = MOST_ENCODES, max(TOLERANCE, 8 / math.prod(weight.shape))
     if sample.shape[0] < weight.shape[0]:
         step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, scheme(step)), encodes=encodes)
         encodes = FULL_ENCODES
     step, best = search_step(rate, step, lambda step: quantize(weight, sigma, scheme(step)), encodes=encodes)
-    if abs(best.rate - rate) > TOLERANCE:
+    if abs(best.rate - rate) > tolerance:
         msg = (
-            f"no step of the recipe gives {rate} bits per weight within {TOLERANCE}: the nearest found is "
+            f"no step of the recipe gives {rate} bits per weight within {tolerance:.3g}: the nearest found is "
             f"{best.rate:.4f} at step {step:.4g}; the {best.codes.size} weights carry {best.nbytes} bytes"
         )
         raise RateNotReachedError(msg, rate=rate, best=best)
@@ -137,36 +143,63 @@ def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]
 def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int) -> tuple[float, Rated]:
     """Secant on log2(step) for `encode(step).rate == rate`; the step that came closest and its result.
 
-    Stops within a fifth of the tolerance, or after `encodes` calls. A step whose codes overflow is too small.
-    Raises `RateNotReachedError` if that holds for all.
+    All steps lie on the grid of `grid_step`. Between a step of too high and one of too low a rate the search stays
+    there; where the rate jumps, it goes on with the nearest steps. It stops within a fifth of the tolerance, or after
+    `encodes` calls. A step whose codes overflow is too small. Raises `RateNotReachedError` if that holds for all.
 
     >>> import types
     >>> search_step(3.0, 1.0, lambda step: types.SimpleNamespace(rate=2 - math.log2(step)), encodes=3)[0]
     0.5
     """
-    tried: list[tuple[float, Rated]] = []
-    log, slope, floor = math.log2(step), -1.0, -math.inf
+    tried: dict[int, Rated] = {}
+    place, floor = _place(step), -math.inf
     for _ in range(encodes):
         try:
-            tried.append((log, encode(2.0**log)))
+            tried[place] = encode(power_of_two(place, GRID))
         except CodeOverflowError:  # the rate is above any that a coder holds
-            floor = log
-            log = (log + tried[-1][0]) / 2 if tried else log + OVERFLOW_MOVE
+            floor = place
+            place = (place + min(tried)) // 2 if tried else place + OVERFLOW_MOVE
             continue
-        miss = tried[-1][1].rate - rate
-        if abs(miss) <= TOLERANCE / 5:
+        if abs(tried[place].rate - rate) <= TOLERANCE / 5:
             break
-        if len(tried) > 1:
-            (old_log, old), (_, new) = tried[-2:]
-            if new.rate != old.rate:
-                slope = min(max((new.rate - old.rate) / (log - old_log), -2.0), -0.05)
-        move = min(max(-miss / slope, -LARGEST_MOVE), LARGEST_MOVE)
-        log = max(log + move, (log + floor) / 2)
+        place = _next_place({k: found.rate - rate for k, found in tried.items()}, floor)
     if not tried:
-        msg = f"steps up to 2^{floor:.0f} give codes that no coder holds; {rate} bits per weight are too many here"
+        msg = f"steps up to 2^{floor / GRID:.0f} give codes that no coder holds; {rate} bits per weight are too many"
         raise RateNotReachedError(msg, rate=rate)
-    best_log, best = min(tried, key=lambda one: abs(one[1].rate - rate))
-    return 2.0**best_log, best
+    best = min(tried, key=lambda k: abs(tried[k].rate - rate))
+    return power_of_two(best, GRID), tried[best]
+
+
+def grid_step(step: float) -> float:
+    """The step of the grid 2^(k / 1024) nearest to this one; what searches try.
+
+    >>> grid_step(0.5), grid_step(0.1)
+    (0.5, 0.09998...)
+    """
+    return power_of_two(_place(step), GRID)
+
+
+def _place(step: float) -> int:
+    return round(GRID * math.log2(step))
+
+
+def _next_place(misses: dict[int, float], floor: float) -> int:
+    """Place in the grid to try next, from how far rates were off, in the order they were tried."""
+    (last, miss), slope = list(misses.items())[-1], -1.0
+    if len(misses) > 1:
+        old, before = list(misses.items())[-2]
+        if miss != before:
+            slope = min(max((miss - before) / (last - old) * GRID, -2.0), -0.05)
+    place = last + round(min(max(-miss / slope * GRID, -LARGEST_MOVE), LARGEST_MOVE))
+    low = max((k for k, off in misses.items() if off > 0), default=-math.inf)
+    high = min((k for k, off in misses.items() if off < 0), default=math.inf)
+    if low < high and not low < place < high:
+        place = int(low + high) // 2
+    place = max(place, math.ceil((last + floor) / 2)) if floor > -math.inf else place
+    nearest = min(misses, key=lambda k: abs(misses[k]))
+    turn = 1 if misses[nearest] > 0 else -1
+    untried = (nearest + way * turn * d for d in range(1, len(misses) + 2) for way in (1, -1))
+    return place if place not in misses else next(k for k in untried if k not in misses and k > floor)
 
 
 def most(recipe: Callable[..., Scheme]) -> int:

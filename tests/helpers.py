@@ -40,3 +40,10 @@ def assert_close(actual: Any, desired: Any, *, rtol: float | None = None, atol: 
 def assert_same(actual: Any, desired: Any) -> None:
     """Assert that two arrays agree in library, dtype, shape and every bit of value."""
     assert_close(actual, desired, rtol=0.0)
+
+
+def assert_same_bits(actual: np.ndarray, desired: np.ndarray) -> None:
+    """Assert that two host arrays hold the same bits: `assert_same`, where -0 is not 0."""
+    assert_same(actual, desired)
+    differing = np.signbit(actual) != np.signbit(desired)
+    assert not differing.any(), f"{differing.sum()} zeros differ in sign, the first at {np.argwhere(differing)[0]}"

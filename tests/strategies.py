@@ -72,13 +72,13 @@ def second_moments(min_n: int = 1, max_n: int = 16) -> st.SearchStrategy[np.ndar
 
 @st.composite
 def weights(draw: st.DrawFn, rows: int | None = None, columns: int | None = None) -> np.ndarray:
-    """Weight matrices, float64: Gaussian, heavy-tailed, with row and column scales, constant or zero.
+    """Weight matrices, float64: Gaussian, heavy-tailed, with row and column scales, negative and -0, constant or zero.
 
     Sizes that are not given are drawn from 1 to 12.
     """
     shape = (rows or draw(st.integers(1, 12)), columns or draw(st.integers(1, 12)))
     rng = np.random.default_rng(draw(seeds))
-    kind = draw(st.sampled_from(["gaussian", "scaled", "heavy", "constant", "zero"]))
+    kind = draw(st.sampled_from(["gaussian", "scaled", "heavy", "negative", "constant", "zero"]))
     if kind == "constant":
         return np.full(shape, draw(st.integers(-4000, 4000)) / 1000)
     if kind == "zero":
@@ -86,6 +86,8 @@ def weights(draw: st.DrawFn, rows: int | None = None, columns: int | None = None
     if kind == "heavy":
         return rng.standard_t(3, shape)
     weight = rng.standard_normal(shape)
+    if kind == "negative":  # half of them -0
+        return np.minimum(weight, -0.0)
     if kind == "scaled":
         weight *= np.exp(rng.standard_normal((shape[0], 1))) * np.exp(rng.standard_normal(shape[1]))
     return weight

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, host_reals
 from lattq._options import as_float
 from lattq.errors import InvalidInputError
 
@@ -49,11 +49,10 @@ def exactly_one(**arguments: Number | None) -> None:
 
 def variance_vector(name: str, values: Array) -> np.ndarray:
     """Return `values` as a 1-D float64 array of finite numbers, none negative."""
-    host = np.asarray(to_host(values), dtype=np.float64)
+    host = host_reals(name, values)
     if host.ndim != 1 or host.size == 0:
         msg = f"`{name}` has shape {host.shape}; pass a vector with at least one entry"
         raise InvalidInputError(msg)
-    require_finite(name, host)
     if host.min() < 0.0:
         index = int(host.argmin())
         msg = f"`{name}` holds {host[index]} at index {index}; a variance is not negative"
@@ -63,6 +62,6 @@ def variance_vector(name: str, values: Array) -> np.ndarray:
 
 def scalar_or_vector(name: str, values: Array | Number) -> np.ndarray:
     """Return a variance, or a vector of them, as a vector (of one entry for a scalar)."""
-    if np.ndim(to_host(values)) == 0:
+    if np.ndim(values) == 0:
         return np.array([non_negative(name, values)])
     return variance_vector(name, values)

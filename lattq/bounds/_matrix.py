@@ -2,24 +2,22 @@
 
 import numpy as np
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, epsilon, host_reals
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 
 
-def rounding(matrix: np.ndarray) -> float:
+def rounding(matrix: np.ndarray, eps: float) -> float:
     """Return what rounding of the entries, in the precision they came in, may do to an eigenvalue."""
-    dtype = matrix.dtype if np.issubdtype(matrix.dtype, np.floating) else np.dtype(np.float64)
-    return matrix.shape[0] * float(np.finfo(dtype).eps) * float(np.abs(matrix).max())
+    return matrix.shape[0] * eps * float(np.abs(matrix).max())
 
 
 def symmetric(name: str, matrix: Array) -> tuple[np.ndarray, float]:
     """Return `matrix` as host float64, and the `rounding` of its eigenvalues; raise unless finite and symmetric."""
-    given = to_host(matrix)
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size == 0:
-        msg = f"`{name}` has shape {given.shape}; pass a square matrix"
+    host = host_reals(name, matrix)
+    if host.ndim != 2 or host.shape[0] != host.shape[1] or host.size == 0:
+        msg = f"`{name}` has shape {host.shape}; pass a square matrix"
         raise InvalidInputError(msg)
-    require_finite(name, given)
-    host, tolerance = given.astype(np.float64), rounding(given)
+    tolerance = rounding(host, epsilon(matrix))
     difference = np.abs(host - host.T)
     if difference.max() > tolerance:
         i, j = (int(k) for k in np.unravel_index(difference.argmax(), difference.shape))

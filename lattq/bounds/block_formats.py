@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import erfcinv, erfinv, log_ndtr
 
-from lattq._array import require_finite
+from lattq._array import host_reals
 from lattq.bounds._checks import Number, integer_at_least, positive
 from lattq.bounds.format_error import gaussian_error
 from lattq.bounds.formats import (
@@ -135,7 +135,7 @@ def block_scales(largest: Float[np.ndarray, "*shape"], number: NumberFormat, sca
     """
     check_number(number)
     check_scale(scale)
-    require_finite("largest", largest)
+    largest = host_reals("largest", largest)
     if (largest < 0.0).any():
         msg = f"`largest` holds {largest.min()}; a magnitude is not negative"
         raise InvalidInputError(msg)

@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 from scipy.optimize import brentq
 
-from lattq._array import Array, to_host
+from lattq._array import Array, host_reals
+from lattq._options import as_float
 from lattq.bounds._checks import Number, integer_at_least, non_negative, positive
 from lattq.errors import InvalidInputError
 
@@ -88,7 +89,7 @@ def product_rate(distortion: Array | Number) -> Any:
     >>> product_rate(0.4375)
     1.0
     """
-    values = np.asarray(to_host(distortion), dtype=np.float64)
+    values = _reals("distortion", distortion)
     if not ((values > 0.0) & (values < math.inf)).all():
         msg = f"`distortion` holds {values[~((values > 0.0) & (values < math.inf))][0]}; pass finite numbers above zero"
         raise InvalidInputError(msg)
@@ -267,13 +268,18 @@ def universal_product_error(norm_a: Number, norm_b: Number, norm_product: Number
 
 
 def _rates(rate: Array | Number) -> np.ndarray:
-    bits = np.asarray(to_host(rate), dtype=np.float64)
+    bits = _reals("rate", rate)
     if not ((bits >= 0.0) & (bits < math.inf)).all():
         msg = f"`rate` holds {bits[~((bits >= 0.0) & (bits < math.inf))][0]}; pass finite numbers, zero or above"
         raise InvalidInputError(msg)
     return bits
 
 
+def _reals(name: str, value: Array | Number) -> np.ndarray:
+    """A number, or the finite numbers of an array, in float64."""
+    return np.asarray(as_float(name, value)) if np.ndim(value) == 0 else host_reals(name, value)
+
+
 def _like(given: Array | Number, values: Any) -> Any:
     """A number for a number, an array for an array."""
-    return float(values) if np.ndim(to_host(given)) == 0 else values
+    return float(values) if np.ndim(given) == 0 else values

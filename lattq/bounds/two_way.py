@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, host_reals
 from lattq.errors import InvalidInputError
 
 __all__ = ["two_way_variances"]
@@ -42,11 +42,10 @@ def two_way_variances(
     >>> row.round(9), column.round(9)
     (array([0.5, 1.5]), array([1., 2., 3.]))
     """
-    host = to_host(weight)
+    host = host_reals("weight", weight)
     if host.ndim != 2 or host.size == 0:
         msg = f"`weight` has shape {host.shape}; pass a matrix with rows and columns"
         raise InvalidInputError(msg)
-    require_finite("weight", host)
     row, column = np.zeros(host.shape[0]), np.zeros(host.shape[1])
     peak = float(np.abs(host).max())
     if peak > 1e150:
@@ -54,7 +53,7 @@ def two_way_variances(
         raise InvalidInputError(msg)
     if peak == 0.0:
         return np.ones_like(row), column
-    squares = np.square(host.astype(np.float64) / peak)  # no overflow, and no underflow that matters
+    squares = np.square(host / peak)  # no overflow, and no underflow that matters
     live_rows, live_columns = squares.any(axis=1), squares.any(axis=0)
     if not (live_rows.all() and live_columns.all()):
         squares = squares[np.ix_(live_rows, live_columns)]

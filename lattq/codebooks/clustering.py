@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._array import Array, from_host, require_finite, to_host
+from lattq._array import Array, as_floats, from_host, host_reals, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 
@@ -50,8 +50,7 @@ class Clustering:
 
 def finite_floats(name: str, x: Array) -> np.ndarray:
     """A host array of finite real floating-point numbers, at least one."""
-    require_finite(name, x)
-    host = to_host(x)
+    host = to_host(as_floats(name, x))
     if host.size == 0:
         msg = f"`{name}` has shape {host.shape}; there is nothing to fit"
         raise InvalidInputError(msg)
@@ -78,8 +77,7 @@ def at_least_one(name: str, value: Any) -> int:
 
 def check_weights(weights: Array, shape: tuple[int, ...]) -> np.ndarray:
     """Positive finite weights of this shape, in float64; those of one row serve all."""
-    require_finite("weights", weights)
-    host = to_host(weights).astype(np.float64)
+    host = host_reals("weights", weights)
     if host.shape not in (shape, shape[-1:]):
         msg = f"`weights` has shape {host.shape}; the samples have {shape}"
         raise InvalidInputError(msg)

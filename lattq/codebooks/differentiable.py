@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, from_host, require_finite, to_host
+from lattq._array import Array, from_host, host_reals
 from lattq.codebooks.clustering import check_size, check_weights, finite_floats
 from lattq.codebooks.kmeans_1d import Distinct, distinct, kmeans_1d
 from lattq.errors import InvalidInputError
@@ -74,9 +74,8 @@ class SoftClustering:
         ------
         InvalidInputError : if a gradient has another shape, or is not finite.
         """
-        require_finite("output", output)
-        upper = to_host(output).astype(np.float64)
-        by_entry = None if centroids is None else to_host(centroids).astype(np.float64)
+        upper = host_reals("output", output)
+        by_entry = None if centroids is None else host_reals("centroids", centroids)
         direct, through = self.gradient_parts(upper, by_entry)
         return from_host(direct * upper + through * (1.0 if self._weights is None else self._weights), like=self._like)
 

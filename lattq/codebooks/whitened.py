@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, host_reals
 from lattq.codebooks.clustering import finite_floats
 from lattq.errors import InvalidInputError
 
@@ -28,8 +28,7 @@ def metric_root(metric: Array, dimension: int) -> np.ndarray:
     array([[2.],
            [0.]])
     """
-    require_finite("metric", metric)
-    host = to_host(metric).astype(np.float64)
+    host = host_reals("metric", metric)
     full = np.diag(host) if host.ndim == 1 else host
     if full.shape != (dimension, dimension) or not np.allclose(full, full.T, rtol=1e-10, atol=0):
         msg = f"`metric` has shape {host.shape}; pass a symmetric matrix for vectors of {dimension}, or its diagonal"

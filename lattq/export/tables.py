@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Float16, Integer
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, as_array, require_finite, to_host
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 
@@ -58,8 +58,8 @@ class LookupTable:
         if self.axis not in (0, 1):
             msg = f"`axis` is {self.axis}; pass 1 for vectors along a row, 0 for vectors down the rows"
             raise InvalidInputError(msg)
-        tables = _checked_tables(to_host(self.tables))
-        indices = _checked_indices(to_host(self.indices), tables)
+        tables = _checked_tables(to_host(as_array("tables", self.tables)))
+        indices = _checked_indices(to_host(as_array("indices", self.indices)), tables)
         for name, array in (("indices", indices), ("tables", tables)):
             array.setflags(write=False)
             object.__setattr__(self, name, array)

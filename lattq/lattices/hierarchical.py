@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lattq._array import Array, array_namespace, to_host
+from lattq._array import Array, array_namespace, host_reals
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.lattices.lattice import Lattice
@@ -130,7 +130,7 @@ class HierarchicalCode:
     def query(self, y: Float[Array, " dim"]) -> Float[np.ndarray, " leaders"]:
         """Inner products of one real vector with all leaders, for `query_products`."""
         self._require_table(1)
-        host = to_host(y).astype(np.float64)
+        host = host_reals("y", y)
         if host.shape != (self.lattice.generator.shape[1],):
             msg = f"`y` has shape {host.shape}; a query is one vector of {self.lattice.generator.shape[1]} numbers"
             raise InvalidInputError(msg)

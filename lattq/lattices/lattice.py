@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq import bounds
-from lattq._array import Array, array_namespace, detached, to_host
+from lattq._array import Array, array_namespace, as_reals, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.lattices.series import Series
@@ -147,12 +147,11 @@ class Lattice:
 
     def _checked(self, x: Array) -> Array:
         """Float32 or float64 vectors of the right length."""
-        width = self.generator.shape[1]
+        x, width = as_reals("x", x), self.generator.shape[1]
         if x.ndim < 1 or x.shape[-1] != width:
             msg = f"`x` has shape {tuple(x.shape)}; points of {self.name} have {width} coordinates: pass (..., {width})"
             raise InvalidInputError(msg)
-        xp = array_namespace(x)
-        return detached(x if x.dtype in (xp.float32, xp.float64) else xp.astype(x, xp.float32))
+        return x
 
     def _compiled(self, x: np.ndarray, scale: float, out: np.ndarray) -> np.ndarray:
         """Points in coordinates divided by `scale`, by the kernel."""

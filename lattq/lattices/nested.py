@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lattq._array import Array, array_namespace, from_host, require_finite, require_integers, to_host
+from lattq._array import Array, array_namespace, as_reals, from_host, require_finite, require_integers, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError
 from lattq.lattices.voronoi import VoronoiCode
@@ -108,8 +108,8 @@ class NestedCode:
 
     def encode(self, x: Float[Array, "*batch dim"]) -> tuple[Int[Array, "*batch n"], Int[Array, "*batch"]]:
         """Digits, and indices of scales, both int32; raises `InvalidInputError` for NaN or another shape."""
-        xp = array_namespace(x)
         digits, errors, overload = self.trials(x)
+        xp = array_namespace(digits)
         if self.rule == "best":
             index = xp.argmin(errors, axis=0)
         else:
@@ -141,10 +141,12 @@ class NestedCode:
 
     def overload(self, x: Float[Array, "*batch dim"]) -> Bool[Array, "*batch"]:
         """Whether a vector overloads at every scale."""
-        return array_namespace(x).all(self.trials(x)[2], axis=0)
+        overload = self.trials(x)[2]
+        return array_namespace(overload).all(overload, axis=0)
 
     def trials(self, x: Float[Array, "*batch dim"]) -> tuple[Array, Array, Array]:
         """Digits, squared errors and overload at each scale; scales come first."""
+        x = as_reals("x", x)
         require_finite("x", x)
         xp = array_namespace(x)
         x = xp.astype(x, xp.float64)

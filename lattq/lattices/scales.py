@@ -6,7 +6,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, host_reals
 from lattq._options import as_integer, as_seed
 from lattq.errors import InvalidInputError
 from lattq.lattices.lattice import Lattice
@@ -70,7 +70,7 @@ def best_scales(
     if rule not in ("best", "first"):
         msg = f'`rule` is {rule!r}; choose "best" or "first"'
         raise InvalidInputError(msg)
-    table = _table(code, _gaussian(code, samples, seed) if sample is None else _checked(to_host(sample)))
+    table = _table(code, _gaussian(code, samples, seed) if sample is None else _checked(sample))
     cuts = _first(table, min(count, len(table.scales)), 0.0)
     if coded:
         price = 2 * math.log(2) * table.loss(cuts, "first", coded=False)[0]
@@ -115,9 +115,9 @@ def _gaussian(code: VoronoiCode, samples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(as_seed(seed)).standard_normal((count, code.dimension)) @ code.frame
 
 
-def _checked(sample: np.ndarray) -> np.ndarray:
+def _checked(sample: Array) -> np.ndarray:
     """The sample in float64."""
-    require_finite("sample", sample)
+    sample = host_reals("sample", sample)
     if sample.ndim != 2 or not sample.any():
         msg = f"`sample` has shape {sample.shape} and {np.count_nonzero(sample)} entries that are not 0; pass vectors"
         raise InvalidInputError(msg)

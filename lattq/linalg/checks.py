@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, array_namespace, detached, require_finite, to_host
+from lattq._array import Array, as_array, as_floats, epsilon, to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 
 __all__ = [
@@ -41,15 +41,9 @@ def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = Non
     >>> check_second_moment(np.eye(2, dtype=np.float32)).dtype
     dtype('float64')
     """
-    _require_square(tuple(sigma.shape), n)
-    xp = array_namespace(sigma)
-    if not xp.isdtype(sigma.dtype, "real floating"):
-        msg = f"`sigma` has dtype {sigma.dtype}; convert it to a floating-point type"
-        raise InvalidInputError(msg)
-    require_finite("sigma", sigma)
-    eps = float(xp.finfo(sigma.dtype).eps)
-    matrix = to_host(sigma).astype(np.float64)
-    symmetric = _require_symmetric(matrix, 4.0 * np.sqrt(eps))
+    _require_square(tuple(as_array("sigma", sigma).shape), n)
+    matrix = to_host(as_floats("sigma", sigma)).astype(np.float64)
+    symmetric = _require_symmetric(matrix, 4.0 * np.sqrt(epsilon(sigma)))
     diagonal = np.diag(matrix)
     negative = np.flatnonzero(diagonal < -pivot_tolerance(matrix))
     if len(negative):
@@ -69,17 +63,10 @@ def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "
     >>> check_layer(np.ones((2, 3), dtype=np.float16), np.eye(3))[0].dtype
     dtype('float32')
     """
-    xp = array_namespace(weight)
+    weight = as_floats("weight", weight)
     if weight.ndim != 2 or 0 in weight.shape:
         msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
         raise InvalidInputError(msg)
-    if not xp.isdtype(weight.dtype, "real floating"):
-        msg = f"`weight` has dtype {weight.dtype}; convert it to a floating-point type"
-        raise InvalidInputError(msg)
-    weight = detached(weight)
-    require_finite("weight", weight)
-    if weight.dtype not in (xp.float32, xp.float64):
-        weight = xp.astype(weight, xp.float32)
     return weight, check_second_moment(sigma, weight.shape[1])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, host_reals
 from lattq.errors import InvalidInputError
 from lattq.linalg.checks import check_second_moment
 from lattq.linalg.ldl import ldl
@@ -69,11 +69,11 @@ def effective_weight(
 
 
 def _host(name: str, x: Array, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    if shape is not None and tuple(x.shape) != shape:
-        msg = f"`{name}` has shape {tuple(x.shape)}; the other arguments need {shape}"
+    host = host_reals(name, x)
+    if shape is not None and host.shape != shape:
+        msg = f"`{name}` has shape {host.shape}; the other arguments need {shape}"
         raise InvalidInputError(msg)
-    require_finite(name, x)
-    return to_host(x).astype(np.float64)
+    return host
 
 
 def _solve(root: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Int8, Num
 
-from lattq._array import Array, array_namespace, from_host
+from lattq._array import Array, array_namespace, as_array, from_host
 from lattq.errors import InvalidInputError
 from lattq.linalg.hadamard_bases import base_matrix, has_base
 
@@ -80,8 +80,8 @@ def fwht(x: Num[Array, "..."], *, axis: int = -1, orthonormal: bool = False) -> 
     >>> fwht(np.array([1.0, 0.0, 2.0, 0.0]))
     array([ 3.,  3., -1., -1.])
     """
-    xp = array_namespace(x)
-    n = x.shape[axis]
+    x = _with_axis(x, axis)
+    xp, n = array_namespace(x), x.shape[axis]
     if n < 1 or n & (n - 1):
         msg = f"axis {axis} of `x` has length {n}, not a power of two; use `hadamard_transform` for m * 2^k"
         raise InvalidInputError(msg)
@@ -108,6 +108,7 @@ def hadamard_transform(x: Float[Array, "..."], *, axis: int = -1, inverse: bool 
     >>> np.allclose(hadamard_transform(y, inverse=True), np.eye(12))
     True
     """
+    x = _with_axis(x, axis)
     xp = array_namespace(x)
     m, power = _split(x.shape[axis])
     if m == 1:
@@ -158,9 +159,19 @@ def randomized_hadamard(x: Float[Array, "*batch n"], seed: int, *, inverse: bool
     >>> np.abs(randomized_hadamard(y, seed=1, inverse=True))
     array([8., 0., 0., 0.])
     """
+    x = _with_axis(x, -1)
     xp = array_namespace(x)
     signs = xp.astype(from_host(random_signs(x.shape[-1], seed), like=x), x.dtype)
     return hadamard_transform(x, inverse=True) * signs if inverse else hadamard_transform(x * signs)
+
+
+def _with_axis(x: Array, axis: int) -> Array:
+    """An array that has this axis."""
+    found = as_array("x", x)
+    if not -found.ndim <= axis < found.ndim:
+        msg = f"`x` has shape {tuple(found.shape)}, without axis {axis}"
+        raise InvalidInputError(msg)
+    return found
 
 
 def _sums(x: Array, divisor: float) -> Array:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
-from array_api_compat import device, is_torch_array
+from array_api_compat import device
 from jaxtyping import Float, Shaped
 
-from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, as_array, as_reals, from_host, require_finite, to_host
 from lattq.errors import InvalidInputError
 
 __all__ = ["SecondMoment"]
@@ -144,20 +144,18 @@ class SecondMoment:
 
 def _rows(name: str, x: Array, width: int) -> Array:
     """Return `x` as finite float64 rows."""
+    x = as_reals(name, x)  # without history: a sum that kept the graph of every batch would never free it
+    require_finite(name, x)
     if x.ndim < 1 or x.shape[-1] != width:
         msg = f"`{name}` has shape {tuple(x.shape)}; its last axis must be {width} long"
         raise InvalidInputError(msg)
-    if is_torch_array(x):
-        x = x.detach()  # a sum that kept the graph of every batch would never free it
     xp = array_namespace(x)
-    if not bool(xp.all(xp.isfinite(x))):
-        require_finite(name, x)
     return xp.astype(xp.reshape(x, (-1, width)), xp.float64, copy=False)
 
 
 def _weight_column(weights: Array, rows: Array) -> Array:
     """Return one non-negative finite weight per row, as a column beside `rows`."""
-    column = _move(_rows("weights", weights[..., None], 1), rows)
+    column = _move(_rows("weights", as_array("weights", weights)[..., None], 1), rows)
     if column.shape[0] != rows.shape[0]:
         msg = f"`weights` has {column.shape[0]} entries for {rows.shape[0]} samples; give one each"
         raise InvalidInputError(msg)

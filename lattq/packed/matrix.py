@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq import transforms
-from lattq._array import Array, from_host, to_host
+from lattq._array import Array, as_reals, from_host, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
@@ -163,8 +163,7 @@ class PackedMatrix:
 
     def matvec(self, x: Float[Array, " columns"], *, threads: int = 1) -> Float[Array, " rows"]:
         """Product with a vector, float32; raises `InvalidInputError` for another length."""
-        self._check(x, 1)
-        return self.matmul(x[:, None], threads=threads)[:, 0]
+        return self.matmul(self._checked(x, 1)[:, None], threads=threads)[:, 0]
 
     def matmul(self, x: Float[Array, "columns sides"], *, threads: int = 1) -> Float[Array, "rows sides"]:
         """Product with a few vectors, float32; raises `InvalidInputError` for another number of rows.
@@ -173,7 +172,7 @@ class PackedMatrix:
         entries made before for each 16: this is for a few vectors, and for many a product with the dequantized matrix
         is faster.
         """
-        self._check(x, 2)
+        x = self._checked(x, 2)
         if as_integer("threads", threads) < 1:
             msg = f"`threads` is {threads}; pass at least 1"
             raise InvalidInputError(msg)
@@ -188,7 +187,9 @@ class PackedMatrix:
         in_threads(write, self.shape[0], threads)
         return from_host(np.ascontiguousarray(out.T), like=x)
 
-    def _check(self, x: Any, sides: int) -> None:
+    def _checked(self, x: Any, sides: int) -> Array:
+        x = as_reals("x", x)
         if x.ndim != sides or x.shape[0] != self.shape[1]:
             msg = f"`x` has shape {tuple(x.shape)}; a product with this matrix takes {self.shape[1]} rows"
             raise InvalidInputError(msg)
+        return x

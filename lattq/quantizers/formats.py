@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, as_floats, from_host, require_finite, to_host
 from lattq._options import as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
 from lattq.bounds._checks import positive
@@ -201,10 +201,11 @@ def multiplicative_dither(
     if not 0 <= as_integer("seed", seed) < 2**64:
         msg = f"`seed` is {seed}; a seed is an integer of at least 0 and below 2^64"
         raise InvalidInputError(msg)
-    scale, xp = positive("scale", scale), array_namespace(x)
+    scale, x = positive("scale", scale), as_floats("x", x)
+    xp = array_namespace(x)
     check_number(number)
-    if x.ndim != 2 or not xp.isdtype(x.dtype, "real floating"):
-        msg = f"`x` has shape {tuple(x.shape)} and dtype {x.dtype}; pass a matrix of floating-point numbers"
+    if x.ndim != 2:
+        msg = f"`x` has shape {tuple(x.shape)}; pass a matrix of floating-point numbers"
         raise InvalidInputError(msg)
     octave = np.exp2(dither_offsets(seed, x.shape[0], np.arange(x.shape[1])) + 0.5)
     moved = FormatQuantizer(xp.astype(from_host(scale * octave, like=x), xp.float64), number)

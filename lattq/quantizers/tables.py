@@ -233,10 +233,10 @@ def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, 
         msg = f"the largest entry of a table is {top:.3g}, beyond float16; multiply the weights by a constant first"
         raise InvalidInputError(msg)
     if bits is None:
-        return entries.astype(np.float16).astype(np.float64), None
+        return entries.astype(np.float16).astype(np.float64) + 0.0, None
     largest = (1 << (bits - 1)) - 1
     exponent = math.frexp(top / largest)[1]
     unit = max(math.ldexp(1.0, exponent - (HALF_DIGITS - bits + 1)), float(half.smallest_subnormal))
     step = max(math.ceil(top / largest / unit), 1) * unit
     most = min(largest, math.floor(float(half.max) / step))
-    return np.clip(np.rint(entries / step), -most, most) * step, np.array(step)
+    return np.clip(np.rint(entries / step), -most, most) * step + 0.0, np.array(step)  # integers know no -0

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import ndtri
 
-from lattq._array import require_finite
+from lattq._array import as_floats
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 
@@ -105,7 +105,7 @@ class BitshiftCode:
 
         Raises `InvalidInputError` for a value that is not finite or a length that the register does not fit.
         """
-        require_finite("x", x)
+        x = as_floats("x", x)
         flat = np.clip(self._sequences(x), -FARTHEST, FARTHEST)
         half = flat.shape[1] // 2
         open_path = self._search(np.roll(flat, -half, axis=1), None)

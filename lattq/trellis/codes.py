@@ -8,6 +8,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from lattq._array import as_reals, to_host
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 
@@ -113,6 +114,7 @@ class TrellisCode:
         ------
         InvalidInputError : for a value that is not finite or beyond 2^30, or a weight that is not between 0 and 1
         """
+        x = to_host(as_reals("x", x))
         largest = max(np.max(x, initial=0.0), -np.min(x, initial=0.0))  # NaN if any is
         if x.ndim < 1 or not largest <= LARGEST:
             msg = f"`x` has shape {x.shape} and values up to {largest:.3g}; pass sequences of values below 2^30"

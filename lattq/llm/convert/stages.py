@@ -21,12 +21,11 @@ from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import choose_modules
 from lattq.llm.source.windows import batches_of
 from lattq.quantized import Quantized
-from lattq.rate import RANGES, first_step, largest_levels, most, search_step, searched
+from lattq.rate import RANGES, TOLERANCE, first_step, grid_step, largest_levels, most, search_step, searched
 from lattq.scheme import Scheme
 
 __all__ = ["Conversion", "is_fixed_rate"]
 
-TOLERANCE = 0.005
 SEARCHES = 8
 PASSES = 4  # corrections of the setting
 SENSITIVITY_WINDOWS = 32
@@ -147,7 +146,7 @@ class Conversion:
             if len(tried) > 1 and not fixed:
                 (old, before), (now, after) = tried[-2:]
                 slope = min(max((after - before) / math.log2(now / old), -1.5), -0.2)
-            value = value - 1 if fixed else value * 2 ** ((rate - found) / slope)
+            value = value - 1 if fixed else grid_step(value * 2 ** ((rate - found) / slope))
             self.stage = f"quantize, correction {len(tried)}"
             layers = self.one_pass(value)
         self.workspace.discard()
