@@ -173,8 +173,8 @@ def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, e
 def grid_step(step: float) -> float:
     """The step of the grid 2^(k / 1024) nearest to this one; what searches try.
 
-    >>> grid_step(0.5), grid_step(0.1)
-    (0.5, 0.09998...)
+    >>> grid_step(0.5), round(grid_step(0.1), 5)
+    (0.5, 0.09998)
     """
     return power_of_two(_place(step), GRID)
 
@@ -191,10 +191,10 @@ def _next_place(misses: dict[int, float], floor: float) -> int:
         if miss != before:
             slope = min(max((miss - before) / (last - old) * GRID, -2.0), -0.05)
     place = last + round(min(max(-miss / slope * GRID, -LARGEST_MOVE), LARGEST_MOVE))
-    low = max((k for k, off in misses.items() if off > 0), default=-math.inf)
-    high = min((k for k, off in misses.items() if off < 0), default=math.inf)
-    if low < high and not low < place < high:
-        place = int(low + high) // 2
+    low = max((k for k, off in misses.items() if off > 0), default=None)
+    high = min((k for k, off in misses.items() if off < 0), default=None)
+    if low is not None and high is not None and low < high and not low < place < high:
+        place = (low + high) // 2
     place = max(place, math.ceil((last + floor) / 2)) if floor > -math.inf else place
     nearest = min(misses, key=lambda k: abs(misses[k]))
     turn = 1 if misses[nearest] > 0 else -1

@@ -11,10 +11,11 @@ from threadpoolctl import threadpool_limits
 from lattq import transforms
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_integer, normalize
+from lattq.coding import encode_integers
 from lattq.errors import InvalidInputError
-from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
+from lattq.feedback import GAIN_GRID, Cancellation, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
-from lattq.linalg import check_layer
+from lattq.linalg import LDL, check_layer
 from lattq.quantized import Quantized
 from lattq.quantizers import BlockQuantizer, Codebook, Design, Given, Uniform
 
@@ -108,11 +109,11 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         factor = scheme.feedback.factor(changed, second)
         _require_range(changed, np.ones(1), scheme)
         if scheme.equalize:
-            diagonal = scheme.equalize(factor)
+            diagonal = scheme.equalize(factor, weight.shape[0])
             _require_range(changed, diagonal.scale, scheme)
             transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
             factor = factor.rescaled(1 / diagonal.scale)
-        result = successive_cancellation(changed, factor, scheme.quantizer, sweeps=scheme.sweeps)
+        result = _shorter(changed, factor, scheme.quantizer, scheme.sweeps)
         codes = to_host(result.codes)
         quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
         found = Quantized(
@@ -132,6 +133,24 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         if scheme.rounds:
             found = _in_rounds(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
         return found
+
+
+def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int) -> Cancellation:
+    """The loop; without gains of the columns where these take more bits than their smaller error is worth."""
+    result = successive_cancellation(weight, factor, design, sweeps=sweeps)
+    gains = result.gains / GAIN_GRID
+    if not design.shrink or (gains == 1).all():
+        return result
+    pivots = np.empty(len(gains))
+    sizes = factor.pivots if factor.pivots.ndim == 1 else np.diagonal(factor.pivots, axis1=1, axis2=2)
+    pivots[factor.order] = sizes.reshape(-1)
+    found, noise = (to_host(x).astype(np.float64) for x in (result.reconstruction, result.noise))
+    plain = np.divide(found, gains, out=np.zeros_like(found), where=gains != 0)  # a gain of 0 brings what it can
+    with_gains, without = (float(np.sum(pivots * np.square(e))) for e in (noise, noise + found - plain))
+    bits = 8 * len(encode_integers(result.gains)[2]) / found.size
+    if without < with_gains * 4.0**bits:
+        return successive_cancellation(weight, factor, dataclasses.replace(design, shrink=False), sweeps=sweeps)
+    return result
 
 
 def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:

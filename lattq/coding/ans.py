@@ -11,11 +11,11 @@ from lattq.coding.damage import reading
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, gaussian_model, limit
 from lattq.errors import DamagedFileError
 
-__all__ = ["BIT", "COSETS", "ROUNDED", "Stream", "Tables", "decode_classes", "encode_classes", "words_of"]
+__all__ = ["BIT", "COSETS", "ROUNDED", "Stream", "Tables", "coder_of", "decode_classes", "encode_classes", "words_of"]
 
 BIT = constriction.stream.model.Bernoulli(perfect=False)  # of a bit whose chance to be 1 is given with it
 
-Stream = list  # [words of the coder, escaped symbols in coding order]
+Stream = list  # [bytes of the coder, escaped symbols in coding order]
 
 LARGEST_SHIFT = 24  # `constriction` codes up to 24 equiprobable bits at once
 LARGEST_CLASS = CLASSES + CLASSES_PER_OCTAVE * 34  # codes of 2^31 fall below it
@@ -50,8 +50,21 @@ COSETS = Tables(cosets.model, cosets.limit, cosets.shift, cosets.shifted, cosets
 
 
 def words_of(coder: constriction.stream.stack.AnsCoder) -> bytes:
-    """What the coder holds, in 32-bit words."""
-    return coder.get_compressed().astype("<u4").tobytes()
+    """What the coder holds, in 32-bit words; the last of them is not 0, so its high bytes need not be stored if they are.
+
+    >>> words_of(coder_of(b"abcdef"))
+    b'abcdef'
+    """
+    return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+
+def coder_of(words: bytes) -> constriction.stream.stack.AnsCoder:
+    """A coder that holds what `words_of` returned; raises `DamagedFileError` for what it does not return."""
+    if words.endswith(b"\0"):
+        msg = f"{len(words)} bytes of a coder end in a zero; the file is damaged"
+        raise DamagedFileError(msg)
+    padded = words + bytes(-len(words) % 4)
+    return constriction.stream.stack.AnsCoder(np.frombuffer(padded, dtype="<u4").astype(np.uint32))
 
 
 def encode_classes(symbols: np.ndarray, classes: np.ndarray, tables: Tables = ROUNDED) -> Stream:
@@ -78,7 +91,7 @@ def decode_classes(stream: Stream, classes: np.ndarray, tables: Tables = ROUNDED
     if classes.size and not 0 <= classes.min() <= classes.max() <= tables.largest:
         msg = f"scale classes {classes.min()} ... {classes.max()}, not 0 ... {tables.largest}; the file is damaged"
         raise DamagedFileError(msg)
-    coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
+    coder = coder_of(words)
     symbols = np.empty(classes.shape, dtype=np.int64)
     used = 0
     for index, members in _groups(classes):

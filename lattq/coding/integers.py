@@ -6,7 +6,10 @@ from lattq.coding.ans import decode_classes, encode_classes
 from lattq.coding.damage import reading
 from lattq.coding.tables import CLASSES, code_lengths, limit, scale_class
 
-__all__ = ["decode_integers", "encode_integers"]
+__all__ = ["cheapest", "decode_integers", "encode_integers"]
+
+CAP = limit(CLASSES - 1) + 1
+SPREADS = (0, 1, 9, 17, 25, 33)  # classes of differences: none, and 1/8 to 2 in octaves
 
 
 def encode_integers(values: np.ndarray) -> list:
@@ -38,8 +41,54 @@ def decode_integers(stream: list, size: int) -> np.ndarray:
 def best_class(symbols: np.ndarray) -> int:
     """Class that codes these symbols in the fewest bits."""
     magnitudes = np.abs(symbols)
-    cap = limit(CLASSES - 1) + 1
-    if symbols.size and magnitudes.max() >= cap:  # beyond the tables' scales: by moments
+    if symbols.size and magnitudes.max() >= CAP:  # beyond the tables' scales: by moments
         return int(scale_class(np.sqrt(np.mean(np.square(magnitudes, dtype=np.float64), keepdims=True)))[0])
-    counts = np.bincount(magnitudes, minlength=cap + 1)
-    return int(np.argmin(code_lengths(cap) @ counts))
+    counts = np.bincount(magnitudes, minlength=CAP + 1)
+    return int(np.argmin(code_lengths(CAP) @ counts))
+
+
+def cheapest(bits: np.ndarray, values: np.ndarray, prior: np.ndarray | int) -> tuple[np.ndarray, float]:
+    """One of some integers for each column, stored as its difference from a prior: choices of the fewest bits in all.
+
+    Where choices of one's own save less than their differences take, columns share one. Differences of a spread cost
+    what a Gaussian of that scale gives them, so for each spread every column has its best choice; the best spread wins.
+
+    Parameters
+    ----------
+    bits : what each choice costs a column, (columns, choices)
+    values : the integers, (columns, choices)
+    prior : what the decoder expects, up to a constant
+
+    Returns
+    -------
+    places of the choices, and the bits of columns and differences
+
+    >>> bits = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 9.0]])
+    >>> cheapest(bits, np.array([[4, 5]] * 3), 0)[0], cheapest(100 * bits, np.array([[4, 5]] * 3), 0)[0]
+    (array([0, 0, 0]), array([0, 1, 0]))
+    """
+    columns, lengths = np.arange(len(bits)), code_lengths(CAP)
+    differences = values - np.broadcast_to(prior, len(bits))[:, None]
+    own = bits.argmin(axis=1)
+    tried = [own]
+    for index in SPREADS:
+        centre = _common(bits, differences) if index == 0 else int(np.median(differences[columns, tried[-1]]))
+        away = np.minimum(np.abs(differences - centre), CAP)
+        tried.append((bits + lengths[index][away]).argmin(axis=1))
+    totals = [float(bits[columns, one].sum()) + _stored(differences[columns, one]) for one in tried]
+    best = int(np.argmin(totals))
+    return tried[best], totals[best]
+
+
+def _common(bits: np.ndarray, differences: np.ndarray) -> int:
+    """The difference that costs the fewest bits if all columns have it."""
+    low = int(differences.min())
+    known = np.full((len(bits), int(differences.max()) - low + 1), np.inf)
+    np.put_along_axis(known, differences - low, bits, axis=1)
+    return low + int(known.sum(axis=0).argmin())
+
+
+def _stored(differences: np.ndarray) -> float:
+    """Bits of integers, without those of the parameters."""
+    away = differences - int(np.median(differences))
+    return float(code_lengths(CAP)[best_class(away)][np.minimum(np.abs(away), CAP)].sum())

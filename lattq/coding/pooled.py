@@ -5,6 +5,7 @@ import dataclasses
 import constriction
 import numpy as np
 
+from lattq.coding.ans import coder_of, words_of
 from lattq.coding.damage import reading
 from lattq.coding.packing import pack, unpack
 from lattq.errors import CodeOverflowError, DamagedFileError
@@ -40,7 +41,7 @@ class Pooled:
         widths = [int(count).bit_length() for count in counts]
         stored = b"".join(int(c).to_bytes((w + 7) // 8, "little") for c, w in zip(counts, widths, strict=True))
         sizes = pack(np.array([(w + 7) // 8 for w in widths]), 9)
-        return [low, len(counts), sizes, stored, coder.get_compressed().astype("<u4").tobytes()]
+        return [low, len(counts), sizes, stored, words_of(coder)]
 
     @reading("entropy-coded data")
     def decode(self, data: list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
@@ -53,7 +54,7 @@ class Pooled:
                 f"the histogram counts {counts.sum()} codes, the matrix has {shape[0] * shape[1]}; the file is damaged"
             )
             raise DamagedFileError(msg)
-        coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
+        coder = coder_of(words)
         codes = coder.decode(_model(counts), shape[0] * shape[1])
         if not coder.is_empty():
             msg = f"{len(words)} bytes hold more than {codes.size} codes; the file is damaged"

@@ -9,9 +9,9 @@ import math
 import numpy as np
 
 from lattq.coding.cosets import MOST, scale
-from lattq.coding.integers import encode_integers
+from lattq.coding.integers import cheapest, encode_integers
 from lattq.coding.tables import scale_class
-from lattq.coding.twoway import NO_NOISE, SAMPLE_COLUMNS, TwoWayModel, row_classes
+from lattq.coding.twoway import NO_NOISE, SAMPLE_COLUMNS, Prior, TwoWayModel, row_classes
 
 __all__ = ["fit_squares", "square_classes"]
 
@@ -24,43 +24,47 @@ def square_classes(model: TwoWayModel, columns: slice = slice(None)) -> np.ndarr
 
 
 def fit_squares(
-    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, rows: np.ndarray | None = None
+    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, prior: Prior = 0, rows: np.ndarray | None = None
 ) -> TwoWayModel:
-    """Model with the fewest bits: classes of columns by exact bits, row classes from moments and only where they pay.
+    """Model with the fewest bits, its own among them: classes of columns by exact bits, of rows from moments.
+
+    Rows and columns have their own classes only where these pay.
 
     Parameters
     ----------
     codes : (rows, columns)
     kinds : which partition function a code has; shape of the codes, or (rows, 1)
     partitions : log2 Z per code, (kinds, MOST + 1)
+    prior : of the column classes, as in `TwoWay`
     rows : classes of the rows, if they are known already
     """
     equal = np.zeros(codes.shape[0], dtype=np.int64)
     if rows is not None:
-        fits = [_fit(codes, kinds, partitions, rows, noise) for noise in NOISE]
+        fits = [_fit(codes, kinds, partitions, rows, noise, prior) for noise in NOISE]
         return min(fits, key=lambda fit: fit[1])[0]
-    plain = _fit(codes, kinds, partitions, equal, NO_NOISE)
+    plain = _fit(codes, kinds, partitions, equal, NO_NOISE, prior)
     some = slice(None, None, -(-codes.shape[1] // SAMPLE_COLUMNS))
     part, columns = codes[:, some], plain[0].columns
     share = np.broadcast_to(kinds, codes.shape)[:, some]
-    tried = [_with_rows(part, share, partitions, columns[some], noise) for noise in NOISE]
+    of_part = prior if isinstance(prior, int) else prior[some]
+    tried = [_with_rows(part, share, partitions, columns[some], noise, of_part) for noise in NOISE]
     noise = NOISE[int(np.argmin([bits for _, bits in tried]))]
-    return min(plain, _with_rows(codes, kinds, partitions, columns, noise), key=lambda fit: fit[1])[0]
+    return min(plain, _with_rows(codes, kinds, partitions, columns, noise, prior), key=lambda fit: fit[1])[0]
 
 
 def _with_rows(
-    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, columns: np.ndarray, noise: int
+    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, columns: np.ndarray, noise: int, prior: Prior
 ) -> tuple[TwoWayModel, float]:
     """Row classes from moments, then column classes by exact bits; with what the row classes cost."""
     rows = row_classes(codes, columns, noise)
-    model, bits = _fit(codes, kinds, partitions, rows, noise)
+    model, bits = _fit(codes, kinds, partitions, rows, noise, prior)
     return model, bits + 8 * len(encode_integers(rows)[2])
 
 
 def _fit(
-    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, rows: np.ndarray, noise: int
+    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, rows: np.ndarray, noise: int, prior: Prior
 ) -> tuple[TwoWayModel, float]:
-    """Best class of each column given those of the rows, and the bits of all codes."""
+    """Best classes of the columns given those of the rows, and the bits of all codes and of the columns' classes."""
     k = np.arange(MOST + 1)
     per_square = 1 / (2 * np.square(scale(k)) * math.log(2))
     bits = np.zeros((codes.shape[1], MOST + 1))
@@ -76,7 +80,8 @@ def _fit(
             with np.errstate(invalid="ignore"):
                 bits += np.where(share[:, None] > 0, share[:, None] * partitions[kind][shifted], 0.0)
     bits[:, 0] = np.where(nonzero, np.inf, 0.0)
-    return TwoWayModel(rows, bits.argmin(axis=1), noise), float(bits.min(axis=1).sum())
+    chosen, total = cheapest(bits, np.broadcast_to(k, bits.shape), prior)
+    return TwoWayModel(rows, chosen, noise), total
 
 
 def _counts(kinds: np.ndarray, rows: int, columns: int, number: int) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import decode_classes, encode_classes
 from lattq.coding.damage import reading
-from lattq.coding.integers import decode_integers, encode_integers
+from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError, InvalidInputError
 
@@ -82,7 +82,7 @@ class TwoWay:
         `prior` is a guess of the column classes, up to a constant, that the decoder knows too: only differences are
         stored. The scales that equalize the columns are such a guess.
         """
-        model = fit(codes)
+        model = fit(codes, prior)
         streams = [
             encode_classes(codes[:, block].ravel(), model.classes(block).ravel())
             for block in column_blocks(codes.shape, self.block)
@@ -162,23 +162,29 @@ def share(k: np.ndarray, noise: int) -> np.ndarray:
     return SHARE[np.clip(k - noise, 0, len(SHARE) - 1)]
 
 
-def fit(codes: np.ndarray) -> TwoWayModel:
-    """Model with the fewest bits; the noise class is chosen on a sample of columns, row classes only where they pay."""
+def fit(codes: np.ndarray, prior: Prior = 0) -> TwoWayModel:
+    """Model with the fewest bits, its own among them: rows and columns have their own classes only where these pay.
+
+    The noise class is chosen on a sample of columns.
+    """
     equal = TwoWayModel(np.zeros(codes.shape[0], dtype=np.int64), _moment_classes(codes), NO_NOISE)
     sample = slice(None, None, -(-codes.shape[1] // SAMPLE_COLUMNS))
-    noise = min(NOISE_CLASSES, key=lambda noise: _fit(codes[:, sample], equal.columns[sample], noise)[1])
-    return min((_fit_columns(codes, equal), _fit(codes, equal.columns, noise)), key=lambda found: found[1])[0]
+    of_sample = prior if isinstance(prior, int) else prior[sample]
+    tried = [_fit(codes[:, sample], equal.columns[sample], noise, of_sample)[1] for noise in NOISE_CLASSES]
+    noise = NOISE_CLASSES[int(np.argmin(tried))]
+    found = _fit_columns(codes, equal, prior), _fit(codes, equal.columns, noise, prior)
+    return min(found, key=lambda fit: fit[1])[0]
 
 
-def _fit(codes: np.ndarray, columns: np.ndarray, noise: int) -> tuple[TwoWayModel, float]:
+def _fit(codes: np.ndarray, columns: np.ndarray, noise: int, prior: Prior) -> tuple[TwoWayModel, float]:
     """Row classes from moments, then column classes by exact bits, which come second."""
     rows = row_classes(codes, columns, noise)
-    model, bits = _fit_columns(codes, TwoWayModel(rows, columns, noise))
+    model, bits = _fit_columns(codes, TwoWayModel(rows, columns, noise), prior)
     return model, bits + 8 * len(encode_integers(rows)[2])
 
 
-def _fit_columns(codes: np.ndarray, start: TwoWayModel) -> tuple[TwoWayModel, float]:
-    """Best class of each column given the row classes, and the bits of all codes.
+def _fit_columns(codes: np.ndarray, start: TwoWayModel, prior: Prior) -> tuple[TwoWayModel, float]:
+    """Best classes of the columns given those of the rows, and the bits of all codes and of the columns' classes.
 
     Columns whose scale has no table are compared without their low bits, which cost the same in every class.
     """
@@ -190,10 +196,11 @@ def _fit_columns(codes: np.ndarray, start: TwoWayModel) -> tuple[TwoWayModel, fl
         shifted = TwoWayModel(np.array([q]), np.arange(CLASSES), start.noise).classes()[0]
         counts = _histograms(magnitudes[start.rows == q], lengths.shape[1])
         bits += counts @ lengths[np.minimum(shifted, CLASSES - 1)].T
-    classes = bits.argmin(axis=1)
-    classes = np.where(classes > 0, classes + CLASSES_PER_OCTAVE * shift, 0)
-    total = float(bits.min(axis=1).sum() + codes.shape[0] * shift.sum())
-    return TwoWayModel(start.rows, classes, start.noise), total
+    places = np.arange(CLASSES)
+    classes = np.where(places > 0, places + CLASSES_PER_OCTAVE * shift[:, None], 0)
+    chosen, total = cheapest(bits, classes, prior)
+    found = np.take_along_axis(classes, chosen[:, None], axis=1)[:, 0]
+    return TwoWayModel(start.rows, found, start.noise), total + codes.shape[0] * float(shift.sum())
 
 
 def _moment_classes(codes: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import polygamma
 
 from lattq._array import Array, require_finite, to_host
 from lattq._options import as_float, as_integer, normalize
@@ -160,12 +161,23 @@ class NoisyInputs:
 def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     """Root mean square of each column, at least 1 % of the whole matrix's (1 if the matrix is zero).
 
-    >>> column_scale(np.array([[3.0, 0.0], [3.0, 0.0]])).round(3)
+    Logarithms of mean squares are drawn together by the part of their scatter that so few rows explain: for r Gaussian
+    numbers their variance is the trigamma function of r / 2.
+
+    >>> column_scale(np.array([[3.0, 0.0]] * 1000)).round(3)
     array([3.   , 0.021])
+    >>> column_scale(np.array([[3.0, 1.0]])).round(3)
+    array([2.236, 2.236])
     """
     power = np.mean(np.square(to_host(weight), dtype=np.float64), axis=0)
     mean = power.mean()
-    return np.sqrt(np.maximum(power, 1e-4 * mean)) if mean > 0 else np.ones(power.shape)
+    if not mean > 0:
+        return np.ones(power.shape)
+    log = np.log(np.maximum(power / mean, 1e-4))
+    scatter = float(log.var())
+    shrink = max(0.0, 1 - float(polygamma(1, weight.shape[0] / 2)) / scatter) if scatter > 0 else 0.0
+    shrunk = np.exp(log.mean() + shrink * (log - log.mean()))
+    return np.sqrt(mean * np.maximum(power / mean, 1e-4).mean() * shrunk / shrunk.mean())
 
 
 def check_options(design: Any, *names: str) -> None:

@@ -13,7 +13,7 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import BIT, COSETS, decode_classes, encode_classes, words_of
+from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
@@ -112,7 +112,7 @@ class EntropyCodedLattice:
         rows = np.zeros(len(codes), dtype=np.int64) if rows is None else rows
         layout = Layout(rows, self.lattice.dimension)
         ordered, alone = codes[layout.order], np.arange(len(codes)) >= layout.whole
-        model = fit_squares(ordered, alone[:, None], self.partitions, np.repeat(layout.classes, layout.repeats))
+        model = fit_squares(ordered, alone[:, None], self.partitions, prior, np.repeat(layout.classes, layout.repeats))
         grouped = dataclasses.replace(model, rows=layout.classes)
         blocks = column_blocks(codes.shape, self.block)
         streams = [self._encode_block(ordered[:, block], layout, square_classes(grouped, block)) for block in blocks]
@@ -178,7 +178,7 @@ class EntropyCodedLattice:
         live = classes.max(axis=0) > 0
         of_points, of_alone = np.split(classes[:, live], [layout.whole // layout.dimension])
         words, step = words_of_lattice(self.lattice), tail_step(self.lattice)
-        coder = Coder(np.frombuffer(first, dtype="<u4").astype(np.uint32))
+        coder = coder_of(first)
         word, period = _decode_words(coder, words, of_points.ravel()), _period(words)
         residues = words.folded[word].T
         if words.constrained:

@@ -11,6 +11,8 @@ from lattq.linalg import LDL
 from lattq.transforms.chains import Chain, Folded
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, Transform, grid_scale
 
+STRIDES = (1, 2, 4, 8, 16, 32, 64, 1 << 20)  # 16ths of an octave between scales; with the last there is one for all
+
 __all__ = ["Equalize", "Fixed", "Sort", "Then", "TransformDesign", "refuse_equalize", "then"]
 
 
@@ -59,10 +61,12 @@ class Equalize:
 
     exact: bool = False
 
-    def __call__(self, factor: LDL) -> Diagonal:
+    def __call__(self, factor: LDL, rows: int = 1 << 20) -> Diagonal:
         """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others.
 
-        The columns of a block share the geometric mean of the eigenvalues of its pivot.
+        The columns of a block share the geometric mean of the eigenvalues of its pivot. The fewer `rows` there are to
+        pay for the scales, the coarser their grid, down to one scale for all: what is least is the sum of their own
+        bits and of those that unequal pivots cost.
         """
         pivots = np.empty(len(factor.order))
         pivots[factor.order] = _sizes(factor.pivots)
@@ -72,7 +76,8 @@ class Equalize:
         log[~live] = log[live].mean() if live.any() else 0.0
         if self.exact:
             return Diagonal(np.exp2(log))
-        return Diagonal(grid_scale(np.rint(SCALE_GRID * log).astype(np.int64)))
+        tried = [_rounded(SCALE_GRID * log, stride) for stride in STRIDES]
+        return min(tried, key=lambda found: _bits(found, log[live], live, rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +131,21 @@ def then(*designs: TransformDesign) -> Then:
     ['Hadamard', 'Permutation']
     """
     return Then(designs)
+
+
+def _rounded(exponents: np.ndarray, stride: int) -> Diagonal:
+    """Scales on a grid of so many 16ths of an octave, through the mean."""
+    middle = round(float(exponents.mean()))
+    return Diagonal(grid_scale(middle + stride * np.rint((exponents - middle) / stride).astype(np.int64)))
+
+
+def _bits(found: Diagonal, log: np.ndarray, live: np.ndarray, rows: int) -> float:
+    """What scales cost, and what columns of unequal pivots lose at high rate: the half of log2 (mean / geometric mean)."""
+    side = 8.0 * sum(len(part) for part in found.to_state() if isinstance(part, bytes))
+    if not log.size:
+        return side
+    left = log - np.log2(found.scale[live])
+    return side + rows * log.size * float(0.5 * np.log2(np.mean(np.exp2(2 * (left - left.mean())))))
 
 
 def _sizes(pivots: np.ndarray) -> np.ndarray:

@@ -83,8 +83,8 @@ class Diagonal:
 
     Parameters
     ----------
-    scale : positive, one per column. Scales 2^(k/16) are charged as entropy-coded integers; others are rounded to
-        float32, at once, and charged as that.
+    scale : positive, one per column. Scales 2^(k/16) are charged as entropy-coded integers, the fewer bits the
+        coarser the grid that they lie on; others are rounded to float32, at once, and charged as that.
 
     Examples
     --------
@@ -135,7 +135,8 @@ class Diagonal:
     def to_state(self) -> list:
         """Exponents where all scales lie on the grid, else float32."""
         if self.exponents is not None:
-            return encode_integers(self.exponents)
+            grid = _grid(self.exponents)
+            return [grid, *encode_integers(self.exponents >> (grid.bit_length() - 1))]
         return [self.scale.astype("<f4").tobytes()]
 
     @staticmethod
@@ -147,7 +148,9 @@ class Diagonal:
                 msg = f"{len(scale)} scales for {size} columns; the file is damaged"
                 raise DamagedFileError(msg)
             return Diagonal(scale.astype(np.float64))
-        return Diagonal(grid_scale(decode_integers(state, size)))
+        grid, *coded = state
+        stride = 1 << (grid.bit_length() - 1)
+        return Diagonal(grid_scale(stride * decode_integers(coded, size) + grid - stride))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,6 +241,17 @@ class Hadamard:
     def from_state(state: list, size: int) -> "Hadamard":
         """Inverse of `to_state`."""
         return Hadamard(*state)
+
+
+def _grid(exponents: np.ndarray) -> int:
+    """The widest grid that integers lie on, at most 64: its power of two plus where it begins.
+
+    >>> _grid(np.array([3, 7, 11])), _grid(np.array([2, 3]))
+    (7, 1)
+    """
+    gaps = int(np.gcd.reduce(exponents - exponents[0]))
+    stride = min(gaps & -gaps, 64) or 1
+    return stride + int(exponents[0]) % stride
 
 
 def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

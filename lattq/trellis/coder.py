@@ -14,7 +14,7 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import BIT, COSETS, decode_classes, encode_classes, words_of
+from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
@@ -71,7 +71,7 @@ class EntropyCodedTrellis:
         InvalidInputError : for a column that is not made of sequences of the code
         """
         codes = np.ascontiguousarray(codes)
-        model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]))
+        model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior)
         streams = [
             self._encode_block(codes[:, block], model, block) for block in column_blocks(codes.shape, self.block)
         ]
@@ -156,7 +156,7 @@ class EntropyCodedTrellis:
         if not classes.size:
             return np.empty(classes.shape, dtype=np.uint8)
         labels = self.code.labels[:, 0]
-        coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
+        coder = coder_of(words)
         residues = np.empty(classes.shape, dtype=np.uint8)
         times = self._times(height)
         state = np.zeros((len(times[0]), classes.shape[1]), dtype=np.int64)
