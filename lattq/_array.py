@@ -4,6 +4,8 @@ The core is written once against the array API standard; NumPy, PyTorch and CuPy
 Factorisations, randomness and entropy coding happen on the host, in NumPy.
 """
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from lattq.errors import InvalidInputError
 
 # `Any` at run time: jaxtyping then checks shape and dtype of whatever array library the caller uses.
 Array = Any
+SHOWN = 8  # entries of an array that a repr prints
 
 __all__ = [
     "Array",
@@ -26,6 +29,7 @@ __all__ = [
     "host_reals",
     "require_finite",
     "require_integers",
+    "short_repr",
     "to_host",
 ]
 
@@ -60,10 +64,10 @@ def _numpy_array(name: str, x: np.ndarray) -> np.ndarray:
         raise _no_array(name, x, "whose mask would be lost; pass `{}.filled(value)`")
     if isinstance(x, np.matrix):
         raise _no_array(name, x, "whose products are others; pass `np.asarray({})`")
-    if x.dtype.kind not in "biufcV":
-        raise _no_array(name, x, f"of {x.dtype}; pass numbers, such as `{{}}.astype(np.float64)`")
     if _is_narrow(x.dtype):
         return np.ascontiguousarray(x, dtype=np.float32)
+    if x.dtype.kind not in "biufc":
+        raise _no_array(name, x, f"of {x.dtype}; pass numbers, such as `{{}}.astype(np.float64)`")
     return np.asarray(x, dtype=x.dtype.newbyteorder("="), order="C")
 
 
@@ -204,3 +208,26 @@ def require_integers(name: str, x: Array) -> None:
     if not array_namespace(x).isdtype(x.dtype, "integral"):
         msg = f"`{name}` holds numbers of {x.dtype}; pass integers"
         raise InvalidInputError(msg)
+
+
+def short_repr(cls: type) -> type:
+    """Decorator of a dataclass that holds arrays: its repr shows their shapes where they have more than 8 entries.
+
+    >>> import dataclasses
+    >>> short_repr(dataclasses.make_dataclass("Pair", ["one", "other"]))(np.ones(2), np.ones((9, 5)))
+    Pair(one=array([1., 1.]), other=<9 x 5 float64>)
+    """
+
+    def shown(value: Any) -> str:
+        if is_array_api_obj(value) and math.prod(value.shape) > SHOWN:
+            return f"<{' x '.join(map(str, value.shape))} {str(value.dtype).removeprefix('torch.')}>"
+        return repr(value)
+
+    def represent(self: Any) -> str:
+        fields = [
+            f"{field.name}={shown(getattr(self, field.name))}" for field in dataclasses.fields(self) if field.repr
+        ]
+        return f"{type(self).__qualname__}({', '.join(fields)})"
+
+    cls.__repr__ = represent
+    return cls

@@ -10,8 +10,15 @@ __all__ = [
 ]
 
 
+LONGEST = 400  # characters of a message
+
+
 class LattqError(Exception):
-    """Base class of everything lattq raises on purpose."""
+    """Base class of everything lattq raises on purpose; a message that prints a large value loses its middle."""
+
+    def __init__(self, message: str = "") -> None:
+        cut = len(message) > LONGEST
+        super().__init__(f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}" if cut else message)
 
 
 class InvalidInputError(LattqError, ValueError):

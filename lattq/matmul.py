@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq import bounds
-from lattq._array import Array, array_namespace, as_floats, from_host, to_host
+from lattq._array import Array, array_namespace, as_floats, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, as_seed
 from lattq.errors import CodeOverflowError, InvalidInputError
 from lattq.feedback import GAIN_GRID
@@ -26,6 +26,7 @@ SKETCHES = ("hadamard", "gaussian", "signs")
 LARGEST_GAIN = 2.0
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Product:
     """An estimate of AᵀB and what it was made of.
@@ -136,7 +137,7 @@ def approximate(
     >>> round(found.rate_a, 2), round(found.error(a, b), 3), round(found.gap(a, b), 1)
     (4.18, 0.027, 1.1)
     """
-    if scaling not in SCALINGS:
+    if not isinstance(scaling, str) or scaling not in SCALINGS:
         msg = f"`scaling` is {scaling!r}; choose from {', '.join(SCALINGS)}"
         raise InvalidInputError(msg)
     keep, seed = as_float("keep", keep), as_seed(seed)
@@ -206,13 +207,13 @@ def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", s
         msg = f"`size` is {size}; of {n} coordinates 1 to {n} can be kept"
         raise InvalidInputError(msg)
     rng = np.random.default_rng(seed)
+    if not isinstance(kind, str) or kind not in SKETCHES:
+        msg = f"`kind` is {kind!r}; choose from {', '.join(SKETCHES)}"
+        raise InvalidInputError(msg)
     if kind == "hadamard":
         chosen = from_host(np.sort(rng.permutation(n)[:size]), like=x)
         rotated = randomized_hadamard(xp.matrix_transpose(x), seed)
         return xp.matrix_transpose(xp.take(rotated, chosen, axis=1)) * math.sqrt(n / size)
-    if kind not in SKETCHES:
-        msg = f"`kind` is {kind!r}; choose from {', '.join(SKETCHES)}"
-        raise InvalidInputError(msg)
     matrix = rng.standard_normal((size, n)) if kind == "gaussian" else rng.choice([-1.0, 1.0], (size, n))
     return xp.matmul(xp.astype(from_host(matrix / math.sqrt(size), like=x), x.dtype), x)
 

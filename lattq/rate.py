@@ -21,13 +21,16 @@ from lattq.scheme import Scheme, quantize
 __all__ = ["HasRate", "at_rate", "first_step", "grid_step", "largest_levels", "most", "search_step", "searched"]
 
 TOLERANCE = 0.005
-GRID = 1024  # searched steps are 2^(k / 1024): where the rate falls by 2 bits an octave, the nearest misses by 0.001 bit
+GRID = (
+    1024  # searched steps are 2^(k / 1024): where the rate falls by 2 bits an octave, the nearest misses by 0.001 bit
+)
 SAMPLE_ROWS = 512
 SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
 MAX_RATE = 24.0
 RANGES = {"levels": (2, 257), "bits": (1, 9)}  # least number, and the first that is too many
 FULL_ENCODES = 6
 MOST_ENCODES = 12
+SMALL = 1 << 17  # weights over encodes: where the rate jumps by bytes, there are more, up to 64
 OVERFLOW_MOVE = 8 * GRID  # up, after codes that no coder holds
 LARGEST_MOVE = 3 * GRID  # beyond that a slope says nothing
 
@@ -98,7 +101,8 @@ def at_rate(
     sample = _row_sample(weight, seed)
     with threadpool_limits(1):
         step = first_step(rate, sample, sigma)
-    encodes, tolerance = MOST_ENCODES, max(TOLERANCE, 8 / math.prod(weight.shape))
+    size = math.prod(weight.shape)
+    encodes, tolerance = max(MOST_ENCODES, min(SMALL // size, 64)), max(TOLERANCE, 8 / size)
     if sample.shape[0] < weight.shape[0]:
         step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, scheme(step)), encodes=encodes)
         encodes = FULL_ENCODES

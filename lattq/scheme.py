@@ -102,6 +102,9 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
+    if not isinstance(scheme, Scheme):
+        msg = f"`scheme` is {scheme!r}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
+        raise InvalidInputError(msg)
     weight, moment = check_layer(weight, sigma)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         transform = scheme.transform(weight, moment)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array
+from lattq._array import Array, short_repr
 from lattq.bounds._checks import Number, exactly_one, non_negative, positive, scalar_or_vector, variance_vector
 from lattq.errors import InvalidInputError
 
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Waterfilling:
     """How independent Gaussian components share a rate.

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._array import Array, as_floats, from_host, host_reals, to_host
+from lattq._array import Array, as_floats, from_host, host_reals, short_repr, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 
 __all__ = ["Clustering", "at_least_one", "check_size", "check_weights", "different_rows", "finite_floats"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clustering:
     """A codebook and which of its entries each sample takes.

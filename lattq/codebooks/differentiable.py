@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, from_host, host_reals
+from lattq._array import Array, from_host, host_reals, short_repr
 from lattq.codebooks.clustering import check_size, check_weights, finite_floats
 from lattq.codebooks.kmeans_1d import Distinct, distinct, kmeans_1d
 from lattq.errors import InvalidInputError
@@ -26,6 +26,7 @@ _NOTHING = 1e-280  # a share too small to divide by
 _TABLE = 1 << 16  # numbers in a table of shares: rows are taken in parts
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class SoftClustering:
     """A fixed point of soft k-means.
@@ -198,6 +199,7 @@ def _parts(values: np.ndarray, c: np.ndarray) -> Iterator[slice]:
     yield from (slice(low, low + rows) for low in range(0, len(values), rows))
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Sums:
     """`move` is F(x, C) - C, where an entry without a share stays; `jacobian` is F_C at a fixed point.

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, from_host
+from lattq._array import Array, from_host, short_repr
 from lattq._options import as_integer
 from lattq.codebooks.clustering import Clustering, check_size, check_weights, finite_floats
 from lattq.errors import InvalidInputError
@@ -110,6 +110,7 @@ def curve(
     return found[0] if flat else np.array(found)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distinct:
     """Different numbers in order, with the weight of all that are equal.
@@ -178,6 +179,7 @@ def _sixteen_bits(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         return np.ascontiguousarray(x).view(np.uint16), every.astype(np.uint16).view(np.float16).astype(np.float64)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Sums:
     """Running sums of weights and moments of numbers with mean 0 and largest size 1; `unit` turns errors back."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.linalg import solve_banded
 
+from lattq._array import short_repr
 from lattq.codebooks.clustering import at_least_one
 from lattq.errors import InvalidInputError
 
@@ -21,6 +22,7 @@ __all__ = ["GAUSSIAN", "LAPLACIAN", "UNIFORM", "Density", "ScalarQuantizer", "ll
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Density:
     """A probability density on an interval; it need not be normalised.
@@ -129,6 +131,7 @@ UNIFORM = Density(_flat, -math.sqrt(3.0), math.sqrt(3.0))
 """The uniform density of mean 0 and variance 1."""
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScalarQuantizer:
     """Levels and thresholds of a quantizer, with what they cost.

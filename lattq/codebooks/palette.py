@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._array import Array, from_host, to_host
+from lattq._array import Array, from_host, short_repr, to_host
 from lattq._options import as_integer, normalize
 from lattq.codebooks.clustering import check_weights, different_rows, finite_floats
 from lattq.codebooks.kmeans import kmeans, nearest
@@ -22,6 +22,7 @@ __all__ = ["Palette", "PaletteDesign"]
 _BITS = (1, 2, 3, 4, 6, 8)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Palette:
     """Tables of a matrix.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
-from lattq._array import Array, from_host, to_host
+from lattq._array import Array, from_host, short_repr, to_host
 from lattq._options import as_integer
 from lattq.codebooks.clustering import at_least_one, check_weights, different_rows, finite_floats
 from lattq.codebooks.kmeans import kmeans, nearest
@@ -20,6 +20,7 @@ __all__ = ["ProductCodebook", "ResidualCodebook", "fit_product", "fit_residual"]
 _BLOCK = 1 << 22  # sums of a block of the beam search
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class ProductCodebook:
     """Each part of a vector has a codebook of its own.
@@ -112,6 +113,7 @@ def fit_product(
     return ProductCodebook(np.stack(books), scale)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResidualCodebook:
     """A vector is a sum of one entry of each codebook.

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from lattq._array import Array, host_reals
+from lattq._array import Array, host_reals, short_repr
 from lattq.codebooks.clustering import finite_floats
 from lattq.errors import InvalidInputError
 
@@ -43,6 +43,7 @@ def metric_root(metric: Array, dimension: int) -> np.ndarray:
     return basis[:, kept] * np.sqrt(values[kept])
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
     """Samples in a basis where the metric is Euclidean, with mean zero and largest size about 1."""

@@ -50,7 +50,7 @@ COSETS = Tables(cosets.model, cosets.limit, cosets.shift, cosets.shifted, cosets
 
 
 def words_of(coder: constriction.stream.stack.AnsCoder) -> bytes:
-    """What the coder holds, in 32-bit words; the last of them is not 0, so its high bytes need not be stored if they are.
+    """What the coder holds, in 32-bit words; the last of them is not 0, and bytes of 0 at its end are not stored.
 
     >>> words_of(coder_of(b"abcdef"))
     b'abcdef'

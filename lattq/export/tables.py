@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Float16, Integer
 
-from lattq._array import Array, as_array, require_finite, to_host
+from lattq._array import Array, as_array, require_finite, short_repr, to_host
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 
@@ -18,6 +18,7 @@ __all__ = ["SIZES", "LookupTable"]
 SIZES = (2, 4, 8, 16, 64, 256)  # indices of 1, 2, 3, 4, 6 and 8 bits
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class LookupTable:
     """A weight of (rows, columns) numbers as indices into tables. Arrays of any library are copied to NumPy, read-only.

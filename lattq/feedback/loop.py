@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import solve_triangular
 
-from lattq._array import Array, array_namespace, from_host
+from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.groups import group_bounds
@@ -30,6 +30,7 @@ __all__ = ["GAIN_GRID", "Cancellation", "successive_cancellation"]
 GAIN_GRID = 128  # gains are multiples of 1/128: their rounding costs 0.1 % of the distortion at 4 bits
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cancellation:
     """What the loop returns; all arrays in the original column order.

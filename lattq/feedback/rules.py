@@ -169,15 +169,17 @@ def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     >>> column_scale(np.array([[3.0, 1.0]])).round(3)
     array([2.236, 2.236])
     """
-    power = np.mean(np.square(to_host(weight), dtype=np.float64), axis=0)
+    host = to_host(weight).astype(np.float64)
+    peak = float(np.abs(host).max(initial=0.0))
+    if not peak > 0:
+        return np.ones(host.shape[1])
+    power = np.mean(np.square(host / peak), axis=0)
     mean = power.mean()
-    if not mean > 0:
-        return np.ones(power.shape)
     log = np.log(np.maximum(power / mean, 1e-4))
     scatter = float(log.var())
-    shrink = max(0.0, 1 - float(polygamma(1, weight.shape[0] / 2)) / scatter) if scatter > 0 else 0.0
+    shrink = max(0.0, 1 - float(polygamma(1, len(host) / 2)) / scatter) if scatter > 0 else 0.0
     shrunk = np.exp(log.mean() + shrink * (log - log.mean()))
-    return np.sqrt(mean * np.maximum(power / mean, 1e-4).mean() * shrunk / shrunk.mean())
+    return peak * np.sqrt(mean * np.maximum(power / mean, 1e-4).mean() * shrunk / shrunk.mean())
 
 
 def check_options(design: Any, *names: str) -> None:

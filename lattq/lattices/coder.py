@@ -12,6 +12,7 @@ import functools
 import constriction
 import numpy as np
 
+from lattq._array import short_repr
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition
@@ -28,6 +29,7 @@ __all__ = ["EntropyCodedLattice", "Layout"]
 Coder = constriction.stream.stack.AnsCoder
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """Which rows make up points: n after n in the order of their classes, and fewer than n left over.

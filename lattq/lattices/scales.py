@@ -6,7 +6,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lattq._array import Array, host_reals
+from lattq._array import Array, host_reals, short_repr
 from lattq._options import as_integer, as_seed
 from lattq.errors import InvalidInputError
 from lattq.lattices.lattice import Lattice
@@ -79,6 +79,7 @@ def best_scales(
     return tuple(table.scales[cuts].tolist())
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Table:
     """Squared errors and overload of a sample at every candidate, (candidates, size); its first that fits, (size).

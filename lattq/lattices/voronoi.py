@@ -8,7 +8,7 @@ import re
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt
 
-from lattq._array import Array, array_namespace, from_host, require_integers, to_host
+from lattq._array import Array, array_namespace, as_reals, from_host, require_integers, to_host
 from lattq._options import as_integer, normalize
 from lattq.coding import pack, unpack
 from lattq.errors import InvalidInputError
@@ -180,7 +180,7 @@ class VoronoiCode:
 
     def _nearest(self, x: Array) -> Array:
         """Nearest points in integer coordinates."""
-        return self.lattice.nearest_integer(x * self.lattice.integer_scale)
+        return self.lattice.nearest_integer(as_reals("x", x) * self.lattice.integer_scale)
 
     def _check(self, digits: Array) -> None:
         """Raise `InvalidInputError` for what are no digits."""

@@ -17,6 +17,7 @@ import re
 
 import numpy as np
 
+from lattq._array import short_repr
 from lattq.coding.cosets import MOST, log_partition, on_grid, scale
 from lattq.coding.tables import TOTAL
 from lattq.errors import InvalidInputError, LattqError
@@ -66,6 +67,7 @@ def tail_step(lattice: Lattice) -> int:
     return 2 ** math.ceil(math.log2(cell_side(lattice)) - 0.5 - 1e-9)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Words:
     """Cosets of a lattice, sorted by kind, and probabilities for the scale classes 1 ... MOST of integer coordinates.

@@ -67,7 +67,7 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
     >>> alternate(rough, weight, np.eye(8), GAINS).stats["refits"] > 0
     True
     """
-    if unknown := [name for name in parameters if name not in _FITS]:
+    if unknown := [name for name in parameters if not isinstance(name, str) or name not in _FITS]:
         msg = f"`parameters` holds {unknown[0]!r}; choose from {', '.join(_FITS)}"
         raise InvalidInputError(msg)
     s = found.transform.congruence(moment)

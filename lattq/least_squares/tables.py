@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lattq._array import short_repr
 from lattq.feedback import GAIN_GRID
 from lattq.quantized import Quantized
 from lattq.quantizers import CodebookQuantizer
@@ -16,6 +17,7 @@ ACCURACY = 1e-4
 ADAM_STEPS, ADAM_RATE = 25, 1e-3
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Entries:
     """Entries of all tables as one vector c: the reconstruction is linear in it, Ŵ = c[place] · factor."""

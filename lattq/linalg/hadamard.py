@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int8, Num
 
 from lattq._array import Array, array_namespace, as_array, from_host
+from lattq._options import as_seed
 from lattq.errors import InvalidInputError
 from lattq.linalg.hadamard_bases import base_matrix, has_base
 
@@ -161,7 +162,7 @@ def randomized_hadamard(x: Float[Array, "*batch n"], seed: int, *, inverse: bool
     """
     x = _with_axis(x, -1)
     xp = array_namespace(x)
-    signs = xp.astype(from_host(random_signs(x.shape[-1], seed), like=x), x.dtype)
+    signs = xp.astype(from_host(random_signs(x.shape[-1], as_seed(seed)), like=x), x.dtype)
     return hadamard_transform(x, inverse=True) * signs if inverse else hadamard_transform(x * signs)
 
 

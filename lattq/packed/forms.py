@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from lattq._array import short_repr
 from lattq.errors import InvalidInputError
 from lattq.lattices import HierarchicalCode
 
@@ -20,6 +21,7 @@ CHUNK = 512  # rows that are packed together
 PARTS = 4  # of the rows for each thread, so that none waits long for the slowest
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tables:
     """Indices 0 ... 15 into tables, times a scale of each row and group."""
@@ -76,6 +78,7 @@ class Tables:
         return lambda rows: native.product(self.words, self.tables, self.which, self.scales, padded, out, rows)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nested8:
     """Nested E8 codes of odd q, two bytes for each half of a vector; rows are padded to 64 vectors."""
@@ -96,6 +99,7 @@ class Nested8:
         return lambda rows: native.product(self.words, self.q, self.factors, self.scales, turned, out, rows)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layers:
     """Indices of the leaders of a hierarchical code, 64 vectors after 64, and a scale of each row."""

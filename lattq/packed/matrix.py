@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq import transforms
-from lattq._array import Array, as_reals, from_host, to_host
+from lattq._array import Array, as_reals, from_host, short_repr, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
@@ -22,6 +22,7 @@ from lattq.quantizers import CodebookQuantizer, FormatQuantizer, NestedQuantizer
 __all__ = ["PackedMatrix"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedMatrix:
     """A matrix as packed codes, for products with vectors: `matvec`, `matmul`.

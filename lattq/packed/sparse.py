@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt32
 
 from lattq import transforms
+from lattq._array import short_repr
 from lattq.errors import InvalidInputError
 
 __all__ = ["SparseRows", "split_sparse"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class SparseRows:
     """Entries of a sparse matrix, row by row.

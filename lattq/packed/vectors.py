@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, UInt8, UInt32
 
+from lattq._array import short_repr
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.packed.forms import VALUES, Tables
@@ -21,6 +22,7 @@ PARTS = 8  # of the rows, which threads take, and which each make products of th
 NEAR = 64  # entries of a table whose products stay in the nearest cache
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class VectorTables:
     """Indices of vectors, packed without gaps, into tables shared by rows and by columns.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding import FixedLength
 from lattq.errors import InvalidInputError
@@ -18,6 +18,7 @@ from lattq.trellis.bitshift import LONGEST
 __all__ = ["Bitshift", "BitshiftQuantizer"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class BitshiftQuantizer:
     """Sequences of a `BitshiftCode` down the rows of each column, times a scale.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lattq._array import Array, from_host, require_finite, to_host
+from lattq._array import Array, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag
 from lattq.codebooks.local_metrics import nearest_in_blocks
 from lattq.coding.indices import Indices
@@ -21,6 +21,7 @@ ENTRY_BITS = (4, 8)
 HALVES = 16  # values of half a byte
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class CodebookQuantizer:
     """The nearest entry of a table, in any metric, times a scale if there is one.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lattq._array import Array, array_namespace, as_floats, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, as_floats, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
 from lattq.bounds._checks import positive
@@ -21,6 +21,7 @@ from lattq.quantizers.uniform import dither_offsets
 __all__ = ["Format", "FormatQuantizer", "multiplicative_dither"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class FormatQuantizer:
     """The nearest value of a number format, times a scale.

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq import lattices
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, normalize
 from lattq.coding.squares import fit_squares
 from lattq.errors import CodeOverflowError, InvalidInputError
@@ -19,6 +19,7 @@ from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
 __all__ = ["Lattice", "LatticeQuantizer"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatticeQuantizer(OneStep):
     """The quantizer ``unit * k``, where in each column n rows after n rows of k are a point in integer coordinates.

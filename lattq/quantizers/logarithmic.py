@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
+from lattq._array import short_repr
 from lattq._options import as_integer
 from lattq.coding.packing import pack, unpack
 from lattq.errors import DamagedFileError, InvalidInputError
@@ -14,6 +15,7 @@ __all__ = ["LogScales"]
 GRID = 16
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class LogScales:
     """Scales 2^(low + step · code), a code of four bits for each row and run of columns.

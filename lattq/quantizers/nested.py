@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq import lattices
-from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag, as_integer, normalize
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
@@ -22,6 +22,7 @@ __all__ = ["Nested", "NestedQuantizer"]
 ROUNDING = 1e-9  # coordinates below it, in units of the lattice, are 0 that a frame has rounded
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class NestedQuantizer:
     """Vectors of n adjacent columns as digits of a nested code, times a scale of each row and group.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class OneStep:
     """A quantizer with one step for all weights, stored as it is, and codes without bounds.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lattq._array import Array, to_host
+from lattq._array import Array, as_reals, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.codebooks.clustering import different_rows
 from lattq.codebooks.local_metrics import charges_of, kmeans_blocks
@@ -37,10 +37,10 @@ class Importance:
         """From a matrix of any array library; raises `InvalidInputError` unless all are zero or above, and finite."""
         if isinstance(values, Importance):
             return values
-        if not hasattr(values, "shape") or len(values.shape) != 2:
-            msg = f"`importance` is {values!r}; pass a matrix with a weight for each row and column"
+        host = to_host(as_reals("importance", values)).astype(np.float64)
+        if host.ndim != 2:
+            msg = f"`importance` has shape {host.shape}; pass a matrix with a weight for each row and column"
             raise InvalidInputError(msg)
-        host = to_host(values).astype(np.float64)
         if not (np.isfinite(host) & (host >= 0)).all():
             msg = "`importance` holds a negative or infinite number; weights of squared errors are zero or above"
             raise InvalidInputError(msg)

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.errors import CodeOverflowError
 from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
@@ -18,6 +18,7 @@ LARGEST_CODE = 2**30
 WIDE = 1.5  # codes: from here on odd and even codes cost the same
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrellisQuantizer(OneStep):
     """The quantizer ``step / 2 * k``, where each segment of the column k is a sequence of a trellis code.

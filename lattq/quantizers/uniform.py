@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
 from lattq.errors import CodeOverflowError, InvalidInputError
@@ -17,6 +17,7 @@ __all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_s
 LARGEST_CODE = 2**30
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class UniformQuantizer:
     """The quantizer ``step * (round(x / step + zero) - zero)``, with codes cut to `low` ... `high` if these are given.

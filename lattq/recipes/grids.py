@@ -223,7 +223,7 @@ def watersic(
     >>> watersic(step=0.1).feedback
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
-    cell, step = quantizer or Uniform(), as_float("step", step)
+    cell, step = Uniform() if quantizer is None else quantizer, as_float("step", step)
     if not isinstance(cell, Uniform | Trellis | Lattice):
         msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
         raise InvalidInputError(msg)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int
 
-from lattq._array import Array
+from lattq._array import Array, short_repr
 from lattq.errors import InvalidInputError
 from lattq.transforms.gain import Gain
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
@@ -14,6 +14,7 @@ from lattq.transforms.outliers import Sparse
 __all__ = ["Chain", "Folded", "append", "check_rows", "folded", "from_state", "kind_of", "octaves", "to_state"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chain:
     """Transforms applied one after the other; only the first may be folded.
@@ -57,6 +58,7 @@ class Chain:
         return Chain(tuple(from_state(part, size) for part in state))
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Folded:
     """A transform that its owner undoes elsewhere: the quantized weights stay transformed and nothing is charged.

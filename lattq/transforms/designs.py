@@ -140,7 +140,7 @@ def _rounded(exponents: np.ndarray, stride: int) -> Diagonal:
 
 
 def _bits(found: Diagonal, log: np.ndarray, live: np.ndarray, rows: int) -> float:
-    """What scales cost, and what columns of unequal pivots lose at high rate: the half of log2 (mean / geometric mean)."""
+    """What scales cost, and what unequal pivots lose at high rate: ½ log2 (mean / geometric mean) a weight."""
     side = 8.0 * sum(len(part) for part in found.to_state() if isinstance(part, bytes))
     if not log.size:
         return side

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._array import Array, array_namespace, from_host
+from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq._options import as_integer, normalize, power_of_two
 from lattq.coding import decode_integers, encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
@@ -77,6 +77,7 @@ class Identity:
         return Identity()
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diagonal:
     """Columns of the weight times `scale`, inputs divided by it.
@@ -153,6 +154,7 @@ class Diagonal:
         return Diagonal(grid_scale(stride * decode_integers(coded, size) + grid - stride))
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Permutation:
     """Columns taken in another order; useful only where groups or blocks depend on it.

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_float, normalize
 from lattq.coding import decode_integers, encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
@@ -13,6 +13,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 __all__ = ["Outliers", "Sparse"]
 
 
+@short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sparse:
     """W - S with a sparse S of float16 numbers: what is left has zeros there, or what float16 cannot hold.
