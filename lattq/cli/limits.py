@@ -7,6 +7,7 @@ import numpy as np
 import typer
 
 from lattq import bounds as limits
+from lattq import lattices
 from lattq.cli import figures
 from lattq.cli.console import AsJson, Debug, command, number, parse_rates, print_json, print_table
 from lattq.errors import InvalidInputError
@@ -19,14 +20,14 @@ GROUP = 128
 SCALE_BITS = 16
 MOST_LEVELS = 256
 
-# Normalised second moments: Conway and Sloane 1999, table 2.3; the cell of the best code is a ball.
+# Normalised second moments; the cell of the best code is a ball.
 SECOND_MOMENTS = {
     "Z": 1 / 12,
-    "A2": 5 / (36 * 3**0.5),
-    "D4": 13 / (120 * 2**0.5),
-    "E8": 929 / 12960,
-    "Barnes-Wall 16": 0.068299,
-    "Leech": 0.065771,
+    "A2": lattices.A(2).nsm or 0.0,
+    "D4": lattices.D(4).nsm or 0.0,
+    "E8": lattices.E8.nsm or 0.0,
+    "Barnes-Wall 16": lattices.BW16.nsm or 0.0,
+    "Leech": lattices.Leech24.nsm or 0.0,
     "ball in many dimensions": 1 / (2 * np.pi * np.e),
 }
 

@@ -204,8 +204,8 @@ def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
     """Factor with the order measured where every column has the same mean square."""
     if order != "pivoted":
         return unchecked_ldl(h, _permutation(h, order, block), block)
-    scaled = h * scale
-    scaled *= scale[:, None]
+    with np.errstate(over="ignore"):
+        scaled = h * scale * scale[:, None]
     require_finite("sigma", scaled)
     return unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale)
 

@@ -35,7 +35,9 @@ class Lattice:
     name : "E8", "D(4)", ...; lattices are equal if their names are
     generator : rows are basis vectors; one column more than rows for `A` and `A_dual`, whose coordinates sum to zero
     volume : of a cell, in the units of the points
-    nsm : normalised second moment: squared error per dimension of a cell of unit volume; None where unknown
+    nsm : normalised second moment, also called quantizer constant or G: squared error per dimension of a cell of unit
+        volume, 1/12 for cubes; None where unknown. All are exact but that of Leech24, 0.0657523 ± 0.0000011 (one
+        standard error) from a simulation of 30 million vectors; `measure_nsm` estimates it for any lattice
     covering_radius : distance of the deepest hole from the points around it
     packing_radius : half the least distance of two points
     kissing_number : how many points are at that distance from a point

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import get_lapack_funcs, solve_triangular
 
-from lattq._array import Array
+from lattq._array import Array, short_repr
 from lattq.errors import InvalidInputError
 from lattq.linalg.checks import (
     check_block,
@@ -27,6 +27,7 @@ _CLEAR = 1e3
 (_potrf,) = get_lapack_funcs(("potrf",), dtype=np.float64)
 
 
+@short_repr
 @dataclass(frozen=True)
 class LDL:
     """``H[order][:, order] == unit @ blockdiag(pivots) @ unit.T``, in float64 on the host; H is sigma, or sigma + J.

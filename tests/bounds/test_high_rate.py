@@ -65,7 +65,7 @@ def test_an_even_number_of_negative_eigenvalues_is_found():
         (5 / (36 * math.sqrt(3.0)), 0.2269),  # A2, the hexagon
         (13 / (120 * math.sqrt(2.0)), 0.1939),  # D4
         (929 / 12960, 0.1460),  # E8
-        (0.065771, 0.0839),  # Leech
+        (0.0657523, 0.0837),  # Leech
         (1 / (2 * math.pi * math.e), 0.0),
     ],
 )
