@@ -68,8 +68,8 @@ rng = np.random.default_rng(4)
 #    \bigr) , \qquad G_{A_n^*} = \frac{I_n}{n V_n^{1+2/n}} . \tag{4.7} $$
 #
 # E8 has $\frac{929}{12960}$. The cell of BW16 has been described face by face
-# (Pook-Kolb, Allen and Agrell 2023): $\frac{207049815983}{4287303820800} \sqrt2 = 0.0682976$. For the Leech lattice there
-# are simulations: $0.065771 \pm 0.000074$ in the table of Conway and Sloane, $0.0657523 \pm 0.0000011$ here, from 30
+# (Pook-Kolb, Allen and Agrell 2023): $\frac{207049815983}{4287303820800} \sqrt2 = 0.0682976$. For the Leech lattice
+# there are simulations: $0.065771 \pm 0.000074$ in the table of Conway and Sloane, $0.0657523 \pm 0.0000011$ here, from 30
 # million vectors.
 
 # %%
