@@ -106,7 +106,11 @@ def at_rate(
     if sample.shape[0] < weight.shape[0]:
         step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, scheme(step)), encodes=encodes)
         encodes = FULL_ENCODES
-    step, best = search_step(rate, step, lambda step: quantize(weight, sigma, scheme(step)), encodes=encodes)
+
+    def encode(step: float) -> Quantized:
+        return quantize(weight, sigma, scheme(step))
+
+    step, best = search_step(rate, step, encode, encodes=encodes, near=max(TOLERANCE / 5, 8 / size))
     if abs(best.rate - rate) > tolerance:
         msg = (
             f"no step of the recipe gives {rate} bits per weight within {tolerance:.3g}: the nearest found is "
@@ -144,11 +148,13 @@ def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]
     return found.name, lambda value: recipe(**{found.name: value})
 
 
-def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int) -> tuple[float, Rated]:
+def search_step(
+    rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int, near: float = TOLERANCE / 5
+) -> tuple[float, Rated]:
     """Secant on log2(step) for `encode(step).rate == rate`; the step that came closest and its result.
 
     All steps lie on the grid of `grid_step`. Between a step of too high and one of too low a rate the search stays
-    there; where the rate jumps, it goes on with the nearest steps. It stops within a fifth of the tolerance, or after
+    there; where the rate jumps, it goes on with the nearest steps. It stops within `near` bits, or after
     `encodes` calls. A step whose codes overflow is too small. Raises `RateNotReachedError` if that holds for all.
 
     >>> import types
@@ -164,7 +170,7 @@ def search_step(rate: float, step: float, encode: Callable[[float], Rated], *, e
             floor = place
             place = (place + min(tried)) // 2 if tried else place + OVERFLOW_MOVE
             continue
-        if abs(tried[place].rate - rate) <= TOLERANCE / 5:
+        if abs(tried[place].rate - rate) <= near:
             break
         place = _next_place({k: found.rate - rate for k, found in tried.items()}, floor)
     if not tried:
