@@ -39,8 +39,7 @@ def gaussian(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
         (1, lq.recipes.watersic),
         (1, LATTICE),
         (2, SHRUNK),
-        (3, lq.recipes.huffman_gptq),
-        (4, lq.recipes.watersic),
+        (4, lq.recipes.huffman_gptq),
         (4, TRELLIS),
     ],
 )
