@@ -72,7 +72,7 @@ def test_columns_that_differ_keep_their_own_scales():
     scales = np.repeat([1.0, 16.0], 32)
     codes = np.rint(rng.standard_normal((100, 64)) * rng.permutation(scales)).astype(np.int64)
     own = sum(len(TwoWay().encode(codes[:, [j]])[-1][0][0]) for j in range(64))
-    *_, (columns, streams) = TwoWay().encode(codes)
+    _, _, columns, streams = TwoWay().encode(codes)
     assert len(columns[2]) > 0
     assert len(streams[0][0]) + len(columns[2]) < own + 64 * 2
 

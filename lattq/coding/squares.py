@@ -24,7 +24,7 @@ def square_classes(model: TwoWayModel, columns: slice = slice(None)) -> np.ndarr
 
 
 def fit_squares(
-    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, prior: Prior = 0, rows: np.ndarray | None = None
+    codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, rows: np.ndarray | None = None, prior: Prior = 0
 ) -> TwoWayModel:
     """Model with the fewest bits, its own among them: classes of columns by exact bits, of rows from moments.
 

@@ -114,7 +114,7 @@ class EntropyCodedLattice:
         rows = np.zeros(len(codes), dtype=np.int64) if rows is None else rows
         layout = Layout(rows, self.lattice.dimension)
         ordered, alone = codes[layout.order], np.arange(len(codes)) >= layout.whole
-        model = fit_squares(ordered, alone[:, None], self.partitions, prior, np.repeat(layout.classes, layout.repeats))
+        model = fit_squares(ordered, alone[:, None], self.partitions, np.repeat(layout.classes, layout.repeats), prior)
         grouped = dataclasses.replace(model, rows=layout.classes)
         blocks = column_blocks(codes.shape, self.block)
         streams = [self._encode_block(ordered[:, block], layout, square_classes(grouped, block)) for block in blocks]

@@ -71,7 +71,7 @@ class EntropyCodedTrellis:
         InvalidInputError : for a column that is not made of sequences of the code
         """
         codes = np.ascontiguousarray(codes)
-        model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior)
+        model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior=prior)
         streams = [
             self._encode_block(codes[:, block], model, block) for block in column_blocks(codes.shape, self.block)
         ]

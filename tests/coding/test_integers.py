@@ -50,7 +50,7 @@ def test_pinned_bytes():
     values = np.array([3, -1, 4, -1, 5, -9, 2, -6, 5, -3, 5, -8, 9, -7, 9, 3] * 3 + [150])
     centre, index, words, escapes = encode_integers(values)
     assert (centre, index, escapes) == (3, 46, [147])
-    assert words.hex() == "f07c9e171030421f943a9cfa94c0a48916a60d4c6ad274adc00f7eb723e0d800"
+    assert words.hex() == "f07c9e171030421f943a9cfa94c0a48916a60d4c6ad274adc00f7eb723e0d8"
 
 
 @given(seed=seeds, size=st.integers(1, 60), data=st.data())

