@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
 
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError
 from lattq.llm.source.classes import Reading, find_class, named_class, read_by, unread_keys
@@ -53,7 +54,22 @@ def load_model(source: str | Path, dtype: Any = "auto") -> Any:
 
 
 def load_config(source: str | Path) -> Any:
-    """The configuration of a model directory; raises `InvalidInputError` for a type that `transformers` lacks."""
+    """The configuration of a model directory.
+
+    Raises
+    ------
+    InvalidInputError : for a type that `transformers` lacks; code in the directory is not run for it
+    """
+    raw = read_config(source)
+    if "model_type" not in raw and (kind := named_class(raw.get("architectures"))) is not None:
+        with loading(f"the model in {source}"):
+            return kind.config_class.from_pretrained(str(source), local_files_only=True)
+    if raw.get("model_type") not in CONFIG_MAPPING:
+        msg = (
+            f"transformers has no model of the type {raw.get('model_type')!r}, which config.json of {source} names; "
+            "use a release that does: code in the directory is not run"
+        )
+        raise InvalidInputError(msg)
     with loading(f"the model in {source}"):
         return transformers.AutoConfig.from_pretrained(str(source), **LOCAL)
 
@@ -73,10 +89,9 @@ def unread_tensors(source: str | Path, model: Any) -> dict[str, Tensor]:
 def _class(source: str | Path) -> tuple[Any, Any]:
     """The class of a directory and its configuration; tensors that are missing raise before any is read."""
     raw = read_config(source)
-    kind = named_class(raw.get("architectures"))
-    config = (
-        load_config(source) if kind is None else kind.config_class.from_pretrained(str(source), local_files_only=True)
-    )
+    config, kind = load_config(source), named_class(raw.get("architectures"))
+    if kind is not None and not isinstance(config, kind.config_class):  # a class of another type of model
+        kind = None
     files = weight_files(source)
     if "quantization_config" in raw:  # the plug-in of the method judges its tensors
         return kind or transformers.AutoModel, config

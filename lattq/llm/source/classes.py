@@ -46,7 +46,7 @@ class Reading(NamedTuple):
         return f"{source} {' and '.join(found)}, for {kind.__name__}" if found else ""
 
 
-def named_class(names: Any) -> type | None:
+def named_class(names: Any) -> Any:
     """The first class of `transformers` among `architectures` of a config."""
     for name in names if isinstance(names, list) else []:
         kind = getattr(transformers, str(name), None)
@@ -107,8 +107,14 @@ def unread_keys(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> list[
 
     Raises
     ------
-    InvalidInputError : if the rest does not fill the model, or the unread tensors cannot be told from the others
+    InvalidInputError : if the rest does not fill the model, the unread tensors cannot be told from the others, or two
+        of the tensors are one in the model
     """
+    prefix = getattr(kind, "base_model_prefix", "")
+    for key in tensors:
+        if f"{prefix}.{key}" in tensors:
+            msg = f"the files hold both {key} and {prefix}.{key}, which are one tensor of {kind.__name__}; remove one"
+            raise InvalidInputError(msg)
     found = read_by(kind, config, tensors)
     unread = [key for key in tensors if any(_same(key, name) for name in found.unread)]
     if unread:
