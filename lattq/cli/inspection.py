@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +9,11 @@ import numpy as np
 import typer
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table, progress
+from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table
+from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError
 from lattq.files import load
+from lattq.progress import Stage
 from lattq.quantized import Quantized
 
 __all__ = ["inspect", "payloads", "shapes_of"]
@@ -100,8 +101,8 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     shapes = shapes_of(path)
     shapes = {name: shapes[name] for name in [*report, *shapes] if name in shapes}  # in the order of the model
     layers = []
-    with progress(silent=as_json, total=len(shapes)) as show:
-        for name, quantized in payloads(path, shapes, show):
+    with observed("lattq inspect", as_json=as_json, total=len(shapes)) as work:
+        for name, quantized in payloads(path, shapes, work):
             row = report.get(name, {})
             layers.append(
                 {
@@ -170,15 +171,14 @@ def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
     return run.block_of(source.read_config(path), path).shapes()
 
 
-def payloads(path: Path, shapes: dict[str, tuple[int, int]], show: Callable[..., None]) -> list[tuple[str, Quantized]]:
+def payloads(path: Path, shapes: dict[str, tuple[int, int]], work: Stage) -> list[tuple[str, Quantized]]:
     """Check every tensor of a directory and decode the payloads; raises `DamagedFileError` for what is damaged."""
     run, source = (importlib.import_module(f"lattq.llm.{room}") for room in ("run", "source"))
-    show("weight files")
     block = run.block_of(source.read_config(path), path)
     found, decoded = run.verified_payloads(block, source.weight_files(path)), []
     for name, shape in shapes.items():
-        show(name, advance=1)
         decoded.append((name, _decoded(name, found[name], shape)))
+        work.advance(name)
     return decoded
 
 
