@@ -305,7 +305,7 @@ def test_unusable_directories_raise(quantized: Path, tiny: Path, tmp_path: Path)
         (tmp_path / "nowhere", tmp_path / "out", "config.json"),
         (quantized, tmp_path / "out", "already quantized"),
         (bare, tmp_path / "out", "tokenizer"),
-        (weightless, tmp_path / "out", "cannot load"),
+        (weightless, tmp_path / "out", "has no weights"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             llm.quantize_model(source, out, **options)

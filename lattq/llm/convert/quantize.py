@@ -107,12 +107,12 @@ def quantize_model(
         msg = f"`modules` is the text {modules!r}; pass a list of names"
         raise InvalidInputError(msg)
     check_free(Path(out))
-    beside = companions(source, out)
     config = checkpoint.read_config(source)
     if "quantization_config" in config or config.get("is_encoder_decoder"):
         kind = "already quantized" if "quantization_config" in config else "an encoder-decoder model"
         msg = f"{source} is {kind}; start from a dense decoder-only or encoder-only model"
         raise InvalidInputError(msg)
+    beside = companions(source, out)
     window = int(
         window if window is not None else min(config.get("max_position_embeddings") or LONGEST_WINDOW, LONGEST_WINDOW)
     )
