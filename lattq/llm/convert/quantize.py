@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lattq import recipes
-from lattq.errors import InvalidInputError, RateNotReachedError
+from lattq.errors import InvalidInputError
+from lattq.llm.convert.companions import companions
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
+from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import token_windows
 from lattq.progress import Observer, Stage, stage
@@ -110,6 +112,7 @@ def quantize_model(
         kind = "already quantized" if "quantization_config" in config else "an encoder-decoder model"
         msg = f"{source} is {kind}; start from a dense decoder-only or encoder-only model"
         raise InvalidInputError(msg)
+    beside = companions(source, out)
     window = int(
         window if window is not None else min(config.get("max_position_embeddings") or LONGEST_WINDOW, LONGEST_WINDOW)
     )
@@ -135,9 +138,9 @@ def quantize_model(
     try:
         with stage("quantize the model", inside=progress) as work:
             job = Conversion(source, windows, workspace, recipe, settings, jobs, work)
-            return job.run(start, max_shard_size)
-    except (InvalidInputError, RateNotReachedError):
-        if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones
+            return job.run(start, max_shard_size, beside, run_name(hashed))
+    except Exception:
+        if workspace.empty():  # nothing to continue from
             workspace.discard()
         raise
     finally:

@@ -1,17 +1,22 @@
 """Model directories of lattq load through `transformers`: the quantizer plug-in."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers.quantizers.auto as auto
-from torch import nn
+from torch import Tensor, nn
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.llm.run.digests import bind, context, digest_of_state, verified_at_load
+from lattq.llm.run.directory import check_places, naming, verify
 from lattq.llm.run.layers import LattqLinear, replace
 
-__all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "register"]
+__all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "block_of", "register", "saved_tensors"]
 
 METHOD = "lattq"
 FORMAT = 1
@@ -23,6 +28,8 @@ class LattqConfig(QuantizationConfigMixin):
     Parameters
     ----------
     modules : name of each quantized layer to its shape, "rows x columns" without spaces
+    run : hexadecimal name of the conversion, to which the payloads are bound
+    digest : of all tensors in the weight files, hexadecimal
     format_version : of the directory
 
     Raises
@@ -37,13 +44,21 @@ class LattqConfig(QuantizationConfigMixin):
 
     quant_method: Any
 
-    def __init__(self, modules: dict[str, str] | None = None, format_version: int = FORMAT, **others: Any) -> None:
+    def __init__(
+        self,
+        modules: dict[str, str] | None = None,
+        run: str = "",
+        digest: str = "",
+        format_version: int = FORMAT,
+        **others: Any,
+    ) -> None:
         self.quant_method = METHOD
         if format_version != FORMAT:
             msg = f"format version {format_version}; this lattq reads version {FORMAT}: use the release that wrote it"
             raise DamagedFileError(msg)
         self.format_version = format_version
         self.modules = dict(modules or {})
+        self.run, self.digest = run, digest
         for key, value in others.items():
             if key != "quant_method":
                 setattr(self, key, value)
@@ -62,7 +77,9 @@ class LattqConfig(QuantizationConfigMixin):
 
 
 class LattqHfQuantizer(HfQuantizer):
-    """Builds `LattqLinear` layers in the skeleton and checks their payloads once they are loaded.
+    """Builds `LattqLinear` layers in the skeleton and checks that all tensors are those that were written.
+
+    In the files a tensor has the name that it has in the model, whatever other names `transformers` knows for it.
 
     Examples
     --------
@@ -72,6 +89,11 @@ class LattqHfQuantizer(HfQuantizer):
 
     requires_calibration = True
     quantization_config: LattqConfig
+
+    def __init__(self, quantization_config: LattqConfig, **options: Any) -> None:
+        super().__init__(quantization_config, **options)
+        self.written: dict[str, str] = {}  # name in the directory of each layer of the model
+        self.carried: dict[str, Tensor] = {}  # tensors of the source that the model has no place for
 
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Payloads have any length: for them the loader must not compare shapes."""
@@ -87,13 +109,25 @@ class LattqHfQuantizer(HfQuantizer):
         """Weights are frozen."""
         return False
 
-    def get_state_dict_and_metadata(self, model: Any, **kwargs: Any) -> tuple[None, dict[str, str]]:
-        """The state dict as it is, and the version for the header of the file."""
-        return None, {}
+    def update_weight_conversions(self, weight_conversions: list[Any], *args: Any) -> list[Any]:
+        """None: the files hold the names of the model."""
+        return []
+
+    def get_state_dict_and_metadata(self, model: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The tensors as they are written, payloads bound to their layer; `config.json` gets their digest."""
+        config = self.quantization_config
+        state = saved_tensors(model)
+        for name in config.modules:
+            payload = bind(model.get_submodule(name).payload, context(config.run, name))
+            state[f"{name}.weight"] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+        state |= self.carried
+        config.digest = digest_of_state(state)
+        model.config.quantization_config = config
+        return state, {}
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        modules = {}
-        for name, (rows, columns) in self.quantization_config.shapes().items():
+        config, modules = self.quantization_config, {}
+        for name, (rows, columns) in config.shapes().items():
             found = _resolve(model, name)
             if found is None:  # a head or pooler this class does not have
                 continue
@@ -103,21 +137,28 @@ class LattqHfQuantizer(HfQuantizer):
                 raise DamagedFileError(msg)
             replace(model, found, LattqLinear(rows, columns, bias=linear.bias is not None))
             modules[found] = f"{rows}x{columns}"
-        if self.quantization_config.modules and not modules:
+            self.written[found] = name
+        if config.modules and not modules:
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)
-        self.quantization_config.modules = modules
+        files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
+        check_places(files, model.name_or_path)
+        if files and verified_at_load():
+            verify(config, files)
+        config.modules = modules
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        for name in self.quantization_config.modules:
-            try:
-                model.get_submodule(name).check()
-            except DamagedFileError as error:
-                msg = f"layer {name}: {error}"
-                raise DamagedFileError(msg) from None
+        at_once = verified_at_load()
+        for name, written in self.written.items():
+            layer = model.get_submodule(name)
+            layer.expect(context(self.quantization_config.run, written))
+            if at_once:
+                with naming(written):
+                    layer.check()
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        model._weight_conversions = None  # dense files have the names that `transformers` gives them
         for name, module in list(model.named_modules()):
             if isinstance(module, LattqLinear):
                 replace(model, name, module.to_linear(dtype or torch.float32))
@@ -134,8 +175,30 @@ def _resolve(model: Any, name: str) -> str | None:
     return None
 
 
-def attach(model: Any, payloads: dict[str, bytes]) -> None:
+def saved_tensors(model: Any) -> dict[str, Tensor]:
+    """What `save_pretrained` writes of a model, by name: tied tensors once, none that the model's class leaves out."""
+    left_out = set(model._keys_to_ignore_on_save or ())
+    state = {key: value for key, value in model.state_dict().items() if key not in left_out}
+    return remove_tied_weights_from_state_dict(state, model)
+
+
+def block_of(config: Mapping[str, Any], directory: Any) -> LattqConfig:
+    """The block `quantization_config` of a `config.json`; raises `InvalidInputError` if it is not one of lattq."""
+    block = config.get("quantization_config")
+    if not isinstance(block, dict) or block.get("quant_method") != METHOD:
+        msg = f"{directory} holds no quantized layers of lattq; quantize a model first, with `lattq quantize`"
+        raise InvalidInputError(msg)
+    return LattqConfig(**block)
+
+
+def attach(model: Any, payloads: dict[str, bytes], run: str = "", carried: Mapping[str, Tensor] | None = None) -> None:
     """Replace linear layers of `model` by their payloads and make it a model that `save_pretrained` can write.
+
+    Parameters
+    ----------
+    payloads : of each layer by name
+    run : name of the conversion, to which they are bound in the files
+    carried : tensors that the model has no place for, written beside its own
 
     Examples
     --------
@@ -146,13 +209,15 @@ def attach(model: Any, payloads: dict[str, bytes]) -> None:
     >>> model.is_quantized
     True
     """
-    config = LattqConfig()
+    config = LattqConfig(run=run)
     for name, payload in payloads.items():
         layer = LattqLinear.from_linear(model.get_submodule(name), payload)
         replace(model, name, layer)
         config.modules[name] = f"{layer.out_features}x{layer.in_features}"
     model.config.quantization_config = config
     model.hf_quantizer = LattqHfQuantizer(config, pre_quantized=True)
+    model.hf_quantizer.carried = dict(carried or {})
+    model._weight_conversions = []  # the names in the files are those of the model
     model.is_quantized, model.quantization_method = True, METHOD
 
 
