@@ -16,6 +16,7 @@ from lattq.cli.console import AsJson, Debug, command, models, number, print_json
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.files import load
 from lattq.quantized import Quantized
+from lattq.transforms import split_unit
 
 __all__ = ["inspect", "payloads", "shapes_of"]
 
@@ -76,7 +77,7 @@ def parts(quantized: Quantized) -> dict[str, Any]:
     """What decodes a matrix."""
     return {
         "shape": list(quantized.shape),
-        "transform": type(quantized.transform).__name__,
+        "transform": type(split_unit(quantized.transform)[0]).__name__,
         "quantizer": type(quantized.quantizer).__name__,
         "coder": type(quantized.coder).__name__,
         "row_gains": quantized.row_gains is not None,

@@ -5,13 +5,14 @@ from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, detached, require_finite, to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
-from lattq.linalg.roots import first_negative_pivot, without_rounding
+from lattq.linalg.roots import first_negative_pivot, square_root, without_rounding
 from lattq.linalg.tolerances import pivot_tolerance
 
 __all__ = [
     "check_layer",
     "check_second_moment",
     "not_semidefinite",
+    "require_root",
     "require_semidefinite",
     "with_diagonal",
 ]
@@ -83,6 +84,23 @@ def require_semidefinite(
     if found is None:
         raise not_semidefinite(*first_negative_pivot(checked))
     return found
+
+
+def require_root(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n rank"]:
+    """Return F with F Fᵀ = Σ for a matrix that has passed `require_semidefinite`, or was made from one by a transform.
+
+    A transform that spreads scales may round more than float64 explains: then what float32 explains is allowed.
+
+    >>> require_root(np.array([[4.0]]))
+    array([[2.]])
+    """
+    root = square_root(sigma)
+    if root is None:
+        lifted = without_rounding(sigma, float(np.finfo(np.float32).eps))
+        root = None if lifted is None else square_root(lifted)
+    if root is None:
+        raise not_semidefinite(*first_negative_pivot(sigma))
+    return root
 
 
 def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "columns columns"]]:
