@@ -112,11 +112,11 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
                     **parts(quantized),
                     "rate": 8 * len(quantized.payload) / quantized.codes.size,
                     "bytes": len(quantized.payload),
-                    **{key: row.get(key) for key in ("value", "distortion", "bound", "stats")},
+                    **{key: row.get(key) for key in ("value", "distortion", "reference", "stats")},
                 }
             )
     for row in layers:
-        row["gap"] = None if row["bound"] is None else row["rate"] - row["bound"]
+        row["gap"] = None if row["reference"] is None else row["rate"] - row["reference"]
     weights = sum(row["shape"][0] * row["shape"][1] for row in layers)
     total = {
         "rate": 8 * stored / weights,
@@ -143,13 +143,13 @@ def _print_directory(path: Path, total: dict[str, Any]) -> None:
             f"{row['bytes']:,}",
             number(row["rate"]),
             number(row["distortion"], ".3e"),
-            number(row["bound"]),
+            number(row["reference"]),
             number(row["gap"]),
         )
         for row in total["layers"]
     ]
-    headings = ("layer", "shape", "parts", "bytes", "rate", "distortion", "bound", "gap")
-    source = f"distortion and bound: from {REPORT}" if total["reported"] else f"no {REPORT}: distortions are not known"
+    headings = ("layer", "shape", "parts", "bytes", "rate", "distortion", "Gaussian", "gap")
+    source = f"distortion and Gaussian reference: from {REPORT}" if total["reported"] else f"no {REPORT}: distortions are not known"
     print_table(str(path), headings, rows, f"{source}; everything else: from the decoded payloads")
     typer.echo(
         f"{total['rate']:.4f} bits per weight ({total['stored_bytes']:,} bytes replace {total['weights']:,} weights); "
