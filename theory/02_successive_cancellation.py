@@ -470,13 +470,13 @@ figure
 
 
 # %%
-def lone(n: int, samples: int) -> np.ndarray:
+def few_samples(n: int, samples: int) -> np.ndarray:
     """Second moment of fewer samples than inputs."""
     inputs = rng.standard_normal((samples, n))
     return inputs.T @ inputs / samples
 
 
-weight, sigma = rng.standard_normal((4000, 32)), lone(32, 31)
+weight, sigma = rng.standard_normal((4000, 32)), few_samples(32, 31)
 factor = ldl(sigma)
 fine = successive_cancellation(weight, factor, Uniform(0.2))
 targets = fine.reconstruction + fine.noise
