@@ -11,6 +11,7 @@ from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.least_squares import fit_rows
 from lattq.quantized import Quantized
+from lattq.transforms import split_unit
 
 __all__ = ["DAMPINGS", "no_worse_than_zeros"]
 
@@ -66,13 +67,14 @@ def no_worse_than_zeros(
     stats = {**found.stats, "retries": len(tried) - 1, "damping": damping}
     if least <= zeros:
         return found.revalued(stats=stats)
-    for found in _with_gains(found, to_host(weight).astype(np.float64), moment):
-        if distortion(found) <= zeros:
-            gains = GAIN_GRID if found.row_gains is None else found.row_gains
-            return found.revalued(stats={**stats, "shrunk_rows": int(np.sum(gains != GAIN_GRID))})
+    for one in _with_gains(found, to_host(weight).astype(np.float64), moment):
+        if distortion(one) <= zeros:
+            gains = GAIN_GRID if one.row_gains is None else one.row_gains
+            return one.revalued(stats={**stats, "shrunk_rows": int(np.sum(gains != GAIN_GRID))})
+    name = type(split_unit(found.transform)[0]).__name__
     msg = (
-        f"the distortion is {least:.3g} and that of zeros {zeros:.3g}: {found.transform!r} keeps some weights exactly, "
-        "without those that cancel their errors in `sigma`; choose another transform"
+        f"the distortion is {least:.3g} and that of zeros {zeros:.3g}: the transform {name} keeps some weights exactly "
+        "and not those that cancel their errors in `sigma`; choose another one"
     )
     raise InvalidInputError(msg)
 

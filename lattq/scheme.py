@@ -22,6 +22,7 @@ from lattq.quantizers import BlockQuantizer, Codebook, Design, Given, Uniform
 
 __all__ = ["Scheme", "quantize"]
 
+
 @dataclasses.dataclass(frozen=True)
 class Scheme:
     """How to quantize: transform x feedback x quantizer design x coder. Frozen, printable, comparable.

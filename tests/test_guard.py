@@ -53,9 +53,8 @@ def test_no_scheme_is_worse_than_zeros(name: str, layer: Layer, step: float):
     scheme = every_scheme(N, step)[name]
     try:
         found = lq.quantize(weight, sigma, scheme)
-    except InvalidInputError as error:
-        assert "keeps some weights exactly" in str(error)
-        assert name == "squeezellm"
+    except InvalidInputError:
+        assert name == "squeezellm", "only outliers keep weights exactly"
         return
     if name == "folded":
         weight, sigma = found.transform.forward(weight), found.transform.congruence(sigma)
@@ -75,7 +74,7 @@ RUNAWAY = {
 
 
 @pytest.mark.parametrize("name", RUNAWAY)
-def test_runaway_feedback_is_damped_and_counted(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_runaway_feedback_is_damped_and_counted(name: str):
     """The negative control is the same loop without retries: it ends worse than zeros."""
     scheme, sigma = RUNAWAY[name]
     weight = np.random.default_rng(1).standard_normal((128, 64)).astype(np.float32)

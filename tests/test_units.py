@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,15 +114,13 @@ def test_recipes_with_a_step_follow_it(recipe: Any, unit: float, power: int):
     ids=lambda scheme: type(scheme.quantizer).__name__,
 )
 def test_small_and_large_weights_lose_no_more_than_others(scheme: Scheme, size: float):
-    """Sizes that are no powers of two: the same relative error, but for where scales of powers of two lie."""
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((64, 32))
-    found = [lq.quantize(w, np.eye(32), scheme).distortion(w / s, np.eye(32) * s * s) for w, s in ((weight, 1.0),)]
-    small = lq.quantize(weight * size, np.eye(32), scheme)
-    error = weight - small.dequantize(np.float64) / size
-    slack = 1.5 if scheme.quantizer == recipes.block_format("mxfp4").quantizer else 1.02
-    assert np.mean(error**2) <= slack * found[0]
-    assert small.stats["underflow"] == 0
+    """Sizes that are no powers of two: other roundings of scales, and other optima of k-means, within half."""
+    weight = np.random.default_rng(0).standard_normal((64, 32))
+    plain = lq.quantize(weight, np.eye(32), scheme).dequantize(np.float64) - weight
+    found = lq.quantize(weight * size, np.eye(32), scheme)
+    error = weight - found.dequantize(np.float64) / size
+    assert np.mean(error**2) <= 1.5 * np.mean(plain**2)
+    assert found.stats["underflow"] == 0
 
 
 def test_the_power_of_two_costs_a_byte_or_two():
@@ -129,13 +128,13 @@ def test_the_power_of_two_costs_a_byte_or_two():
         chain = Chain((Hadamard(3), Gain(2.0**exponent)))
         state = to_state(chain) if exponent else to_state(Hadamard(3))
         assert len(state) - 2 == bool(exponent)
-        assert len(lq.quantized.msgpack.packb(state)) - len(lq.quantized.msgpack.packb(to_state(Hadamard(3)))) == cost
+        assert len(msgpack.packb(state)) - len(msgpack.packb(to_state(Hadamard(3)))) == cost
         assert split_unit(from_state(state, 4)) == (Hadamard(3), exponent)
     assert to_state(Gain(0.25)) == ["identity", [], -2]
     assert from_state(["identity", [], -2], 4) == Gain(0.25)
     assert split_unit(Gain(3.0)) == (Gain(3.0), 0)
-    twice = Chain((Gain(4.0), Gain(2.0)))
-    assert from_state(to_state(twice), 4) == Chain((Gain(4.0), Gain(2.0))) or split_unit(from_state(to_state(twice), 4))
+    twice = from_state(to_state(Chain((Gain(4.0), Gain(2.0)))), 4)
+    assert_same(twice.forward(np.ones((1, 4))), np.full((1, 4), 8.0))
     with pytest.raises((InvalidInputError, DamagedFileError)):
         from_state(["identity", [], 5000], 4)
 

@@ -11,7 +11,13 @@ __all__ = ["check", "codes", "conversion", "gaussian", "layer", "recipes"]
 
 SUFFIXES = (".png", ".pdf", ".svg")
 MANY_LAYERS = 60
-COLOURS = {"reference": "black", "rtn": "tab:gray", "gptq": "tab:orange", "watersic": "tab:blue", "trellis": "tab:green"}
+COLOURS = {
+    "reference": "black",
+    "rtn": "tab:gray",
+    "gptq": "tab:orange",
+    "watersic": "tab:blue",
+    "trellis": "tab:green",
+}
 MARKERS = {"rtn": "s", "gptq": "^", "watersic": "o", "trellis": "D"}
 
 

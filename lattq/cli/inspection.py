@@ -149,7 +149,11 @@ def _print_directory(path: Path, total: dict[str, Any]) -> None:
         for row in total["layers"]
     ]
     headings = ("layer", "shape", "parts", "bytes", "rate", "distortion", "Gaussian", "gap")
-    source = f"distortion and Gaussian reference: from {REPORT}" if total["reported"] else f"no {REPORT}: distortions are not known"
+    source = (
+        f"distortion and Gaussian reference: from {REPORT}"
+        if total["reported"]
+        else f"no {REPORT}: distortions are not known"
+    )
     print_table(str(path), headings, rows, f"{source}; everything else: from the decoded payloads")
     typer.echo(
         f"{total['rate']:.4f} bits per weight ({total['stored_bytes']:,} bytes replace {total['weights']:,} weights); "

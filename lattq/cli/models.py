@@ -192,7 +192,9 @@ def _print_report(report: Any, out: Path) -> None:
         for row in report.layers
     ]
     headings = ("layer", "shape", "rate", "distortion", "Gaussian", "gap", "time")
-    caption = "rate, Gaussian, gap: bits per weight; Gaussian: what independent Gaussian weights need at this distortion"
+    caption = (
+        "rate, Gaussian, gap: bits per weight; Gaussian: what independent Gaussian weights need at this distortion"
+    )
     print_table(str(report.settings["recipe"]), headings, rows, caption)
     typer.echo(
         f"{report.rate:.4f} bits per weight ({report.stored_bytes:,} bytes replace {report.weights:,} weights), "

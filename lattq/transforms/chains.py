@@ -11,7 +11,18 @@ from lattq.transforms.gain import Gain
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
 from lattq.transforms.outliers import Sparse
 
-__all__ = ["Chain", "Folded", "append", "check_rows", "folded", "from_state", "kind_of", "octaves", "split_unit", "to_state"]
+__all__ = [
+    "Chain",
+    "Folded",
+    "append",
+    "check_rows",
+    "folded",
+    "from_state",
+    "kind_of",
+    "octaves",
+    "split_unit",
+    "to_state",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

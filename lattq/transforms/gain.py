@@ -73,7 +73,6 @@ class Gain:
             raise DamagedFileError(msg)
         return Gain(float(np.frombuffer(state[0], dtype="<f4")[0]))
 
-
     @staticmethod
     def power_of_two(exponent: int) -> "Gain":
         """The gain 2^exponent; raises `InvalidInputError` for an exponent beyond `LARGEST_EXPONENT`."""

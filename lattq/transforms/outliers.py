@@ -80,7 +80,8 @@ class Sparse:
         exponent = as_integer("exponent", power[0]) if power else 0
         values = np.frombuffer(data, dtype="<f2").astype(np.float64)
         gaps = decode_integers(gaps, len(values))
-        if abs(exponent) > LARGEST_EXPONENT or values.shape != (count,) or not np.isfinite(values).all() or not ((gaps >= 0) & (gaps < 1 << 41)).all():
+        numbers = np.isfinite(values).all() and abs(exponent) <= LARGEST_EXPONENT
+        if values.shape != (count,) or not numbers or not ((gaps >= 0) & (gaps < 1 << 41)).all():
             msg = f"{len(values)} sparse entries for {count} places, or not finite; the file is damaged"
             raise DamagedFileError(msg)
         places = np.cumsum(gaps + 1) - 1

@@ -36,7 +36,7 @@ class LayerRow:
 
     Examples
     --------
-    >>> LayerRow("proj", (2, 3), value=0.5, rate=3.0, distortion=0.1, reference=2.5, gap=0.5, seconds=0.1, stats={}).gap
+    >>> LayerRow("proj", (2, 3), 0.5, 3.0, distortion=0.1, reference=2.5, gap=0.5, seconds=0.1, stats={}).gap
     0.5
     """
 
@@ -68,7 +68,7 @@ class Report:
 
     Examples
     --------
-    >>> row = LayerRow("proj", (2, 3), value=0.5, rate=3.0, distortion=0.1, reference=2.5, gap=0.5, seconds=0.1, stats={})
+    >>> row = LayerRow("proj", (2, 3), 0.5, 3.0, distortion=0.1, reference=2.5, gap=0.5, seconds=0.1, stats={})
     >>> report = Report(3.2, 6, 3, 90, 0.5, 1.0, {"recipe": "watersic"}, (row,))
     >>> Report.from_json(report.to_json()) == report
     True
