@@ -231,6 +231,6 @@ def _print(rows: list[dict[str, Any]], perplexity: float) -> None:
     )
     caption = (
         f"perplexity of the unquantized model: {perplexity:.2f}; rate: bits per weight from file sizes; gap: bits per "
-        "weight above the Gaussian reference; weighted: distortions as the bits of KL per token they predict; KL: measured"
+        "weight above the Gaussian reference; weighted: distortions as bits of KL per token; KL: measured"
     )
     print_table("Embedded model, unseen text", headings, cells, caption)
