@@ -51,7 +51,7 @@ class Quantized:
     row_gains, column_gains : scales of the reconstruction in 128ths, or None for 1; in the transform's coordinates
     centroids : shifts of what the codes -K ... K decode to, in 128ths of a cell, or None for 0
     stats : what happened on the way: weights outside the range, steps too small for float16, columns whose codes are
-        all 0, refits kept
+        all 0, refits kept; retries with more damping, the damping that was best, rows with a gain, if zeros were better
 
     Examples
     --------
