@@ -159,15 +159,13 @@ class Quantized:
         Raises
         ------
         InvalidInputError : if the shapes differ from the codes'
-        NotPositiveSemidefiniteError : for a second moment with a negative pivot
         """
         w, root, _ = self._measured(weight, sigma)
         return squared_error(w - self.dequantize(np.float64), root)
 
     def _measured(self, weight: Array, sigma: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The weight and a root of the second moment where errors are measured, and the second moment as checked."""
-        w = to_host(weight).astype(np.float64)
-        require_finite("weight", w)
+        """Weight and root of the second moment where errors are measured, and the second moment as checked."""
+        require_finite("weight", w := to_host(weight).astype(np.float64))
         if w.shape != self.shape:
             msg = f"`weight` has shape {w.shape}, the quantized matrix {self.shape}; they must agree"
             raise InvalidInputError(msg)
@@ -187,14 +185,12 @@ class Quantized:
 
         The reference has the variances of W, row x column, unless they are given. It is a bound for independent
         Gaussian weights of known variances; with fitted ones the gap is (1 / rows + 1 / columns) / (2 ln 2) bits too
-        large at high rate (theory 1.13b). Weights that depend on each other, as those of models, may have a gap below
-        zero; if their `covariance` is given, it is a bound again.
+        large at high rate (theory 1.13b). Weights that depend on each other, as those of models, may fall below it; if
+        their `covariance` is given, it is a bound again.
 
         Parameters
         ----------
-        row_variance, column_variance : as for `lattq.bounds.layer_rate`; None for those of W
-        covariance : of a row of weights, instead of `column_variance`; rows are then alike, unless `row_variance` is
-            given
+        row_variance, column_variance, covariance : as for `lattq.bounds.layer_rate`; None for variances of W
 
         Raises
         ------
@@ -259,12 +255,12 @@ class Quantized:
 
     def _kinds(self) -> list[str]:
         """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
-        transform, _ = transforms.split_unit(self.transform)
-        return [kind_of(QUANTIZERS, self.quantizer), transforms.kind_of(transform), kind_of(CODERS, self.coder)]
+        transform = transforms.kind_of(transforms.split_unit(self.transform)[0])
+        return [kind_of(QUANTIZERS, self.quantizer), transform, kind_of(CODERS, self.coder)]
 
     def _title(self) -> str:
-        transform, _ = transforms.split_unit(self.transform)
-        names = " → ".join(type(part).__name__ for part in (transform, self.quantizer, self.coder))
+        parts = transforms.split_unit(self.transform)[0], self.quantizer, self.coder
+        names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
