@@ -13,8 +13,9 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, Int
 
-from lattq import bounds, transforms
-from lattq._array import Array, host_reals, to_host
+from lattq import transforms
+from lattq._array import Array, host_reals
+from lattq._distortion import reference_rate, rounding, squared_error, where_measured
 from lattq._parts import (
     CODERS,
     QUANTIZERS,
@@ -28,7 +29,7 @@ from lattq._parts import (
 from lattq.coding import decode_integers, encode_integers, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
-from lattq.linalg import check_second_moment
+from lattq.linalg.checks import require_semidefinite
 from lattq.quantizers import table_shift
 
 __all__ = ["Quantized"]
@@ -50,7 +51,7 @@ class Quantized:
     row_gains, column_gains : scales of the reconstruction in 128ths, or None for 1; in the transform's coordinates
     centroids : shifts of what the codes -K ... K decode to, in 128ths of a cell, or None for 0
     stats : what happened on the way: weights outside the range, steps too small for float16, columns whose codes are
-        all 0, refits kept
+        all 0, refits kept; retries with more damping, the damping that was best, rows with a gain, if zeros were better
 
     Examples
     --------
@@ -150,7 +151,7 @@ class Quantized:
         return values.astype(dtype)
 
     def distortion(self, weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"]) -> float:
-        """tr((W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight.
+        """tr((W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight: ‖(W-Ŵ) F‖² with Σ = F Fᵀ.
 
         With a folded transform both weights are compared where the quantized ones live. Bytes do not hold the fold:
         for a restored matrix, pass weight and sigma already transformed.
@@ -159,16 +160,17 @@ class Quantized:
         ------
         InvalidInputError : if the shapes differ from the codes'
         """
+        w, root, _ = self._measured(weight, sigma)
+        return squared_error(w - self.dequantize(np.float64), root)
+
+    def _measured(self, weight: Array, sigma: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weight and root of the second moment where errors are measured, and the second moment as checked."""
         w = host_reals("weight", weight)
         if w.shape != self.shape:
             msg = f"`weight` has shape {w.shape}, the quantized matrix {self.shape}; they must agree"
             raise InvalidInputError(msg)
-        s = check_second_moment(sigma, self.shape[1])
-        folded = transforms.folded(self.transform)
-        if folded is not None and folded.inner is not None:
-            w, s = folded.forward(w), folded.congruence(s)
-        error = w - self.dequantize(np.float64)
-        return float(np.sum((error @ s) * error)) / error.size
+        checked = require_semidefinite(sigma, self.shape[1])
+        return *where_measured(self.transform, w, checked), checked
 
     def gap(
         self,
@@ -177,24 +179,29 @@ class Quantized:
         *,
         row_variance: Any = None,
         column_variance: Any = None,
+        covariance: Any = None,
     ) -> float:
-        """Bits per weight above the rate-distortion function of Gaussian weights at this distortion.
+        """Bits per weight above the rate–distortion function of independent Gaussian weights at this distortion.
 
-        The reference has the variances of W, row x column, unless they are given. For Gaussian weights it is a bound;
-        for others it is the Gaussian reference (theory 1.13).
+        The reference has the variances of W, row x column, unless they are given. It is a bound for independent
+        Gaussian weights of known variances; with fitted ones the gap is (1 / rows + 1 / columns) / (2 ln 2) bits too
+        large at high rate (theory 1.13b). Weights that depend on each other, as those of models, may fall below it; if
+        their `covariance` is given, it is a bound again.
+
+        Parameters
+        ----------
+        row_variance, column_variance, covariance : as for `lattq.bounds.layer_rate`; None for variances of W
 
         Raises
         ------
         InvalidInputError : if the shapes differ from the codes', or W is too sparse to have two-way variances
         """
-        distortion = self.distortion(weight, sigma)
-        if distortion == 0:  # a lossless copy of anything that matters takes infinitely many bits
-            return float("-inf") if np.any(to_host(weight) @ to_host(sigma)) else self.rate
-        if row_variance is None or column_variance is None:
-            rows, columns = bounds.two_way_variances(weight)
-            row_variance = rows if row_variance is None else row_variance
-            column_variance = columns if column_variance is None else column_variance
-        return self.rate - bounds.layer_rate(sigma, distortion, row_variance, column_variance)
+        w, root, checked = self._measured(weight, sigma)
+        error = w - self.dequantize(np.float64)
+        distortion = squared_error(error, root)
+        if distortion <= rounding(error, root):  # a lossless copy of anything that matters takes infinitely many bits
+            return float("-inf") if squared_error(w, root) > rounding(w, root) else self.rate
+        return self.rate - reference_rate(weight, checked, distortion, row_variance, column_variance, covariance)
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
@@ -248,10 +255,12 @@ class Quantized:
 
     def _kinds(self) -> list[str]:
         """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
-        return [kind_of(QUANTIZERS, self.quantizer), transforms.kind_of(self.transform), kind_of(CODERS, self.coder)]
+        transform = transforms.kind_of(transforms.split_unit(self.transform)[0])
+        return [kind_of(QUANTIZERS, self.quantizer), transform, kind_of(CODERS, self.coder)]
 
     def _title(self) -> str:
-        names = " → ".join(type(part).__name__ for part in (self.transform, self.quantizer, self.coder))
+        parts = transforms.split_unit(self.transform)[0], self.quantizer, self.coder
+        names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 

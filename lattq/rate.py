@@ -260,7 +260,7 @@ def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "lev
 
 
 def first_step(rate: float, weight: Array, sigma: Array) -> float:
-    """Step whose cell gives the distortion that the bound allows at `rate`, less the loss of a cubic cell.
+    """Step whose cell gives the distortion that Gaussian weights need at `rate`, less the loss of a cubic cell.
 
     >>> bool(abs(first_step(4.0, np.ones((1, 2)), np.eye(2)) - 4.13 / 16) < 0.01)
     True

@@ -10,12 +10,14 @@ from threadpoolctl import threadpool_limits
 
 from lattq import transforms
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._guard import no_worse_than_zeros
 from lattq._options import as_integer, normalize
 from lattq.coding import encode_integers
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cancellation, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
 from lattq.linalg import LDL, check_layer
+from lattq.linalg.checks import with_diagonal
 from lattq.quantized import Quantized
 from lattq.quantizers import BlockQuantizer, Codebook, Design, Given, Uniform
 
@@ -83,6 +85,10 @@ class Scheme:
 def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:
     """Quantize a weight matrix whose inputs have second moment `sigma`.
 
+    Weights in another unit, by a power of two, give the same codes wherever the scheme has no step in that unit. No
+    result is worse than zeros: where feedback drives targets out of the range of a quantizer, it is damped, and what
+    even that does not help is shrunk row by row. `stats` count both: `retries`, `damping`, `shrunk_rows`.
+
     Parameters
     ----------
     weight : any array library; the loop runs there, in its dtype (float32 at least)
@@ -91,7 +97,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
     Raises
     ------
-    InvalidInputError : NaN, wrong shapes, codes that overflow
+    InvalidInputError : NaN, wrong shapes, codes that overflow, a transform that leaves the layer worse than zeros
     NotPositiveSemidefiniteError : a negative pivot, named
 
     Examples
@@ -107,35 +113,48 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         raise InvalidInputError(msg)
     weight, moment = check_layer(weight, sigma)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
-        transform = scheme.transform(weight, moment)
-        changed, second = transform.forward(weight), transform.congruence(moment)
-        factor = scheme.feedback.factor(changed, second)
-        _require_range(changed, np.ones(1), scheme)
-        if scheme.equalize:
-            diagonal = scheme.equalize(factor, weight.shape[0])
-            _require_range(changed, diagonal.scale, scheme)
-            transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
-            factor = factor.rescaled(1 / diagonal.scale)
-        result = _shorter(changed, factor, scheme.quantizer, scheme.sweeps)
-        codes = to_host(result.codes)
-        quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
-        found = Quantized(
-            codes=codes,
-            quantizer=quantizer,
-            transform=transform,
-            coder=scheme.coder or quantizer.coder,
-            column_gains=result.gains if (result.gains != GAIN_GRID).any() else None,
-            stats={
-                "overload": result.overload,
-                "underflow": quantizer.underflow(),
-                "idle_columns": 0 if isinstance(quantizer, BlockQuantizer) else int(np.sum(~codes.any(axis=0))),
-            },
-        )
-        if scheme.refit:
-            found = alternate(found, weight, moment, scheme.refit)
-        if scheme.rounds:
-            found = _in_rounds(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
-        return found
+        return no_worse_than_zeros(lambda damping: _encoded(weight, moment, scheme, damping), weight, moment)
+
+
+def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
+    """One run of the scheme with so much more damping of its feedback, and whether it feeds anything back."""
+    transform = scheme.transform(weight, moment)
+    changed, second = transform.forward(weight), transform.congruence(moment)
+    if damping:
+        second = with_diagonal(second, damping * float(np.diag(second).mean()), "damping", damping)
+    factor = scheme.feedback.factor(changed, second)
+    _require_range(changed, np.ones(1))
+    if scheme.equalize:
+        diagonal = scheme.equalize(factor, weight.shape[0])
+        _require_range(changed, diagonal.scale)
+        transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
+        factor = factor.rescaled(1 / diagonal.scale)
+    unit = transforms.to_unit(changed) if getattr(scheme.quantizer, "scale_free", False) else transforms.Gain(1.0)
+    if unit.scale != 1.0:
+        transform, changed = transforms.append(transform, unit), unit.forward(changed)
+        factor = factor.rescaled(np.full(weight.shape[1], 1 / unit.scale))
+    if scheme.quantizer.shrink:
+        _require_squares(changed)
+    result = _shorter(changed, factor, scheme.quantizer, scheme.sweeps)
+    codes = to_host(result.codes)
+    quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
+    found = Quantized(
+        codes=codes,
+        quantizer=quantizer,
+        transform=transform,
+        coder=scheme.coder or quantizer.coder,
+        column_gains=result.gains if (result.gains != GAIN_GRID).any() else None,
+        stats={
+            "overload": result.overload,
+            "underflow": quantizer.underflow(),
+            "idle_columns": 0 if isinstance(quantizer, BlockQuantizer) else int(np.sum(~codes.any(axis=0))),
+        },
+    )
+    if scheme.refit:
+        found = alternate(found, weight, moment, scheme.refit)
+    if scheme.rounds:
+        found = _in_rounds(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
+    return found, bool(np.tril(factor.unit, -1).any())
 
 
 def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int) -> Cancellation:
@@ -176,13 +195,21 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
     return found
 
 
-def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:
-    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns, and the sums of squares of gains."""
+def _require_range(weight: Array, scale: np.ndarray) -> None:
+    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns."""
     xp = array_namespace(weight)
     columns = to_host(xp.max(xp.abs(weight), axis=0)).astype(np.float64)
-    largest = float(np.maximum(columns * scale, scale).max())
-    high = float(xp.finfo(weight.dtype).max)
-    limit = math.sqrt(high / weight.shape[0]) if scheme.quantizer.shrink else high
+    _require_below(float(np.maximum(columns * scale, scale).max()), float(xp.finfo(weight.dtype).max), weight)
+
+
+def _require_squares(weight: Array) -> None:
+    """Raise `InvalidInputError` unless the loop's dtype holds the sums of squares of gains."""
+    xp = array_namespace(weight)
+    limit = math.sqrt(float(xp.finfo(weight.dtype).max) / weight.shape[0])
+    _require_below(float(xp.max(xp.abs(weight))), limit, weight)
+
+
+def _require_below(largest: float, limit: float, weight: Array) -> None:
     if not largest <= limit:
         msg = (
             f"weights scaled by the pivots of `sigma` reach {largest:.3g}, but {weight.dtype} holds up to {limit:.3g} "

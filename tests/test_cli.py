@@ -191,7 +191,7 @@ def test_inspect_a_directory(quantized: tuple[Path, Any], tmp_path: Path):
     for key in ("rate", "weights", "stored_bytes", "file_bytes"):
         assert found[key] == report[key]
     for mine, theirs in zip(found["layers"], report["layers"], strict=True):
-        for key in ("name", "shape", "rate", "distortion", "bound", "gap"):
+        for key in ("name", "shape", "rate", "distortion", "reference", "gap"):
             assert mine[key] == theirs[key]
     assert (tmp_path / "layers.png").read_bytes().startswith(PNG)
     table = run("inspect", out).stdout

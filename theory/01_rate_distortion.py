@@ -158,6 +158,20 @@ assert math.isclose(moved, rate(1e-2), abs_tol=1e-10)
 # With $u = \ln\rho$ and $\kappa$ eliminated the likelihood is convex, so alternating the two finds its one maximum
 # (Sinkhorn's balancing of the squares). A factor can move between the two sides; `two_way_variances` makes the mean
 # of $\rho$ equal to 1.
+#
+# **Fitted variances are a little too small.** At its maximum the sum is $\sum_{rj} \ln \hat\rho_r \hat\kappa_j$ plus
+# the number of weights. That is below its value at the true variances, in the mean by the number of free parameters,
+# rows + columns − 1 (Wilks). So a bound that takes fitted variances for the true ones is too low: at high rate, where
+# it is half the mean of $\log \hat\rho_r \hat\kappa_j$ plus what does not depend on them, by
+#
+# $$ \frac1{2 \ln 2} \left( \frac1{\text{rows}} + \frac1{\text{columns}} - \frac1{\text{rows} \cdot \text{columns}}
+#    \right) \text{ bits,} \tag{1.13b} $$
+#
+# and a gap to it as much too large: 0.022 bit for 64 × 64 weights, 0.0004 for 4096 × 4096. The other way round, and by
+# much more, err weights that are *not independent*: the variances of a row are no more than the diagonal of its
+# covariance $K$, and $\det K$ is below their product. Then (1.12) with $K$ is the bound, and the one with variances is
+# only a reference. With $\Sigma = K^{-1}$ all $\lambda_i$ are 1, so that $R(D) = \tfrac12 \log 1/D$, and the reference
+# is the larger by $\tfrac1{2n} \log (\prod_j K_{jj} / \det K)$ by (1.14), and by more at low rate: 1.6 bit below.
 
 # %%
 weight = rng.standard_normal((rows, columns)) * np.sqrt(np.outer(row_variance, column_variance))
@@ -166,6 +180,23 @@ normalised = weight**2 / np.outer(fitted_row, fitted_column)
 assert np.allclose(normalised.mean(axis=0), 1.0, atol=1e-9)  # (1.13)
 assert np.allclose(normalised.mean(axis=1), 1.0, atol=1e-9)
 assert math.isclose(fitted_row.mean(), 1.0)
+
+high, true_mean = [], np.log2(np.outer(row_variance, column_variance)).mean()
+for _ in range(300):
+    draw = rng.standard_normal((rows, columns)) * np.sqrt(np.outer(row_variance, column_variance))
+    high.append(0.5 * (np.log2(np.outer(*bounds.two_way_variances(draw))).mean() - true_mean))
+bias = (1 / rows + 1 / columns - 1 / (rows * columns)) / (2 * math.log(2))
+# (1.13b) is the first order in 1 / rows and 1 / columns; the next is below a tenth of it here.
+assert abs(np.mean(high) + bias) < 4 * np.std(high) / math.sqrt(len(high)) + bias / 10
+
+correlated = 0.95 ** np.abs(np.subtract.outer(np.arange(columns), np.arange(columns)))
+precision = np.linalg.inv(correlated)
+precision = (precision + precision.T) / 2.0
+bound = bounds.layer_rate(precision, 0.25, covariance=correlated)
+assert math.isclose(bound, 1.0, rel_tol=1e-9)
+reference = bounds.layer_rate(precision, 0.25)
+assert -0.5 * np.linalg.slogdet(correlated)[1] / math.log(2) / columns < reference - bound
+assert abs(reference - bound - 1.6) < 0.1
 
 # %% [markdown]
 # ## High rate

@@ -3,7 +3,8 @@
 #
 # One loop is behind GPTQ, LDLQ, Babai's nearest plane and WaterSIC. This note proves its identity (2.1), its loss at
 # high rate (2.2), the best steps (2.3), what low rates need (2.4), and how further passes take plain rounding below
-# the 0.2546 bit of a cube (2.5). A model is not the sum of its layers (2.6).
+# the 0.2546 bit of a cube (2.5). A model is not the sum of its layers (2.6). Ranges, rounding and units are finite
+# (2.7 to 2.9).
 #
 # As in note 1, rows of $W$ (rows × $n$) act on inputs with second moment $\Sigma$, $\hat W$ costs the distortion $D$
 # of (1.11), logarithms are binary unless written $\ln$, and a gap is a rate less $R(D)$. AM and GM are arithmetic and
@@ -429,3 +430,104 @@ figure
 # of each layer is then larger and the model better: on the embedded language model the divergence at 2 bits is half
 # of that with MMSE feedback, and smaller at every rate measured (`benchmarks/claims/language_model.py`). Hence
 # `lattq.llm.UNBIASED`, watersic without MMSE feedback, is what models are quantized with.
+
+# %% [markdown]
+# ## 2.7 Targets out of range
+#
+# Since $\hat W = T - e$, (2.2) says where the targets lie. With $N = U^{-1}$,
+#
+# $$ T = W + e\,(I - N), \qquad \operatorname{var} t_i = \operatorname{var} w_i + \sum_{j>i} \epsilon_j N_{ji}^2
+#    \tag{2.13} $$
+#
+# for uncorrelated errors of variance $\epsilon_j$. A cell of a fixed size keeps $\epsilon_j$ small whatever $t_j$ is.
+# A *finite range* does not: beyond it the error grows with the target, is fed back, and drives the next targets
+# further out. (2.2) still holds, and $D$ has no bound that the weights set. With a range of $r$ deviations in every
+# column it ends near $1 + r^2$ times that of $\hat W = 0$; behind `Equalize` the range of a column is divided by
+# $\sqrt{d_i}$, and the factor by $d_i$.
+#
+# How large may $N$ be? Damped, $H = \Sigma + \delta I = U \operatorname{diag}(d)\, U^\top$ has $\sum_{j \ge i}
+# N_{ji}^2 / d_j = (H^{-1})_{ii} \le 1/\delta$, and $d_j \le H_{jj}$. Hence
+#
+# $$ \sum_{j \ge i} N_{ji}^2 \le \frac{\max_j H_{jj}}{\delta}, \qquad
+#    \sum_{j \ge i} \epsilon_j N_{ji}^2 \le \frac{\max_j \epsilon_j d_j}\delta , \tag{2.14} $$
+#
+# and nothing bounds it without damping: a column that others determine exactly has pivot 0, its error is free, and
+# comes back in these others times its coefficients of regression. A quantizer whose relative error is $4^{-b}$ keeps
+# targets within twice the variance of the weights if $\delta$ is $4^{-b} \max_j H_{jj}$: between $10^{-4}$ and 1 of
+# the mean diagonal for 1 to 7 bits. What damping costs is small beside that, as the loop then minimises $D + \delta
+# \lVert W - \hat W \rVert^2$.
+#
+# So `quantize` compares $D$ with that of zeros, $\operatorname{tr} W \Sigma W^\top$. Only where it is larger, the
+# loop runs again with more damping, a decade at a time, and the best counts: least $D\, 4^R$. Two cases are left:
+# schemes without feedback, and steps so coarse that half a cell is more than a weight. For these there is a gain for
+# each row, $g_r = \langle \hat w_r, w_r \rangle / \langle \hat w_r, \hat w_r \rangle$ in the inner product of
+# $\Sigma$, cut to 0 ... 2 and rounded to 1/128. The distortion of a row is a parabola in its gain,
+#
+# $$ D_r(g) = D_r(g_r) + (g - g_r)^2 \lVert \hat w_r \rVert^2 , \tag{2.15} $$
+#
+# and the cut and rounded gain is never farther from $g_r$ than 0 is: **no row ends worse than zero.** `stats` say
+# what was done.
+
+
+# %%
+def few_samples(n: int, samples: int) -> np.ndarray:
+    """Second moment of fewer samples than inputs."""
+    inputs = rng.standard_normal((samples, n))
+    return inputs.T @ inputs / samples
+
+
+weight, sigma = rng.standard_normal((4000, 32)), few_samples(32, 31)
+factor = ldl(sigma)
+fine = successive_cancellation(weight, factor, Uniform(0.2))
+targets = fine.reconstruction + fine.noise
+turned = np.linalg.inv(factor.unit)
+live = factor.pivots > 0  # a free column gets the codes of 0: its error is the target
+free = np.square(turned[~live]).T @ np.mean(fine.noise[:, ~live] ** 2, axis=0)
+predicted = 1 + 0.2**2 / 12 * (np.square(turned[live]).sum(axis=0) - 1) + free
+assert np.allclose(np.var(targets, axis=0)[live], predicted[live], rtol=0.2)  # (2.13)
+
+for delta in (1e-3, 1e-1):
+    damped = ldl(sigma + delta * np.eye(32))
+    grown = np.square(np.linalg.inv(damped.unit)).sum(axis=0)
+    assert (grown <= (np.diag(sigma).max() + delta) / delta).all()  # (2.14)
+
+zeros = distortion(weight, sigma)
+for scheme in (lq.recipes.gptq(2, damping=0.0), lq.recipes.huffman_gptq(10.0), lq.recipes.rtn(2)):
+    assert lq.quantize(weight, sigma, scheme).distortion(weight, sigma) <= zeros
+
+# %% [markdown]
+# ## 2.8 A second moment in single precision
+#
+# A Gram matrix that is semidefinite by nature and computed in a dtype of precision $\varepsilon$ is known in each
+# entry to about $\varepsilon\, s_i s_j$, with $s_i^2$ the variance of input $i$. In units of the $s_i$ its
+# eigenvalues are then off by $n \varepsilon$ at most (Weyl): of fewer samples than inputs, half of the zero ones come
+# out negative. Down to $-n \varepsilon$ that is rounding, and beyond it the matrix is no second moment. The least
+# $\varepsilon\, 2^k$ that, added in these units to the diagonal, lifts all of them to zero is less than twice the
+# most negative one: $D$ moves by no more than that part of $\sum_j s_j^2 \lVert w_j - \hat w_j \rVert^2$. It is done
+# once, before any recipe sees $\Sigma$; so all of them accept and refuse the same matrices.
+
+# %%
+inputs = rng.standard_normal((20, 48)).astype(np.float32)
+gram = inputs.T @ inputs
+assert np.linalg.eigvalsh(gram.astype(np.float64))[0] < -1e-7
+lifted = lq.linalg.ldl(gram)
+assert np.all(lifted.pivots > 0)
+assert np.abs((lifted.unit * lifted.pivots) @ lifted.unit.T - gram).max() < 48 * 2.0**-23 * gram.max()
+
+# %% [markdown]
+# ## 2.9 Units
+#
+# In other units of the weights, $W \to g W$, targets and errors of the loop are multiplied by $g$, if the quantizers
+# follow: those that take their range from the targets do. What does not is a *stored* number of few exponents.
+# Float16 holds full precision from $2^{-14}$ to $2^{16}$ and nothing below $2^{-25}$; weights of $10^{-7}$ have steps
+# there. `quantize` hence hands the loop weights whose largest magnitude is in $[1, 2)$: that leaves 14 octaves on
+# either side, for small rows and for what (2.13) adds. The power of two costs a byte. As it is exact, codes do not
+# depend on the unit, bit for bit. Pivots are divided by $g^2$, so that products of error and pivot, which prices of
+# bits are in, stay.
+
+# %%
+weight, sigma = np.round(rng.standard_normal((64, 32)) * 4096) / 4096, second_moment(32, 1.0)
+for recipe in (lq.recipes.gptq(), lq.recipes.palettize(3), lq.recipes.bitshift(2, memory=6)):
+    there, here = (lq.quantize(w, sigma, recipe) for w in (weight * 2.0**-100, weight))
+    assert np.array_equal(there.codes, here.codes)
+    assert np.array_equal(there.dequantize(np.float64) * 2.0**100, here.dequantize(np.float64))

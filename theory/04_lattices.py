@@ -69,8 +69,8 @@ rng = np.random.default_rng(4)
 #
 # E8 has $\frac{929}{12960}$. The cell of BW16 has been described face by face
 # (Pook-Kolb, Allen and Agrell 2023): $\frac{207049815983}{4287303820800} \sqrt2 = 0.0682976$. For the Leech lattice
-# there are simulations: $0.065771 \pm 0.000074$ in the table of Conway and Sloane, $0.0657523 \pm 0.0000011$ here, from 30
-# million vectors.
+# there are simulations: $0.065771 \pm 0.000074$ in the table of Conway and Sloane, $0.0657523 \pm 0.0000011$ here, from
+# 30 million vectors.
 
 # %%
 pairs = [A(2), A(3), A(7), A_dual(3), A_dual(7), D(3), D(4), D(7), D_dual(3), D_dual(4), D_dual(6), E8, BW16, Leech24]

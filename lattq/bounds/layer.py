@@ -77,7 +77,7 @@ def layer_rate(
     column_variance: Float[Array, " n"] | Number = 1.0,
     covariance: Float[Array, "n n"] | None = None,
 ) -> float:
-    """Return R(D) of a layer of Gaussian weights: no code of fewer bits per weight reaches `distortion`.
+    """Return R(D) of a layer of Gaussian weights of known variances: no code of fewer bits per weight does as well.
 
     Weight (r, j) has variance ``row_variance[r] * column_variance[j]``, independent of the others, or row r has the
     covariance ``row_variance[r] * covariance``. Encoder and decoder both know `sigma` and the variances.

@@ -1,4 +1,4 @@
-"""`lattq demo`: the embedded model at a few rates with four recipes, measured and drawn against the bound."""
+"""`lattq demo`: the embedded model at a few rates with four recipes, beside the Gaussian reference."""
 
 import functools
 import json
@@ -234,6 +234,6 @@ def _print(rows: list[dict[str, Any]], perplexity: float) -> None:
     )
     caption = (
         f"perplexity of the unquantized model: {perplexity:.2f}; rate: bits per weight from file sizes; gap: bits per "
-        "weight above the bound; weighted: distortions in bits of KL per token that they predict; KL: measured"
+        "weight above the Gaussian reference; weighted: distortions as bits of KL per token; KL: measured"
     )
     print_table("Embedded model, unseen text", headings, cells, caption)

@@ -11,7 +11,13 @@ __all__ = ["check", "codes", "conversion", "gaussian", "layer", "recipes"]
 
 SUFFIXES = (".png", ".pdf", ".svg")
 MANY_LAYERS = 60
-COLOURS = {"bound": "black", "rtn": "tab:gray", "gptq": "tab:orange", "watersic": "tab:blue", "trellis": "tab:green"}
+COLOURS = {
+    "reference": "black",
+    "rtn": "tab:gray",
+    "gptq": "tab:orange",
+    "watersic": "tab:blue",
+    "trellis": "tab:green",
+}
 MARKERS = {"rtn": "s", "gptq": "^", "watersic": "o", "trellis": "D"}
 
 
@@ -94,16 +100,16 @@ def layer(found: dict[str, Any], path: Path) -> None:
 
 
 def conversion(layers: list[dict[str, Any]], path: Path) -> None:
-    """Rate, bound and gap of each layer of a quantized model."""
+    """Rate, Gaussian reference and gap of each layer of a quantized model."""
     figure, (upper, lower) = _axes(1, 2, (min(max(6.0, 0.3 * len(layers)), 20.0), 3.6))
     x = np.arange(len(layers))
-    bound = np.array([row["bound"] if row["bound"] is not None else np.nan for row in layers])
+    reference = np.array([row["reference"] if row["reference"] is not None else np.nan for row in layers])
     gap = np.array([row["gap"] if row["gap"] is not None else np.nan for row in layers])
     upper.bar(x, [row["rate"] for row in layers], color="tab:blue", label="rate")
-    upper.bar(x, bound, color="tab:gray", label="bound at its distortion")
+    upper.bar(x, reference, color="tab:gray", label="Gaussian reference at its distortion")
     lower.bar(x, gap, color="tab:orange")
     _label(upper, "", "bits per weight", "Rate of each layer")
-    _label(lower, "layer", "bits per weight", "Gap: rate above the bound")
+    _label(lower, "layer", "bits per weight", "Gap: rate less the Gaussian reference")
     if len(layers) <= MANY_LAYERS:
         lower.set_xticks(x, [row["name"] for row in layers], rotation=90, fontsize=6)
     upper.set_xticks([])
@@ -123,9 +129,9 @@ def codes(integers: np.ndarray, entropies: np.ndarray, path: Path) -> None:
 
 
 def recipes(rows: list[dict[str, Any]], curve: list[tuple[float, float]], path: Path) -> None:
-    """Rate-distortion points of `lattq demo` against the bound, and the KL measured."""
+    """Rate-distortion points of `lattq demo` beside the Gaussian reference, and the KL measured."""
     figure, (left, right) = _axes(2)
-    left.plot(*zip(*curve, strict=True), color="black", label="bound (Gaussian weights)")
+    left.plot(*zip(*curve, strict=True), color="black", label="reference: independent Gaussian weights")
     for name in dict.fromkeys(row["recipe"] for row in rows):
         mine = sorted((row for row in rows if row["recipe"] == name), key=lambda row: row["rate"])
         x = [row["rate"] for row in mine]

@@ -15,6 +15,7 @@ from lattq.errors import DamagedFileError
 from lattq.files import load
 from lattq.progress import Stage
 from lattq.quantized import Quantized
+from lattq.transforms import split_unit
 
 __all__ = ["inspect", "payloads", "shapes_of"]
 
@@ -75,7 +76,7 @@ def parts(quantized: Quantized) -> dict[str, Any]:
     """What decodes a matrix."""
     return {
         "shape": list(quantized.shape),
-        "transform": type(quantized.transform).__name__,
+        "transform": type(split_unit(quantized.transform)[0]).__name__,
         "quantizer": type(quantized.quantizer).__name__,
         "coder": type(quantized.coder).__name__,
         "row_gains": quantized.row_gains is not None,
@@ -110,11 +111,11 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
                     **parts(quantized),
                     "rate": 8 * len(quantized.payload) / quantized.codes.size,
                     "bytes": len(quantized.payload),
-                    **{key: row.get(key) for key in ("value", "distortion", "bound", "stats")},
+                    **{key: row.get(key) for key in ("value", "distortion", "reference", "stats")},
                 }
             )
     for row in layers:
-        row["gap"] = None if row["bound"] is None else row["rate"] - row["bound"]
+        row["gap"] = None if row["reference"] is None else row["rate"] - row["reference"]
     weights = sum(row["shape"][0] * row["shape"][1] for row in layers)
     total = {
         "rate": 8 * stored / weights,
@@ -141,13 +142,17 @@ def _print_directory(path: Path, total: dict[str, Any]) -> None:
             f"{row['bytes']:,}",
             number(row["rate"]),
             number(row["distortion"], ".3e"),
-            number(row["bound"]),
+            number(row["reference"]),
             number(row["gap"]),
         )
         for row in total["layers"]
     ]
-    headings = ("layer", "shape", "parts", "bytes", "rate", "distortion", "bound", "gap")
-    source = f"distortion and bound: from {REPORT}" if total["reported"] else f"no {REPORT}: distortions are not known"
+    headings = ("layer", "shape", "parts", "bytes", "rate", "distortion", "Gaussian", "gap")
+    source = (
+        f"distortion and Gaussian reference: from {REPORT}"
+        if total["reported"]
+        else f"no {REPORT}: distortions are not known"
+    )
     print_table(str(path), headings, rows, f"{source}; everything else: from the decoded payloads")
     typer.echo(
         f"{total['rate']:.4f} bits per weight ({total['stored_bytes']:,} bytes replace {total['weights']:,} weights); "

@@ -181,14 +181,16 @@ def _print_report(report: Any, out: Path) -> None:
             f"{row.shape[0]}x{row.shape[1]}",
             number(row.rate),
             number(row.distortion, ".3e"),
-            number(row.bound),
+            number(row.reference),
             number(row.gap),
             f"{row.seconds:.1f} s",
         )
         for row in report.layers
     ]
-    headings = ("layer", "shape", "rate", "distortion", "bound", "gap", "time")
-    caption = "rate, bound, gap: bits per weight; bound: of Gaussian weights at this distortion"
+    headings = ("layer", "shape", "rate", "distortion", "Gaussian", "gap", "time")
+    caption = (
+        "rate, Gaussian, gap: bits per weight; Gaussian: what independent Gaussian weights need at this distortion"
+    )
     print_table(str(report.settings["recipe"]), headings, rows, caption)
     typer.echo(
         f"{report.rate:.4f} bits per weight ({report.stored_bytes:,} bytes replace {report.weights:,} weights), "

@@ -8,13 +8,13 @@ from lattq.errors import InvalidInputError
 from lattq.export.tables import LookupTable
 from lattq.quantized import Quantized
 from lattq.quantizers import CodebookQuantizer
-from lattq.transforms import Folded, Identity
+from lattq.transforms import Folded, Identity, split_unit
 
 __all__ = ["lookup_table"]
 
 
 def lookup_table(quantized: Quantized) -> LookupTable:
-    """The same weights as indices into tables, element for element.
+    """The same weights as indices into tables, element for element in float16.
 
     Where the last group of rows or columns is smaller than the others, tables stand several times, for groups that
     divide evenly.
@@ -57,13 +57,25 @@ def lookup_table(quantized: Quantized) -> LookupTable:
         )
     )
     indices = quantized.codes[::d] if quantizer.down else quantized.codes[:, ::d]
-    return LookupTable(indices, quantizer.tables[np.ix_(down, across)], axis=0 if quantizer.down else 1)
+    entries = _in_weights(quantizer.tables, split_unit(quantized.transform)[1])
+    return LookupTable(indices, entries[np.ix_(down, across)], axis=0 if quantizer.down else 1)
+
+
+def _in_weights(tables: np.ndarray, exponent: int) -> np.ndarray:
+    """Entries in units of the weights, in float16: rounded where they are small enough to be subnormal there."""
+    entries = np.ldexp(tables, -exponent)
+    largest, half = float(np.abs(entries).max()), np.finfo(np.float16)
+    if largest > float(half.max) or 0.0 < largest < float(half.smallest_normal):
+        msg = f"the largest entry of the tables is {largest:.3g}; float16 goes from 6.1e-05 to 65504: scale the weights"
+        raise InvalidInputError(msg)
+    return entries.astype(np.float16).astype(np.float64)
 
 
 def _obstacle(quantized: Quantized) -> str | None:
     """What a table cannot say, in words."""
+    transform, _ = split_unit(quantized.transform)
     checks = (
-        (not isinstance(quantized.transform, Identity | Folded), f"the transform {type(quantized.transform).__name__}"),
+        (not isinstance(transform, Identity | Folded), f"the transform {type(transform).__name__}"),
         (quantized.row_gains is not None or quantized.column_gains is not None, "a gain of rows or columns"),
         (quantized.quantizer.scale is not None, "a scale of runs of columns"),
     )

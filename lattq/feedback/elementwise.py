@@ -49,7 +49,7 @@ class ElementwiseCholesky:
         """The unit factor of that recursion; as pivots the diagonal 1 / U_jj that its code weighs errors with."""
         dead = np.flatnonzero(np.diag(sigma) == 0.0)
         sigma = sigma.copy()
-        sigma[dead, dead] = 1.0  # as published
+        sigma[dead, dead] = np.diag(sigma).max() or 1.0  # published is 1, which depends on the unit of the inputs
         exact = Cholesky("reversed", self.damping).factor(weight, sigma)
         n, block = len(exact.order), self.block
         if not (exact.pivots > 0).all():

@@ -8,10 +8,12 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
+from lattq._distortion import squared_error
 from lattq.errors import InvalidInputError
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
 from lattq.linalg import check_layer
+from lattq.linalg.checks import require_root
 from lattq.quantized import Quantized
 
 __all__ = ["GAINS", "PARAMETERS", "alternate", "refit"]
@@ -72,12 +74,13 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
         raise InvalidInputError(msg)
     s = found.transform.congruence(moment)
     w = found.transform.forward(to_host(weight).astype(np.float64))
-    ws, loss, kept = w @ s, _loss(found, w, s), 0
+    root = require_root(s)
+    ws, loss, kept = w @ s, _loss(found, w, root), 0
     for _ in range(ROUNDS):
         before = kept
         for name in parameters:
             better = _FITS[name](found, ws, s)
-            less, bits = _loss(better, w, s), (_side_bits(better) - _side_bits(found)) / w.size
+            less, bits = _loss(better, w, root), (_side_bits(better) - _side_bits(found)) / w.size
             if less * 4.0 ** max(bits, 0.0) < loss:
                 found, loss, kept = better, less, kept + 1
         if kept == before:
@@ -85,9 +88,8 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
     return found.revalued(stats={**found.stats, "refits": found.stats.get("refits", 0) + kept})
 
 
-def _loss(found: Quantized, w: np.ndarray, s: np.ndarray) -> float:
-    error = w - found.decoded()
-    return float(np.sum((error @ s) * error))
+def _loss(found: Quantized, w: np.ndarray, root: np.ndarray) -> float:
+    return squared_error(w - found.decoded(), root)
 
 
 def _side_bits(found: Quantized) -> float:

@@ -9,6 +9,7 @@ from lattq.feedback import GAIN_GRID
 from lattq.quantized import Quantized
 from lattq.quantizers import CodebookQuantizer
 from lattq.quantizers.tables import rounded_entries
+from lattq.transforms import split_unit
 
 __all__ = ["fit_tables", "fit_tables_by_adam"]
 
@@ -83,11 +84,12 @@ def fit_tables(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
 def fit_tables_by_adam(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
     """The update of GPTVQ as published: 25 steps of Adam at rate 1e-3; where the loss ends higher, a tenth of the rate.
 
-    Its result depends on the unit of the weights, unlike least squares.
+    Its result depends on the unit of the weights, unlike least squares: the unit is that of the weights as they came.
     """
     if not isinstance(found.quantizer, CodebookQuantizer):
         return found
-    linear, start = _Entries.of(found), found.quantizer.tables.reshape(-1)
+    unit = 2.0 ** -split_unit(found.transform)[1]
+    linear, start, ws, s = _Entries.of(found), found.quantizer.tables.reshape(-1) * unit, ws / unit, s / unit / unit
 
     def slope(entries: np.ndarray) -> tuple[float, np.ndarray]:
         """Loss, less that of zero entries, and its gradient."""
@@ -104,7 +106,7 @@ def fit_tables_by_adam(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quant
             root = np.sqrt(square / (1 - 0.999**step)) + 1e-8
             entries = entries - rate * (mean / (1 - 0.9**step)) / root
         if slope(entries)[0] < first:
-            return _with_entries(found, entries)
+            return _with_entries(found, entries / unit)
         rate /= 10
     return found
 

@@ -5,14 +5,15 @@ from jaxtyping import Float
 
 from lattq._array import Array, as_array, as_floats, epsilon, to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+from lattq.linalg.roots import first_negative_pivot, square_root, without_rounding
+from lattq.linalg.tolerances import pivot_tolerance
 
 __all__ = [
     "check_layer",
     "check_second_moment",
-    "column_scale",
     "not_semidefinite",
-    "pivot_tolerance",
-    "relative_tolerance",
+    "require_root",
+    "require_semidefinite",
     "with_diagonal",
 ]
 
@@ -43,20 +44,67 @@ def check_second_moment(sigma: Float[Array, "rows columns"], n: int | None = Non
     """
     _require_square(tuple(as_array("sigma", sigma).shape), n)
     matrix = to_host(as_floats("sigma", sigma)).astype(np.float64)
-    symmetric = _require_symmetric(matrix, 4.0 * np.sqrt(epsilon(sigma)))
+    eps = epsilon(sigma)
+    symmetric = _require_symmetric(matrix, 4.0 * np.sqrt(eps))
     diagonal = np.diag(matrix)
-    negative = np.flatnonzero(diagonal < -pivot_tolerance(matrix))
+    negative = np.flatnonzero(diagonal < -pivot_tolerance(matrix, eps))
     if len(negative):
         raise not_semidefinite(int(negative[0]), float(diagonal[negative[0]]))
     return matrix if symmetric else 0.5 * (matrix + matrix.T)
 
 
+def require_semidefinite(
+    sigma: Float[Array, "rows columns"], n: int | None = None
+) -> Float[np.ndarray, "rows columns"]:
+    """Return what `check_second_moment` does, free of what rounding in the dtype of `sigma` made negative.
+
+    The one place that decides: what passes here is accepted by every feedback and order. Eigenvalues that rounding
+    explains, down to ``-n * eps`` in units of the columns' variances, eps of the dtype, are lifted to zero or above by
+    the least power of two times eps that does so, added to the diagonal in these units (theory 2.8).
+
+    Raises
+    ------
+    InvalidInputError : as `check_second_moment`
+    NotPositiveSemidefiniteError : for a more negative pivot; it names the first such column
+
+    Examples
+    --------
+    >>> inputs = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    >>> gram = inputs.T @ inputs
+    >>> bool(np.abs(require_semidefinite(gram) - gram).max() < 1e-5)
+    True
+    """
+    checked = check_second_moment(sigma, n)
+    found = without_rounding(checked, epsilon(sigma))
+    if found is None:
+        raise not_semidefinite(*first_negative_pivot(checked))
+    return found
+
+
+def require_root(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n rank"]:
+    """Return F with F Fᵀ = Σ for a matrix that has passed `require_semidefinite`, or was made from one by a transform.
+
+    A transform that spreads scales may round more than float64 explains: then what float32 explains is allowed.
+
+    >>> require_root(np.array([[4.0]]))
+    array([[2.]])
+    """
+    root = square_root(sigma)
+    if root is None:
+        lifted = without_rounding(sigma, float(np.finfo(np.float32).eps))
+        root = None if lifted is None else square_root(lifted)
+    if root is None:
+        raise not_semidefinite(*first_negative_pivot(sigma))
+    return root
+
+
 def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "columns columns"]]:
-    """Return weight as floating point of at least 32 bits, second moment as `check_second_moment` does.
+    """Return weight as floating point of at least 32 bits, second moment as `require_semidefinite` does.
 
     Raises
     ------
     InvalidInputError : unless `weight` is a finite floating-point matrix, or as `check_second_moment`
+    NotPositiveSemidefiniteError : for a second moment with a negative pivot
 
     Examples
     --------
@@ -67,7 +115,7 @@ def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "
     if weight.ndim != 2 or 0 in weight.shape:
         msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
         raise InvalidInputError(msg)
-    return weight, check_second_moment(sigma, weight.shape[1])
+    return weight, require_semidefinite(sigma, weight.shape[1])
 
 
 def _require_square(shape: tuple[int, ...], n: int | None) -> None:
@@ -100,7 +148,7 @@ def _require_symmetric(matrix: np.ndarray, relative: float) -> bool:
 def not_semidefinite(index: int, pivot: float) -> NotPositiveSemidefiniteError:
     msg = (
         f"`sigma` is not positive semidefinite: column {index} has pivot {pivot:.6g}; accumulate E[x x^T] in "
-        f"float64 and symmetrise it, or damp it: `Cholesky(damping=1e-6)`, a fraction of the mean diagonal, or more"
+        f"float64 and symmetrise it, or add damping: 1e-6 of its mean diagonal, or more, on the diagonal"
     )
     return NotPositiveSemidefiniteError(msg, index=index, pivot=pivot)
 
@@ -131,34 +179,3 @@ def with_diagonal(
         msg = f"`{name}` is {value}, which takes the diagonal of `sigma` beyond float64; choose a smaller one"
         raise InvalidInputError(msg)
     return found
-
-
-def relative_tolerance(n: int) -> float:
-    """Return the size, relative to a variance, up to which a pivot of an n by n matrix is rounding.
-
-    >>> relative_tolerance(16) * 2**48
-    1.0
-    """
-    return max(n, 8) * float(np.finfo(np.float64).eps)
-
-
-def pivot_tolerance(matrix: Float[np.ndarray, "n n"]) -> float:
-    """Return the size up to which a pivot is rounding of the largest variance.
-
-    >>> pivot_tolerance(2 * np.eye(16)) * 2**48
-    2.0
-    """
-    return relative_tolerance(len(matrix)) * float(np.max(np.abs(np.diag(matrix))))
-
-
-def column_scale(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
-    """Return the power of two nearest to the standard deviation of each column; the largest for those without any.
-
-    >>> column_scale(np.diag([17.0, 0.0, 0.06]))
-    array([4.  , 4.  , 0.25])
-    """
-    variance = np.diag(sigma)
-    top = np.max(variance)
-    if top <= 0:
-        return np.ones(len(variance))
-    return np.exp2(np.rint(0.5 * np.log2(np.where(variance > 0, variance, top))))

@@ -4,27 +4,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import get_lapack_funcs, solve_triangular
+from scipy.linalg import solve_triangular
 
-from lattq._array import Array, short_repr
+from lattq._array import Array, epsilon, short_repr
 from lattq.errors import InvalidInputError
-from lattq.linalg.checks import (
-    check_block,
-    check_second_moment,
-    column_scale,
-    not_semidefinite,
-    relative_tolerance,
-    with_diagonal,
+from lattq.linalg.checks import check_block, check_second_moment, not_semidefinite, with_diagonal
+from lattq.linalg.roots import (
+    first_negative_pivot,
+    householder_ldl,
+    is_clear,
+    pivoted_cholesky,
+    potrf,
+    semidefinite_root,
+    without_rounding,
 )
-from lattq.linalg.roots import first_negative_pivot, householder_ldl, pivoted_cholesky, semidefinite_root
+from lattq.linalg.tolerances import column_scale, relative_tolerance
 
 __all__ = ["LDL", "ldl"]
-
-# Elimination in a given order is trusted if all pivots exceed this multiple of the tolerance: without pivoting, a zero
-# pivot may come out at hundreds of times the tolerance.
-_CLEAR = 1e3
-
-(_potrf,) = get_lapack_funcs(("potrf",), dtype=np.float64)
 
 
 @short_repr
@@ -88,6 +84,7 @@ def ldl(
     dropped pivot times ``sigma[j, j]`` in the row of a pivot that was dropped without being zero. Inputs in
     other units thus give the same factor in other units. A matrix that is semidefinite only to
     ``n * eps * max(diagonal)``, like one that was transformed with rounding, is factored to that precision.
+    One in float32 is judged by the rounding of float32, as `quantize` judges it.
     With blocks the difference is relative to the entries of abs(unit) abs(pivots) abs(unit).T.
 
     Parameters
@@ -120,12 +117,16 @@ def ldl(
     >>> factor.order, factor.pivots
     (array([1, 0]), array([5. , 0.2]))
     """
-    sigma = check_second_moment(sigma)
+    given, sigma = sigma, check_second_moment(sigma)
+    eps = epsilon(given)
     if not 0.0 <= damping < np.inf:
         msg = f"`damping` is {damping}; it is a finite fraction of the mean diagonal, at least 0"
         raise InvalidInputError(msg)
     if damping:
         sigma = with_diagonal(sigma, damping * float(np.mean(np.diag(sigma))), "damping", damping)
+    if eps > np.finfo(np.float64).eps:
+        lifted = without_rounding(sigma, eps)
+        sigma = sigma if lifted is None else lifted
     return unchecked_ldl(sigma, order, block)
 
 
@@ -170,19 +171,13 @@ def _live_ldl(sigma: np.ndarray, columns: np.ndarray, greedy: np.ndarray | None)
     scale = column_scale(sigma)
     units = scale[columns]
     if greedy is not None:
-        if _is_clear(greedy, units):
+        if is_clear(greedy, units):
             return greedy / np.diag(greedy), np.diag(greedy) ** 2
     else:
-        factor, failed = _potrf(sigma[np.ix_(columns, columns)] / units / units[:, None], lower=True, clean=True)
-        if not failed and _is_clear(factor, np.ones(len(columns))):
+        factor, failed = potrf(sigma[np.ix_(columns, columns)] / units / units[:, None], lower=True, clean=True)
+        if not failed and is_clear(factor, np.ones(len(columns))):
             return factor / np.diag(factor) * units[:, None] / units, (np.diag(factor) * units) ** 2
     return _singular_ldl(sigma, columns, scale)
-
-
-def _is_clear(factor: np.ndarray, scale: np.ndarray) -> bool:
-    """Tell whether a Cholesky factor has full rank and pivots far above rounding, for columns of that scale."""
-    n, rank = factor.shape
-    return rank == n and float(np.min(np.diag(factor) / scale)) ** 2 > _CLEAR * relative_tolerance(n)
 
 
 def _singular_ldl(sigma: np.ndarray, columns: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

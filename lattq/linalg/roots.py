@@ -11,16 +11,89 @@ References: Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. 20
 import numpy as np
 from scipy.linalg import get_lapack_funcs, solve_triangular
 
-from lattq.linalg.checks import pivot_tolerance, relative_tolerance
+from lattq.linalg.tolerances import column_scale, pivot_tolerance, relative_tolerance
 
-__all__ = ["first_negative_pivot", "householder_ldl", "pivoted_cholesky", "semidefinite_root"]
+__all__ = [
+    "first_negative_pivot",
+    "householder_ldl",
+    "is_clear",
+    "pivoted_cholesky",
+    "potrf",
+    "semidefinite_root",
+    "square_root",
+    "without_rounding",
+]
 
 # Multiple of the pivot tolerance up to which the rest of a pivoted elimination counts as rounding: the entries of
 # that rest carry the rounding of the input as well as that of the elimination.
 _SLACK = 8.0
 _PANEL = 48
+# Elimination in a given order is trusted if all pivots exceed this multiple of the tolerance: without pivoting, a zero
+# pivot may come out at hundreds of times the tolerance.
+_CLEAR = 1e3
 
-(_pstrf,) = get_lapack_funcs(("pstrf",), dtype=np.float64)
+potrf, _pstrf = get_lapack_funcs(("potrf", "pstrf"), dtype=np.float64)
+
+
+def is_clear(factor: np.ndarray, scale: np.ndarray) -> bool:
+    """Tell whether a Cholesky factor has full rank and pivots far above rounding, for columns of that scale.
+
+    >>> is_clear(np.eye(2), np.ones(2))
+    True
+    """
+    n, rank = factor.shape
+    return rank == n and float(np.min(np.diag(factor) / scale)) ** 2 > _CLEAR * relative_tolerance(n)
+
+
+def square_root(sigma: np.ndarray) -> np.ndarray | None:
+    """Return F with ``F @ F.T`` equal to `sigma` up to rounding, or None if that has no root.
+
+    >>> square_root(np.array([[4.0, 2.0], [2.0, 2.0]]))
+    array([[2., 0.],
+           [1., 1.]])
+    """
+    alive = np.any(sigma, axis=0)
+    if not alive.all():  # without inputs: no part of the elimination
+        inner = square_root(sigma[np.ix_(alive, alive)]) if alive.any() else np.zeros((0, 0))
+        if inner is None:
+            return None
+        root = np.zeros((len(sigma), inner.shape[1]))
+        root[alive] = inner
+        return root
+    scale = column_scale(sigma)
+    factor, failed = potrf(sigma / scale / scale[:, None], lower=True, clean=True)
+    if not failed and is_clear(factor, np.ones(len(sigma))):
+        return factor * scale[:, None]
+    for units in (scale, np.full_like(scale, np.max(scale))):
+        root = semidefinite_root(sigma, units)
+        if root is not None:
+            return root
+    return None
+
+
+def without_rounding(sigma: np.ndarray, eps: float) -> np.ndarray | None:
+    """Return `sigma` if it is semidefinite, else with the least diagonal that rounding in units of `eps` explains.
+
+    None if that is not enough.
+
+    >>> without_rounding(np.array([[1.0, 1.0 + 1e-7], [1.0 + 1e-7, 1.0]]), 2.0**-23) - 1.0
+    array([[2.38418579e-07, 1.00000000e-07],
+           [1.00000000e-07, 2.38418579e-07]])
+    """
+    if square_root(sigma) is not None:
+        return sigma
+    scale = column_scale(sigma)
+    for units in (scale, np.full_like(scale, np.max(scale))):
+        matrix, added = sigma / units / units[:, None], 2 * eps
+        while eps > np.finfo(np.float64).eps and added <= 2 * _SLACK * relative_tolerance(len(sigma), eps):
+            shifted = matrix.copy()
+            shifted[np.diag_indices_from(shifted)] += added / 2
+            if not potrf(shifted, lower=True)[1]:
+                found = sigma.copy()
+                found[np.diag_indices_from(found)] += added * units**2
+                return found
+            added *= 2
+    return None
 
 
 def pivoted_cholesky(matrix: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:

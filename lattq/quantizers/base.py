@@ -44,7 +44,12 @@ class BlockQuantizer(Quantizer, Protocol):
 
 @runtime_checkable
 class Design(Protocol):
-    """A rule that chooses a quantizer for a group of columns, called when feedback into the group is complete."""
+    """A rule that chooses a quantizer for a group of columns, called when feedback into the group is complete.
+
+    One whose quantizers follow their targets into any unit (targets times g and pivots over g² give reconstructions
+    times g), and store numbers in float16, has an attribute `scale_free` that is true: weights then come to it with a
+    largest magnitude in [1, 2), by a power of two that `quantize` stores.
+    """
 
     @property
     def group(self) -> int | None:

@@ -158,6 +158,8 @@ class Bitshift:
     shrink: bool = False
     shared: bool = True
 
+    scale_free = True
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "bits", "memory", "block", optional=("group",))
         normalize(self, as_flag, "shrink", "shared")

@@ -148,6 +148,11 @@ class Format:
     scale: str = "float16"
     shrink: bool = False
 
+    @property
+    def scale_free(self) -> bool:
+        """Scales in float16 take any unit; E8M0 has the range of float32, and E4M3 wants weights normalized already."""
+        return self.scale == "float16"
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, optional=("group",))
         normalize(self, as_flag, "shrink")

@@ -47,6 +47,7 @@ class GPTVQCodebook(Codebook):
         vectors = x.reshape(len(x), -1, d).transpose(1, 0, 2)
         pivots = np.einsum("bii->bi", metrics)
         weights = 1 / np.maximum(pivots, 1e-12 * (pivots.max() or 1.0))
+        weights = np.ldexp(weights, 1 - np.frexp(weights.max())[1])  # whatever the unit of the inputs
         entries = _seeds(vectors.reshape(-1, d), self.size)
         for _ in range(self.iterations):
             cells = nearest_in_blocks(vectors, entries[None], weights[:, :, None] * np.eye(d))

@@ -24,6 +24,8 @@ class _Integers:
     shrink: bool = False
     shared: bool = False
 
+    scale_free = True
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "levels", optional=("group",))
         normalize(self, as_flag, "shrink", "shared")

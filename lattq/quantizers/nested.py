@@ -210,6 +210,8 @@ class Nested:
     group: int | None = None
     shrink: bool = False
 
+    scale_free = True
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "q", optional=("group",))
         normalize(self, as_flag, "shrink")

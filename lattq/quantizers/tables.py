@@ -104,6 +104,8 @@ class Codebook:
     iterations: int = 25
     shrink: bool = False
 
+    scale_free = True
+
     def __post_init__(self) -> None:
         normalize(
             self, as_integer, "size", "dimension", "iterations", optional=("group", "rows", "entry_bits", "scale")
@@ -233,8 +235,8 @@ def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, 
            [-127.]]), array(1.))
     """
     top, half = float(np.abs(entries).max()), np.finfo(np.float16)
-    if top > float(half.max) or 0.0 < top < float(half.smallest_subnormal):
-        msg = f"the largest entry of a table is {top:.3g}, beyond float16; multiply the weights by a constant first"
+    if top > float(half.max):
+        msg = f"the largest entry of a table is {top:.3g}, beyond float16; divide the weights by a constant first"
         raise InvalidInputError(msg)
     if bits is None:
         return entries.astype(np.float16).astype(np.float64) + 0.0, None

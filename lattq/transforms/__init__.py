@@ -4,9 +4,20 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import Chain, Folded, append, check_rows, folded, from_state, kind_of, octaves, to_state
+from lattq.transforms.chains import (
+    Chain,
+    Folded,
+    append,
+    check_rows,
+    folded,
+    from_state,
+    kind_of,
+    octaves,
+    split_unit,
+    to_state,
+)
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
-from lattq.transforms.gain import Gain, Normalize
+from lattq.transforms.gain import Gain, Normalize, to_unit
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
 from lattq.transforms.outliers import Outliers, Sparse
 
@@ -35,6 +46,8 @@ __all__ = [
     "kind_of",
     "octaves",
     "refuse_equalize",
+    "split_unit",
     "then",
     "to_state",
+    "to_unit",
 ]

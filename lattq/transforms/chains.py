@@ -11,7 +11,18 @@ from lattq.transforms.gain import Gain
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
 from lattq.transforms.outliers import Sparse
 
-__all__ = ["Chain", "Folded", "append", "check_rows", "folded", "from_state", "kind_of", "octaves", "to_state"]
+__all__ = [
+    "Chain",
+    "Folded",
+    "append",
+    "check_rows",
+    "folded",
+    "from_state",
+    "kind_of",
+    "octaves",
+    "split_unit",
+    "to_state",
+]
 
 
 @short_repr
@@ -121,12 +132,31 @@ def folded(transform: Transform) -> Folded | None:
     return transform if isinstance(transform, Folded) else None
 
 
+def split_unit(transform: Transform) -> tuple[Transform, int]:
+    """A transform without the power of two that comes last, and its exponent, 0 where there is none.
+
+    >>> split_unit(Chain((Hadamard(1), Gain(0.25)))), split_unit(Gain(2.0))
+    ((Hadamard(seed=1), -2), (Identity(), 1))
+    """
+    parts = transform.parts if isinstance(transform, Chain) else (transform,)
+    last = parts[-1] if parts else None
+    if not isinstance(last, Gain) or last.exponent is None:
+        return transform, 0
+    rest = parts[:-1]
+    if not isinstance(transform, Chain):
+        return Identity(), last.exponent
+    return rest[0] if len(rest) == 1 else Chain(rest), last.exponent
+
+
 def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
-    """Exponents of a diagonal transform on the grid, alone or last in a chain: they tell how codes scale.
+    """Exponents of a diagonal transform on the grid, alone or last in a chain but for a power of two.
+
+    They tell how codes scale.
 
     >>> octaves(Diagonal(np.array([1.0, 2.0])))
     array([ 0, 16])
     """
+    transform = split_unit(transform)[0]
     last = transform.parts[-1] if isinstance(transform, Chain) and transform.parts else transform
     return last.exponents if isinstance(last, Diagonal) else None
 
@@ -163,11 +193,14 @@ def kind_of(transform: Transform) -> str:
 
 
 def to_state(transform: Transform) -> list:
-    """[kind, state], for the container.
+    """[kind, state], for the container, and the exponent of a power of two that comes last.
 
-    >>> to_state(Hadamard(seed=3))
-    ['hadamard', [3]]
+    >>> to_state(Hadamard(seed=3)), to_state(Chain((Hadamard(seed=3), Gain(0.25))))
+    (['hadamard', [3]], ['hadamard', [3], -2])
     """
+    rest, exponent = split_unit(transform)
+    if exponent and not split_unit(rest)[1]:
+        return [*to_state(rest), exponent]
     return [kind_of(transform), transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -177,5 +210,6 @@ def from_state(state: list, size: int) -> Transform:
     >>> from_state(["hadamard", [3]], 4)
     Hadamard(seed=3)
     """
-    kind, inner = state
-    return KINDS[kind].from_state(inner, size)
+    kind, inner, *exponent = state
+    found = KINDS[kind].from_state(inner, size)
+    return append(found, Gain.power_of_two(*exponent)) if exponent else found

@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
-from lattq._options import as_float, normalize
+from lattq._options import as_float, as_integer, normalize
 from lattq.coding import decode_integers, encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.transforms.gain import LARGEST_EXPONENT, to_unit
 
 __all__ = ["Outliers", "Sparse"]
 
@@ -16,13 +17,14 @@ __all__ = ["Outliers", "Sparse"]
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sparse:
-    """W - S with a sparse S of float16 numbers: what is left has zeros there, or what float16 cannot hold.
+    """W - S with a sparse S of float16 numbers, times one power of two: what is left is what float16 cannot hold.
 
     Attributes
     ----------
     places : of the entries in the matrix, row by row, ascending
     values : the entries of S
     columns : of the matrix
+    exponent : k of the power 2^k that all entries are stored in units of
 
     Examples
     --------
@@ -33,6 +35,7 @@ class Sparse:
     places: Int[np.ndarray, " entries"]
     values: Float[np.ndarray, " entries"]
     columns: int
+    exponent: int = 0
 
     def forward(self, weight: Array) -> Array:
         """The weight without the sparse part."""
@@ -66,21 +69,24 @@ class Sparse:
             raise InvalidInputError(msg)
 
     def to_state(self) -> list:
-        """Entropy-coded distances of places, and float16 numbers."""
+        """Entropy-coded distances of places, float16 numbers, and their exponent unless it is 0."""
         gaps = np.diff(self.places, prepend=-1) - 1
-        return [self.places.size, encode_integers(gaps), self.values.astype("<f2").tobytes()]
+        values = np.ldexp(self.values, -self.exponent).astype("<f2").tobytes()
+        return [self.places.size, encode_integers(gaps), values, *([self.exponent] if self.exponent else [])]
 
     @staticmethod
     def from_state(state: list, size: int) -> "Sparse":
         """Inverse of `to_state`."""
-        count, gaps, data = state
+        count, gaps, data, *power = state
+        exponent = as_integer("exponent", power[0]) if power else 0
         values = np.frombuffer(data, dtype="<f2").astype(np.float64)
         gaps = decode_integers(gaps, len(values))
-        if values.shape != (count,) or not np.isfinite(values).all() or not ((gaps >= 0) & (gaps < 1 << 41)).all():
+        numbers = np.isfinite(values).all() and abs(exponent) <= LARGEST_EXPONENT
+        if values.shape != (count,) or not numbers or not ((gaps >= 0) & (gaps < 1 << 41)).all():
             msg = f"{len(values)} sparse entries for {count} places, or not finite; the file is damaged"
             raise DamagedFileError(msg)
         places = np.cumsum(gaps + 1) - 1
-        return Sparse(places, values, size)
+        return Sparse(places, np.ldexp(values, exponent), size, exponent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +115,12 @@ class Outliers:
                 raise InvalidInputError(msg)
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> Sparse:
-        """The sparse part; raises `InvalidInputError` for outliers beyond float16."""
-        host = to_host(weight).astype(np.float64)
+        """The sparse part, in units of the power of two that takes the largest magnitude into [1, 2)."""
+        unit = to_unit(weight)
+        host = unit.forward(to_host(weight).astype(np.float64))
         counts = [round(share * host.size) for share in (self.fraction, self.sensitive)]
         scores = np.abs(host), host**2 * np.diag(sigma)
         chosen = [np.argsort(-s.reshape(-1), kind="stable")[:n] for s, n in zip(scores, counts, strict=True)]
         places = np.unique(np.concatenate(chosen))
-        values = host.reshape(-1)[places]
-        if values.size and np.abs(values).max() > np.finfo(np.float16).max:
-            msg = f"an outlier of {np.abs(values).max():.3g} is beyond float16; divide the weights by a constant first"
-            raise InvalidInputError(msg)
-        return Sparse(places, values.astype(np.float16).astype(np.float64), host.shape[1])
+        values = host.reshape(-1)[places].astype(np.float16).astype(np.float64)
+        return Sparse(places, unit.inverse(values), host.shape[1], -(unit.exponent or 0))

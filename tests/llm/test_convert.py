@@ -73,8 +73,8 @@ def test_rows_measure_the_stored_layers(tiny: Path, tmp_path: Path):
         assert row.shape == (layer.out_features, layer.in_features)
         assert isinstance(layer, llm.LattqLinear)
         assert row.rate == 8 * len(layer.payload) / (row.shape[0] * row.shape[1])
-        assert row.bound is not None
-        assert row.gap == row.rate - row.bound > 0
+        assert row.reference is not None
+        assert row.gap == row.rate - row.reference > 0
     assert len({row.value for row in report.layers}) == 14
 
 

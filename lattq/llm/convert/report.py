@@ -28,14 +28,15 @@ class LayerRow:
     value : its step or number of levels
     rate : bits per weight of the payload
     distortion : squared error of the outputs per weight, for the inputs and the target weight it was coded with
-    bound : bits per weight that Gaussian weights of these variances need at this distortion; None if it is 0
-    gap : rate - bound
+    reference : bits per weight that independent Gaussian weights of these variances need at this distortion, which
+        weights that depend on each other may undercut; None if the distortion is 0
+    gap : rate - reference
     seconds : time to quantize
     stats : `Quantized.stats`
 
     Examples
     --------
-    >>> LayerRow("proj", (2, 3), value=0.5, rate=3.0, distortion=0.1, bound=2.5, gap=0.5, seconds=0.1, stats={}).gap
+    >>> LayerRow("proj", (2, 3), 0.5, 3.0, distortion=0.1, reference=2.5, gap=0.5, seconds=0.1, stats={}).gap
     0.5
     """
 
@@ -44,7 +45,7 @@ class LayerRow:
     value: float | int
     rate: float
     distortion: float
-    bound: float | None
+    reference: float | None
     gap: float | None
     seconds: float
     stats: dict[str, Any]
@@ -67,7 +68,7 @@ class Report:
 
     Examples
     --------
-    >>> row = LayerRow("proj", (2, 3), value=0.5, rate=3.0, distortion=0.1, bound=2.5, gap=0.5, seconds=0.1, stats={})
+    >>> row = LayerRow("proj", (2, 3), 0.5, 3.0, distortion=0.1, reference=2.5, gap=0.5, seconds=0.1, stats={})
     >>> report = Report(3.2, 6, 3, 90, 0.5, 1.0, {"recipe": "watersic"}, (row,))
     >>> Report.from_json(report.to_json()) == report
     True
@@ -130,12 +131,12 @@ def layer_row(
     rate = 8 * len(quantized.payload) / target.size
     distortion = quantized.distortion(target, sigma)
     stats = dict(quantized.stats)
-    bound = None
+    reference = None
     if distortion > 0:
         try:
             rows, columns = bounds.two_way_variances(target)
-            bound = bounds.layer_rate(sigma, distortion, rows, columns)
+            reference = bounds.layer_rate(sigma, distortion, rows, columns)
         except InvalidInputError as error:  # pruned weights have no Gaussian reference; the layer itself is fine
-            stats["no_bound"] = str(error)
-    gap = None if bound is None else rate - bound
-    return LayerRow(name, quantized.shape, value, rate, distortion, bound, gap, seconds, stats)
+            stats["no_reference"] = str(error)
+    gap = None if reference is None else rate - reference
+    return LayerRow(name, quantized.shape, value, rate, distortion, reference, gap, seconds, stats)
