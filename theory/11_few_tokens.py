@@ -9,6 +9,7 @@
 # natural; AM and GM are arithmetic and geometric means.
 
 # %%
+import itertools
 import math
 
 import matplotlib.pyplot as plt
@@ -83,8 +84,8 @@ for score, estimate in found.values():
 # %% [markdown]
 # ## 11.2 The plain mean
 #
-# Let $S$ be the mean of $x x^\top$ over $N$ Gaussian samples. By (11.2) $\Sigma = I$ stands for all. For $N > n + 1$ the
-# moments of Wishart matrices give $\mathbb E \operatorname{tr} S^{-1} = n N / (N - n - 1)$ and
+# Let $S$ be the mean of $x x^\top$ over $N$ Gaussian samples. By (11.2) $\Sigma = I$ stands for all. For $N > n + 1$
+# the moments of Wishart matrices give $\mathbb E \operatorname{tr} S^{-1} = n N / (N - n - 1)$ and
 # $\mathbb E \ln \det S = \sum_i \psi((N - i + 1) / 2) + n \ln (2 / N)$; with both in (11.2)
 #
 # $$ \overline{\Delta R} \approx \tfrac12 \log \frac N{N - n - 1}
@@ -138,18 +139,18 @@ assert abs(limit_cost(1e-3) / (1e-3 / (4 * math.log(2))) - 1) < 1e-3
 # $$ \alpha = \frac{M + P}{M + P + N P} = \frac{M + P}{N R}, \qquad
 #    \mathbb E \sum r_{ij}^2 = R = P + \frac{M + P}N , \tag{11.5} $$
 #
-# as Ledoit and Wolf found, with the count in place of fourth moments, as in the oracle of Chen et al. $P$ comes from the
-# second equation, $\hat P = \max(0, (N R - M) / (N + 1))$ with the measured $R$. One sample has $r_{ij} = \pm 1$ and $R = M$,
-# so $\hat P = 0$ and $\alpha = 1$: it says nothing of correlations.
+# as Ledoit and Wolf found, with the count in place of fourth moments, as in the oracle of Chen et al. $P$ comes from
+# the second equation, $\hat P = \max(0, (N R - M) / (N + 1))$ with the measured $R$. One sample has $r_{ij} = \pm 1$
+# and $R = M$, so $\hat P = 0$ and $\alpha = 1$: it says nothing of correlations.
 #
 # **Variances** are few and not Gaussian: one huge input in a hundred is common. Their noise is measured, for the price
 # of $n$ numbers, by the fourth powers:
 #
-# $$ \beta = \frac{\sum_i \bigl( \overline{x_i^4} - s_i^2 \bigr) / (N - 1)}{\sum_i (s_i - \bar s)^2} \text{, at most } 1,
+# $$ \beta = \frac{\sum_i \bigl( \overline{x_i^4} - s_i^2 \bigr) / (N - 1)}{\sum_i (s_i - \bar s)^2} \le 1,
 #    \tag{11.6} $$
 #
-# and $\beta = 1$ for one sample. Weighted samples count as $N = (\sum w)^2 / \sum w^2$. Both intensities are $O(1 / N)$:
-# the limit is $S$.
+# and $\beta = 1$ for one sample. Weighted samples count as $N = (\sum w)^2 / \sum w^2$. Both intensities are $O(1 /
+# N)$: the limit is $S$.
 
 # %%
 sigma = inputs(n, 0.6, 0.5)
@@ -169,7 +170,10 @@ for count in (10, 50, 300):
 one = drawn(sigma, 1)
 assert np.allclose(moment_of(one).shrunk().matrix, np.mean(one**2) * np.eye(n))
 many = moment_of(drawn(sigma, 50_000))
-assert np.abs(many.shrunk().matrix / np.sqrt(np.outer(scale, scale) ** 2) - many.matrix / np.outer(scale, scale)).max() < 0.01
+assert (
+    np.abs(many.shrunk().matrix / np.sqrt(np.outer(scale, scale) ** 2) - many.matrix / np.outer(scale, scale)).max()
+    < 0.01
+)
 
 # %% [markdown]
 # ## 11.4 What is left of the cost
@@ -181,8 +185,8 @@ assert np.abs(many.shrunk().matrix / np.sqrt(np.outer(scale, scale) ** 2) - many
 # how small an eigenvalue is that $\alpha$ lifts: with $\rho = 0.9$ and 10 samples a column it costs 0.06 bit more than
 # the plain mean, with $\rho = 0.6$ it gains 0.01. Inputs of real layers are of both kinds, and depend on each other
 # (11.5), which asks for more shrinking; what wins is measured in models. Choosing $\alpha$ for (11.2) by generalized
-# cross-validation is right for independent samples and fails with the others. All this is $O(\gamma)$, and goes to zero.
-
+# cross-validation is right for independent samples and fails with the others. All this is $O(\gamma)$, and goes to
+# zero.
 # %%
 counts = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096]
 settings = {"ρ = 0.6, spread 0.5": (0.6, 0.5), "ρ = 0.9, spread 1": (0.9, 1.0), "white": (0.0, 0.0)}
@@ -200,7 +204,7 @@ for axis, (name, (rho, spread)) in zip(axes, settings.items(), strict=True):
     axis.axhline(max(flat, 1e-4), color="black", linestyle=":", label="identity")
     axis.set(title=name, xlabel="samples for 48 columns")
     assert max(shrunk) < flat + 0.02
-    assert all(after < before + 0.005 for before, after in zip(shrunk, shrunk[1:], strict=False))
+    assert all(after < before + 0.005 for before, after in itertools.pairwise(shrunk))
     assert all(s < p for s, p, count in zip(shrunk, plain, counts, strict=True) if count < 2 * n)
     excess = shrunk[counts.index(512)] - plain[counts.index(512)]
     assert excess < (0.07 if rho == 0.9 else -0.005)

@@ -2,11 +2,12 @@
 
     python benchmarks/claims/few_tokens.py
 
-One window up to 256 tokens, then windows of 256; the widest layer has 576 columns. Round-to-nearest sees no tokens. "plain
-mean" gives the loop the second moment as it was measured, without shrinking it.
+One window up to 256 tokens, then windows of 256; the widest layer has 576 columns. Round-to-nearest sees no tokens.
+"plain mean" gives the loop the second moment as it was measured, without shrinking it.
 """
 
 import functools
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -74,7 +75,7 @@ def main() -> None:
             "watersic has no more KL than round-to-nearest from any number of tokens": max(shrunk) <= nearest,
             "so have gptq and the trellis": all(kl[key] <= nearest for key in kl if "plain" not in key[0]),
             "more tokens never raise the KL of watersic by more than 2 %": all(
-                after <= 1.02 * before for before, after in zip(shrunk, shrunk[1:], strict=False)
+                after <= 1.02 * before for before, after in itertools.pairwise(shrunk)
             ),
             "at 8 tokens a column the plain mean is not 1 % better": kl["watersic", enough]
             <= 1.01 * kl["watersic, plain mean", enough],

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from lattq.cli.console import (
     progress,
     read_text,
 )
-from lattq.errors import InvalidInputError
+from lattq.errors import FewTokensWarning, InvalidInputError
 from lattq.quantizers import by_name
 from lattq.rate import MAX_RATE
 from lattq.scheme import Scheme
@@ -111,6 +112,7 @@ def quantize(
     module: Annotated[list[str] | None, typer.Option(help="Linear layer to quantize; repeat for several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of forward passes; other numbers, other last bits.")] = 1,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -129,9 +131,10 @@ def quantize(
         msg = f"{model} needs `--calibration FILE`, a text that resembles what the model will read"
         raise InvalidInputError(msg)
     own = None if calibration is None else read_text(calibration)
-    with progress(silent=as_json) as show:
+    with progress(silent=as_json) as show, warnings.catch_warnings():
         show("loading")
         llm = models()
+        warnings.simplefilter("ignore", FewTokensWarning)  # told below, or by the tokens of each layer
         report = llm.quantize_model(
             source_of(model, llm),
             out,
@@ -149,6 +152,7 @@ def quantize(
             modules=module or None,
             seed=seed,
             jobs=jobs,
+            threads=threads,
             progress=conversion_steps(show),
         )
     if as_json:
@@ -199,6 +203,9 @@ def _print_report(report: Any, out: Path) -> None:
         f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
         f"{out}: weight files of {report.file_bytes:,} bytes, unquantized tensors included"
     )
+    said = report.few_tokens()
+    if said is not None:
+        typer.echo(f"warning: {said}", err=True)
 
 
 @command

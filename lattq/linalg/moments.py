@@ -173,8 +173,8 @@ class SecondMoment:
         kind = total.dtype == powers.dtype == np.float64 and (not symmetric or n == other)
         if not kind or len(powers) != (n if symmetric else n + other) or min(count, squares) < 0:
             msg = (
-                f"`arrays` hold a {total.dtype} sum of shape {total.shape}, {len(powers)} powers and counts {count} and "
-                f"{squares}: not a saved moment"
+                f"`arrays` hold a {total.dtype} sum of shape {total.shape}, {len(powers)} powers, count {count} and "
+                f"squares {squares}: not a saved moment"
             )
             raise InvalidInputError(msg)
         moment = cls(n, None if symmetric else other)

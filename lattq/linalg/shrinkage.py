@@ -27,7 +27,7 @@ class Shrunk(NamedTuple):
 
 
 def shrink(
-    sigma: Float[np.ndarray, "n n"], count: float | int, fourth: Float[np.ndarray, " n"] | None = None
+    sigma: Float[np.ndarray, "n n"], count: float | int, fourth: Float[np.ndarray, " columns"] | None = None
 ) -> Shrunk:
     """Shrink E[x xᵀ] of `count` samples: variances towards their mean, correlations towards zero.
 
@@ -75,13 +75,13 @@ def shrink(
     pull = _pull_of_variances(found, fourth, count)
     root = np.sqrt((1 - pull) * found + pull * found.mean())
     unit = np.sqrt(np.where(alive, found, 1.0))
-    correlations = sigma / unit / unit[:, None]
+    correlations = sigma / np.outer(unit, unit)
     np.fill_diagonal(correlations, 0.0)
     entries = float(len(found)) * (len(found) - 1)
     shrunk = intensity(float(np.sum(correlations**2)), entries, float(count))
     correlations *= 1 - shrunk
     np.fill_diagonal(correlations, 1.0)
-    return Shrunk(correlations * root * root[:, None], pull, shrunk)
+    return Shrunk(correlations * np.outer(root, root), pull, shrunk)
 
 
 def intensity(power: float, entries: float, count: float) -> float:

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lattq._array import to_host
-from lattq.errors import FewTokensWarning, RateNotReachedError
+from lattq.errors import RateNotReachedError
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
 from lattq.llm.convert.report import LayerRow, Report
@@ -89,7 +88,7 @@ class Conversion:
             return dict.fromkeys(self.layers, 1.0)
         batches = batches_of(self.windows[:: max(1, len(self.windows) // SENSITIVITY_WINDOWS)])
         found = output_sensitivities(self.model, self.layers, batches, self.settings["seed"])
-        # One more token, of mean sensitivity: from one token, whose queries and keys do nothing, to layers without effect.
+        # One more token, of mean sensitivity: queries and keys do nothing for a first token, some layers for no token.
         tokens, prior = sum(batch.numel() for batch in batches), sum(found.values()) / len(found)
         logs = {name: -0.5 * math.log(max((tokens * g + prior) / (tokens + 1), 1e-300)) for name, g in found.items()}
         mean = sum(logs[name] * w.size for name, w in self.weights.items()) / self.count
@@ -182,9 +181,6 @@ class Conversion:
         report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows)
         report.save(directory)
         self.workspace.publish()
-        said = report.few_tokens()
-        if said is not None:
-            warnings.warn(said, FewTokensWarning, stacklevel=4)
         return report
 
 

@@ -20,8 +20,8 @@ __all__ = ["InputMoments", "forward_batches"]
 class InputMoments:
     """Second moments of the inputs of linear layers, updated while a model runs inside `record`.
 
-    Layers that receive the same tensor, such as q, k and v, share one accumulator, see `moment`. With `drift`, forwards come in
-    pairs: first the clean model inside `remember`, then the drifted one inside `record`.
+    Layers that receive the same tensor, such as q, k and v, share one accumulator, see `moment`. With `drift`,
+    forwards come in pairs: first the clean model inside `remember`, then the drifted one inside `record`.
 
     Parameters
     ----------

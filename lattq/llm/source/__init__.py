@@ -9,12 +9,13 @@ from lattq.llm.source.checkpoint import (
     restore_dtypes,
     source_hash,
 )
-from lattq.llm.source.windows import batches_of, run, token_windows
+from lattq.llm.source.windows import batches_of, fixed_threads, run, token_windows
 
 __all__ = [
     "batches_of",
     "choose_modules",
     "find_blocks",
+    "fixed_threads",
     "load_model",
     "load_tokenizer",
     "read_config",
