@@ -24,6 +24,7 @@ from lattq.llm.convert.stages import Conversion
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure import InputMoments
 from lattq.llm.source import load_tokenizer, token_windows
+from lattq.progress import stage
 
 SEED, WINDOW, COLUMNS, EVALUATION = 0, 256, 576, 24
 TOKENS = (1, 2, 4, 16, 64, 256, 1024, 8 * COLUMNS)
@@ -54,7 +55,8 @@ def measure(name: str, tokens: int) -> dict[str, Any]:
     sigma = plain if "plain" in name else InputMoments.sigma
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(InputMoments, "sigma", sigma):
         workspace = Workspace(f"{folder}/out", settings)
-        report = Conversion(embedded_model(), windows, workspace, recipe, settings, 1, None).run(0.0, "5GB")
+        with stage("quantize the model") as work:
+            report = Conversion(embedded_model(), windows, workspace, recipe, settings, 1, work).run(0.0, "5GB")
         workspace.close()
         found = evaluate(f"{folder}/out", embedded_text("evaluation"), reference=embedded_model(), samples=EVALUATION)
     row = {"recipe": name, "tokens": tokens, "rate": report.rate, "gap": report.gap, "kl": found.kl_bits_per_token}
