@@ -1,8 +1,9 @@
-"""The errors lattq raises. Every message names the offending value and what to do about it."""
+"""The errors lattq raises, and its warnings. Every message names the offending value and what to do about it."""
 
 __all__ = [
     "CodeOverflowError",
     "DamagedFileError",
+    "FewTokensWarning",
     "InvalidInputError",
     "LattqError",
     "NotPositiveSemidefiniteError",
@@ -61,3 +62,7 @@ class RateNotReachedError(LattqError):
 
 class DamagedFileError(LattqError, ValueError):
     """Bytes that are not what lattq wrote: truncated, altered, or of another format version."""
+
+
+class FewTokensWarning(UserWarning):
+    """Second moments were measured on so few tokens that they cost bits: fewer than eight for each column."""

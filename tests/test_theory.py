@@ -14,8 +14,8 @@ SOURCES = sorted([*ROOT.glob("lattq/**/*.py"), *ROOT.glob("docs/*.md"), *ROOT.gl
 
 EQUATION = re.compile(r"\\tag\{(\d+\.\d+)\}")
 SECTION = re.compile(r"^# ## (\d+\.\d+) ", re.MULTILINE)
-CITED_IN_NOTES = re.compile(r"\((\d\.\d+)\)")
-CITED_ELSEWHERE = re.compile(r"theory \(?(\d\.\d+)\)?(?: (?:and|to) \((\d\.\d+)\))?")
+CITED_IN_NOTES = re.compile(r"\((\d+\.\d+)\)")
+CITED_ELSEWHERE = re.compile(r"theory \(?(\d+\.\d+)\)?(?: (?:and|to) \((\d+\.\d+)\))?")
 
 
 def prose(note: str) -> str:

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from lattq.cli.console import (
     read_text,
 )
 from lattq.cli.progress import observed
-from lattq.errors import InvalidInputError
+from lattq.errors import FewTokensWarning, InvalidInputError
 from lattq.quantizers import by_name
 from lattq.rate import MAX_RATE
 from lattq.scheme import Scheme
@@ -111,6 +112,7 @@ def quantize(
     module: Annotated[list[str] | None, typer.Option(help="Linear layer to quantize; repeat for several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of forward passes; other numbers, other last bits.")] = 1,
     log: Log = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -130,7 +132,8 @@ def quantize(
         msg = f"{model} needs `--calibration FILE`, a text that resembles what the model will read"
         raise InvalidInputError(msg)
     own = None if calibration is None else read_text(calibration)
-    with observed("lattq quantize", as_json=as_json, log=log) as work:
+    with observed("lattq quantize", as_json=as_json, log=log) as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewTokensWarning)  # told below, or by the tokens of each layer
         with work.stage("load the libraries"):
             llm = models()
         report = llm.quantize_model(
@@ -150,6 +153,7 @@ def quantize(
             modules=module or None,
             seed=seed,
             jobs=jobs,
+            threads=threads,
             progress=work,
         )
     if as_json:
@@ -197,6 +201,9 @@ def _print_report(report: Any, out: Path) -> None:
         f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
         f"{out}: weight files of {report.file_bytes:,} bytes, unquantized tensors included"
     )
+    said = report.few_tokens()
+    if said is not None:
+        typer.echo(f"warning: {said}", err=True)
 
 
 @command

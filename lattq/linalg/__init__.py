@@ -5,10 +5,12 @@ from lattq.linalg.effective import effective_weight
 from lattq.linalg.hadamard import fwht, hadamard_matrix, hadamard_transform, random_signs, randomized_hadamard
 from lattq.linalg.ldl import LDL, ldl
 from lattq.linalg.moments import SecondMoment
+from lattq.linalg.shrinkage import Shrunk, shrink
 
 __all__ = [
     "LDL",
     "SecondMoment",
+    "Shrunk",
     "check_layer",
     "check_second_moment",
     "effective_weight",
@@ -18,4 +20,5 @@ __all__ = [
     "ldl",
     "random_signs",
     "randomized_hadamard",
+    "shrink",
 ]

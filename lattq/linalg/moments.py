@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 
 from lattq._array import Array, array_namespace, as_array, as_reals, from_host, require_finite, to_host
 from lattq.errors import InvalidInputError
+from lattq.linalg.shrinkage import Shrunk, intensity, shrink
 
 __all__ = ["SecondMoment"]
 
@@ -17,6 +18,7 @@ class SecondMoment:
 
     Batches come from any array library; each product is taken in float64 where the batch lies, and the sum
     moves there too. An accumulator that was saved and loaded between two batches goes on to the same bits.
+    What few samples leave open is counted beside the sum, see `shrunk`.
 
     Parameters
     ----------
@@ -32,6 +34,9 @@ class SecondMoment:
            [1., 2.]])
     >>> moment.count
     2.0
+    >>> moment.shrunk().matrix
+    array([[3.5, 0. ],
+           [0. , 3.5]])
     """
 
     def __init__(self, n: int, other: int | None = None) -> None:
@@ -41,7 +46,8 @@ class SecondMoment:
         self._symmetric = other is None
         self._shape = (n, n if other is None else other)
         self._sum: Array = np.zeros(self._shape)
-        self._count = 0.0
+        self._count = self._squares = 0.0
+        self._powers: Array = np.zeros(n if other is None else n + other)  # x⁴, or x² and y²
 
     @property
     def count(self) -> float:
@@ -61,6 +67,35 @@ class SecondMoment:
             raise InvalidInputError(msg)
         mean = to_host(self._sum) / self._count
         return 0.5 * (mean + mean.T) if self._symmetric else mean
+
+    @property
+    def effective_count(self) -> float:
+        """Number of samples of equal weight that tell as much: (Σ w)² / Σ w².
+
+        >>> moment = SecondMoment(1)
+        >>> moment.update(np.ones((3, 1)), weights=np.array([2.0, 1.0, 1.0]))
+        >>> moment.count, round(moment.effective_count, 3)
+        (4.0, 2.667)
+        """
+        return self._count**2 / self._squares if self._squares > 0 else 0.0
+
+    def shrunk(self) -> Shrunk:
+        """The mean of the products, shrunk as far as the number of samples asks for.
+
+        E[x xᵀ] as in `shrink`; E[x yᵀ] towards zero, by the same rule for correlations.
+
+        Raises
+        ------
+        InvalidInputError : if no sample was seen
+        """
+        matrix, count = self.matrix, self.effective_count
+        powers = to_host(self._powers) / self._count
+        if self._symmetric:
+            return shrink(matrix, count, powers)
+        rows, columns = powers[: matrix.shape[0], None], powers[matrix.shape[0] :]
+        shares = np.divide(matrix**2, rows * columns, out=np.zeros_like(matrix), where=(rows > 0) & (columns > 0))
+        pull = intensity(float(np.sum(shares)), float(matrix.size), count)
+        return Shrunk((1 - pull) * matrix, 0.0, pull)
 
     def update(
         self,
@@ -91,11 +126,16 @@ class SecondMoment:
             msg = f"`x` has {left.shape[0]} samples and `y` has {right.shape[0]}; the streams must run in step"
             raise InvalidInputError(msg)
         xp, count = array_namespace(left), float(left.shape[0])
+        squares, weighed, other = count, left, right
         if weights is not None:
             column = _weight_column(weights, left)
-            count = float(xp.sum(column))
-            left = left * column
-        self._add(xp.matmul(left.T, right), count)
+            count, squares = float(xp.sum(column)), float(xp.sum(column * column))
+            weighed, other = left * column, right * column
+        if self._symmetric:
+            powers = xp.sum(weighed * left * left * left, axis=0)
+        else:
+            powers = xp.concat([xp.sum(weighed * left, axis=0), xp.sum(other * right, axis=0)])
+        self._add(xp.matmul(weighed.T, right), powers, count, squares)
 
     def merge(self, other: "SecondMoment") -> None:
         """Add everything another accumulator of the same kind has seen.
@@ -107,13 +147,15 @@ class SecondMoment:
         if (other._shape, other._symmetric) != (self._shape, self._symmetric):
             msg = f"cannot merge moments of shapes {self._shape} and {other._shape}; both must be of one kind and size"
             raise InvalidInputError(msg)
-        self._add(other._sum, other._count)
+        self._add(other._sum, other._powers, other._count, other._squares)
 
     def to_arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
-        """Return the state as host arrays, to be saved: `sum`, `count` and `symmetric`."""
+        """Return the state as host arrays, to be saved: `sum`, `powers`, `count`, `squares` and `symmetric`."""
         return {
             "sum": np.array(to_host(self._sum)),
+            "powers": np.array(to_host(self._powers)),
             "count": np.asarray(self._count),
+            "squares": np.asarray(self._squares),
             "symmetric": np.asarray(self._symmetric),
         }
 
@@ -125,21 +167,26 @@ class SecondMoment:
         ------
         InvalidInputError : if an array is missing, of a wrong shape or type, or not finite
         """
-        total, count, symmetric = (
-            _entry(arrays, name, ndim) for name, ndim in (("sum", 2), ("count", 0), ("symmetric", 0))
-        )
+        names = {"sum": 2, "powers": 1, "count": 0, "squares": 0, "symmetric": 0}
+        total, powers, count, squares, symmetric = (_entry(arrays, name, ndim) for name, ndim in names.items())
         n, other = total.shape
-        if total.dtype != np.float64 or count < 0 or (symmetric and n != other):
-            msg = f"`arrays` hold a {total.dtype} sum of shape {total.shape} and count {count}: not a saved moment"
+        kind = total.dtype == powers.dtype == np.float64 and (not symmetric or n == other)
+        if not kind or len(powers) != (n if symmetric else n + other) or min(count, squares) < 0:
+            msg = (
+                f"`arrays` hold a {total.dtype} sum of shape {total.shape}, {len(powers)} powers, count {count} and "
+                f"squares {squares}: not a saved moment"
+            )
             raise InvalidInputError(msg)
         moment = cls(n, None if symmetric else other)
-        moment._add(total, float(count))
+        moment._add(total, powers, float(count), float(squares))
         return moment
 
-    def _add(self, product: Array, count: float) -> None:
-        self._sum = _move(self._sum, product)
+    def _add(self, product: Array, powers: Array, count: float, squares: float) -> None:
+        self._sum, self._powers = _move(self._sum, product), _move(self._powers, product)
         self._sum += product
+        self._powers += powers
         self._count += count
+        self._squares += squares
 
 
 def _rows(name: str, x: Array, width: int) -> Array:

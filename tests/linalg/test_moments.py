@@ -197,6 +197,8 @@ def test_what_does_not_fit_is_named():
         ("sum", np.full((2, 2), np.nan)),
         ("count", np.asarray(-1.0)),
         ("count", np.zeros(2)),
+        ("powers", np.zeros(3)),
+        ("squares", np.asarray(-1.0)),
     ],
 )
 def test_a_damaged_state_is_refused(name: str, value: np.ndarray):

@@ -75,7 +75,13 @@ class Encoder:
             start, sigma = time.perf_counter(), moments.sigma(name)
             quantized = self.quantize(name, targets[name], sigma, value)
             return quantized, layer_row(
-                name, value * self.scales[name], quantized, targets[name], sigma, time.perf_counter() - start
+                name,
+                value * self.scales[name],
+                quantized,
+                targets[name],
+                sigma,
+                time.perf_counter() - start,
+                moments.tokens(name),
             )
 
         for name, (quantized, row) in zip(targets, self._parallel(encode, list(targets)), strict=True):

@@ -4,19 +4,20 @@ import hashlib
 import importlib.metadata
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from lattq import recipes
-from lattq.errors import InvalidInputError
+from lattq.errors import FewTokensWarning, InvalidInputError
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import token_windows
+from lattq.llm.source.windows import fixed_threads, token_windows
 from lattq.progress import Observer, Stage, stage
 from lattq.rate import MAX_RATE, RANGES, searched
 from lattq.scheme import Scheme
@@ -44,6 +45,7 @@ def quantize_model(
     modules: Iterable[str] | None = None,
     seed: int = 0,
     jobs: int = 1,
+    threads: int = 1,
     max_shard_size: str = "5GB",
     progress: Stage | Observer | None = None,
 ) -> Report:
@@ -71,6 +73,9 @@ def quantize_model(
     modules : names of linear layers; None for all inside the blocks
     seed : of the draw of windows
     jobs : layers quantized at once
+    threads : of torch in the forward passes. What is written depends on this number, not on the machine's: with the
+        same versions on the same processor the same call writes the same bytes, whatever `jobs`, `OMP_NUM_THREADS` or
+        `torch.set_num_threads` say. On another processor the last bits of sums may differ, and with them codes
     max_shard_size : of the files written
     progress : told of the stages, one tree for the model, or the stage that this is part of: see `lattq.progress`
 
@@ -78,6 +83,11 @@ def quantize_model(
     ------
     InvalidInputError : for an unusable argument, directory or text
     RateNotReachedError : if no setting of the recipe gives the rate
+
+    Warns
+    -----
+    FewTokensWarning : if a layer saw fewer than eight tokens for each column; from few tokens, second moments are
+        shrunk (`lattq.linalg.shrink`)
 
     Examples
     --------
@@ -97,9 +107,10 @@ def quantize_model(
     if allocation not in ("loss", "distortion"):
         msg = f'`allocation` is {allocation!r}; choose "loss" or "distortion"'
         raise InvalidInputError(msg)
-    if jobs < 1:
-        msg = f"`jobs` is {jobs}; use at least 1"
-        raise InvalidInputError(msg)
+    for name, count in (("jobs", jobs), ("threads", threads)):
+        if count < 1:
+            msg = f"`{name}` is {count}; use at least 1"
+            raise InvalidInputError(msg)
     if drift and not propagate:
         msg = "`drift` is True and `propagate` False; inputs only drift behind quantized blocks"
         raise InvalidInputError(msg)
@@ -129,6 +140,7 @@ def quantize_model(
         "propagate": propagate,
         "drift": drift,
         "allocation": allocation,
+        "threads": threads,
         "modules": None if modules is None else list(modules),
         "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
         "version": importlib.metadata.version("lattq"),
@@ -136,15 +148,19 @@ def quantize_model(
     hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
     workspace = Workspace(out, hashed)
     try:
-        with stage("quantize the model", inside=progress) as work:
+        with fixed_threads(threads), stage("quantize the model", inside=progress) as work:
             job = Conversion(source, windows, workspace, recipe, settings, jobs, work)
-            return job.run(start, max_shard_size, beside, run_name(hashed))
+            report = job.run(start, max_shard_size, beside, run_name(hashed))
     except Exception:
         if workspace.empty():  # nothing to continue from
             workspace.discard()
         raise
     finally:
         workspace.close()
+    said = report.few_tokens()
+    if said is not None:
+        warnings.warn(said, FewTokensWarning, stacklevel=2)
+    return report
 
 
 def _sample(recipe: Callable[..., Scheme], setting: dict[str, Any]) -> Scheme:

@@ -16,6 +16,7 @@ from lattq.quantized import Quantized
 __all__ = ["LayerRow", "Report"]
 
 FILE = "lattq_report.json"
+ENOUGH = 8  # tokens for each column: fewer cost more than about 0.05 bit (theory 11.2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,14 @@ class LayerRow:
     name, shape : of the layer
     value : its step or number of levels
     rate : bits per weight of the payload
-    distortion : squared error of the outputs per weight, for the inputs and the target weight it was coded with
+    distortion : squared error of the outputs per weight, for the second moment and target weight it was coded with
     reference : bits per weight that independent Gaussian weights of these variances need at this distortion, which
         weights that depend on each other may undercut; None if the distortion is 0
     gap : rate - reference
     seconds : time to quantize
     stats : `Quantized.stats`
+    tokens : inputs that the second moment was measured on; from few, it is shrunk, and so are distortion, reference and gap
+        those of an estimate
 
     Examples
     --------
@@ -49,6 +52,7 @@ class LayerRow:
     gap: float | None
     seconds: float
     stats: dict[str, Any]
+    tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,19 @@ class Report:
         gaps = [row.gap for row in self.layers if row.gap is not None]
         return self._mean(gaps) if len(gaps) == len(self.layers) else None
 
+    def few_tokens(self) -> str | None:
+        """What to say if layers saw fewer than eight tokens for each column; None if none did."""
+        few = [row for row in self.layers if row.tokens < ENOUGH * row.shape[1]]
+        if not few:
+            return None
+        worst = min(few, key=lambda row: row.tokens / row.shape[1])
+        others = f", and {len(few) - 1} more layers saw few" if len(few) > 1 else ""
+        return (
+            f"few calibration tokens: {worst.name} saw {worst.tokens} for its {worst.shape[1]} columns{others}; their "
+            f"second moments are shrunk, which costs bits: give a longer text, more `samples` or a longer `window`, "
+            f"for at least {ENOUGH} tokens a column"
+        )
+
     def to_json(self) -> str:
         """All fields, and the means over weights."""
         fields = dataclasses.asdict(self) | {"distortion": self.distortion, "gap": self.gap}
@@ -126,6 +143,7 @@ def layer_row(
     target: Float[np.ndarray, "rows columns"],
     sigma: Float[np.ndarray, "columns columns"],
     seconds: float,
+    tokens: int,
 ) -> LayerRow:
     """Measure a quantized layer."""
     rate = 8 * len(quantized.payload) / target.size
@@ -139,4 +157,4 @@ def layer_row(
         except InvalidInputError as error:  # pruned weights have no Gaussian reference; the layer itself is fine
             stats["no_reference"] = str(error)
     gap = None if reference is None else rate - reference
-    return LayerRow(name, quantized.shape, value, rate, distortion, reference, gap, seconds, stats)
+    return LayerRow(name, quantized.shape, value, rate, distortion, reference, gap, seconds, stats, tokens)

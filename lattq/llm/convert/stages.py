@@ -96,8 +96,9 @@ class Conversion:
         batches = batches_of(self.windows[:: max(1, len(self.windows) // SENSITIVITY_WINDOWS)])
         with self.work.stage("measure sensitivities", len(batches)) as stage:
             found = output_sensitivities(self.model, self.layers, stage.over(batches), self.settings["seed"])
-        floor = max(found.values()) * 1e-9  # layers that reach no output
-        logs = {name: -0.5 * math.log(max(g, floor, 1e-300)) for name, g in found.items()}
+        # One more token, of mean sensitivity: queries and keys do nothing for a first token, some layers for no token.
+        tokens, prior = sum(batch.numel() for batch in batches), sum(found.values()) / len(found)
+        logs = {name: -0.5 * math.log(max((tokens * g + prior) / (tokens + 1), 1e-300)) for name, g in found.items()}
         mean = sum(logs[name] * w.size for name, w in self.weights.items()) / self.count
         return {name: math.exp(log - mean) for name, log in logs.items()}
 

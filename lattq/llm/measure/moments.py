@@ -20,13 +20,13 @@ __all__ = ["InputMoments", "forward_batches"]
 class InputMoments:
     """Second moments of the inputs of linear layers, updated while a model runs inside `record`.
 
-    Layers that receive the same tensor, such as q, k and v, share one accumulator. With `drift`, forwards come in
-    pairs: first the clean model inside `remember`, then the drifted one inside `record`.
+    Layers that receive the same tensor, such as q, k and v, share one accumulator, see `moment`. With `drift`,
+    forwards come in pairs: first the clean model inside `remember`, then the drifted one inside `record`.
 
     Parameters
     ----------
     layers : name to linear layer
-    drift : also accumulate E[x x̂ᵀ] of remembered and recorded inputs
+    drift : also accumulate E[(x - x̂) x̂ᵀ] of remembered and recorded inputs
     """
 
     def __init__(self, layers: Mapping[str, nn.Linear], *, drift: bool = False) -> None:
@@ -38,15 +38,23 @@ class InputMoments:
         self._seen: list[tuple[weakref.ref, str]] = []
 
     def sigma(self, name: str) -> Float[np.ndarray, "columns columns"]:
-        """E[x xᵀ] of the inputs of a layer."""
+        """E[x xᵀ] of the inputs of a layer, shrunk as far as their number asks for (theory 11.3)."""
+        return self.moment(name).shrunk().matrix
+
+    def tokens(self, name: str) -> int:
+        """How many inputs of a layer were seen."""
+        return round(self.moment(name).count)
+
+    def moment(self, name: str) -> SecondMoment:
+        """The accumulator of a layer: what was measured is its `matrix`."""
         if name not in self.leader:
             msg = f"no calibration input reached `{name}`; leave it out of `modules`"
             raise InvalidInputError(msg)
-        return self._moments[self.leader[name]].matrix
+        return self._moments[self.leader[name]]
 
     def cross(self, name: str) -> Float[np.ndarray, "columns columns"]:
-        """E[x x̂ᵀ] of remembered and recorded inputs of a layer."""
-        return self._cross[self.leader[name]].matrix
+        """E[x x̂ᵀ] of remembered and recorded inputs of a layer: `sigma`, and the drift shrunk by itself."""
+        return self.sigma(name) + self._cross[self.leader[name]].shrunk().matrix
 
     @contextlib.contextmanager
     def record(self) -> Iterator[None]:
@@ -86,7 +94,8 @@ class InputMoments:
         width = x.shape[-1]
         self._moments.setdefault(name, SecondMoment(width)).update(x)
         if self.drift:
-            self._cross.setdefault(name, SecondMoment(width, width)).update(self._clean[name], x)
+            x = x.double()
+            self._cross.setdefault(name, SecondMoment(width, width)).update(self._clean[name].double() - x, x)
 
 
 def forward_batches(model: Any, batches: Iterable[Int[Tensor, "_ window"]], moments: InputMoments) -> None:

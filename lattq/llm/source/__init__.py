@@ -12,13 +12,14 @@ from lattq.llm.source.checkpoint import (
     unread_tensors,
 )
 from lattq.llm.source.weights import dtype_name, read_header, read_tensors, skeleton, weight_files
-from lattq.llm.source.windows import batches_of, run, token_windows
+from lattq.llm.source.windows import batches_of, fixed_threads, run, token_windows
 
 __all__ = [
     "batches_of",
     "choose_modules",
     "dtype_name",
     "find_blocks",
+    "fixed_threads",
     "load_config",
     "load_model",
     "load_tokenizer",

@@ -1,16 +1,19 @@
 """Windows of tokens, and one forward of a model over them."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from lattq.errors import InvalidInputError
 
-__all__ = ["batches_of", "run", "token_windows"]
+__all__ = ["batches_of", "fixed_threads", "run", "token_windows"]
 
 TOKENS_PER_BATCH = 4096
 
@@ -62,6 +65,18 @@ def token_windows(
 def batches_of(windows: Int[Tensor, "windows window"]) -> list[Int[Tensor, "_ window"]]:
     """Split windows into batches of about 4096 tokens."""
     return list(windows.split(max(1, TOKENS_PER_BATCH // windows.shape[1])))
+
+
+@contextlib.contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads of torch and one of NumPy: they decide the order of sums, and so the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run(model: nn.Module, batch: Int[Tensor, "batch window"]) -> Any:
