@@ -34,8 +34,8 @@ class LayerRow:
     gap : rate - reference
     seconds : time to quantize
     stats : `Quantized.stats`
-    tokens : inputs that the second moment was measured on; from few, it is shrunk, and so are distortion, reference and gap
-        those of an estimate
+    tokens : inputs that the second moment was measured on; from few, it is shrunk, and distortion, reference and gap
+        are those of an estimate
 
     Examples
     --------
