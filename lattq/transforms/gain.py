@@ -6,7 +6,9 @@ import numpy as np
 
 from lattq._array import Array, array_namespace
 from lattq._options import as_float, normalize
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.coding import reading
+from lattq.coding.schema import Octets, Record, checked
+from lattq.errors import InvalidInputError
 
 __all__ = ["Gain", "Normalize"]
 
@@ -20,6 +22,8 @@ class Gain:
     """
 
     scale: float
+
+    schema = Record(scale=Octets(4))
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "scale")
@@ -49,10 +53,9 @@ class Gain:
     @staticmethod
     def from_state(state: list, size: int) -> "Gain":
         """Inverse of `to_state`."""
-        if len(state[0]) != 4:
-            msg = f"a gain of {len(state[0])} bytes, not 4; the file is damaged"
-            raise DamagedFileError(msg)
-        return Gain(float(np.frombuffer(state[0], dtype="<f4")[0]))
+        (data,) = checked(Gain.schema, state, "gain")
+        with reading("a gain"):
+            return Gain(float(np.frombuffer(data, dtype="<f4")[0]))
 
 
 @dataclasses.dataclass(frozen=True)

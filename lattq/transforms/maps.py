@@ -8,9 +8,11 @@ from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer, normalize
-from lattq.coding import decode_integers, encode_integers
+from lattq.coding import decode_integers, encode_integers, reading
+from lattq.coding.schema import MOST_EXPONENT, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.linalg import randomized_hadamard
+from lattq.linalg.hadamard import has_hadamard_matrix
 
 __all__ = [
     "SCALE_GRID",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 SCALE_GRID = 16  # scales of `Equalize` lie on a grid of 1/16 octave, which costs 0.0002 bit a weight
+MOST_GRID = SCALE_GRID * MOST_EXPONENT
 
 
 @runtime_checkable
@@ -73,7 +76,7 @@ class Identity:
     @staticmethod
     def from_state(state: list, size: int) -> "Identity":
         """Itself."""
-        return Identity()
+        return Identity(*checked(Record(), state, "identity"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +95,8 @@ class Diagonal:
     """
 
     scale: Float[np.ndarray, " n"]
+
+    schema = Record(scale=Octets(lambda at: 4 * at.columns))
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
@@ -140,13 +145,12 @@ class Diagonal:
     @staticmethod
     def from_state(state: list, size: int) -> "Diagonal":
         """Inverse of `to_state`."""
-        if len(state) == 1:
-            scale = np.frombuffer(state[0], dtype="<f4")
-            if len(scale) != size:
-                msg = f"{len(scale)} scales for {size} columns; the file is damaged"
-                raise DamagedFileError(msg)
-            return Diagonal(scale.astype(np.float64))
-        return Diagonal(grid_scale(decode_integers(state, size)))
+        if type(state) is list and len(state) > 1:
+            return Diagonal(grid_scale(decode_integers(state, size, -MOST_GRID, MOST_GRID)))
+        (data,) = checked(Diagonal.schema, state, "diagonal", columns=size)
+        scale = np.frombuffer(data, dtype="<f4").astype(np.float64)
+        with reading("a diagonal"):
+            return Diagonal(scale)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,6 +162,8 @@ class Permutation:
     """
 
     order: Int[np.ndarray, " n"]
+
+    schema = Record(order=Octets(lambda at: at.columns * (2 if at.columns <= 1 << 16 else 4)))
 
     def __post_init__(self) -> None:
         if not np.array_equal(np.sort(self.order), np.arange(len(self.order))):
@@ -186,11 +192,10 @@ class Permutation:
     @staticmethod
     def from_state(state: list, size: int) -> "Permutation":
         """Inverse of `to_state`."""
-        order = np.frombuffer(state[0], dtype="<u2" if size <= 1 << 16 else "<u4")
-        if len(order) != size:
-            msg = f"an order of {len(order)} columns for {size}; the file is damaged"
-            raise DamagedFileError(msg)
-        return Permutation(order.astype(np.int64))
+        (data,) = checked(Permutation.schema, state, "permutation", columns=size)
+        order = np.frombuffer(data, dtype="<u2" if size <= 1 << 16 else "<u4").astype(np.int64)
+        with reading("a permutation"):
+            return Permutation(order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +210,8 @@ class Hadamard:
     """
 
     seed: int = 0
+
+    schema = Record(seed=Integer(0, (1 << 64) - 1))
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "seed")
@@ -236,7 +243,10 @@ class Hadamard:
     @staticmethod
     def from_state(state: list, size: int) -> "Hadamard":
         """Inverse of `to_state`."""
-        return Hadamard(*state)
+        if not has_hadamard_matrix(size):
+            msg = f"a rotation of {size} columns, for which no Hadamard matrix is known; the file is damaged"
+            raise DamagedFileError(msg)
+        return Hadamard(*checked(Hadamard.schema, state, "rotation"))
 
 
 def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

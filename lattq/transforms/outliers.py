@@ -8,9 +8,12 @@ from jaxtyping import Float, Int
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, normalize
 from lattq.coding import decode_integers, encode_integers
+from lattq.coding.schema import Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["Outliers", "Sparse"]
+
+MOST_PLACES = 1 << 40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +35,8 @@ class Sparse:
     places: Int[np.ndarray, " entries"]
     values: Float[np.ndarray, " entries"]
     columns: int
+
+    schema = Record(count=Integer(0, MOST_PLACES), gaps=Inner(), values=Octets(lambda at: 2 * at.count))
 
     def forward(self, weight: Array) -> Array:
         """The weight without the sparse part."""
@@ -72,11 +77,11 @@ class Sparse:
     @staticmethod
     def from_state(state: list, size: int) -> "Sparse":
         """Inverse of `to_state`."""
-        count, gaps, data = state
+        count, gaps, data = checked(Sparse.schema, state, "sparse entries")
         values = np.frombuffer(data, dtype="<f2").astype(np.float64)
-        gaps = decode_integers(gaps, len(values))
-        if values.shape != (count,) or not np.isfinite(values).all() or not ((gaps >= 0) & (gaps < 1 << 41)).all():
-            msg = f"{len(values)} sparse entries for {count} places, or not finite; the file is damaged"
+        gaps = decode_integers(gaps, count, 0, MOST_PLACES)
+        if not np.isfinite(values).all():
+            msg = "a sparse entry is NaN or infinite; the file is damaged"
             raise DamagedFileError(msg)
         places = np.cumsum(gaps + 1) - 1
         return Sparse(places, values, size)
