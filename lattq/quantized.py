@@ -49,7 +49,7 @@ PAYLOAD = Record(
 )
 MOVED = Record(**PAYLOAD.fields, shifts=Integer(1, 255), centroids=Inner())  # with centroids
 # Without a shape to expect, what a file may hold: these many weights, or so many for each of its bytes.
-MOST_WEIGHTS, MOST_LIVE, PER_BYTE = 1 << 24, 1 << 22, 1 << 10
+MOST_WEIGHTS, MOST_LIVE, PER_BYTE = 1 << 24, 1 << 19, 1 << 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -241,7 +241,7 @@ class Quantized:
         """Inverse of `payload`; the hash, and the shape if it is known, are checked before anything is decoded.
 
         Time and memory are bounded by the length of the payload and the shape. Without a shape, n bytes may hold
-        max(2^24, 1024 n) weights, of which max(2^22, 1024 n) in columns that are not all zeros: pass the shape of a
+        max(2^24, 1024 n) weights, of which max(2^19, 1024 n) in columns that are not all zeros: pass the shape of a
         larger matrix that is nearly all zeros.
 
         Raises

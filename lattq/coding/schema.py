@@ -259,7 +259,7 @@ def unpacked(body: bytes) -> Any:
     [1, b'a']
     """
     try:
-        whole = msgpack.Unpacker(max_buffer_size=len(body))
+        whole = msgpack.Unpacker(max_buffer_size=max(len(body), 1))  # 0 is 4 GiB there
         whole.feed(body)
         whole.skip()
         return msgpack.unpackb(body, max_map_len=0, max_ext_len=0, max_str_len=256)

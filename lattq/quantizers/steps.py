@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq.coding.schema import Choice, Either, Integer, Octets
+from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = [
@@ -57,12 +57,12 @@ class OneStep:
 
 
 def check_step(step: float) -> None:
-    """Raise `InvalidInputError` unless the step is positive and finite.
+    """Raise `InvalidInputError` unless the step is positive, and its square a number of float64.
 
     >>> check_step(0.5)
     """
-    if not 0 < step < np.inf:
-        msg = f"`step` is {step}; the side of a cell is positive and finite"
+    if not SCALE.low <= step <= SCALE.high:
+        msg = f"`step` is {step}; the side of a cell is positive and finite, {SCALE.low:.0e} to {SCALE.high:.0e}"
         raise InvalidInputError(msg)
 
 

@@ -27,6 +27,7 @@ __all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_s
 LARGEST_CODE = 2**30
 LARGEST_ZERO = 2.0**53
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+CACHED = 1 << 15  # numbers that a cache holds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -233,9 +234,14 @@ def dither_offsets(seed: int, rows: int, columns: np.ndarray) -> np.ndarray:
     >>> bool((dither_offsets(1, 3, np.array([2])) == dither_offsets(1, 3, np.arange(4))[:, 2:3]).all())
     True
     """
-    place = (np.asarray(columns, dtype=np.uint64) << np.uint64(32)) + np.arange(rows, dtype=np.uint64)[:, None]
-    key = _mixed(np.array([seed], dtype=np.uint64) + GOLDEN)
-    return (_mixed(_mixed(place * GOLDEN + key) ^ key) >> np.uint64(11)) * 2.0**-53 - 0.5
+    start = (np.asarray(columns, dtype=np.uint64) << np.uint64(32)) * GOLDEN
+    start += _mixed(np.array([seed], dtype=np.uint64) + GOLDEN)
+    found = np.empty((rows, len(columns)))
+    height = max(1, CACHED // max(len(columns), 1))
+    for first in range(0, rows, height):
+        row = np.arange(first, min(first + height, rows), dtype=np.uint64)[:, None]
+        found[first : first + height] = (_mixed(row * GOLDEN + start) >> np.uint64(11)) * 2.0**-53 - 0.5
+    return found
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
