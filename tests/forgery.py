@@ -12,6 +12,10 @@ import msgpack
 import numpy as np
 
 import lattq as lq
+from lattq.coding import cosets
+from lattq.lattices import EntropyCodedLattice
+from lattq.lattices.words import words_of_lattice
+from lattq.trellis.bitshift import CODES, BitshiftCode
 from tests.schemes import every_scheme
 from tests.strategies import moment
 
@@ -48,6 +52,27 @@ def corpus() -> list[File]:
             found.append((name, shape, lq.quantize(weight, sigma, scheme).payload))
         found.append(("zeros", shape, lq.quantize(0 * weight, sigma, lq.recipes.watersic(0.3)).payload))
     return found
+
+
+@functools.cache
+def warm() -> list[File]:
+    """The files that cases are made of, with all tables that are computed once for all files."""
+    files = corpus()
+    for _, shape, payload in files:
+        lq.Quantized.from_payload(payload, shape).dequantize(np.float64)
+    names = ["E8", "BW16", "Leech24", *(f"{family}({n})" for family in ("Z", "D", "D_dual") for n in range(2, 33))]
+    for name in names:
+        coder = EntropyCodedLattice(name)
+        words = words_of_lattice(coder.lattice)
+        _ = coder.partitions, words.chances, words.kind_counts, words.find(np.zeros((len(words.residues[0]), 1), int))
+    for bits in range(1, 5):
+        for memory in range(bits, 17):
+            for code in CODES:
+                _ = BitshiftCode(bits, memory, code).values
+    for index in range(cosets.MOST_INDEX + 1):
+        if cosets.shift(index) == 0:
+            cosets.model(index)
+    return files
 
 
 def places(state: Any, path: Place = ()) -> list[Place]:

@@ -11,7 +11,6 @@ was (`tracemalloc`), under a limit of the address space that an allocation outsi
 
 import collections
 import dataclasses
-import functools
 import resource
 import sys
 import time
@@ -26,14 +25,10 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from harness import each, publish
-from tests.forgery import Case, cases, corpus, huge
+from tests.forgery import Case, cases, huge, warm
 
 import lattq as lq
-from lattq.coding import cosets
-from lattq.coding.cosets import MOST_INDEX
-from lattq.lattices.words import words_of_lattice
 from lattq.quantized import MOST_WEIGHTS
-from lattq.trellis.bitshift import CODES
 
 SEED, CASES, CHUNK = 0, 200_000, 2_500
 SECONDS, FACTOR = 1.0, 100
@@ -85,34 +80,10 @@ def claimed(blob: bytes) -> tuple[int, int]:
         return 1, 1
 
 
-def warm() -> list:
-    """The files that cases are made of, with all tables that are computed once for all files."""
-    files = corpus()
-    for _, shape, payload in files:
-        lq.Quantized.from_payload(payload, shape).dequantize(np.float64)
-    names = ["E8", "BW16", "Leech24", *(f"{family}({n})" for family in ("Z", "D", "D_dual") for n in range(2, 33))]
-    for name in names:
-        coder = lq.lattices.EntropyCodedLattice(name)
-        words = words_of_lattice(coder.lattice)
-        _ = coder.partitions, words.chances, words.kind_counts, words.find(np.zeros((len(words.residues[0]), 1), int))
-    for bits in range(1, 5):
-        for memory in range(bits, 17):
-            for code in CODES:
-                _ = lq.trellis.BitshiftCode(bits, memory, code).values
-    for index in range(MOST_INDEX + 1):
-        cosets.model(index) if cosets.shift(index) == 0 else None
-    return files
-
-
-@functools.cache
-def _warmed() -> list:
-    return warm()
-
-
 def chunk(seed: int, start: int, stop: int) -> dict[str, Any]:
     """Counts of outcomes, and the worst of time and memory, of some cases."""
     warnings.simplefilter("error")
-    files = _warmed()
+    files = warm()
     tracemalloc.start()
     found = summary(cases(files, seed, start, stop))
     print(start, stop, found, flush=True)
