@@ -25,31 +25,15 @@ from lattq._parts import (
     require_decodable,
     restored_quantizer,
 )
+from lattq._payload import FORMAT, MOST_LIVE, MOST_SHIFT, payload_fields, require_few
 from lattq.coding import decode_integers, encode_integers, reading
-from lattq.coding.schema import Choice, Inner, Integer, Record, checked, unpacked
+from lattq.coding.schema import unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
 from lattq.quantizers import table_shift
 
 __all__ = ["Quantized"]
-
-FORMAT = 1
-MOST_SHIFT = 1 << 20  # of a centroid, in 128ths of a cell
-SIDE = Integer(1, 1 << 20)  # rows or columns: no layer has more
-PAYLOAD = Record(
-    version=Integer(0, 255),
-    shape=Record(rows=SIDE, columns=SIDE),
-    quantizer=Record(kind=Choice(*QUANTIZERS), state=Inner()),
-    transform=Inner(),
-    row_gains=Inner(),
-    column_gains=Inner(),
-    coder=Record(kind=Choice(*CODERS), state=Inner()),
-    data=Inner(),
-)
-MOVED = Record(**PAYLOAD.fields, shifts=Integer(1, 255), centroids=Inner())  # with centroids
-# Without a shape to expect, what a file may hold: these many weights, or so many for each of its bytes.
-MOST_WEIGHTS, MOST_LIVE, PER_BYTE = 1 << 24, 1 << 19, 1 << 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -275,27 +259,16 @@ class Quantized:
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
-def _restored(state: list, expected: tuple[int, int] | None, size: int) -> Quantized:
+def _restored(state: Any, expected: tuple[int, int] | None, size: int) -> Quantized:
     """Value of the state of a payload of `size` bytes, whose hash has been checked."""
-    schema = MOVED if isinstance(state, list) and len(state) > len(PAYLOAD.fields) else PAYLOAD
-    version, (height, width), quantizer, transform, rows, columns, coder, data, *centroids = checked(
-        schema, state, "payload"
-    )
-    if version != FORMAT:
-        msg = f"format version {version}; this lattq reads version {FORMAT}: use the release that wrote the file"
-        raise DamagedFileError(msg)
-    shape = (height, width)
-    if expected is not None and shape != expected:
-        msg = f"a matrix of {height} x {width} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
-        raise DamagedFileError(msg)
-    if expected is None:
-        _require_few(height * width, size, MOST_WEIGHTS)
+    shape, quantizer, transform, rows, columns, coder, data, *centroids = payload_fields(state, expected, size)
+    height, width = shape
     transform = transforms.from_state(transform, width)
     transforms.check_rows(transform, height)
     prior = class_prior(transform)
     coder = CODERS[coder[0]].from_state(coder[1], shape)
     if expected is None:
-        _require_few(coder.live(data, shape, prior), size, MOST_LIVE)
+        require_few(coder.live(data, shape, prior), size, MOST_LIVE)
     if columns is not None:
         columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
     found = Quantized(
@@ -310,16 +283,6 @@ def _restored(state: list, expected: tuple[int, int] | None, size: int) -> Quant
     require_decodable(found.quantizer, found.codes, found.centroids)
     found.__dict__["coded"] = data  # encoding again would give the same
     return found
-
-
-def _require_few(weights: int, size: int, most: int) -> None:
-    """Raise `DamagedFileError` for more weights than `size` bytes may hold where nobody knows the shape."""
-    if weights > max(most, PER_BYTE * size):
-        msg = (
-            f"{size} bytes hold {weights} weights, which is more than {most} and than {PER_BYTE} a byte; "
-            "the file is damaged, or pass the shape of its matrix"
-        )
-        raise DamagedFileError(msg)
 
 
 def _digest(body: bytes) -> bytes:

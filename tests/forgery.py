@@ -21,12 +21,12 @@ from tests.strategies import moment
 
 SHAPES = [(1, 1), (5, 12), (33, 16), (8, 1)]
 NUMBERS = [
-    -1, 0, 1, 2, 3, 4, 7, 8, 15, 16, 64, 255, 256, 257, 1000, 4096, 65535, 65536, 10**6, 1 << 20, (1 << 20) + 1, 1 << 24,
+    -1, 0, 1, 2, 3, 4, 7, 8, 15, 16, 64, 255, 256, 257, 1000, 4096, 65535, 65536, 10**6, 1 << 20, 1 << 24,
     (1 << 31) - 1, 1 << 31, -(1 << 31), 1 << 40, 1 << 53, (1 << 53) + 1, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1,
 ]  # fmt: skip
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-308, 5e-324, 1e38, 1e154, 1e308, -1e308, float("inf"), float("nan"), 2.0**511]
-WORDS = ["", "uniform", "E8", "Leech24", "D(32)", "D(33)", "Z(99)", "A(9999)", "D_dual(4)", "identity", "chain", "coded",
-         "packed", "float16", "e4m3", "int8", "e0m9", "nf9", "latin", "first", "x" * 1000]  # fmt: skip
+WORDS = ["", "uniform", "E8", "Leech24", "D(32)", "D(33)", "Z(99)", "A(9999)", "D_dual(4)", "identity", "chain",
+         "coded", "packed", "float16", "e4m3", "int8", "e0m9", "nf9", "latin", "first", "x" * 1000]  # fmt: skip
 
 Place = tuple[int, ...]
 File = tuple[str, tuple[int, int], bytes]  # scheme, shape, payload
@@ -211,6 +211,9 @@ def huge() -> Iterator[Case]:
                 name = "uniform" if kind == "two-way" else kind
                 state = [*head, [name, quantizer], ["identity", []], None, None, [kind, coder], data]
                 yield Case(0, f"{rows} x {columns} in class {index}", kind, packed(state))
-        for kind, coder, data in (("fixed", [1, 0], b""), ("pooled", [], [0, 1, b"\x08", (rows * columns).to_bytes(8, "little"), b""])):
+        for kind, coder, data in (
+            ("fixed", [1, 0], b""),
+            ("pooled", [], [0, 1, b"\x08", (rows * columns).to_bytes(8, "little"), b""]),
+        ):
             state = [*head, [uniform[0], [*uniform[1], None]], ["identity", []], None, None, [kind, coder], data]
             yield Case(0, f"{rows} x {columns}", kind, packed(state))

@@ -18,6 +18,7 @@ LEVELS = [
     {"transforms", "quantizers"},
     {"feedback"},
     {"_parts"},
+    {"_payload"},
     {"quantized"},
     {"files", "least_squares", "packed"},
     {"scheme"},

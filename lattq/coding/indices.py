@@ -44,9 +44,7 @@ class Indices:
     down: bool = False
     coded: bool = False
 
-    schema = Record(
-        size=Integer(2, MOST_ENTRIES), dimension=Integer(1, MOST_DIMENSION), down=Flag(), coded=Flag()
-    )
+    schema = Record(size=Integer(2, MOST_ENTRIES), dimension=Integer(1, MOST_DIMENSION), down=Flag(), coded=Flag())
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "size", "dimension")

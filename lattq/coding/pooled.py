@@ -90,7 +90,9 @@ def _counts(widths: np.ndarray, stored: bytes, total: int) -> np.ndarray:
         raise DamagedFileError(msg)
     counts = [int.from_bytes(stored[a:b], "little") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
     if sum(counts) != total or not (counts[0] and counts[-1]):
-        msg = f"the histogram counts {sum(counts)} codes, the matrix has {total}, or its ends are 0; the file is damaged"
+        msg = (
+            f"the histogram counts {sum(counts)} codes, the matrix has {total}, or its ends are 0; the file is damaged"
+        )
         raise DamagedFileError(msg)
     return np.array(counts)
 

@@ -223,8 +223,7 @@ class EntropyCodedLattice:
         quotients, alone = np.split(places, [index.size])
         quotients = quotients.reshape(index.shape)
         folded = period * np.where(2 * residues > period, -1 - quotients, quotients) + residues
-        alone = step * alone.reshape(of_alone.shape)
-        return require_codes(self._joined(folded * words.signs[word].T, alone, layout))
+        return require_codes(self._joined(folded * words.signs[word].T, step * alone.reshape(of_alone.shape), layout))
 
     def _split(self, codes: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         """Points as columns, point after point and for each of them column after column; and the rows left over."""

@@ -25,7 +25,16 @@ from lattq.lattices import catalogue
 from lattq.lattices.codes import code_words, golay, reed_muller
 from lattq.lattices.lattice import Lattice
 
-__all__ = ["LARGEST_DIMENSION", "NAME", "Words", "cell_side", "check_fingerprint", "named", "tail_step", "words_of_lattice"]
+__all__ = [
+    "LARGEST_DIMENSION",
+    "NAME",
+    "Words",
+    "cell_side",
+    "check_fingerprint",
+    "named",
+    "tail_step",
+    "words_of_lattice",
+]
 
 FAMILIES = {"Z": catalogue.Z, "D": catalogue.D, "D_dual": catalogue.D_dual}
 SINGLE = {lattice.name: lattice for lattice in (catalogue.E8, catalogue.BW16, catalogue.Leech24)}

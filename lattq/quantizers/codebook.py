@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, from_host, require_finite, to_host
 from lattq.codebooks.local_metrics import nearest_in_blocks
-from lattq.coding.indices import Indices
 from lattq.coding import reading
+from lattq.coding.indices import Indices
 from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import Choice, Flag, Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
@@ -198,9 +198,7 @@ class CodebookQuantizer:
             Indices(size, dimension, down, coded).places(shape)
         expected = (-(-shape[0] // height), 1 if across_groups == 1 else -(-shape[1] // group))
         if (down_groups, across_groups) != expected:
-            msg = (
-                f"{down_groups} x {across_groups} tables for {height} rows and {group} columns each; the file is damaged"
-            )
+            msg = f"{down_groups} x {across_groups} tables for {height} rows and {group} columns; the file is damaged"
             raise DamagedFileError(msg)
         sides, steps = (down_groups, across_groups, size, dimension), None
         checked(_body(math.prod(sides), math.prod(sides[:2]), entry_bits), body, "tables")

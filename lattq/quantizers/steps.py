@@ -11,10 +11,10 @@ from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = [
-    "SMALLEST_STEP",
     "GROUP",
     "HALVES",
     "HEIGHT",
+    "SMALLEST_STEP",
     "OneStep",
     "check_step",
     "groups_of",

@@ -129,7 +129,7 @@ class UniformQuantizer:
         if (low is None) != (high is None) or (low is not None and not 0 <= high - low <= 255):
             msg = f"codes from {low} to {high}; the file is damaged"
             raise DamagedFileError(msg)
-        if isinstance(zeros, bytes) and low is None or dither is not None and zeros != 0.0:
+        if (isinstance(zeros, bytes) and low is None) or (dither is not None and zeros != 0.0):
             msg = "zeros of their own beside dither, or for codes without ends; the file is damaged"
             raise DamagedFileError(msg)
         places = height, -(-shape[1] // group)

@@ -219,7 +219,7 @@ def test_stored_state_is_exact(seed: int, rows: int, columns: int, kind: Format,
         (lambda state: [*state[:3], state[3][:-1], state[4]], "`data` is 1 bytes, not 2"),
         (lambda state: ["e9m9", *state[1:]], "`kind` is 'e9m9'"),
         (lambda state: [*state[:4], ["fp3"]], "no number format"),
-        (lambda state: [*state[:4], ["own", 1, np.array([-1e308, 1e308]).tobytes()]], "reaches to 1e\\+308"),
+        (lambda state: [*state[:4], ["own", 1, np.array([-1e308, 1e308]).tobytes()]], r"reaches to 1e\+308"),
         (lambda state: [state[0], 0, *state[2:]], "`group` is 0"),
     ],
 )

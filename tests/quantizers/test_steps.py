@@ -65,7 +65,7 @@ def test_scales_of_a_file_belong_to_one_row_or_all_and_to_groups_of_columns(heig
     if good and size == height * -(-8 // group):
         assert checked(SCALES, [group, height, bytes(2 * size)], rows=3, columns=8)[:2] == [group, height]
     else:
-        with pytest.raises(DamagedFileError, match="`(group|height|scales)` is"):
+        with pytest.raises(DamagedFileError, match=r"`(group|height|scales)` is"):
             checked(SCALES, [group, height, bytes(2 * size)], rows=3, columns=8)
 
 
@@ -75,9 +75,7 @@ def test_one_step_of_a_file_is_a_positive_float(step: Any):
         checked(SCALE, step, "step")
 
 
-@given(
-    bad=st.sampled_from([None, 0.0, -0.0, -1.0, np.inf, np.nan]), rows=st.integers(1, 4), zero=st.booleans()
-)
+@given(bad=st.sampled_from([None, 0.0, -0.0, -1.0, np.inf, np.nan]), rows=st.integers(1, 4), zero=st.booleans())
 def test_scales_of_a_file_are_positive_and_finite(bad: float | None, rows: int, zero: bool):
     steps = np.ones((rows, 2), dtype="<f2")
     steps[-1:, 1] = 1.0 if bad is None else bad
