@@ -150,7 +150,6 @@ class EntropyCodedLattice:
         return codes
 
     def _read(self, data: list, shape: tuple[int, int], prior: np.ndarray | int) -> tuple[TwoWayModel, list]:
-        """Scale classes and streams of what `encode` returned."""
         *scales, streams = checked(DATA, data, "coded data", columns=shape[1])
         return read_scales(scales, shape, prior), streams
 
