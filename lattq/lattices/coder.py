@@ -168,8 +168,7 @@ class EntropyCodedLattice:
 
     def gains(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray:
         """LMMSE gains, in 128ths, that the column classes predict: 1 - (noise of a cell) / variance."""
-        columns = self._read(data, shape, prior)[0].columns
-        return expected_gains(self.lattice)[np.clip(columns, 0, MOST)]
+        return expected_gains(self.lattice)[np.minimum(self._read(data, shape, prior)[0].columns, MOST)]
 
     def row_classes(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray | None:
         """Scale classes of the rows, as `encode` was given them; None where all are equal."""
