@@ -126,6 +126,9 @@ class UniformQuantizer:
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
         found = checked(UniformQuantizer.schema, state, "uniform quantizer", rows=shape[0], columns=shape[1])
         group, height, steps, zeros, low, high, dither = found
+        if isinstance(steps, float) and height != 1:
+            msg = f"one step for {height} rows of steps; the file is damaged"
+            raise DamagedFileError(msg)
         if (low is None) != (high is None) or (low is not None and not 0 <= high - low <= 255):
             msg = f"codes from {low} to {high}; the file is damaged"
             raise DamagedFileError(msg)
