@@ -77,7 +77,7 @@ def claimed(blob: bytes) -> tuple[int, int]:
     try:
         rows, columns = msgpack.unpackb(blob[:-8])[1]
         return max(int(rows), 1), max(int(columns), 1)
-    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+    except (ValueError, TypeError, LookupError, OverflowError, msgpack.UnpackException):
         return 1, 1
 
 

@@ -68,7 +68,7 @@ class Indices:
         """Inverse of `encode`; raises `DamagedFileError`."""
         rows, columns = self.places(shape)
         if self.coded:
-            indices = Pooled().decode(data, (rows, columns))
+            indices = self._checked(Pooled().decode(data, (rows, columns)))
         else:
             indices = self._unpacked(data, rows * columns).reshape(rows, columns)
         return np.repeat(indices.astype(np.int32), self.dimension, axis=0 if self.down else 1)
@@ -129,7 +129,10 @@ class Indices:
         checked(Octets(-(-self.bits * count // 8)), data, f"{count} indices of {self.bits} bits")
         ones = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=self.bits * count, bitorder="little")
         indices = ones.reshape(count, self.bits).astype(np.int32) @ (1 << np.arange(self.bits, dtype=np.int32))
-        if indices.size and indices.max() >= self.size:
-            msg = f"the index {indices.max()} into {self.size} entries; the file is damaged"
+        return self._checked(indices)
+
+    def _checked(self, indices: np.ndarray) -> np.ndarray:
+        if indices.size and not 0 <= indices.min() <= indices.max() < self.size:
+            msg = f"indices {indices.min()} ... {indices.max()} into {self.size} entries; the file is damaged"
             raise DamagedFileError(msg)
         return indices

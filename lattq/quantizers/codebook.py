@@ -16,6 +16,7 @@ from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import Choice, Flag, Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantizers.logarithmic import LogScales
+from lattq.quantizers.steps import stored_halves
 
 __all__ = ["CodebookQuantizer"]
 
@@ -205,10 +206,7 @@ class CodebookQuantizer:
         if entry_bits is None:
             tables = np.frombuffer(body[0], dtype="<f2").astype(np.float64).reshape(sides)
         else:
-            steps = np.frombuffer(body[1], dtype="<f2").astype(np.float64).reshape(sides[:2])
-            if not np.isfinite(steps).all():
-                msg = "a step of a table is NaN or infinite; the file is damaged"
-                raise DamagedFileError(msg)
+            steps = stored_halves(body[1], sides[:2])
             tables = _unpacked(body[0], entry_bits, math.prod(sides)).reshape(sides) * steps[..., None, None]
         if not np.isfinite(tables).all():
             msg = "a table holds NaN or infinity; the file is damaged"

@@ -120,11 +120,12 @@ class FormatQuantizer:
         found = checked(FormatQuantizer.schema, state, "format quantizer", rows=shape[0], columns=shape[1])
         kind, group, height, data, (name, *own) = found
         scale = _unpacked(data, kind, (height, -(-shape[1] // group)))
-        with reading("a number format"):
-            known = NumberFormat(name, np.frombuffer(own[1], dtype="<f8"), own[0]) if own else number_format(name)
-        if np.abs(known.values).max() > SCALE.high:
-            msg = f"a number format that reaches to {np.abs(known.values).max():.3g}; the file is damaged"
+        values = np.frombuffer(own[1] if own else b"", dtype="<f8")
+        if not np.abs(values).max(initial=0.0) <= SCALE.high:
+            msg = f"a number format that reaches to {np.abs(values).max():.3g}; the file is damaged"
             raise DamagedFileError(msg)
+        with reading("a number format"):
+            known = NumberFormat(name, values, own[0]) if own else number_format(name)
         return FormatQuantizer(scale, known, kind, group)
 
     @staticmethod
