@@ -103,6 +103,30 @@ def test_values_beyond_float64_are_reported():
         found.dequantize(np.float64)
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "value", "message"),
+    [
+        ("rtn min-max", (2, 1, 2), 1.0, "one step for 5 rows"),
+        ("gptq", (2, 1, 5), None, "codes from -4 to None"),
+        ("watersic", (2, 1, 3), b"\x01", "zeros of their own"),
+        ("watersic dithered", (2, 1, 3), 0.5, "zeros of their own"),
+        ("palette", (2, 1, 1, 1), bytes(6), "scales that are not positive"),
+        ("watersic pooled", (6,), ["indices", [2, 1, False, True]], "into 2 entries"),
+        ("watersic", (6, 1, 0), 0, "`block` is 0"),
+        ("watersic", (7, 0), float("inf"), "`noise` is inf"),
+        ("watersic", (7, 1, 1), 266, "`index` is 266"),
+        ("watersic", (7, 2, 0), 1 << 62, "`centre` is"),
+        ("watersic published", (7, 0), (1 << 31) - 1, "`size` is"),
+        ("lattice", (2, 1, 1), "D(33)", "n up to 32"),
+        ("trellis", (6, 1, 1), 4097, "`segment` is 4097"),
+    ],
+)
+def test_states_that_no_quantizer_has(name: str, place: tuple, value: Any, message: str):
+    """They used to be read, and then to decode to something else than what would be stored, or not at all."""
+    with memory_limit(), pytest.raises(DamagedFileError, match=message):
+        lq.Quantized.from_payload(packed(replace(state_of(name, (5, 12)), place, value)))
+
+
 @pytest.mark.parametrize("depth", [1, 2, 400])
 def test_chains_hold_no_chains(depth: int):
     state = state_of("chained", (5, 12))
