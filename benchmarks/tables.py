@@ -336,10 +336,15 @@ def forged_files() -> str:
 def forged_worst() -> str:
     """The most that any file took."""
     record = published("forged_files")
-    rows = [["forged and damaged", record["found"]], ["largest without a shape", record.get("largest")]]
+    names = {"found": "forged and damaged", "largest": "largest without a shape"}
+    rows = [[name, record.get(key)] for key, name in names.items()]
     return table(
         ["files", "seconds", "MiB", "over 100 × max(size, 4 bytes × weights)"],
-        [[name, f"{row['seconds']:.2f}", f"{row['bytes'] / 2**20:.1f}", f"{row['over']:.2f}"] for name, row in rows if row],
+        [
+            [name, f"{row['seconds']:.2f}", f"{row['bytes'] / 2**20:.1f}", f"{row['over']:.2f}"]
+            for name, row in rows
+            if row
+        ],
     )
 
 
