@@ -33,6 +33,7 @@ CLAIMS = (
     "cost",
     "speed",
     "packed",
+    "forged_files",
 )
 RECIPES = ("watersic", "watersic, no sweeps", "watersic as published", "huffman_gptq", "gptq", "rtn")
 
@@ -324,6 +325,29 @@ def hadamard() -> str:
     return figures("type", lambda row: row["type"], keys, published("packed")["transforms"])
 
 
+def forged_files() -> str:
+    """What became of forged and damaged files, by kind."""
+    found = published("forged_files")["found"]["outcomes"]
+    kinds = list(dict.fromkeys(key.split(": ")[0] for key in found))
+    ends = sorted({key.split(": ")[1] for key in found})
+    return table(["files", *ends], [[kind, *(str(found.get(f"{kind}: {end}", 0)) for end in ends)] for kind in kinds])
+
+
+def forged_worst() -> str:
+    """The most that any file took."""
+    record = published("forged_files")
+    names = {"found": "forged and damaged", "largest": "largest without a shape"}
+    rows = [[name, record.get(key)] for key, name in names.items()]
+    return table(
+        ["files", "seconds", "MiB", "over 100 × max(size, 4 bytes × weights)"],
+        [
+            [name, f"{row['seconds']:.2f}", f"{row['bytes'] / 2**20:.1f}", f"{row['over']:.2f}"]
+            for name, row in rows
+            if row
+        ],
+    )
+
+
 def language_model() -> str:
     """Rate, KL and perplexity of every point, by recipe and rate."""
     forms = {"rate": ".3f", "kl": ".4f", "perplexity": ".2f", "top1": ".1%"}
@@ -409,6 +433,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nested": nested,
     "packed": packed,
     "hadamard": hadamard,
+    "forged files": forged_files,
+    "forged worst": forged_worst,
     "language model": language_model,
     "cost": cost,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

@@ -39,12 +39,12 @@ def save(path: str | Path, quantized: Quantized) -> None:
         raise
 
 
-def load(path: str | Path) -> Quantized:
-    """Read what `save` wrote.
+def load(path: str | Path, shape: tuple[int, int] | None = None) -> Quantized:
+    """Read what `save` wrote; the shape is checked if it is known.
 
     Raises
     ------
-    DamagedFileError : if any byte has changed
+    DamagedFileError : if any byte has changed, or the matrix has another shape
     OSError : if the file cannot be read
 
     Examples
@@ -59,7 +59,7 @@ def load(path: str | Path) -> Quantized:
     ...         print(str(error)[:29])
     14 bytes are not a lattq file
     """
-    return Quantized.from_bytes(Path(path).read_bytes())
+    return Quantized.from_bytes(Path(path).read_bytes(), shape)
 
 
 def plain_modes(folder: str | Path) -> None:

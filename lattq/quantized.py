@@ -26,16 +26,15 @@ from lattq._parts import (
     require_decodable,
     restored_quantizer,
 )
+from lattq._payload import FORMAT, MOST_LIVE, MOST_SHIFT, payload_fields, require_few
 from lattq.coding import decode_integers, encode_integers, reading
+from lattq.coding.schema import unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg.checks import require_semidefinite
 from lattq.quantizers import table_shift
 
 __all__ = ["Quantized"]
-
-FORMAT = 1
-LARGEST_SIDE = 1 << 20  # rows or columns: no layer has more, and a damaged shape must not ask for all memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ class Quantized:
             [kind_of(QUANTIZERS, self.quantizer), self.quantizer.to_state()],
             transforms.to_state(self.transform),
             *gains,
-            [kind_of(CODERS, self.coder), list(dataclasses.astuple(self.coder))],
+            [kind_of(CODERS, self.coder), self.coder.to_state()],
             self.coded,
             *centroids,
         ]
@@ -143,9 +142,10 @@ class Quantized:
 
     def dequantize(self, dtype: Any = np.float32) -> Float[np.ndarray, "rows columns"]:
         """The reconstruction, on the host; raises `InvalidInputError` if `dtype` does not reach that far."""
-        values = self.transform.inverse(self.decoded())
-        largest = float(np.abs(values).max(initial=0.0))
-        if largest > float(np.finfo(dtype).max):
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self.transform.inverse(self.decoded())
+            largest = float(np.abs(values).max(initial=0.0))
+        if not largest <= float(np.finfo(dtype).max):
             msg = f"values up to {largest:.3g} do not fit `dtype` = {np.dtype(dtype).name}; pass a wider one"
             raise InvalidInputError(msg)
         return values.astype(dtype)
@@ -209,19 +209,18 @@ class Quantized:
         return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
 
     @staticmethod
-    def from_bytes(blob: bytes) -> "Quantized":
-        """Inverse of `to_bytes`.
+    def from_bytes(blob: bytes, shape: tuple[int, int] | None = None) -> "Quantized":
+        """Inverse of `to_bytes`; the shape is checked if it is known, and bounds what is decoded as in `from_payload`.
 
         Raises
         ------
-        DamagedFileError : if any byte differs from what `to_bytes` wrote
+        DamagedFileError : if any byte differs from what `to_bytes` wrote, or it holds a matrix of another shape
         """
-        try:
-            payload = safetensors.numpy.load(blob)["payload"].tobytes()
-        except (safetensors.SafetensorError, KeyError) as error:
-            msg = f"{len(blob)} bytes are not a lattq file ({error}); it is truncated or damaged"
-            raise DamagedFileError(msg) from None
-        found = Quantized.from_payload(payload)
+        start = 8 + int.from_bytes(blob[:8], "little")
+        if len(blob) < 8 or start > len(blob) or b'"lattq"' not in blob[8:start]:
+            msg = f"{len(blob)} bytes are not a lattq file; it is truncated or damaged"
+            raise DamagedFileError(msg)
+        found = Quantized.from_payload(blob[start:], shape)
         if found.to_bytes() != blob:
             msg = "the header does not belong to this payload; the file is damaged"
             raise DamagedFileError(msg)
@@ -230,6 +229,10 @@ class Quantized:
     @staticmethod
     def from_payload(payload: bytes, shape: tuple[int, int] | None = None) -> "Quantized":
         """Inverse of `payload`; the hash, and the shape if it is known, are checked before anything is decoded.
+
+        Time and memory are bounded by the length of the payload and the shape. Without a shape, n bytes may hold
+        max(2^24, 1024 n) weights, of which max(2^19, 1024 n) in columns that are not all zeros: pass the shape of a
+        larger matrix that is nearly all zeros.
 
         Raises
         ------
@@ -240,7 +243,7 @@ class Quantized:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            found = _restored(msgpack.unpackb(body), shape)
+            found = _restored(unpacked(body), shape, len(payload))
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
 
@@ -264,22 +267,16 @@ class Quantized:
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
-def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
-    """Value of a payload's state, whose hash has been checked."""
-    if state[0] != FORMAT:
-        msg = f"format version {state[0]}; this lattq reads version {FORMAT}: use the release that wrote the file"
-        raise DamagedFileError(msg)
-    _, (height, width), quantizer, transform, rows, columns, coder, data, *centroids = state
-    shape = (height, width)
-    if not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
-        msg = f"a matrix of {height} x {width} weights; the file is damaged"
-        raise DamagedFileError(msg)
-    if expected is not None and shape != expected:
-        msg = f"a matrix of {height} x {width} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
-        raise DamagedFileError(msg)
-    coder = CODERS[coder[0]](*coder[1])
+def _restored(state: Any, expected: tuple[int, int] | None, size: int) -> Quantized:
+    """Value of the state of a payload of `size` bytes, whose hash has been checked."""
+    shape, quantizer, transform, rows, columns, coder, data, *centroids = payload_fields(state, expected, size)
+    height, width = shape
     transform = transforms.from_state(transform, width)
+    transforms.check_rows(transform, height)
     prior = class_prior(transform)
+    coder = CODERS[coder[0]].from_state(coder[1], shape)
+    if expected is None:
+        require_few(coder.live(data, shape, prior), size, MOST_LIVE)
     if columns is not None:
         columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
     found = Quantized(
@@ -289,10 +286,9 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
         coder=coder,
         row_gains=None if rows is None else decode_integers(rows, height) + GAIN_GRID,
         column_gains=columns,
-        centroids=decode_integers(centroids[1], centroids[0]) if centroids else None,
+        centroids=decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
     )
     require_decodable(found.quantizer, found.codes, found.centroids)
-    transforms.check_rows(transform, height)
     found.__dict__["coded"] = data  # encoding again would give the same
     return found
 

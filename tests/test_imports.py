@@ -18,6 +18,7 @@ LEVELS = [
     {"transforms", "quantizers"},
     {"feedback"},
     {"_parts", "_distortion"},
+    {"_payload"},
     {"quantized"},
     {"files", "least_squares", "packed"},
     {"_guard"},

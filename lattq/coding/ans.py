@@ -8,17 +8,31 @@ import numpy as np
 
 from lattq.coding import cosets
 from lattq.coding.damage import reading
+from lattq.coding.schema import WORDS, Integer, Record, Series, checked
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, gaussian_model, limit
 from lattq.errors import DamagedFileError
 
-__all__ = ["BIT", "COSETS", "ROUNDED", "Stream", "Tables", "coder_of", "decode_classes", "encode_classes", "words_of"]
+__all__ = [
+    "BIT",
+    "COSETS",
+    "LARGEST_CLASS",
+    "ROUNDED",
+    "Stream",
+    "Tables",
+    "coder_of",
+    "decode_classes",
+    "encode_classes",
+    "require_codes",
+    "words_of",
+]
 
 BIT = constriction.stream.model.Bernoulli(perfect=False)  # of a bit whose chance to be 1 is given with it
 
 Stream = list  # [bytes of the coder, escaped symbols in coding order]
 
 LARGEST_SHIFT = 24  # `constriction` codes up to 24 equiprobable bits at once
-LARGEST_CLASS = CLASSES + CLASSES_PER_OCTAVE * 34  # codes of 2^31 fall below it
+LARGEST_CLASS = CLASSES - 1 + CLASSES_PER_OCTAVE * LARGEST_SHIFT  # wider symbols, up to 2^32, have no other table
+LARGEST_SYMBOL = 1 << 54  # that stands as it is where its table does not hold it: differences of exact floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +51,7 @@ class Tables:
 
 def _shift(index: int) -> int:
     """Low bits coded as they are, so that the rest falls in a class that has a table."""
-    shift = max(0, -((CLASSES - 1 - index) // CLASSES_PER_OCTAVE))
-    return min(shift, LARGEST_SHIFT)
+    return max(0, -((CLASSES - 1 - index) // CLASSES_PER_OCTAVE))
 
 
 def _shifted(index: int) -> int:
@@ -84,10 +97,13 @@ def encode_classes(symbols: np.ndarray, classes: np.ndarray, tables: Tables = RO
     return [words_of(coder), [int(x) for group in reversed(escapes) for x in group]]
 
 
+STREAM = Record(words=WORDS, escapes=Series(Integer(-LARGEST_SYMBOL, LARGEST_SYMBOL), 0, lambda at: at.symbols))
+
+
 @reading("entropy-coded block")
 def decode_classes(stream: Stream, classes: np.ndarray, tables: Tables = ROUNDED) -> np.ndarray:
     """Inverse of `encode_classes`; raises `DamagedFileError` if the stream does not end where it should."""
-    words, escapes = stream
+    words, escapes = checked(STREAM, stream, "stream", symbols=classes.size)
     if classes.size and not 0 <= classes.min() <= classes.max() <= tables.largest:
         msg = f"scale classes {classes.min()} ... {classes.max()}, not 0 ... {tables.largest}; the file is damaged"
         raise DamagedFileError(msg)
@@ -107,6 +123,18 @@ def decode_classes(stream: Stream, classes: np.ndarray, tables: Tables = ROUNDED
         )
         raise DamagedFileError(msg)
     return symbols
+
+
+def require_codes(symbols: np.ndarray) -> np.ndarray:
+    """Decoded symbols as codes; raises `DamagedFileError` for what int32 does not hold.
+
+    >>> require_codes(np.array([3, -4])).dtype
+    dtype('int32')
+    """
+    if symbols.size and not -(1 << 31) <= symbols.min() <= symbols.max() < 1 << 31:
+        msg = f"codes {symbols.min()} ... {symbols.max()} are beyond 32 bits; the file is damaged"
+        raise DamagedFileError(msg)
+    return symbols.astype(np.int32)
 
 
 def _groups(classes: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -1,16 +1,19 @@
 """Indices into codebooks: one for each vector of weights, of fixed length or entropy coded."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.pooled import Pooled
+from lattq.coding.schema import Flag, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["Indices"]
 
 MOST_ENTRIES = 1 << 16
+MOST_DIMENSION = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +44,15 @@ class Indices:
     down: bool = False
     coded: bool = False
 
+    schema = Record(size=Integer(2, MOST_ENTRIES), dimension=Integer(1, MOST_DIMENSION), down=Flag(), coded=Flag())
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "size", "dimension")
         normalize(self, as_flag, "down", "coded")
-        if not 2 <= self.size <= MOST_ENTRIES or self.dimension < 1:
+        if not (2 <= self.size <= MOST_ENTRIES and 1 <= self.dimension <= MOST_DIMENSION):
             msg = (
                 f"`size` is {self.size} and `dimension` {self.dimension}; a codebook has 2 to {MOST_ENTRIES} entries "
-                "of at least one number"
+                f"of 1 to {MOST_DIMENSION} numbers"
             )
             raise InvalidInputError(msg)
 
@@ -59,17 +64,27 @@ class Indices:
             raise InvalidInputError(msg)
         return Pooled().encode(indices) if self.coded else self._packed(indices.ravel())
 
-    def decode(self, data: bytes | list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
+    def decode(self, data: Any, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError`."""
         rows, columns = self.places(shape)
-        if isinstance(data, list) != self.coded:
-            msg = f"indices of the type {type(data).__name__}; the file is damaged"
-            raise DamagedFileError(msg)
-        if isinstance(data, list):
-            indices = Pooled().decode(data, (rows, columns))
+        if self.coded:
+            indices = self._checked(Pooled().decode(data, (rows, columns)))
         else:
             indices = self._unpacked(data, rows * columns).reshape(rows, columns)
         return np.repeat(indices.astype(np.int32), self.dimension, axis=0 if self.down else 1)
+
+    def live(self, data: Any, shape: tuple[int, int], prior: object = None) -> int:
+        """How many codes `decode` has to find."""
+        return Pooled().live(data, shape) if self.coded else shape[0] * shape[1]
+
+    def to_state(self) -> list:
+        """Size, dimension and the two flags, for the container."""
+        return [self.size, self.dimension, self.down, self.coded]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "Indices":
+        """Inverse of `to_state`."""
+        return Indices(*checked(Indices.schema, state, "coder"))
 
     def shared(self, codes: np.ndarray) -> np.ndarray:
         """One index for each vector.
@@ -111,12 +126,13 @@ class Indices:
         return np.packbits(ones.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
 
     def _unpacked(self, data: bytes, count: int) -> np.ndarray:
-        if len(data) != -(-self.bits * count // 8):
-            msg = f"{count} indices of {self.bits} bits in {len(data)} bytes; the file is damaged"
-            raise DamagedFileError(msg)
+        checked(Octets(-(-self.bits * count // 8)), data, f"{count} indices of {self.bits} bits")
         ones = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=self.bits * count, bitorder="little")
         indices = ones.reshape(count, self.bits).astype(np.int32) @ (1 << np.arange(self.bits, dtype=np.int32))
-        if indices.size and indices.max() >= self.size:
-            msg = f"the index {indices.max()} into {self.size} entries; the file is damaged"
+        return self._checked(indices)
+
+    def _checked(self, indices: np.ndarray) -> np.ndarray:
+        if indices.size and not 0 <= indices.min() <= indices.max() < self.size:
+            msg = f"indices {indices.min()} ... {indices.max()} into {self.size} entries; the file is damaged"
             raise DamagedFileError(msg)
         return indices

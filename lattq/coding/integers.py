@@ -2,14 +2,20 @@
 
 import numpy as np
 
-from lattq.coding.ans import decode_classes, encode_classes
+from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes
 from lattq.coding.damage import reading
+from lattq.coding.schema import Inner, Integer, Record, checked
 from lattq.coding.tables import CLASSES, code_lengths, limit, scale_class
+from lattq.errors import DamagedFileError
 
-__all__ = ["cheapest", "decode_integers", "encode_integers"]
+__all__ = ["EXACT", "cheapest", "decode_integers", "encode_integers"]
 
 CAP = limit(CLASSES - 1) + 1
 SPREADS = (0, 1, 9, 17, 25, 33)  # classes of differences: none, and 1/8 to 2 in octaves
+EXACT = 1 << 53  # larger integers are no exact floats
+STATE = Record(
+    centre=Integer(-EXACT, EXACT), index=Integer(0, LARGEST_CLASS), words=Inner(), escapes=Inner()
+)  # the stream, which `decode_classes` reads
 
 
 def encode_integers(values: np.ndarray) -> list:
@@ -28,21 +34,26 @@ def encode_integers(values: np.ndarray) -> list:
 
 
 @reading("side information")
-def decode_integers(stream: list, size: int) -> np.ndarray:
-    """Inverse of `encode_integers` for an array of `size` entries; raises `DamagedFileError`.
+def decode_integers(stream: list, size: int, low: int = -EXACT, high: int = EXACT) -> np.ndarray:
+    """Inverse of `encode_integers` for `size` entries from `low` to `high`; raises `DamagedFileError` for others.
 
     >>> decode_integers(encode_integers(np.array([3, -1, 4])), 3)
     array([ 3, -1,  4])
     """
-    centre, index, words, escapes = stream
-    return decode_classes([words, escapes], np.full(size, index)) + centre
+    centre, index, words, escapes = checked(STATE, stream, "side information")
+    found = decode_classes([words, escapes], np.full(size, index)) + centre
+    if size and not low <= found.min() <= found.max() <= high:
+        msg = f"side information of {found.min()} ... {found.max()}, not {low} ... {high}; the file is damaged"
+        raise DamagedFileError(msg)
+    return found
 
 
 def best_class(symbols: np.ndarray) -> int:
     """Class that codes these symbols in the fewest bits."""
     magnitudes = np.abs(symbols)
     if symbols.size and magnitudes.max() >= CAP:  # beyond the tables' scales: by moments
-        return int(scale_class(np.sqrt(np.mean(np.square(magnitudes, dtype=np.float64), keepdims=True)))[0])
+        wide = scale_class(np.sqrt(np.mean(np.square(magnitudes, dtype=np.float64), keepdims=True)))
+        return min(int(wide[0]), LARGEST_CLASS)
     counts = np.bincount(magnitudes, minlength=CAP + 1)
     return int(np.argmin(code_lengths(CAP) @ counts))
 

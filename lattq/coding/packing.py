@@ -7,9 +7,12 @@ import math
 import numpy as np
 
 from lattq._options import as_integer, normalize
+from lattq.coding.schema import Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 
-__all__ = ["FixedLength", "pack", "unpack"]
+__all__ = ["FixedLength", "pack", "packed_size", "unpack"]
+
+LARGEST_CODE = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +37,12 @@ class FixedLength:
     levels: int
     low: int = 0
 
+    schema = Record(levels=Integer(1, 256), low=Integer(-LARGEST_CODE, LARGEST_CODE))
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "levels", "low")
-        if not 1 <= self.levels <= 256:
-            msg = f"`levels` is {self.levels}; a fixed-length code has 1 to 256 levels"
+        if not (1 <= self.levels <= 256 and abs(self.low) <= LARGEST_CODE):
+            msg = f"`levels` is {self.levels} and `low` {self.low}; a fixed-length code has 1 to 256, within ± 2^30"
             raise InvalidInputError(msg)
 
     def encode(self, codes: np.ndarray, prior: object = None) -> bytes:
@@ -52,6 +57,19 @@ class FixedLength:
     def decode(self, data: bytes, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError` if `data` does not have the length that `shape` needs."""
         return (unpack(data, self.levels, shape[0] * shape[1]) + self.low).astype(np.int32).reshape(shape)
+
+    def live(self, data: bytes, shape: tuple[int, int], prior: object = None) -> int:
+        """How many codes `decode` has to find."""
+        return shape[0] * shape[1] if self.levels > 1 else 0
+
+    def to_state(self) -> list:
+        """Levels and the smallest code, for the container."""
+        return [self.levels, self.low]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "FixedLength":
+        """Inverse of `to_state`."""
+        return FixedLength(*checked(FixedLength.schema, state, "coder"))
 
 
 def pack(digits: np.ndarray, base: int) -> bytes:
@@ -76,9 +94,7 @@ def unpack(data: bytes, base: int, size: int) -> np.ndarray:
     >>> unpack(b'9', 4, 4)
     array([1, 2, 3, 0])
     """
-    if len(data) != packed_size(size, base):
-        msg = f"{size} digits of base {base} take {packed_size(size, base)} bytes, not {len(data)}; the file is damaged"
-        raise DamagedFileError(msg)
+    checked(Octets(packed_size(size, base)), data, f"{size} digits of base {base}")
     if base == 1:
         return np.zeros(size, dtype=np.int64)
     count, width = _word(base)

@@ -7,12 +7,21 @@ import numpy as np
 
 from lattq.coding.ans import coder_of, words_of
 from lattq.coding.damage import reading
-from lattq.coding.packing import pack, unpack
+from lattq.coding.packing import pack, packed_size, unpack
+from lattq.coding.schema import WORDS, Integer, Octets, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError
 
 __all__ = ["Pooled"]
 
 MOST_SYMBOLS = 1 << 16
+WIDEST = 8  # bytes of a count
+DATA = Record(
+    low=Integer(-(1 << 31), (1 << 31) - 1),
+    size=Integer(1, lambda at: min(MOST_SYMBOLS, (1 << 31) - at.low)),
+    widths=Octets(lambda at: packed_size(at.size, WIDEST + 1)),
+    counts=Octets(),
+    words=WORDS,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +38,8 @@ class Pooled:
     np.True_
     """
 
+    schema = Record()
+
     def encode(self, codes: np.ndarray, prior: object = None) -> list:
         """[lowest code, histogram, words]; raises `CodeOverflowError` if the codes span more than 65536 values."""
         low = int(codes.min())
@@ -37,33 +48,55 @@ class Pooled:
             raise CodeOverflowError(msg)
         counts = np.bincount((codes - low).ravel())
         coder = constriction.stream.stack.AnsCoder()
-        coder.encode_reverse((codes - low).ravel().astype(np.int32), _model(counts))
-        widths = [int(count).bit_length() for count in counts]
-        stored = b"".join(int(c).to_bytes((w + 7) // 8, "little") for c, w in zip(counts, widths, strict=True))
-        sizes = pack(np.array([(w + 7) // 8 for w in widths]), 9)
-        return [low, len(counts), sizes, stored, words_of(coder)]
+        if len(counts) > 1:  # a lone symbol needs no words
+            coder.encode_reverse((codes - low).ravel().astype(np.int32), _model(counts))
+        widths = np.array([(int(count).bit_length() + 7) // 8 for count in counts])
+        stored = b"".join(int(c).to_bytes(w, "little") for c, w in zip(counts, widths, strict=True))
+        return [low, len(counts), pack(widths, WIDEST + 1), stored, words_of(coder)]
 
     @reading("entropy-coded data")
     def decode(self, data: list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError`."""
-        low, size, sizes, stored, words = data
-        ends = np.cumsum(unpack(sizes, 9, size))
-        counts = np.array([int.from_bytes(stored[a:b], "little") for a, b in zip([0, *ends[:-1]], ends, strict=True)])
-        if counts.sum() != shape[0] * shape[1]:
-            msg = (
-                f"the histogram counts {counts.sum()} codes, the matrix has {shape[0] * shape[1]}; the file is damaged"
-            )
-            raise DamagedFileError(msg)
+        low, size, widths, stored, words = checked(DATA, data, "histogram")
+        counts = _counts(unpack(widths, WIDEST + 1, size), stored, shape[0] * shape[1])
         coder = coder_of(words)
-        codes = coder.decode(_model(counts), shape[0] * shape[1])
+        codes = np.zeros(shape, dtype=np.int32)
+        if size > 1:
+            codes = coder.decode(_model(counts), codes.size).reshape(shape)
         if not coder.is_empty():
             msg = f"{len(words)} bytes hold more than {codes.size} codes; the file is damaged"
             raise DamagedFileError(msg)
-        return (codes + low).reshape(shape)
+        return codes + np.int32(low)
+
+    def live(self, data: list, shape: tuple[int, int], prior: object = None) -> int:
+        """How many codes `decode` has to find: none if all are the same."""
+        return shape[0] * shape[1] if checked(DATA, data, "histogram")[1] > 1 else 0
+
+    def to_state(self) -> list:
+        """Nothing."""
+        return []
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "Pooled":
+        """Itself."""
+        return Pooled(*checked(Pooled.schema, state, "coder"))
+
+
+def _counts(widths: np.ndarray, stored: bytes, total: int) -> np.ndarray:
+    """The histogram of so many codes, whose first and last symbols occur; raises `DamagedFileError`."""
+    ends = np.cumsum(widths)
+    if len(stored) != ends[-1]:
+        msg = f"counts in {len(stored)} bytes where {ends[-1]} belong; the file is damaged"
+        raise DamagedFileError(msg)
+    counts = [int.from_bytes(stored[a:b], "little") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    if sum(counts) != total or not (counts[0] and counts[-1]):
+        msg = (
+            f"the histogram counts {sum(counts)} codes, the matrix has {total}, or its ends are 0; the file is damaged"
+        )
+        raise DamagedFileError(msg)
+    return np.array(counts)
 
 
 def _model(counts: np.ndarray) -> constriction.stream.model.Categorical:
-    """Table of a histogram; a lone symbol gets a neighbour that never occurs, since a model needs two."""
-    if len(counts) == 1:
-        counts = np.append(counts, 0)
+    """Table of a histogram of two symbols or more."""
     return constriction.stream.model.Categorical(counts / counts.sum(), perfect=False, lazy=False)

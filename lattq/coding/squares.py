@@ -18,7 +18,7 @@ __all__ = ["fit_squares", "square_classes"]
 NOISE = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.5, 1.0, 2.0]))))  # cells are one to three codes wide
 
 
-def square_classes(model: TwoWayModel, columns: slice = slice(None)) -> np.ndarray:
+def square_classes(model: TwoWayModel, columns: slice | np.ndarray = slice(None)) -> np.ndarray:
     """Class of every code in these columns, at most the largest that there is."""
     return np.minimum(model.classes(columns), MOST).astype(np.int16)
 

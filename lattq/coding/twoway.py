@@ -7,21 +7,26 @@ noise's (theory 3.3). All of it is integer arithmetic on charged integers: any d
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import decode_classes, encode_classes
+from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes, require_codes
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
+from lattq.coding.schema import Inner, Integer, Record, Series, checked
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = [
+    "BLOCK",
+    "DATA",
     "TwoWay",
     "TwoWayModel",
     "check_block",
     "column_blocks",
+    "live_codes",
     "read_scales",
     "row_classes",
     "stored_scales",
@@ -36,6 +41,15 @@ NOISE_CLASSES = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.25, 0.5, 1.
 SAMPLE_COLUMNS = 64
 ROW_BLOCK = 64  # rows whose squares a cache holds
 LARGEST_BLOCK = 1 << 24
+BLOCK = Integer(1, LARGEST_BLOCK)
+MOST_OCTAVES = 1 << 10  # between a row class, a column class, or a prior, and another
+WIDEST = CLASSES_PER_OCTAVE * MOST_OCTAVES
+DATA = Record(
+    noise=Integer(NO_NOISE, WIDEST),
+    row_classes=Inner(),
+    column_classes=Inner(),
+    streams=Series(Inner(), 1, lambda at: at.columns),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +60,15 @@ class TwoWayModel:
     columns: np.ndarray
     noise: int
 
-    def classes(self, columns: slice = slice(None)) -> np.ndarray:
+    def classes(self, columns: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Class of every code in these columns, shape (rows, columns)."""
         k = self.columns[columns]
         shifted = k[None, :] + ((self.rows[:, None] * share(k, self.noise)[None, :] + 8) >> 4)
-        return np.where(k[None, :] > 0, np.maximum(shifted, 1), 0)
+        return np.where(k[None, :] > 0, np.clip(shifted, 1, LARGEST_CLASS), 0)
+
+    def live(self, block: slice) -> np.ndarray:
+        """The columns of a block that hold anything."""
+        return block.start + np.flatnonzero(self.columns[block] > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +90,8 @@ class TwoWay:
 
     block: int = 1 << 18
 
+    schema = Record(block=BLOCK)
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "block")
         check_block(self.block)
@@ -83,10 +103,8 @@ class TwoWay:
         stored. The scales that equalize the columns are such a guess.
         """
         model = fit(codes, prior)
-        streams = [
-            encode_classes(codes[:, block].ravel(), model.classes(block).ravel())
-            for block in column_blocks(codes.shape, self.block)
-        ]
+        lives = [model.live(block) for block in column_blocks(codes.shape, self.block)]
+        streams = [encode_classes(codes[:, live].ravel(), model.classes(live).ravel()) for live in lives]
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded data")
@@ -95,14 +113,30 @@ class TwoWay:
         model, streams = self.read_model(data, shape, prior)
         codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
         for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
-            decoded = decode_classes(stream, model.classes(block).ravel()).reshape(shape[0], -1)
+            live = model.live(block)
+            decoded = np.zeros((shape[0], block.stop - block.start), dtype=np.int32)
+            symbols = require_codes(decode_classes(stream, model.classes(live).ravel()))
+            decoded[:, live - block.start] = symbols.reshape(shape[0], -1)
             codes[:, places] = decoded[:, inside]
         return codes
 
     def read_model(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> tuple[TwoWayModel, list]:
         """Scale classes and streams of what `encode` returned."""
-        *scales, streams = data
+        *scales, streams = checked(DATA, data, "coded data", columns=shape[1])
         return read_scales(scales, shape, prior), streams
+
+    def live(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> int:
+        """How many codes `decode` has to find: those of columns that are not all zeros."""
+        return live_codes(data, shape, prior)
+
+    def to_state(self) -> list:
+        """The size of a block, for the container."""
+        return [self.block]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "TwoWay":
+        """Inverse of `to_state`."""
+        return TwoWay(*checked(TwoWay.schema, state, "coder"))
 
     def gains(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> np.ndarray:
         """LMMSE gains, in 128ths, that the column classes predict."""
@@ -126,24 +160,31 @@ def column_blocks(shape: tuple[int, int], block: int) -> list[slice]:
     >>> column_blocks((100, 5), 200)
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    rows, width = shape
-    step = max(1, -(-block // rows))
-    return [slice(start, min(start + step, width)) for start in range(0, width, step)]
+    step = _block_width(shape, block)
+    return [slice(start, min(start + step, shape[1])) for start in range(0, shape[1], step)]
+
+
+def _block_width(shape: tuple[int, int], block: int) -> int:
+    """Columns of a stream."""
+    return max(1, -(-block // shape[0]))
 
 
 def wanted_blocks(
     streams: list, shape: tuple[int, int], block: int, columns: slice | None
-) -> Iterator[tuple[slice, list, list[int], list[int]]]:
+) -> Iterator[tuple[slice, Any, np.ndarray, np.ndarray]]:
     """Blocks that hold any of `columns`: their range, stream, places among the wanted columns, and places inside."""
-    blocks = column_blocks(shape, block)
-    if len(streams) != len(blocks):
-        msg = f"{len(streams)} streams for {len(blocks)} blocks of columns; the file is damaged"
+    step = _block_width(shape, block)
+    if len(streams) != -(-shape[1] // step):
+        msg = f"{len(streams)} streams for {-(-shape[1] // step)} blocks of columns; the file is damaged"
         raise DamagedFileError(msg)
-    wanted = range(*(columns or slice(None)).indices(shape[1]))
-    for one, stream in zip(blocks, streams, strict=True):
-        places = [place for place, j in enumerate(wanted) if one.start <= j < one.stop]
-        if places:
-            yield one, stream, places, [wanted[place] - one.start for place in places]
+    wanted = np.arange(shape[1])[columns or slice(None)]
+    index = wanted // step
+    order = np.argsort(index, kind="stable")
+    for places in np.split(order, np.flatnonzero(np.diff(index[order])) + 1):
+        if places.size:
+            start = int(index[places[0]]) * step
+            one = slice(start, min(start + step, shape[1]))
+            yield one, streams[start // step], places, wanted[places] - start
 
 
 def stored_scales(model: TwoWayModel, prior: Prior) -> list:
@@ -154,7 +195,22 @@ def stored_scales(model: TwoWayModel, prior: Prior) -> list:
 def read_scales(stored: list, shape: tuple[int, int], prior: Prior) -> TwoWayModel:
     """Inverse of `stored_scales`."""
     noise, rows, columns = stored
-    return TwoWayModel(decode_integers(rows, shape[0]), decode_integers(columns, shape[1]) + prior, noise)
+    found = decode_integers(columns, shape[1], -WIDEST, WIDEST) + prior
+    if not 0 <= found.min() <= found.max() <= WIDEST:
+        msg = f"scale classes {found.min()} ... {found.max()} of columns; the file is damaged"
+        raise DamagedFileError(msg)
+    return TwoWayModel(decode_integers(rows, shape[0], -WIDEST, WIDEST), found, noise)
+
+
+def live_codes(data: list, shape: tuple[int, int], prior: Prior) -> int:
+    """Codes in columns that are not all zeros, of coded data that begins with scales.
+
+    >>> codes = np.array([[0, 3], [0, -1]])
+    >>> live_codes(TwoWay().encode(codes), codes.shape, 0)
+    2
+    """
+    *scales, _ = checked(DATA, data, "coded data", columns=shape[1])
+    return shape[0] * int(np.count_nonzero(read_scales(scales, shape, prior).columns))
 
 
 def share(k: np.ndarray, noise: int) -> np.ndarray:
@@ -192,6 +248,7 @@ def _fit_columns(codes: np.ndarray, start: TwoWayModel, prior: Prior) -> tuple[T
     magnitudes = np.minimum(np.abs(codes) >> shift, CAP)
     lengths = code_lengths(1 << int(magnitudes.max()).bit_length())
     bits = np.zeros((codes.shape[1], CLASSES))
+    bits[magnitudes.any(axis=0), 0] = np.inf  # the class of nothing but zeros
     for q in np.unique(start.rows):
         shifted = TwoWayModel(np.array([q]), np.arange(CLASSES), start.noise).classes()[0]
         counts = _histograms(magnitudes[start.rows == q], lengths.shape[1])

@@ -14,19 +14,31 @@ import numpy as np
 
 from lattq._array import short_repr
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, words_of
+from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition
 from lattq.coding.damage import reading
+from lattq.coding.schema import WORDS, Inner, Record, checked
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.tables import TOTAL
-from lattq.coding.twoway import check_block, column_blocks, read_scales, stored_scales, wanted_blocks
+from lattq.coding.twoway import (
+    BLOCK,
+    DATA,
+    TwoWayModel,
+    check_block,
+    column_blocks,
+    live_codes,
+    read_scales,
+    stored_scales,
+    wanted_blocks,
+)
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.lattice import Lattice
-from lattq.lattices.words import Words, check_fingerprint, expected_gains, named, tail_step, words_of_lattice
+from lattq.lattices.words import NAME, Words, check_fingerprint, expected_gains, named, tail_step, words_of_lattice
 
 __all__ = ["EntropyCodedLattice", "Layout"]
 
 Coder = constriction.stream.stack.AnsCoder
+STREAM = Record(cosets=WORDS, words=Inner(), escapes=Inner())  # the last two are of `encode_classes`
 
 
 @short_repr
@@ -89,6 +101,8 @@ class EntropyCodedLattice:
     name: str = "E8"
     block: int = 1 << 22
 
+    schema = Record(name=NAME, block=BLOCK)
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "block")
         check_block(self.block)
@@ -126,24 +140,41 @@ class EntropyCodedLattice:
     ) -> np.ndarray:
         """Codes of all columns, or of the blocks that cover `columns` only; raises `DamagedFileError`."""
         check_fingerprint()
-        *scales, streams = data
-        model = read_scales(scales, shape, prior)
+        model, streams = self._read(data, shape, prior)
         layout = Layout(model.rows, self.lattice.dimension)
         grouped = dataclasses.replace(model, rows=layout.classes)
         codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
         for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
-            decoded = self._decode_block(stream, layout, square_classes(grouped, block))
+            live = grouped.live(block)
+            decoded = np.zeros((shape[0], block.stop - block.start), dtype=np.int32)
+            decoded[:, live - block.start] = self._decode_block(stream, layout, square_classes(grouped, live))
             codes[layout.order[:, None], places] = decoded[:, inside]
         return codes
 
+    def _read(self, data: list, shape: tuple[int, int], prior: np.ndarray | int) -> tuple[TwoWayModel, list]:
+        *scales, streams = checked(DATA, data, "coded data", columns=shape[1])
+        return read_scales(scales, shape, prior), streams
+
+    def live(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> int:
+        """How many codes `decode` has to find: those of columns that are not all zeros."""
+        return live_codes(data, shape, prior)
+
+    def to_state(self) -> list:
+        """Name of the lattice and size of a block, for the container."""
+        return [self.name, self.block]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "EntropyCodedLattice":
+        """Inverse of `to_state`."""
+        return EntropyCodedLattice(*checked(EntropyCodedLattice.schema, state, "coder"))
+
     def gains(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray:
         """LMMSE gains, in 128ths, that the column classes predict: 1 - (noise of a cell) / variance."""
-        columns = read_scales(data[:-1], shape, prior).columns
-        return expected_gains(self.lattice)[np.clip(columns, 0, MOST)]
+        return expected_gains(self.lattice)[np.minimum(self._read(data, shape, prior)[0].columns, MOST)]
 
     def row_classes(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray | None:
         """Scale classes of the rows, as `encode` was given them; None where all are equal."""
-        rows = read_scales(data[:-1], shape, prior).rows
+        rows = self._read(data, shape, prior)[0].rows
         return rows if rows.any() else None
 
     @functools.cached_property
@@ -175,10 +206,9 @@ class EntropyCodedLattice:
         return [words_of(coder), *encode_classes(places, indices, COSETS)]
 
     def _decode_block(self, stream: list, layout: Layout, classes: np.ndarray) -> np.ndarray:
-        """Rows in order."""
-        first, *rest = stream
-        live = classes.max(axis=0) > 0
-        of_points, of_alone = np.split(classes[:, live], [layout.whole // layout.dimension])
+        """Rows in order, of columns that hold anything."""
+        first, *rest = checked(STREAM, stream, "stream")
+        of_points, of_alone = np.split(classes, [layout.whole // layout.dimension])
         words, step = words_of_lattice(self.lattice), tail_step(self.lattice)
         coder = coder_of(first)
         word, period = _decode_words(coder, words, of_points.ravel()), _period(words)
@@ -193,9 +223,7 @@ class EntropyCodedLattice:
         quotients, alone = np.split(places, [index.size])
         quotients = quotients.reshape(index.shape)
         folded = period * np.where(2 * residues > period, -1 - quotients, quotients) + residues
-        codes = np.zeros((len(layout.rows), classes.shape[1]), dtype=np.int32)
-        codes[:, live] = self._joined(folded * words.signs[word].T, step * alone.reshape(of_alone.shape), layout)
-        return codes
+        return require_codes(self._joined(folded * words.signs[word].T, step * alone.reshape(of_alone.shape), layout))
 
     def _split(self, codes: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         """Points as columns, point after point and for each of them column after column; and the rows left over."""

@@ -10,14 +10,18 @@ from jaxtyping import Int
 
 from lattq._array import require_integers
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import words_of
+from lattq.coding.ans import coder_of, words_of
 from lattq.coding.damage import reading
+from lattq.coding.schema import WORDS, Choice, Integer, Octets, Record, Series, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.voronoi import LARGEST
+from lattq.lattices.words import LARGEST_DIMENSION
 
 __all__ = ["NestedCoder"]
 
 GRID = 1 << 12  # frequencies of indices are multiples of 1 / GRID
+
+STREAM = Record(words=WORDS, frequencies=Series(Integer(1, GRID), 0, 256))
 
 Coder = constriction.stream.stack.AnsCoder
 
@@ -52,6 +56,14 @@ class NestedCoder:
     block: int
     index: str = "coded"
 
+    schema = Record(
+        dimension=Integer(1, LARGEST_DIMENSION),
+        q=Integer(2, LARGEST),
+        scales=Integer(1, 256),
+        block=Integer(1, lambda at: at.columns),
+        index=Choice("packed", "raw", "coded"),
+    )
+
     def __post_init__(self) -> None:
         normalize(self, as_integer, "dimension", "q", "scales", "block")
         if not (self.dimension >= 1 and 2 <= self.q <= LARGEST and 1 <= self.scales <= 256 and self.block >= 1):
@@ -81,10 +93,10 @@ class NestedCoder:
         """Inverse of `encode`; raises `DamagedFileError`."""
         if self.index == "packed":
             return self._from_words(data, shape)
-        words, frequencies = data
+        words, frequencies = checked(STREAM, data, "stream")
         first = self._first(shape[1])
         vectors = shape[0] * int(first.sum())
-        coder = Coder(np.frombuffer(words, dtype="<u4").astype(np.uint32))
+        coder = coder_of(words)
         codes = coder.decode(constriction.stream.model.Uniform(self.q), shape[0] * shape[1]).astype(np.int32)
         codes = codes.reshape(shape)
         if self.scales > 1:
@@ -109,7 +121,7 @@ class NestedCoder:
         if self.index == "raw":
             return constriction.stream.model.Uniform(self.scales)
         counts = np.array(frequencies, dtype=np.int64)
-        if counts.shape != (self.scales,) or counts.min() < 1 or counts.max() > GRID or counts.sum() != GRID:
+        if len(counts) != self.scales or counts.sum() != GRID:
             msg = f"frequencies {frequencies} of {self.scales} indices; the file is damaged"
             raise DamagedFileError(msg)
         return constriction.stream.model.Categorical(counts / GRID, perfect=False, lazy=False)
@@ -125,8 +137,10 @@ class NestedCoder:
         return found.reshape(-1).astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
 
     def _from_words(self, data: bytes, shape: tuple[int, int]) -> np.ndarray:
+        parts = self._parts(shape[1])
+        checked(Octets(sum(shape[0] * len(part) * self._width(size) for part, size in parts)), data, "words")
         codes, start = np.empty(shape, dtype=np.int32), 0
-        for part, size in self._parts(shape[1]):
+        for part, size in parts:
             count, width = shape[0] * len(part), self._width(size)
             octets = np.zeros((count, 8), dtype=np.uint8)
             taken = np.frombuffer(data[start : start + count * width], dtype=np.uint8)
@@ -135,10 +149,20 @@ class NestedCoder:
             codes[:, part] = self._unpacked(octets.reshape(-1).view("<u8").astype(np.uint64), size).reshape(
                 shape[0], len(part), size
             )
-        if start != len(data):
-            msg = f"{len(data)} bytes where {start} belong; the file is damaged"
-            raise DamagedFileError(msg)
         return codes
+
+    def live(self, data: Any, shape: tuple[int, int], prior: object = None) -> int:
+        """How many codes `decode` has to find."""
+        return shape[0] * shape[1]
+
+    def to_state(self) -> list:
+        """Dimension, q, number of scales, block and index, for the container."""
+        return [self.dimension, self.q, self.scales, self.block, self.index]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "NestedCoder":
+        """Inverse of `to_state` for a matrix of this shape."""
+        return NestedCoder(*checked(NestedCoder.schema, state, "coder", columns=shape[1]))
 
     def _unpacked(self, words: np.ndarray, size: int) -> np.ndarray:
         """Codes of words; raises `DamagedFileError` for numbers too large."""

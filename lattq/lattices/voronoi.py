@@ -11,15 +11,17 @@ from jaxtyping import Bool, Float, Int, UInt
 from lattq._array import Array, array_namespace, as_reals, from_host, require_integers, to_host
 from lattq._options import as_integer, normalize
 from lattq.coding import pack, unpack
+from lattq.coding.schema import Text
 from lattq.errors import InvalidInputError
 from lattq.lattices import catalogue
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.shaping import simplified
-from lattq.lattices.words import named
+from lattq.lattices.words import LARGEST_DIMENSION, NAME, named
 
-__all__ = ["VoronoiCode", "any_named"]
+__all__ = ["ANY_NAME", "VoronoiCode", "any_named"]
 
 LARGEST = 256
+ANY_NAME = Text(NAME.pattern + r"|(A|A_dual)\([1-9]\d?\)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,5 +208,7 @@ def any_named(name: str) -> Lattice:
     >>> any_named("A(2)"), any_named("E8")
     (Lattice(A(2)), Lattice(E8))
     """
-    found = re.fullmatch(r"(A|A_dual)\((\d{1,4})\)", name)
-    return getattr(catalogue, found[1])(int(found[2])) if found else named(name)
+    found = re.fullmatch(r"(A|A_dual)\((\d{1,2})\)", name)
+    if not found or int(found[2]) > LARGEST_DIMENSION:
+        return named(name)
+    return getattr(catalogue, found[1])(int(found[2]))

@@ -19,16 +19,28 @@ import numpy as np
 
 from lattq._array import short_repr
 from lattq.coding.cosets import MOST, log_partition, on_grid, scale
+from lattq.coding.schema import Text
 from lattq.coding.tables import TOTAL
 from lattq.errors import InvalidInputError, LattqError
 from lattq.lattices import catalogue
 from lattq.lattices.codes import code_words, golay, reed_muller
 from lattq.lattices.lattice import Lattice
 
-__all__ = ["Words", "cell_side", "check_fingerprint", "named", "tail_step", "words_of_lattice"]
+__all__ = [
+    "LARGEST_DIMENSION",
+    "NAME",
+    "Words",
+    "cell_side",
+    "check_fingerprint",
+    "named",
+    "tail_step",
+    "words_of_lattice",
+]
 
 FAMILIES = {"Z": catalogue.Z, "D": catalogue.D, "D_dual": catalogue.D_dual}
 SINGLE = {lattice.name: lattice for lattice in (catalogue.E8, catalogue.BW16, catalogue.Leech24)}
+LARGEST_DIMENSION = 32  # of a family in a file: its tables grow with it, and no cell there is rounder
+NAME = Text(r"E8|BW16|Leech24|(Z|D|D_dual)\([1-9]\d?\)")
 PINNED = ("D(4)", "D_dual(3)", *SINGLE)
 FINGERPRINT = "898358c50c06e469"
 
@@ -39,12 +51,14 @@ def named(name: str) -> Lattice:
     >>> named("D(4)"), named("E8")
     (Lattice(D(4)), Lattice(E8))
     """
-    known = isinstance(name, str)  # a file may hold anything in its place
-    if known and name in SINGLE:
+    if name in SINGLE:
         return SINGLE[name]
-    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,4})\)", name) if known else None
-    if not found:
-        msg = f"`name` is {name!r}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), E8, BW16, Leech24"
+    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,2})\)", name)
+    if not found or int(found[2]) > LARGEST_DIMENSION:
+        msg = (
+            f"`name` is {name!r}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), n up to "
+            f"{LARGEST_DIMENSION}, E8, BW16, Leech24"
+        )
         raise InvalidInputError(msg)
     return FAMILIES[found[1]](int(found[2]))
 

@@ -8,6 +8,8 @@ from jaxtyping import Int8
 
 __all__ = ["base_matrix", "has_base"]
 
+LARGEST = 2048  # a base is multiplied as a dense matrix: larger ones cost more than any layer gains
+
 # For odd t, four symmetric sequences of signs of period t whose periodic autocorrelations cancel, given by the
 # places of the minus signs in the first half (1 ... (t - 1) / 2). They make the sizes 4 t that Paley leaves out.
 _WILLIAMSON = {
@@ -39,7 +41,7 @@ def has_base(m: int) -> bool:
     >>> [m for m in range(4, 100, 4) if not has_base(m)]
     [16, 40, 56, 64, 88, 96]
     """
-    return m % 4 == 0 and (m // 4 in _WILLIAMSON or _paley_one(m) or _paley_two(m))
+    return m % 4 == 0 and m <= LARGEST and (m // 4 in _WILLIAMSON or _paley_one(m) or _paley_two(m))
 
 
 def base_matrix(m: int) -> Int8[np.ndarray, "m m"]:

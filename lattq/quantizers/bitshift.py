@@ -9,12 +9,13 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding import FixedLength
+from lattq.coding.schema import Choice, Integer, Record, checked
 from lattq.errors import InvalidInputError
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.steps import SMALLEST_STEP, check_stored, spread, stored_shape
+from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, spread, stored_halves
 from lattq.trellis import BitshiftCode
-from lattq.trellis.bitshift import LONGEST
+from lattq.trellis.bitshift import CODES, LONGEST, MOST_BITS, MOST_MEMORY
 
 __all__ = ["Bitshift", "BitshiftQuantizer"]
 
@@ -47,6 +48,15 @@ class BitshiftQuantizer:
     group: int = 1
 
     ordered = False  # no code has a value of its own that could move
+    schema = Record(
+        bits=Integer(1, MOST_BITS),
+        memory=Integer(lambda at: at.bits, MOST_MEMORY),
+        code=Choice(*CODES),
+        block=Integer(1, LONGEST),
+        group=GROUP,
+        height=HEIGHT,
+        scales=HALVES,
+    )
 
     @property
     def coder(self) -> FixedLength:
@@ -113,10 +123,9 @@ class BitshiftQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "BitshiftQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
-        bits, memory, code, block, group, rows, scales = state
-        scale = np.frombuffer(scales, dtype="<f2").astype(np.float64).reshape(stored_shape(rows, group, shape))
-        check_stored("scales", scale, shape[0], zero=True)
-        check_block(as_integer("block", block))
+        found = checked(BitshiftQuantizer.schema, state, "bitshift quantizer", rows=shape[0], columns=shape[1])
+        bits, memory, code, block, group, height, scales = found
+        scale = stored_halves(scales, (height, -(-shape[1] // group)), zero=True)
         return BitshiftQuantizer(scale, BitshiftCode(bits, memory, code), block, group)
 
     @staticmethod

@@ -2,23 +2,42 @@
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, from_host, require_finite, short_repr, to_host
-from lattq._options import as_flag
 from lattq.codebooks.local_metrics import nearest_in_blocks
+from lattq.coding import reading
 from lattq.coding.indices import Indices
-from lattq.coding.packing import pack, unpack
+from lattq.coding.packing import pack, packed_size, unpack
+from lattq.coding.schema import Choice, Flag, Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantizers.logarithmic import LogScales
+from lattq.quantizers.steps import stored_halves
 
 __all__ = ["CodebookQuantizer"]
 
 ENTRY_BITS = (4, 8)
 HALVES = 16  # values of half a byte
+COUNT = Integer(1, (1 << 31) - 1)
+STATE = Record(
+    sizes=Record(
+        down_groups=Integer(1, lambda at: at.rows),
+        across_groups=Integer(1, lambda at: at.columns),
+        size=Integer(2, 1 << 16),
+        dimension=COUNT,
+        height=COUNT,
+        group=COUNT,
+        entry_bits=Choice(None, *ENTRY_BITS),
+        down=Flag(),
+        coded=Flag(),
+    ),
+    body=Inner(),
+    scale=Inner(),
+)
 
 
 @short_repr
@@ -175,34 +194,26 @@ class CodebookQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "CodebookQuantizer":
         """Inverse of `to_state` for a matrix of this shape."""
-        (*numbers, entry_bits, down, coded), body, scale = state
-        if not all(type(number) is int and 0 < number < 1 << 31 for number in numbers) or entry_bits not in (
-            None,
-            4,
-            8,
-        ):
-            msg = f"sizes {numbers} of tables with entries of {entry_bits} bits; the file is damaged"
-            raise DamagedFileError(msg)
-        down_groups, across_groups, size, dimension, rows, group = numbers
-        down, coded = as_flag("down", down), as_flag("coded", coded)
-        Indices(size, dimension, down, coded).places(shape)
-        expected = (-(-shape[0] // rows), 1 if across_groups == 1 else -(-shape[1] // group))
+        sizes, body, scale = checked(STATE, state, "codebook", rows=shape[0], columns=shape[1])
+        down_groups, across_groups, size, dimension, height, group, entry_bits, down, coded = sizes
+        with reading("a codebook"):
+            Indices(size, dimension, down, coded).places(shape)
+        expected = (-(-shape[0] // height), 1 if across_groups == 1 else -(-shape[1] // group))
         if (down_groups, across_groups) != expected:
-            msg = (
-                f"{down_groups} x {across_groups} tables for {rows} rows and {group} columns each; the file is damaged"
-            )
+            msg = f"{down_groups} x {across_groups} tables for {height} rows and {group} columns; the file is damaged"
             raise DamagedFileError(msg)
         sides, steps = (down_groups, across_groups, size, dimension), None
+        checked(_body(math.prod(sides), math.prod(sides[:2]), entry_bits), body, "tables")
         if entry_bits is None:
             tables = np.frombuffer(body[0], dtype="<f2").astype(np.float64).reshape(sides)
         else:
-            steps = np.frombuffer(body[1], dtype="<f2").astype(np.float64).reshape(sides[:2])
-            tables = _unpacked(body[0], entry_bits, int(np.prod(sides))).reshape(sides) * steps[..., None, None]
+            steps = stored_halves(body[1], sides[:2])
+            tables = _unpacked(body[0], entry_bits, math.prod(sides)).reshape(sides) * steps[..., None, None]
         if not np.isfinite(tables).all():
             msg = "a table holds NaN or infinity; the file is damaged"
             raise DamagedFileError(msg)
         scales = None if scale is None else LogScales.from_state(scale, shape)
-        return CodebookQuantizer(tables, rows, group, steps, entry_bits, down, coded, scales)
+        return CodebookQuantizer(tables, height, group, steps, entry_bits, down, coded, scales)
 
     @staticmethod
     def concatenate(parts: "list[CodebookQuantizer]", group: int) -> "CodebookQuantizer":
@@ -219,6 +230,15 @@ class CodebookQuantizer:
             metric=None,
             charges=None if charges[0] is None else np.concatenate(charges, axis=1),
         )
+
+
+def _body(entries: int, tables: int, entry_bits: int | None) -> Record:
+    """Schema of entries in float16, or of integers and their steps."""
+    if entry_bits is None:
+        return Record(entries=Octets(2 * entries))
+    return Record(
+        entries=Octets(entries if entry_bits == 8 else packed_size(entries, HALVES)), steps=Octets(2 * tables)
+    )
 
 
 def _packed(integers: np.ndarray, bits: int) -> bytes:

@@ -10,16 +10,19 @@ from lattq._array import Array, array_namespace, as_floats, from_host, require_f
 from lattq._options import as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
 from lattq.bounds._checks import positive
-from lattq.bounds.block_formats import SMALLEST_SCALE, check_number, check_scale
+from lattq.bounds.block_formats import SCALE_BITS, SMALLEST_SCALE, check_number, check_scale
 from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
-from lattq.coding import FixedLength
+from lattq.coding import FixedLength, reading
+from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets, Record, Text, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group
-from lattq.quantizers.steps import check_stored, spread
+from lattq.quantizers.steps import GROUP, HEIGHT, groups_of, spread, stored_halves
 from lattq.quantizers.uniform import dither_offsets
 
 __all__ = ["Format", "FormatQuantizer", "multiplicative_dither"]
+
+NAME = Text(r".{0,64}")
 
 
 @short_repr
@@ -53,6 +56,16 @@ class FormatQuantizer:
     group: int = 1
 
     ordered = False  # a shifted code would be no number of the format
+    schema = Record(
+        kind=Choice(*SCALE_BITS),
+        group=GROUP,
+        height=HEIGHT,
+        data=Octets(lambda at: SCALE_BITS[at.kind] // 8 * at.height * groups_of(at)),
+        number=Either(
+            Record(name=NAME),
+            Record(name=NAME, bits=Integer(1, 8), values=Octets(unit=8)),
+        ),
+    )
 
     @property
     def coder(self) -> FixedLength:
@@ -101,18 +114,20 @@ class FormatQuantizer:
         """Scales in their own format, and the name of that of the numbers, with its values where no name gives them."""
         scale = to_host(self.scale).astype(np.float64)
         number = [self.number.name] if _is_named(self.number) else [*_described(self.number)]
-        return [self.kind, _packed(scale, self.kind), scale.shape[0], self.group, number]
+        return [self.kind, self.group, scale.shape[0], _packed(scale, self.kind), number]
 
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "FormatQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
-        kind, data, rows, group, number = state
-        check_scale(kind)
-        check_group(as_integer("group", group))
-        scale = _unpacked(data, kind).reshape(rows, -(-shape[1] // group))
-        check_stored("scales", scale, shape[0])
-        name, *own = number
-        known = NumberFormat(name, np.frombuffer(own[1], dtype="<f8"), own[0]) if own else number_format(name)
+        found = checked(FormatQuantizer.schema, state, "format quantizer", rows=shape[0], columns=shape[1])
+        kind, group, height, data, (name, *own) = found
+        scale = _unpacked(data, kind, (height, -(-shape[1] // group)))
+        values = np.frombuffer(own[1] if own else b"", dtype="<f8")
+        if not np.abs(values).max(initial=0.0) <= SCALE.high:
+            msg = f"a number format that reaches to {np.abs(values).max():.3g}; the file is damaged"
+            raise DamagedFileError(msg)
+        with reading("a number format"):
+            known = NumberFormat(name, values, own[0]) if own else number_format(name)
         return FormatQuantizer(scale, known, kind, group)
 
     @staticmethod
@@ -237,15 +252,15 @@ def _packed(scale: np.ndarray, kind: str) -> bytes:
     return np.searchsorted(_byte_values(kind), scale).astype(np.uint8).tobytes()
 
 
-def _unpacked(data: bytes, kind: str) -> np.ndarray:
+def _unpacked(data: bytes, kind: str, at: tuple[int, int]) -> np.ndarray:
     if kind == "float16":
-        return np.frombuffer(data, dtype="<f2").astype(np.float64)
+        return stored_halves(data, at)
     values: Any = _byte_values(kind)
     index = np.frombuffer(data, dtype=np.uint8)
-    if index.size and index.max() >= values.size:
-        msg = f"the byte {index.max()} is no scale of {kind}; the file is damaged"
+    if index.max() >= values.size or not values[index.min()] > 0:
+        msg = f"bytes {index.min()} ... {index.max()} are not all scales of {kind}; the file is damaged"
         raise DamagedFileError(msg)
-    return values[index]
+    return values[index].reshape(at)
 
 
 def _byte_values(kind: str) -> np.ndarray:

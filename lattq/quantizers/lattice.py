@@ -8,14 +8,15 @@ from jaxtyping import Float, Int, Num
 from lattq import lattices
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, normalize
+from lattq.coding.schema import SCALE, Record, checked
 from lattq.coding.squares import fit_squares
 from lattq.errors import CodeOverflowError, InvalidInputError
 from lattq.lattices import EntropyCodedLattice
 from lattq.lattices.coder import Layout
 from lattq.lattices.lattice import LARGEST
-from lattq.lattices.words import cell_side, named, tail_step
+from lattq.lattices.words import NAME, cell_side, named, tail_step
 from lattq.quantizers.entries import Entries
-from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
+from lattq.quantizers.steps import OneStep, check_step, step_like
 
 __all__ = ["Lattice", "LatticeQuantizer"]
 
@@ -48,6 +49,8 @@ class LatticeQuantizer(OneStep):
 
     lattice: lattices.Lattice
     row_classes: Int[np.ndarray, " rows"] | None = None
+
+    schema = Record(step=SCALE, name=NAME)
 
     @property
     def coder(self) -> EntropyCodedLattice:
@@ -89,8 +92,8 @@ class LatticeQuantizer(OneStep):
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "LatticeQuantizer":
         """Inverse of `to_state`, without row classes."""
-        step, name = state
-        return LatticeQuantizer(stored_step(step), named(name))
+        step, name = checked(LatticeQuantizer.schema, state, "lattice quantizer")
+        return LatticeQuantizer(np.full((1, 1), step), named(name))
 
     def _layout(self, rows: int) -> Layout:
         """Which rows make up points."""

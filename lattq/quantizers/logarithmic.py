@@ -1,18 +1,26 @@
 """Scales of four bits on a logarithmic grid, for short runs of columns."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._array import short_repr
-from lattq._options import as_integer
-from lattq.coding.packing import pack, unpack
+from lattq.coding.packing import pack, packed_size, unpack
+from lattq.coding.schema import Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["LogScales"]
 
 GRID = 16
+MOST_LOG = 1000  # times entries in float16 that is within float64
+STATE = Record(
+    run=Integer(1, (1 << 31) - 1),
+    codes=Octets(lambda at: packed_size(at.rows * _runs(at), GRID)),
+    low=Octets(lambda at: 2 * _runs(at)),
+    step=Octets(lambda at: 2 * _runs(at)),
+)
 
 
 @short_repr
@@ -76,18 +84,12 @@ class LogScales:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "LogScales":
         """Inverse of `to_state` for a matrix of this shape."""
-        run, codes, low, step = state
-        if as_integer("run", run) < 1:
-            msg = f"scales of {run} columns; the file is damaged"
-            raise DamagedFileError(msg)
+        run, codes, low, step = checked(STATE, state, "scales", rows=shape[0], columns=shape[1])
         runs = -(-shape[1] // run)
         low, step = (np.frombuffer(part, dtype="<f2").astype(np.float64) for part in (low, step))
-        if (
-            low.shape != (runs,)
-            or step.shape != (runs,)
-            or not ((np.abs(low) < 1000) & (step >= 0) & (step < 100)).all()
-        ):
-            msg = f"scales of {len(low)} runs for {runs}, or beyond float64; the file is damaged"
+        last = low + (GRID - 1) * step
+        if not ((np.abs(low) <= MOST_LOG) & (step >= 0) & (last <= MOST_LOG)).all():
+            msg = f"scales of a step below 0, or beyond 2^{MOST_LOG}; the file is damaged"
             raise DamagedFileError(msg)
         return LogScales(unpack(codes, GRID, shape[0] * runs).reshape(shape[0], runs), low, step, run)
 
@@ -97,6 +99,11 @@ class LogScales:
         codes = np.concatenate([part.codes for part in parts], axis=1)
         low, step = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "step"))
         return LogScales(codes, low, step, parts[0].run)
+
+
+def _runs(at: Any) -> int:
+    """Runs of columns, in a schema."""
+    return -(-at.columns // at.run)
 
 
 def check_run(run: int | None, dimension: int, group: int | None) -> None:

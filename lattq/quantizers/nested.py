@@ -10,13 +10,14 @@ from jaxtyping import Float, Int, Num
 from lattq import lattices
 from lattq._array import Array, array_namespace, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag, as_integer, normalize
+from lattq.coding.schema import SCALE, Choice, Integer, Record, Series, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
-from lattq.lattices.voronoi import any_named
+from lattq.lattices.voronoi import ANY_NAME, LARGEST, any_named
 from lattq.lattices.words import cell_side
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.steps import SMALLEST_STEP, check_stored, spread, stored_shape
+from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, spread, stored_halves
 
 __all__ = ["Nested", "NestedQuantizer"]
 
@@ -59,6 +60,18 @@ class NestedQuantizer:
     index: str = "coded"
 
     ordered = False  # no code has a value of its own that could move
+    schema = Record(
+        name=ANY_NAME,
+        q=Integer(2, LARGEST),
+        shaping=Choice("voronoi", "simplified"),
+        scales=Series(SCALE, 1, 256),
+        rule=Choice("best", "first"),
+        block=Integer(1, lambda at: at.columns),
+        group=GROUP,
+        index=Choice("packed", "raw", "coded"),
+        height=HEIGHT,
+        values=HALVES,
+    )
 
     @property
     def coder(self) -> NestedCoder:
@@ -147,20 +160,17 @@ class NestedQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "NestedQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
-        name, q, shaping, scales, rule, block, group, index, rows, values = state
-        scale = np.frombuffer(values, dtype="<f2").astype(np.float64).reshape(stored_shape(rows, group, shape))
-        check_stored("scales", scale, shape[0], zero=True)
-        block = as_integer("block", block)
-        if not 1 <= block <= shape[1] or shape[1] % block or (group < shape[1] and group % block):
+        found = checked(NestedQuantizer.schema, state, "nested quantizer", rows=shape[0], columns=shape[1])
+        name, q, shaping, scales, rule, block, group, index, height, values = found
+        scale = stored_halves(values, (height, -(-shape[1] // group)), zero=True)
+        if shape[1] % block or (group < shape[1] and group % block):
             msg = f"blocks of {block} columns in {shape[1]}, and groups of {group}; the file is damaged"
             raise DamagedFileError(msg)
         code = NestedCode(VoronoiCode(any_named(name), q, shaping), tuple(scales), rule)
         if code.code.dimension > block and block < shape[1]:
             msg = f"vectors of {code.code.dimension} columns in blocks of {block}; the file is damaged"
             raise DamagedFileError(msg)
-        found = NestedQuantizer(scale, code, block, group, index)
-        _ = found.coder  # which checks the index
-        return found
+        return NestedQuantizer(scale, code, block, group, index)
 
     @staticmethod
     def concatenate(parts: "list[NestedQuantizer]", group: int) -> "NestedQuantizer":
@@ -217,6 +227,7 @@ class Nested:
         normalize(self, as_flag, "shrink")
         check_group(self.group)
         code = VoronoiCode(self.lattice, self.q, self.shaping)
+        any_named(self.lattice.name)
         if isinstance(self.scales, tuple | list):
             object.__setattr__(self, "scales", NestedCode(code, tuple(self.scales), self.rule).scales)
         else:

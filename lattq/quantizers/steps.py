@@ -7,20 +7,29 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
+from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = [
+    "GROUP",
+    "HALVES",
+    "HEIGHT",
     "SMALLEST_STEP",
     "OneStep",
     "check_step",
-    "check_stored",
+    "groups_of",
     "spread",
     "step_like",
-    "stored_shape",
-    "stored_step",
+    "stored_halves",
 ]
 
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
+HEIGHT = Either(Choice(1), Integer(lambda at: at.rows, lambda at: at.rows))
+"""Rows of the scales in a file: one, or all."""
+GROUP = Integer(1, (1 << 63) - 1)
+"""Columns that share a scale; more than there are is one group."""
+HALVES = Octets(lambda at: 2 * at.height * groups_of(at))
+"""Scales in float16, in a schema that has read `height` and `group`."""
 
 
 @short_repr
@@ -49,12 +58,12 @@ class OneStep:
 
 
 def check_step(step: float) -> None:
-    """Raise `InvalidInputError` unless the step is positive and finite.
+    """Raise `InvalidInputError` unless the step is positive, and its square a number of float64.
 
     >>> check_step(0.5)
     """
-    if not 0 < step < np.inf:
-        msg = f"`step` is {step}; the side of a cell is positive and finite"
+    if not SCALE.low <= step <= SCALE.high:
+        msg = f"`step` is {step}; the side of a cell is positive and finite, {SCALE.low:.0e} to {SCALE.high:.0e}"
         raise InvalidInputError(msg)
 
 
@@ -78,42 +87,27 @@ def step_like(step: float, targets: Array) -> Array:
     return xp.astype(from_host(np.full((1, 1), step), like=targets), targets.dtype)
 
 
-def check_stored(name: str, steps: np.ndarray, rows: int, *, zero: bool = False) -> None:
-    """Raise `DamagedFileError` unless the steps of a file are positive (or 0) and finite, for one row or all of them.
+def stored_halves(data: bytes, at: tuple[int, int], *, zero: bool = False) -> np.ndarray:
+    """Scales of a file from float16; raises `DamagedFileError` unless they are positive (or 0) and finite.
 
-    >>> check_stored("scales", np.zeros((4, 1)), 4, zero=True)
+    >>> stored_halves(np.array([0.5, 2.0], dtype="<f2").tobytes(), (1, 2))
+    array([[0.5, 2. ]])
     """
-    if len(steps) not in (1, rows) or not (((steps > 0) | (zero & (steps == 0))) & np.isfinite(steps)).all():
-        wrong = "negative" if zero else "not positive"
-        msg = f"{name} of {len(steps)} rows for {rows}, or {wrong} or infinite; the file is damaged"
+    found = np.frombuffer(data, dtype="<f2").astype(np.float64).reshape(at)
+    if not (((found > 0) | (zero & (found == 0))) & np.isfinite(found)).all():
+        msg = f"scales that are {'negative' if zero else 'not positive'} or infinite; the file is damaged"
         raise DamagedFileError(msg)
+    return found
 
 
-def stored_shape(rows: Any, group: Any, shape: tuple[int, int]) -> tuple[int, int]:
-    """Shape of the steps of a file: one row or all, and one for each `group` of columns.
+def groups_of(at: Any) -> int:
+    """How many groups of columns a file has, for schemas.
 
-    Raises `DamagedFileError` for other numbers of rows, and for groups of no columns.
-
-    >>> stored_shape(4, 3, (4, 8))
-    (4, 3)
+    >>> from types import SimpleNamespace
+    >>> groups_of(SimpleNamespace(columns=8, group=3))
+    3
     """
-    numbers = isinstance(rows, int) and isinstance(group, int)
-    if not (numbers and rows in (1, shape[0]) and 1 <= group < 1 << 64):
-        msg = f"steps for {rows} of {shape[0]} rows, in groups of {group} columns; the file is damaged"
-        raise DamagedFileError(msg)
-    return rows, -(-shape[1] // group)
-
-
-def stored_step(step: Any) -> np.ndarray:
-    """The only step of a file, shape (1, 1); raises `DamagedFileError` unless it is a positive and finite float.
-
-    >>> stored_step(0.5)
-    array([[0.5]])
-    """
-    if not (isinstance(step, float) and 0 < step < np.inf):
-        msg = f"a step of {step}, not positive and finite; the file is damaged"
-        raise DamagedFileError(msg)
-    return np.full((1, 1), step)
+    return -(-at.columns // at.group)
 
 
 def spread(values: Array, group: int, like: Array) -> Array:

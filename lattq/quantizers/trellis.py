@@ -8,10 +8,12 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
+from lattq.coding.schema import SCALE, Record, checked
 from lattq.errors import CodeOverflowError
 from lattq.quantizers.entries import Entries
-from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
+from lattq.quantizers.steps import OneStep, check_step, step_like
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
+from lattq.trellis.coder import SEGMENT, STATES
 
 __all__ = ["Trellis", "TrellisQuantizer"]
 
@@ -44,6 +46,8 @@ class TrellisQuantizer(OneStep):
     states: int = 256
     segment: int = 512
     priced: bool = True
+
+    schema = Record(step=SCALE, states=STATES, segment=SEGMENT)
 
     @property
     def code(self) -> TrellisCode:
@@ -88,10 +92,8 @@ class TrellisQuantizer(OneStep):
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "TrellisQuantizer":
         """Inverse of `to_state`."""
-        step, states, segment = state
-        found = TrellisQuantizer(stored_step(step), states, segment)
-        _ = found.coder  # which checks states and segment
-        return found
+        step, states, segment = checked(TrellisQuantizer.schema, state, "trellis quantizer")
+        return TrellisQuantizer(np.full((1, 1), step), states, segment)
 
     def _prices(self, scaled: np.ndarray) -> np.ndarray:
         """Price of an odd code in each row of `scaled`, theory (5.10)."""

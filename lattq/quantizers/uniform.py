@@ -9,13 +9,26 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
-from lattq.errors import CodeOverflowError, InvalidInputError
+from lattq.coding.schema import SCALE, Either, Integer, Octets, Real, Record, checked
+from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.quantizers.entries import Entries
-from lattq.quantizers.steps import SMALLEST_STEP, check_step, check_stored, spread, step_like, stored_shape
+from lattq.quantizers.steps import (
+    GROUP,
+    HALVES,
+    HEIGHT,
+    SMALLEST_STEP,
+    check_step,
+    spread,
+    step_like,
+    stored_halves,
+)
 
 __all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
 
 LARGEST_CODE = 2**30
+LARGEST_ZERO = 2.0**53
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+CACHED = 1 << 15  # numbers that a cache holds
 
 
 @short_repr
@@ -44,6 +57,16 @@ class UniformQuantizer:
     high: int | None = None
     group: int = 1
     dither: int | None = None
+
+    schema = Record(
+        group=GROUP,
+        height=HEIGHT,
+        steps=Either(SCALE, HALVES),
+        zeros=Either(Real(-LARGEST_ZERO, LARGEST_ZERO), Octets()),
+        low=Either(None, Integer(-LARGEST_CODE, LARGEST_CODE)),
+        high=Either(None, Integer(-LARGEST_CODE, LARGEST_CODE)),
+        dither=Either(None, Integer(0, (1 << 64) - 1)),
+    )
 
     @property
     def coder(self) -> FixedLength | TwoWay:
@@ -103,13 +126,19 @@ class UniformQuantizer:
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "UniformQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
-        group, rows, steps, zeros, low, high, dither = state
-        places = stored_shape(rows, group, shape)
-        if isinstance(steps, float):
-            step = np.full((1, 1), steps)
-        else:
-            step = np.frombuffer(steps, dtype="<f2").astype(np.float64).reshape(places)
-        check_stored("steps", step, shape[0])
+        found = checked(UniformQuantizer.schema, state, "uniform quantizer", rows=shape[0], columns=shape[1])
+        group, height, steps, zeros, low, high, dither = found
+        if isinstance(steps, float) and height != 1:
+            msg = f"one step for {height} rows of steps; the file is damaged"
+            raise DamagedFileError(msg)
+        if (low is None) != (high is None) or (low is not None and not 0 <= high - low <= 255):
+            msg = f"codes from {low} to {high}; the file is damaged"
+            raise DamagedFileError(msg)
+        if (isinstance(zeros, bytes) and low is None) or (dither is not None and zeros != 0.0):
+            msg = "zeros of their own beside dither, or for codes without ends; the file is damaged"
+            raise DamagedFileError(msg)
+        places = height, -(-shape[1] // group)
+        step = np.full((1, 1), steps) if isinstance(steps, float) else stored_halves(steps, places)
         if isinstance(zeros, bytes):
             zeros = unpack(zeros, high - low + 1, places[0] * places[1]).astype(np.float64).reshape(places)
         if dither is not None:
@@ -211,8 +240,24 @@ def dither_offsets(seed: int, rows: int, columns: np.ndarray) -> np.ndarray:
     >>> bool((dither_offsets(1, 3, np.array([2])) == dither_offsets(1, 3, np.arange(4))[:, 2:3]).all())
     True
     """
-    draws = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, int(j)])).random(rows) for j in columns]
-    return np.stack(draws, axis=1) - 0.5
+    start = (np.asarray(columns, dtype=np.uint64) << np.uint64(32)) * GOLDEN
+    start += _mixed(np.array([seed], dtype=np.uint64) + GOLDEN)
+    found = np.empty((rows, len(columns)))
+    height = max(1, CACHED // max(len(columns), 1))
+    for first in range(0, rows, height):
+        row = np.arange(first, min(first + height, rows), dtype=np.uint64)[:, None]
+        found[first : first + height] = (_mixed(row * GOLDEN + start) >> np.uint64(11)) * 2.0**-53 - 0.5
+    return found
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """A permutation of 64-bit integers that leaves no trace of their order: the finalizer of SplitMix64.
+
+    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return x ^ (x >> np.uint64(31))
 
 
 def table_shift(codes: np.ndarray, shifts: np.ndarray) -> np.ndarray:

@@ -1,13 +1,17 @@
 """Transforms made of transforms, and how any of them is stored."""
 
 import dataclasses
+import itertools
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from lattq._array import Array, short_repr
+from lattq.coding import reading
+from lattq.coding.schema import Choice, Inner, Record, Series, checked
 from lattq.errors import InvalidInputError
-from lattq.transforms.gain import Gain
+from lattq.transforms.gain import EXPONENT, Gain
 from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
 from lattq.transforms.outliers import Sparse
 
@@ -24,11 +28,13 @@ __all__ = [
     "to_state",
 ]
 
+MOST_PARTS = 16
+
 
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chain:
-    """Transforms applied one after the other; only the first may be folded.
+    """Up to 16 transforms applied one after the other; only the first may be folded, and a chain in it is its parts.
 
     >>> Chain((Diagonal(np.array([2.0])), Diagonal(np.array([3.0])))).forward(np.ones((1, 1)))
     array([[6.]])
@@ -36,7 +42,14 @@ class Chain:
 
     parts: tuple[Transform, ...]
 
+    schema = Series(Inner(), 0, MOST_PARTS)
+
     def __post_init__(self) -> None:
+        parts = [part.parts if isinstance(part, Chain) else (part,) for part in self.parts]
+        object.__setattr__(self, "parts", tuple(itertools.chain.from_iterable(parts)))
+        if len(self.parts) > MOST_PARTS:
+            msg = f"a chain of {len(self.parts)} transforms; at most {MOST_PARTS} are stored"
+            raise InvalidInputError(msg)
         if any(folded(part) is not None for part in self.parts[1:]):
             msg = "a folded transform is not the first of its chain: nobody could undo the stored ones before it"
             raise InvalidInputError(msg)
@@ -66,7 +79,10 @@ class Chain:
     @staticmethod
     def from_state(state: list, size: int) -> "Chain":
         """Inverse of `to_state`."""
-        return Chain(tuple(from_state(part, size) for part in state))
+        parts = checked(Chain.schema, state, "chain")
+        kinds = {name: kind for name, kind in KINDS.items() if kind is not Chain}
+        with reading("a chain"):
+            return Chain(tuple(_restored(part, size, kinds) for part in parts))
 
 
 @short_repr
@@ -107,7 +123,7 @@ class Folded:
     @staticmethod
     def from_state(state: list, size: int) -> "Folded":
         """A folded transform whose inner part is unknown."""
-        return Folded()
+        return Folded(*checked(Record(), state, "folded"))
 
 
 def append(transform: Transform, last: Transform) -> Transform:
@@ -127,7 +143,7 @@ def folded(transform: Transform) -> Folded | None:
     >>> folded(Chain((Folded(Hadamard(1)), Hadamard(2))))
     Folded(inner=Hadamard(seed=1))
     """
-    while isinstance(transform, Chain) and transform.parts:
+    if isinstance(transform, Chain) and transform.parts:
         transform = transform.parts[0]
     return transform if isinstance(transform, Folded) else None
 
@@ -210,6 +226,13 @@ def from_state(state: list, size: int) -> Transform:
     >>> from_state(["hadamard", [3]], 4)
     Hadamard(seed=3)
     """
-    kind, inner, *exponent = state
-    found = KINDS[kind].from_state(inner, size)
+    return _restored(state, size, KINDS)
+
+
+def _restored(state: list, size: int, kinds: dict[str, Any]) -> Transform:
+    stored = {"kind": Choice(*kinds), "state": Inner()}
+    if type(state) is list and len(state) > len(stored):
+        stored["exponent"] = EXPONENT
+    kind, inner, *exponent = checked(Record(**stored), state, "transform")
+    found = kinds[kind].from_state(inner, size)
     return append(found, Gain.power_of_two(*exponent)) if exponent else found

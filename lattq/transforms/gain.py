@@ -7,11 +7,14 @@ import numpy as np
 
 from lattq._array import Array, array_namespace
 from lattq._options import as_float, normalize
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.coding import reading
+from lattq.coding.schema import Integer, Octets, Record, checked
+from lattq.errors import InvalidInputError
 
 __all__ = ["Gain", "Normalize", "to_unit"]
 
 LARGEST_EXPONENT = 400  # squares of numbers so scaled, times second moments of any sensible unit, are within float64
+EXPONENT = Integer(-LARGEST_EXPONENT, LARGEST_EXPONENT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Gain:
     """
 
     scale: float
+
+    schema = Record(scale=Octets(4))
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "scale")
@@ -66,12 +71,11 @@ class Gain:
     @staticmethod
     def from_state(state: list, size: int) -> "Gain":
         """Inverse of `to_state`."""
-        if isinstance(state[0], int):
-            return Gain.power_of_two(state[0])
-        if len(state[0]) != 4:
-            msg = f"a gain of {len(state[0])} bytes, not 4; the file is damaged"
-            raise DamagedFileError(msg)
-        return Gain(float(np.frombuffer(state[0], dtype="<f4")[0]))
+        if type(state) is list and state and type(state[0]) is int:
+            return Gain.power_of_two(*checked(Record(exponent=EXPONENT), state, "gain"))
+        (data,) = checked(Gain.schema, state, "gain")
+        with reading("a gain"):
+            return Gain(float(np.frombuffer(data, dtype="<f4")[0]))
 
     @staticmethod
     def power_of_two(exponent: int) -> "Gain":

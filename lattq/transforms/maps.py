@@ -8,9 +8,11 @@ from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq._options import as_integer, normalize, power_of_two
-from lattq.coding import decode_integers, encode_integers
+from lattq.coding import decode_integers, encode_integers, reading
+from lattq.coding.schema import MOST_EXPONENT, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.linalg import randomized_hadamard
+from lattq.linalg.hadamard import has_hadamard_matrix
 
 __all__ = [
     "SCALE_GRID",
@@ -24,6 +26,8 @@ __all__ = [
 
 SCALE_GRID = 16  # scales of `Equalize` lie on a grid of 1/16 octave, which costs 0.0002 bit a weight
 OCTAVE = np.array([power_of_two(k, SCALE_GRID) for k in range(SCALE_GRID)])
+MOST_GRID = SCALE_GRID * MOST_EXPONENT
+MOST_STRIDE = 64  # of the grid that a file stores scales on
 
 
 @runtime_checkable
@@ -74,7 +78,7 @@ class Identity:
     @staticmethod
     def from_state(state: list, size: int) -> "Identity":
         """Itself."""
-        return Identity()
+        return Identity(*checked(Record(), state, "identity"))
 
 
 @short_repr
@@ -94,6 +98,8 @@ class Diagonal:
     """
 
     scale: Float[np.ndarray, " n"]
+
+    schema = Record(scale=Octets(lambda at: 4 * at.columns))
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
@@ -143,15 +149,20 @@ class Diagonal:
     @staticmethod
     def from_state(state: list, size: int) -> "Diagonal":
         """Inverse of `to_state`."""
-        if len(state) == 1:
-            scale = np.frombuffer(state[0], dtype="<f4")
-            if len(scale) != size:
-                msg = f"{len(scale)} scales for {size} columns; the file is damaged"
+        if type(state) is list and len(state) > 1:
+            grid, *coded = state
+            grid = checked(Integer(1, 2 * MOST_STRIDE - 1), grid, "grid")
+            stride = 1 << (grid.bit_length() - 1)
+            most = 2 * MOST_GRID // stride
+            exponents = stride * decode_integers(coded, size, -most, most) + grid - stride
+            if np.abs(exponents).max(initial=0) > MOST_GRID:
+                msg = f"exponents {exponents.min()} ... {exponents.max()}, beyond {MOST_GRID}; the file is damaged"
                 raise DamagedFileError(msg)
-            return Diagonal(scale.astype(np.float64))
-        grid, *coded = state
-        stride = 1 << (grid.bit_length() - 1)
-        return Diagonal(grid_scale(stride * decode_integers(coded, size) + grid - stride))
+            return Diagonal(grid_scale(exponents))
+        (data,) = checked(Diagonal.schema, state, "diagonal", columns=size)
+        scale = np.frombuffer(data, dtype="<f4").astype(np.float64)
+        with reading("a diagonal"):
+            return Diagonal(scale)
 
 
 @short_repr
@@ -164,6 +175,8 @@ class Permutation:
     """
 
     order: Int[np.ndarray, " n"]
+
+    schema = Record(order=Octets(lambda at: at.columns * (2 if at.columns <= 1 << 16 else 4)))
 
     def __post_init__(self) -> None:
         if not np.array_equal(np.sort(self.order), np.arange(len(self.order))):
@@ -192,11 +205,10 @@ class Permutation:
     @staticmethod
     def from_state(state: list, size: int) -> "Permutation":
         """Inverse of `to_state`."""
-        order = np.frombuffer(state[0], dtype="<u2" if size <= 1 << 16 else "<u4")
-        if len(order) != size:
-            msg = f"an order of {len(order)} columns for {size}; the file is damaged"
-            raise DamagedFileError(msg)
-        return Permutation(order.astype(np.int64))
+        (data,) = checked(Permutation.schema, state, "permutation", columns=size)
+        order = np.frombuffer(data, dtype="<u2" if size <= 1 << 16 else "<u4").astype(np.int64)
+        with reading("a permutation"):
+            return Permutation(order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +223,8 @@ class Hadamard:
     """
 
     seed: int = 0
+
+    schema = Record(seed=Integer(0, (1 << 64) - 1))
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "seed")
@@ -242,7 +256,10 @@ class Hadamard:
     @staticmethod
     def from_state(state: list, size: int) -> "Hadamard":
         """Inverse of `to_state`."""
-        return Hadamard(*state)
+        if not has_hadamard_matrix(size):
+            msg = f"a rotation of {size} columns, for which no Hadamard matrix is known; the file is damaged"
+            raise DamagedFileError(msg)
+        return Hadamard(*checked(Hadamard.schema, state, "rotation"))
 
 
 def _grid(exponents: np.ndarray) -> int:
@@ -252,7 +269,7 @@ def _grid(exponents: np.ndarray) -> int:
     (7, 1)
     """
     gaps = int(np.gcd.reduce(exponents - exponents[0]))
-    stride = min(gaps & -gaps, 64) or 1
+    stride = min(gaps & -gaps, MOST_STRIDE) or 1
     return stride + int(exponents[0]) % stride
 
 

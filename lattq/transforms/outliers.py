@@ -6,12 +6,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
-from lattq._options import as_float, as_integer, normalize
+from lattq._options import as_float, normalize
 from lattq.coding import decode_integers, encode_integers
+from lattq.coding.schema import Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.transforms.gain import LARGEST_EXPONENT, to_unit
+from lattq.transforms.gain import EXPONENT, to_unit
 
 __all__ = ["Outliers", "Sparse"]
+
+MOST_PLACES = 1 << 40
 
 
 @short_repr
@@ -36,6 +39,8 @@ class Sparse:
     values: Float[np.ndarray, " entries"]
     columns: int
     exponent: int = 0
+
+    schema = Record(count=Integer(0, MOST_PLACES), gaps=Inner(), values=Octets(lambda at: 2 * at.count))
 
     def forward(self, weight: Array) -> Array:
         """The weight without the sparse part."""
@@ -77,13 +82,15 @@ class Sparse:
     @staticmethod
     def from_state(state: list, size: int) -> "Sparse":
         """Inverse of `to_state`."""
-        count, gaps, data, *power = state
-        exponent = as_integer("exponent", power[0]) if power else 0
+        schema = Sparse.schema
+        if type(state) is list and len(state) > len(schema.fields):
+            schema = Record(**schema.fields, exponent=EXPONENT)
+        count, gaps, data, *power = checked(schema, state, "sparse entries")
+        exponent = power[0] if power else 0
         values = np.frombuffer(data, dtype="<f2").astype(np.float64)
-        gaps = decode_integers(gaps, len(values))
-        numbers = np.isfinite(values).all() and abs(exponent) <= LARGEST_EXPONENT
-        if values.shape != (count,) or not numbers or not ((gaps >= 0) & (gaps < 1 << 41)).all():
-            msg = f"{len(values)} sparse entries for {count} places, or not finite; the file is damaged"
+        gaps = decode_integers(gaps, count, 0, MOST_PLACES)
+        if not np.isfinite(values).all():
+            msg = "a sparse entry is NaN or infinite; the file is damaged"
             raise DamagedFileError(msg)
         places = np.cumsum(gaps + 1) - 1
         return Sparse(places, np.ldexp(values, exponent), size, exponent)

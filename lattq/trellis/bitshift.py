@@ -13,7 +13,7 @@ from lattq._array import as_floats
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 
-__all__ = ["LONGEST", "BitshiftCode", "best_states"]
+__all__ = ["CODES", "LONGEST", "MOST_BITS", "MOST_MEMORY", "BitshiftCode", "best_states"]
 
 MOST_BITS, MOST_MEMORY = 4, 16
 LONGEST = 2048  # values of a sequence: the search holds 2^(memory - bits) numbers for each
@@ -28,6 +28,7 @@ SCALES = {
     "1mad": (0.87, 1.02, 1.1, 1.12),
     "3inst": (0.88, 1.02, 1.06, 1.1),
 }
+CODES = tuple(SCALES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,16 +14,30 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, words_of
+from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
+from lattq.coding.schema import WORDS, Choice, Flag, Inner, Integer, Octets, Record, checked
 from lattq.coding.squares import fit_squares, square_classes
-from lattq.coding.twoway import TwoWayModel, check_block, column_blocks, read_scales, stored_scales, wanted_blocks
+from lattq.coding.twoway import (
+    BLOCK,
+    DATA,
+    TwoWayModel,
+    check_block,
+    column_blocks,
+    live_codes,
+    read_scales,
+    stored_scales,
+    wanted_blocks,
+)
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.trellis.codes import TrellisCode, segments
+from lattq.trellis.codes import LONGEST, POLYNOMIALS, TrellisCode, segment_ends, segments
 
 __all__ = ["EntropyCodedTrellis"]
 
+STATES = Choice(*POLYNOMIALS)
+SEGMENT = Integer(1, LONGEST)
+STREAM = Record(raw=Octets(), path=WORDS, words=Inner(), escapes=Inner())  # the last two are of `encode_classes`
 FAIR = 35  # scale class, 2.4 codes, from which on an entropy coder would save less than 1e-5 of a path bit
 
 
@@ -50,6 +64,8 @@ class EntropyCodedTrellis:
     segment: int = 512
     split: bool = False
     block: int = 1 << 22
+
+    schema = Record(states=STATES, segment=SEGMENT, split=Flag(), block=BLOCK)
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "states", "segment", "block")
@@ -82,7 +98,7 @@ class EntropyCodedTrellis:
         self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0, columns: slice | None = None
     ) -> np.ndarray:
         """Codes of all columns, or of the blocks that cover `columns` only; raises `DamagedFileError`."""
-        *scales, streams = data
+        *scales, streams = checked(DATA, data, "coded data", columns=shape[1])
         model = read_scales(scales, shape, prior)
         codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
         for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
@@ -91,7 +107,21 @@ class EntropyCodedTrellis:
 
     def gains(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray:
         """LMMSE gains, in 128ths, that the column classes predict: 1 - (noise of a quarter of a code²) / variance."""
-        return square_gains(read_scales(data[:-1], shape, prior).columns)
+        *scales, _ = checked(DATA, data, "coded data", columns=shape[1])
+        return square_gains(read_scales(scales, shape, prior).columns)
+
+    def live(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> int:
+        """How many codes `decode` has to find: those of columns that are not all zeros."""
+        return live_codes(data, shape, prior)
+
+    def to_state(self) -> list:
+        """States, segment, split and block, for the container."""
+        return [self.states, self.segment, self.split, self.block]
+
+    @staticmethod
+    def from_state(state: list, shape: tuple[int, int]) -> "EntropyCodedTrellis":
+        """Inverse of `to_state`."""
+        return EntropyCodedTrellis(*checked(EntropyCodedTrellis.schema, state, "coder"))
 
     def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> list:
         classes, residues = square_classes(model, block), (codes & 3).astype(np.uint8)
@@ -125,17 +155,18 @@ class EntropyCodedTrellis:
             raise InvalidInputError(msg) from None
 
     def _decode_block(self, stream: list, height: int, model: TwoWayModel, block: slice) -> np.ndarray:
-        raw, words, *rest = stream
-        classes = square_classes(model, block)
-        live, fair = self._kinds(classes)
+        raw, words, *rest = checked(STREAM, stream, "stream")
+        live = model.live(block)
+        classes = square_classes(model, live)
+        fair = self._kinds(classes)[1]
         residues = np.zeros(classes.shape, dtype=np.uint8)
         residues[:, _places(fair)] = self._fair_residues(raw, height, int(fair.sum()))
-        residues[:, live & ~fair] = self._coded_residues(words, height, classes[:, live & ~fair])
-        index = _table_index(classes, residues)[:, _places(live)]
-        quotient = decode_classes(rest, index.ravel(), COSETS).astype(np.int32).reshape(index.shape)
-        residues = residues[:, _places(live)]
-        codes = np.zeros(classes.shape, dtype=np.int32)
-        codes[:, _places(live)] = 4 * np.where(residues == 3, -1 - quotient, quotient) + residues
+        residues[:, ~fair] = self._coded_residues(words, height, classes[:, ~fair])
+        index = _table_index(classes, residues)
+        quotient = decode_classes(rest, index.ravel(), COSETS).reshape(index.shape)
+        found = require_codes(4 * np.where(residues == 3, -1 - quotient, quotient) + residues)
+        codes = np.zeros((height, block.stop - block.start), dtype=np.int32)
+        codes[:, live - block.start] = found
         return codes
 
     def _fair_residues(self, raw: bytes, height: int, columns: int) -> np.ndarray:
@@ -145,8 +176,13 @@ class EntropyCodedTrellis:
         if not columns:  # there may be a million segments of nothing
             return np.empty((height, 0), dtype=np.uint8)
         bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=height * columns, bitorder="little")
-        inputs = bits.reshape(height, columns)
-        return np.concatenate([self.code.residues(inputs[rows].T).T for rows in segments(height, self.segment)])
+        inputs, residues = bits.reshape(height, columns), np.empty((height, columns), dtype=np.uint8)
+        ends = segment_ends(height, self.segment)
+        lengths = np.diff(ends)
+        for length in np.unique(lengths):  # two at most
+            rows = ends[:-1][lengths == length][:, None] + np.arange(length)
+            residues[rows] = self.code.residues(inputs[rows].transpose(0, 2, 1)).transpose(0, 2, 1)
+        return residues
 
     def _coded_residues(self, words: bytes, height: int, classes: np.ndarray) -> np.ndarray:
         """All segments of all columns side by side, time after time."""
@@ -179,8 +215,9 @@ class EntropyCodedTrellis:
 
     def _times(self, rows: int) -> list[np.ndarray]:
         """The rows at each time of all segments that go on; longer segments come first, so these are the first ones."""
-        cuts = sorted(segments(rows, self.segment), key=lambda cut: cut.start - cut.stop)
-        starts, lengths = np.array([(cut.start, cut.stop - cut.start) for cut in cuts]).T
+        ends = segment_ends(rows, self.segment)
+        order = np.argsort(ends[:-1] - ends[1:], kind="stable")
+        starts, lengths = ends[:-1][order], np.diff(ends)[order]
         return [starts[lengths > t] + t for t in range(lengths[0])]
 
 

@@ -12,7 +12,7 @@ from lattq._array import as_reals, to_host
 from lattq._options import as_integer, normalize
 from lattq.errors import InvalidInputError
 
-__all__ = ["TrellisCode", "segments"]
+__all__ = ["TrellisCode", "segment_ends", "segments"]
 
 # Parity polynomials (h0, h1), bit i the coefficient of D^i; to 256 states from Ungerboeck, "Channel coding with
 # multilevel/phase signals", IEEE Trans. Inf. Theory 28 (1982); larger ones from a search for the least second moment.
@@ -45,7 +45,7 @@ SECOND_MOMENTS = {
     4096: 0.06021,
 }
 LARGEST = 2.0**30
-LONGEST = 1 << 20  # rows of the longest segment
+LONGEST = 1 << 12  # rows of a segment: decoding takes a step for each, and longer ones save nothing that shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +196,16 @@ def segments(rows: int, length: int) -> list[slice]:
     if not 1 <= length <= LONGEST:
         msg = f"`segment` is {length}; a sequence has 1 to {LONGEST} rows"
         raise InvalidInputError(msg)
-    ends = np.linspace(0, rows, max(1, rows // length) + 1).astype(np.int64).tolist()
-    return [slice(a, b) for a, b in itertools.pairwise(ends)]
+    return [slice(a, b) for a, b in itertools.pairwise(segment_ends(rows, length).tolist())]
+
+
+def segment_ends(rows: int, length: int) -> Int[np.ndarray, " ends"]:
+    """Where segments begin and end.
+
+    >>> segment_ends(10, 4)
+    array([ 0,  5, 10])
+    """
+    return np.linspace(0, rows, max(1, rows // length) + 1).astype(np.int64)
 
 
 def _ages(polynomial: int) -> list[int]:

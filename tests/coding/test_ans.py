@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.coding.ans import decode_classes, encode_classes
+from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes
 from lattq.coding.tables import CLASSES, code_lengths, limit
 from lattq.errors import DamagedFileError
 from tests.damage import damaged_bytes, refusal_allowed
@@ -23,7 +23,7 @@ def symbols_and_classes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     symbols = draw(
         st.lists(edges | st.integers(-300, 300) | st.integers(-LARGEST, LARGEST), min_size=size, max_size=size)
     )
-    classes = draw(st.lists(st.integers(0, 300), min_size=size, max_size=size))
+    classes = draw(st.lists(st.integers(0, LARGEST_CLASS), min_size=size, max_size=size))
     return np.array(symbols, dtype=np.int64), np.array(classes, dtype=np.int64)
 
 

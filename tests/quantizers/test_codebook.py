@@ -298,7 +298,7 @@ def test_forged_sizes_are_refused(place: int):
         state[0][place] = value
         try:
             restored = CodebookQuantizer.from_state(state, (6, 8))
-        except (DamagedFileError, InvalidInputError, ValueError, TypeError):
-            continue  # `Quantized` words what a reader stumbles over
+        except DamagedFileError:
+            continue
         assert restored.tables.shape == quantizer.tables.shape
     assert isinstance(quantizer.coder, Indices)

@@ -196,7 +196,7 @@ def test_forged_states_are_refused(data: st.DataObject):
 def test_steps_that_scale_nothing(step: float):
     with pytest.raises(InvalidInputError, match="`step` is"):
         Lattice(E8, step)
-    with pytest.raises(DamagedFileError, match="a step of"):
+    with pytest.raises(DamagedFileError, match="`step` is"):
         LatticeQuantizer.from_state([step, "E8"], (8, 1))
 
 

@@ -256,5 +256,5 @@ def test_sizes_that_no_file_has_are_refused(place: int, value: Any):
 def test_scales_of_other_rows_are_refused():
     quantizer = design(Nested(E8, 5, (0.5,)), np.ones((3, 8)), 8)
     state = dataclasses.replace(quantizer, group=8).to_state()
-    with pytest.raises(DamagedFileError, match="steps for 3 of 6 rows"):
+    with pytest.raises(DamagedFileError, match="`height` is 3"):
         NestedQuantizer.from_state(state, (6, 8))

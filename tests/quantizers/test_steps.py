@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq._array import to_host
+from lattq.coding.schema import SCALE, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import E8
 from lattq.quantizers import Entries, Lattice, LatticeQuantizer, Trellis, TrellisQuantizer, Uniform
-from lattq.quantizers.steps import check_stored, spread, step_like, stored_shape, stored_step
+from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, spread, step_like, stored_halves
+from tests.helpers import assert_same
 
 
 @given(log=st.floats(-1000, 1000))
@@ -50,35 +52,38 @@ def test_one_step_is_that_of_the_whole_matrix(quantizer: Any):
     assert type(quantizer).from_state(whole.to_state(), (8, 1)).to_state() == whole.to_state()
 
 
-@pytest.mark.parametrize(
-    ("rows", "group"), [(-1, 4), (0, 4), (2, 4), (None, 4), (3, 0), (3, -8), (3, 1 << 64), (3, 2.0)]
-)
-def test_steps_of_a_file_are_for_groups_of_its_columns(rows: Any, group: Any):
-    with pytest.raises(DamagedFileError, match="steps for"):
-        stored_shape(rows, group, (3, 8))
-    assert (stored_shape(1, 1 << 40, (3, 8)), stored_shape(3, 3, (3, 8))) == ((1, 1), (3, 3))
-
-
-@pytest.mark.parametrize("step", [0.0, -1.0, np.inf, np.nan, 1, None, b"", [0.5]])
-def test_one_step_of_a_file_is_a_positive_float(step: Any):
-    with pytest.raises(DamagedFileError, match="a step of"):
-        stored_step(step)
+SCALES = Record(group=GROUP, height=HEIGHT, scales=HALVES)
 
 
 @given(
-    rows=st.integers(1, 4),
-    stored=st.integers(0, 4),
-    bad=st.sampled_from([None, 0.0, -1.0, np.inf, np.nan]),
-    zero=st.booleans(),
+    height=st.sampled_from([-1, 0, 1, 2, 3, 4, None, True, 3.0]),
+    group=st.sampled_from([1, 3, 8, 1 << 40, 0, -8, 1 << 64, 2.0, None]),
+    size=st.integers(0, 30),
 )
-def test_steps_of_a_file_belong_to_one_row_or_all(rows: int, stored: int, bad: float | None, zero: bool):
-    steps = np.ones((stored, 2))
-    steps[-1:, 1] = 1.0 if bad is None else bad
-    if stored in (1, rows) and (bad is None or (zero and bad == 0)):
-        check_stored("scales", steps, rows, zero=zero)
+def test_scales_of_a_file_belong_to_one_row_or_all_and_to_groups_of_columns(height: Any, group: Any, size: int):
+    good = type(height) is type(group) is int and height in (1, 3) and 1 <= group < 1 << 63
+    if good and size == height * -(-8 // group):
+        assert checked(SCALES, [group, height, bytes(2 * size)], rows=3, columns=8)[:2] == [group, height]
     else:
-        with pytest.raises(DamagedFileError, match=f"scales of {stored} rows for {rows}"):
-            check_stored("scales", steps, rows, zero=zero)
+        with pytest.raises(DamagedFileError, match=r"`(group|height|scales)` is"):
+            checked(SCALES, [group, height, bytes(2 * size)], rows=3, columns=8)
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, np.inf, np.nan, 1e308, 1e-300, 1, None, b"", [0.5]])
+def test_one_step_of_a_file_is_a_positive_float(step: Any):
+    with pytest.raises(DamagedFileError, match="`step` is"):
+        checked(SCALE, step, "step")
+
+
+@given(bad=st.sampled_from([None, 0.0, -0.0, -1.0, np.inf, np.nan]), rows=st.integers(1, 4), zero=st.booleans())
+def test_scales_of_a_file_are_positive_and_finite(bad: float | None, rows: int, zero: bool):
+    steps = np.ones((rows, 2), dtype="<f2")
+    steps[-1:, 1] = 1.0 if bad is None else bad
+    if bad is None or (zero and bad == 0):
+        assert_same(stored_halves(steps.tobytes(), (rows, 2), zero=zero), steps.astype(np.float64))
+    else:
+        with pytest.raises(DamagedFileError, match="scales that are"):
+            stored_halves(steps.tobytes(), (rows, 2), zero=zero)
 
 
 @given(columns=st.integers(1, 12), group=st.integers(1, 12), rows=st.integers(1, 3))

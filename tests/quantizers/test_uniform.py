@@ -199,8 +199,23 @@ def test_dither_differs_between_columns_and_seeds():
 
 def test_dither_is_pinned():
     """Files store the seed only, so its offsets are part of the format."""
-    pinned = [[-0.1964319656932414, -0.46211962819788377], [0.3487087496857769, 0.005354045519833983]]
+    pinned = [[0.36285614886105866, 0.18539602140110212], [-0.13181048434833054, 0.4417295207080817]]
     assert dither_offsets(1, 2, np.array([0, 7])).tolist() == pinned
+
+
+def test_dither_is_uniform_and_knows_nothing_of_its_place():
+    """Moments, and correlations with neighbours, with another seed and with the place, within five standard errors."""
+    size = 400
+    one, two = (dither_offsets(seed, size, np.arange(size)) for seed in (3, 4))
+    error = 5 / size  # of a mean of products of numbers of unit variance
+    unit = np.sqrt(12)
+    ramp = (np.arange(size) - (size - 1) / 2) / (size / unit)
+    products = [one * unit, one[1:] * one[:-1] * 12, one[:, 1:] * one[:, :-1] * 12, one * two * 12, one * unit * ramp]
+    for product in products:
+        assert abs(product.mean()) < error * 1.01
+    assert abs(12 * one.var() - 1) < np.sqrt(0.8) * error
+    counts = np.histogram(one, 64, (-0.5, 0.5))[0]
+    assert np.sum((counts - counts.mean()) ** 2 / counts.mean()) < 63 + 5 * np.sqrt(126)
 
 
 @pytest.mark.parametrize("value", [2.0**30 * 1.01, -(2.0**30) * 1.01, 1e300, np.inf, np.nan])
