@@ -14,13 +14,11 @@ from lattq.llm.convert.report import Report
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import token_windows
+from lattq.llm.source.windows import longest_window, token_windows
 from lattq.rate import MAX_RATE, RANGES, searched
 from lattq.scheme import Scheme
 
 __all__ = ["quantize_model"]
-
-LONGEST_WINDOW = 2048
 
 
 def quantize_model(
@@ -39,6 +37,8 @@ def quantize_model(
     drift: bool = False,
     allocation: str = "loss",
     modules: Iterable[str] | None = None,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
     seed: int = 0,
     jobs: int = 1,
     max_shard_size: str = "5GB",
@@ -65,7 +65,9 @@ def quantize_model(
         equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on recipes of
         fixed rate
     drift : correct the weights for what the quantized prefix did to their inputs (WaterSIC, eq. 18)
-    modules : names of linear layers; None for all inside the blocks
+    modules : names of linear layers; None for all inside the blocks that calibration reaches
+    include, exclude : patterns of such names, ``*`` for any text: quantize what matches one of `include`, inside the
+        blocks or not, and nothing that matches one of `exclude`. The report lists what stays dense, and why
     seed : of the draw of windows
     jobs : layers quantized at once
     max_shard_size : of the files written
@@ -100,8 +102,12 @@ def quantize_model(
     if drift and not propagate:
         msg = "`drift` is True and `propagate` False; inputs only drift behind quantized blocks"
         raise InvalidInputError(msg)
-    if isinstance(modules, str):
-        msg = f"`modules` is the text {modules!r}; pass a list of names"
+    for name, names in {"modules": modules, "include": include, "exclude": exclude}.items():
+        if isinstance(names, str):
+            msg = f"`{name}` is the text {names!r}; pass a list of names"
+            raise InvalidInputError(msg)
+    if modules is not None and include is not None:
+        msg = "`modules` and `include` are both given; choose by names or by patterns"
         raise InvalidInputError(msg)
     check_free(Path(out))
     config = checkpoint.read_config(source)
@@ -109,10 +115,9 @@ def quantize_model(
         kind = "already quantized" if "quantization_config" in config else "an encoder-decoder model"
         msg = f"{source} is {kind}; start from a dense decoder-only or encoder-only model"
         raise InvalidInputError(msg)
-    window = int(
-        window if window is not None else min(config.get("max_position_embeddings") or LONGEST_WINDOW, LONGEST_WINDOW)
-    )
-    windows = token_windows(checkpoint.load_tokenizer(source), calibration_text, window, samples, seed)
+    tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
+    window = int(window if window is not None else longest_window(model))
+    windows = token_windows(tokenizer, calibration_text, window, samples, seed)
     settings = {
         "recipe": repr(_sample(recipe, setting)),
         "rate": None if rate is None else float(rate),
@@ -126,13 +131,15 @@ def quantize_model(
         "drift": drift,
         "allocation": allocation,
         "modules": None if modules is None else list(modules),
+        "include": None if include is None else list(include),
+        "exclude": list(exclude),
         "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
         "version": importlib.metadata.version("lattq"),
     }
     hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
     workspace = Workspace(out, hashed)
     try:
-        job = Conversion(source, windows, workspace, recipe, settings, jobs, progress)
+        job = Conversion(source, model, windows, workspace, recipe, settings, jobs, progress)
         return job.run(start, max_shard_size)
     except (InvalidInputError, RateNotReachedError):
         if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones

@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 import torch
 
 from lattq._array import to_host
-from lattq.errors import RateNotReachedError
+from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
+from lattq.llm.convert.remainder import UNREACHED, remainder
 from lattq.llm.convert.report import LayerRow, Report
 from lattq.llm.convert.workspace import Workspace
-from lattq.llm.measure.moments import InputMoments, forward_batches
+from lattq.llm.measure.moments import InputMoments, forward_batches, reached
 from lattq.llm.measure.sensitivity import output_sensitivities
 from lattq.llm.run.plugin import attach
 from lattq.llm.source import checkpoint
-from lattq.llm.source.architecture import choose_modules
+from lattq.llm.source.architecture import Choice, choose
 from lattq.llm.source.windows import batches_of
 from lattq.quantized import Quantized
 from lattq.rate import RANGES, first_step, largest_levels, most, search_step, searched
@@ -47,6 +48,7 @@ class Conversion:
     def __init__(
         self,
         source: str | Path,
+        model: Any,
         windows: torch.Tensor,
         workspace: Workspace,
         recipe: Callable[..., Scheme],
@@ -57,13 +59,13 @@ class Conversion:
         self.source, self.windows, self.workspace = source, windows, workspace
         self.recipe, self.settings, self.progress = recipe, settings, progress
         self.stage = "load"
-        self.model = checkpoint.load_model(source)
-        self.layers = choose_modules(self.model, settings["modules"])
+        self.model = model
         self.dtypes = checkpoint.remember_dtypes(self.model)
-        replaced = {f"{name}.weight" for name in self.layers}
-        self.others = sum(p.nbytes for name, p in self.model.named_parameters() if name not in replaced)
+        sizes = {name: p.nbytes for name, p in self.model.named_parameters()}
         self.model.float()  # bfloat16 would add its own noise to the moments
-        self.weights = {name: to_host(layer.weight) for name, layer in self.layers.items()}
+        self.layers, self.reasons = self.choice()
+        self.others = sum(sizes[name] for name in sizes.keys() - {layer.key for layer in self.layers.values()})
+        self.weights = {name: to_host(layer.weight).copy() for name, layer in self.layers.items()}
         self.count = sum(w.size for w in self.weights.values())
         self._clean: InputMoments | None = None
         self.encoder = Encoder(recipe, self.scales(), workspace, jobs, self.done)
@@ -72,6 +74,17 @@ class Conversion:
         """Tell the caller."""
         if self.progress is not None:
             self.progress(self.stage, name, 0 if self.stage == "search" else len(self.layers))
+
+    def choice(self) -> Choice:
+        """Matrices to quantize, and why the others stay; those that no calibration input reaches stay too."""
+        names = self.settings["modules"]
+        found = choose(self.model, names, include=self.settings["include"], exclude=self.settings["exclude"])
+        used = reached(self.model, found.matrices, batches_of(self.windows)[0])
+        left = [name for name in found.matrices if name not in used]
+        if left and (names is not None or not used):
+            msg = f"no calibration input reached `{left[0]}`; leave it out of `modules`"
+            raise InvalidInputError(msg)
+        return Choice(used, found.reasons | dict.fromkeys(left, UNREACHED))
 
     @property
     def clean(self) -> InputMoments:
@@ -129,7 +142,9 @@ class Conversion:
         """Quantize every layer at one setting."""
         if self.settings["propagate"]:
             drift = self.settings["drift"]
-            return propagated_pass(self.encoder, value, self.model, self.layers, self.windows, drift=drift)
+            return propagated_pass(
+                self.encoder, value, self.model, self.layers, self.weights, self.windows, drift=drift
+            )
         return clean_pass(self.encoder, value, self.weights, self.clean)
 
     def correct(self, rate: float | int, value: float | int, layers: Layers) -> tuple[float | int, Layers]:
@@ -160,13 +175,12 @@ class Conversion:
 
     def stored(self, sizes: dict[str, int]) -> int:
         """Bytes that payloads of these sizes will take with headers and config."""
-        shapes: Any = {name: w.shape for name, w in self.weights.items()}
-        return expected_bytes(shapes, sizes, self.others)
+        return expected_bytes({name: layer.text for name, layer in self.layers.items()}, sizes, self.others)
 
     def write(self, value: float | int, layers: Layers, start: float, max_shard_size: str) -> Report:
         """Write the model and move it to its place."""
-        attach(self.model, {name: one[0].payload for name, one in layers.items()})
         checkpoint.restore_dtypes(self.model, self.dtypes)
+        attach(self.model, self.layers, {name: one[0].payload for name, one in layers.items()})
         directory = self.workspace.model_directory()
         write_model(self.model, self.source, directory, max_shard_size)
         stored = stored_bytes(directory)
@@ -177,7 +191,8 @@ class Conversion:
         if wanted is not None and not rate - wanted <= TOLERANCE:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
-        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows)
+        dense = remainder(self.model, self.reasons, files)
+        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense)
         report.save(directory)
         self.workspace.publish()
         return report

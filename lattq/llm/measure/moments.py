@@ -1,4 +1,4 @@
-"""Second moments of the inputs of linear layers, from calibration text."""
+"""Second moments of the inputs of matrices, from calibration text."""
 
 import contextlib
 import weakref
@@ -8,28 +8,30 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from lattq.errors import InvalidInputError
 from lattq.linalg import SecondMoment
+from lattq.llm.source.matrices import Matrix, watching
 from lattq.llm.source.windows import run
 
-__all__ = ["InputMoments", "forward_batches"]
+__all__ = ["InputMoments", "forward_batches", "reached"]
 
 
 class InputMoments:
-    """Second moments of the inputs of linear layers, updated while a model runs inside `record`.
+    """Second moments of the inputs of matrices, updated while a model runs inside `record`.
 
-    Layers that receive the same tensor, such as q, k and v, share one accumulator. With `drift`, forwards come in
-    pairs: first the clean model inside `remember`, then the drifted one inside `record`.
+    Layers that receive the same tensor, such as q, k and v, share one accumulator. An expert that no token chose has
+    the moment of all its siblings' inputs. With `drift`, forwards come in pairs: first the clean model inside
+    `remember`, then the drifted one inside `record`; matrices that tokens choose have no such pairs.
 
     Parameters
     ----------
-    layers : name to linear layer
+    layers : name to matrix
     drift : also accumulate E[x x̂ᵀ] of remembered and recorded inputs
     """
 
-    def __init__(self, layers: Mapping[str, nn.Linear], *, drift: bool = False) -> None:
+    def __init__(self, layers: Mapping[str, Matrix], *, drift: bool = False) -> None:
         self.layers, self.drift = layers, drift
         self.leader: dict[str, str] = {}
         self._moments: dict[str, SecondMoment] = {}
@@ -37,42 +39,55 @@ class InputMoments:
         self._clean: dict[str, Tensor] = {}
         self._seen: list[tuple[weakref.ref, str]] = []
 
-    def sigma(self, name: str) -> Float[np.ndarray, "columns columns"]:
-        """E[x xᵀ] of the inputs of a layer."""
-        if name not in self.leader:
+    def moment(self, name: str) -> SecondMoment:
+        """What is known of the inputs of a layer.
+
+        Raises
+        ------
+        InvalidInputError : if no input reached it, nor a sibling of its
+        """
+        if name in self.leader:
+            return self._moments[self.leader[name]]
+        known = [self._moments[self.leader[other]] for other in self.layers[name].siblings if other in self.leader]
+        if not known:
             msg = f"no calibration input reached `{name}`; leave it out of `modules`"
             raise InvalidInputError(msg)
-        return self._moments[self.leader[name]].matrix
+        total = SecondMoment(known[0].to_arrays()["sum"].shape[0])
+        for one in known:
+            total.merge(one)
+        return total
 
-    def cross(self, name: str) -> Float[np.ndarray, "columns columns"]:
-        """E[x x̂ᵀ] of remembered and recorded inputs of a layer."""
-        return self._cross[self.leader[name]].matrix
+    def sigma(self, name: str) -> Float[np.ndarray, "columns columns"]:
+        """E[x xᵀ] of the inputs of a layer."""
+        return self.moment(name).matrix
+
+    def borrowed(self, name: str) -> bool:
+        """Whether the moment of a layer is that of its siblings."""
+        return name not in self.leader
+
+    def cross(self, name: str) -> Float[np.ndarray, "columns columns"] | None:
+        """E[x x̂ᵀ] of remembered and recorded inputs of a layer; None without such pairs."""
+        found = self._cross.get(self.leader.get(name, name))
+        return None if found is None else found.matrix
 
     @contextlib.contextmanager
     def record(self) -> Iterator[None]:
         """Accumulate what reaches the layers in one forward."""
-        with self._hooked(self._update):
+        with self._watching(self._update):
             yield
         self._clean.clear()
 
     @contextlib.contextmanager
     def remember(self) -> Iterator[None]:
         """Keep what reaches the layers in one forward, for the cross moments of the next `record`."""
-        with self._hooked(self._clean.__setitem__):
+        with self._watching(self._clean.__setitem__):
             yield
 
     @contextlib.contextmanager
-    def _hooked(self, act: Any) -> Iterator[None]:
-        def hook(name: str) -> Any:
-            return lambda module, inputs: self._arrived(name, inputs[0], act)
-
-        handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in self.layers.items()]
+    def _watching(self, act: Any) -> Iterator[None]:
         self._seen = []
-        try:
+        with watching(self.layers, lambda name, x, y: self._arrived(name, x, act)):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _arrived(self, name: str, x: Tensor, act: Any) -> None:
         if name not in self.leader:
@@ -85,7 +100,7 @@ class InputMoments:
     def _update(self, name: str, x: Tensor) -> None:
         width = x.shape[-1]
         self._moments.setdefault(name, SecondMoment(width)).update(x)
-        if self.drift:
+        if self.drift and not self.layers[name].routed:
             self._cross.setdefault(name, SecondMoment(width, width)).update(self._clean[name], x)
 
 
@@ -94,3 +109,13 @@ def forward_batches(model: Any, batches: Iterable[Int[Tensor, "_ window"]], mome
     for batch in batches:
         with torch.no_grad(), moments.record():
             run(model, batch)
+
+
+def reached(model: Any, layers: Mapping[str, Matrix], batch: Int[Tensor, "_ window"]) -> dict[str, Matrix]:
+    """The layers that one forward uses, and the siblings of those."""
+    used: set[str] = set()
+    with torch.no_grad(), watching(layers, lambda name, x, y: used.update(layers[name].siblings)):
+        run(model, batch)
+    for name in used:  # siblings lie alike
+        layers[name].transposed = next(layers[o].transposed for o in layers[name].siblings if layers[o].transposed is not None)
+    return {name: matrix for name, matrix in layers.items() if name in used}

@@ -1,15 +1,17 @@
 """Model directories of lattq load through `transformers`: the quantizer plug-in."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import transformers.quantizers.auto as auto
-from torch import nn
+from transformers.core_model_loading import WeightConverter
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.llm.run.layers import LattqLinear, replace
+from lattq.llm.run.layers import LattqLinear
+from lattq.llm.source.matrices import Matrix, matrices
 
 __all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "register"]
 
@@ -22,7 +24,8 @@ class LattqConfig(QuantizationConfigMixin):
 
     Parameters
     ----------
-    modules : name of each quantized layer to its shape, "rows x columns" without spaces
+    modules : name of each quantized matrix to its shape, "rows x columns" without spaces; with a "T" behind it for an
+        expert whose slice of a parameter is inputs × outputs
     format_version : of the directory
 
     Raises
@@ -53,7 +56,7 @@ class LattqConfig(QuantizationConfigMixin):
         """Rows and columns of each quantized layer."""
         found = {}
         for name, text in self.modules.items():
-            rows, _, columns = str(text).partition("x")
+            rows, _, columns = str(text).removesuffix("T").partition("x")
             if not (rows.isdecimal() and columns.isdecimal()):
                 msg = f"`modules` in config.json gives {name} the shape {text!r}; expected rows x columns, as 576x256"
                 raise DamagedFileError(msg)
@@ -73,6 +76,10 @@ class LattqHfQuantizer(HfQuantizer):
     requires_calibration = True
     quantization_config: LattqConfig
 
+    def __init__(self, quantization_config: LattqConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self.matrices: dict[str, Matrix] = {}
+
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Payloads have any length: for them the loader must not compare shapes."""
         module, _, name = param_name.rpartition(".")
@@ -91,21 +98,31 @@ class LattqHfQuantizer(HfQuantizer):
         """The state dict as it is, and the version for the header of the file."""
         return None, {}
 
+    def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
+        """Leave out conversions that would stack or cut payloads: what they touch is stored as the model has it."""
+        return without_converters(weight_conversions, self.quantization_config.modules)
+
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        modules = {}
+        modules, known = {}, matrices(model)
         for name, (rows, columns) in self.quantization_config.shapes().items():
-            found = _resolve(model, name)
-            if found is None:  # a head or pooler this class does not have
-                continue
-            linear = model.get_submodule(found)
-            if not isinstance(linear, nn.Linear) or tuple(linear.weight.shape) != (rows, columns):
-                msg = f"config.json says that {name} is a linear layer of {rows}x{columns}, the model has {linear}"
+            found = _resolve(model, name, known)
+            if found is None:
+                if _resolve(model, name, dict(model.named_modules())) is not None:
+                    msg = f"config.json says that {name} is a linear layer, the model has another module there"
+                    raise DamagedFileError(msg)
+                continue  # a head or pooler this class does not have
+            matrix, text = known[found], self.quantization_config.modules[name]
+            if matrix.routed:
+                matrix.transposed = text.endswith("T")
+            if matrix.shape != (rows, columns):
+                msg = f"config.json says that {name} is a linear layer of {rows}x{columns}, the model has {matrix.shape}"
                 raise DamagedFileError(msg)
-            replace(model, found, LattqLinear(rows, columns, bias=linear.bias is not None))
-            modules[found] = f"{rows}x{columns}"
+            modules[found] = text
+            self.matrices[found] = matrix
         if self.quantization_config.modules and not modules:
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)
+        place(model, self.matrices, dict.fromkeys(modules, b""))
         self.quantization_config.modules = modules
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
@@ -118,41 +135,55 @@ class LattqHfQuantizer(HfQuantizer):
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        for name, module in list(model.named_modules()):
-            if isinstance(module, LattqLinear):
-                replace(model, name, module.to_linear(dtype or torch.float32))
+        decoded = {name: model.get_submodule(name).dequantize(dtype or torch.float32) for name in self.matrices}
+        for name, weight in decoded.items():
+            self.matrices[name].restore(model, weight)
         return model
 
 
-def _resolve(model: Any, name: str) -> str | None:
-    """Find `name` in the model, whether it or the saved one wraps the other in its base model's prefix."""
+def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
+    """Find `name` among some, whether it or the saved one wraps the other in its base model's prefix."""
     prefix = f"{model.base_model_prefix}."
-    names = {found for found, _ in model.named_modules()}
-    for candidate in (name, name.removeprefix(prefix), prefix + name):
-        if candidate in names:
-            return candidate
-    return None
+    return next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in names), None)
 
 
-def attach(model: Any, payloads: dict[str, bytes]) -> None:
-    """Replace linear layers of `model` by their payloads and make it a model that `save_pretrained` can write.
+def without_converters(conversions: list[Any], names: Mapping[str, Any]) -> list[Any]:
+    """The conversions of a checkpoint that do no more than rename payloads."""
+
+    def touches(conversion: Any) -> bool:
+        if not isinstance(conversion, WeightConverter):
+            return False
+        written = conversion.reverse_transform()
+        return any(written.rename_source_key(f"{name}.weight")[1] is not None for name in names)
+
+    return [conversion for conversion in conversions if not touches(conversion)]
+
+
+def place(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]) -> None:
+    """Put layers with payloads where the matrices of a model are."""
+    for name, payload in payloads.items():
+        matrix = found[name]
+        matrix.place(model, LattqLinear(*matrix.shape, payload=payload).to(matrix.parameter.device))
+
+
+def attach(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]) -> None:
+    """Replace matrices of `model` by their payloads and make it a model that `save_pretrained` can write.
 
     Examples
     --------
     >>> from lattq.llm import embedded_model
     >>> from transformers import AutoModelForCausalLM
     >>> model = AutoModelForCausalLM.from_pretrained(embedded_model())
-    >>> attach(model, {})
+    >>> attach(model, {}, {})
     >>> model.is_quantized
     True
     """
-    config = LattqConfig()
-    for name, payload in payloads.items():
-        layer = LattqLinear.from_linear(model.get_submodule(name), payload)
-        replace(model, name, layer)
-        config.modules[name] = f"{layer.out_features}x{layer.in_features}"
+    config = LattqConfig({name: found[name].text for name in payloads})
+    place(model, found, payloads)
     model.config.quantization_config = config
     model.hf_quantizer = LattqHfQuantizer(config, pre_quantized=True)
+    model.hf_quantizer.matrices = {name: found[name] for name in payloads}
+    model._weight_conversions = without_converters(model._weight_conversions, config.modules)
     model.is_quantized, model.quantization_method = True, METHOD
 
 
