@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +11,11 @@ import typer
 from safetensors import safe_open
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table, progress
+from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table
+from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.files import load
+from lattq.progress import Stage
 from lattq.quantized import Quantized
 
 __all__ = ["inspect", "payloads", "shapes_of"]
@@ -98,12 +99,13 @@ def entropy(codes: np.ndarray) -> float:
 def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     llm = models()
     stored = llm.stored_bytes(path)
-    report = _report_rows(path)
+    whole = _report(path)
+    report = {} if whole is None else {row.name: dataclasses.asdict(row) for row in whole.layers}
     shapes = shapes_of(path)
     shapes = {name: shapes[name] for name in [*report, *shapes] if name in shapes}  # in the order of the model
     layers = []
-    with progress(silent=as_json, total=len(shapes)) as show:
-        for name, quantized in payloads(path, shapes, show):
+    with observed("lattq inspect", as_json=as_json, total=len(shapes)) as work:
+        for name, quantized in payloads(path, shapes, work):
             row = report.get(name, {})
             layers.append(
                 {
@@ -123,6 +125,7 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
         "stored_bytes": stored,
         "file_bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
         "reported": bool(report),
+        "dense": [] if whole is None else [dataclasses.asdict(row) for row in whole.dense],
         "layers": layers,
     }
     if plot is not None:
@@ -130,10 +133,10 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(total)
         return
-    _print_directory(path, total)
+    _print_directory(path, total, "unquantized tensors included" if whole is None else dense_words(whole))
 
 
-def _print_directory(path: Path, total: dict[str, Any]) -> None:
+def _print_directory(path: Path, total: dict[str, Any], dense: str) -> None:
     rows = [
         (
             row["name"],
@@ -152,17 +155,16 @@ def _print_directory(path: Path, total: dict[str, Any]) -> None:
     print_table(str(path), headings, rows, f"{source}; everything else: from the decoded payloads")
     typer.echo(
         f"{total['rate']:.4f} bits per weight ({total['stored_bytes']:,} bytes replace {total['weights']:,} weights); "
-        f"weight files of {total['file_bytes']:,} bytes, unquantized tensors included"
+        f"weight files of {total['file_bytes']:,} bytes, {dense}"
     )
 
 
-def _report_rows(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of the report by layer; none if there is no report."""
+def _report(path: Path) -> Any:
+    """The report of a conversion; None if there is none."""
     file = path / REPORT
     if not file.exists():
-        return {}
-    report = importlib.import_module("lattq.llm").Report.from_json(file.read_text(encoding="utf-8"))
-    return {row.name: dataclasses.asdict(row) for row in report.layers}
+        return None
+    return importlib.import_module("lattq.llm").Report.from_json(file.read_text(encoding="utf-8"))
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
@@ -175,7 +177,7 @@ def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
     return importlib.import_module("lattq.llm").LattqConfig(**block).shapes()
 
 
-def payloads(path: Path, shapes: dict[str, tuple[int, int]], show: Callable[..., None]) -> list[tuple[str, Quantized]]:
+def payloads(path: Path, shapes: dict[str, tuple[int, int]], work: Stage) -> list[tuple[str, Quantized]]:
     """Decode the payload of every layer; raises `DamagedFileError` for one that is missing or damaged."""
     found = {}
     for file in sorted(path.glob("*.safetensors")):
@@ -183,8 +185,8 @@ def payloads(path: Path, shapes: dict[str, tuple[int, int]], show: Callable[...,
             for key in tensors.keys():  # noqa: SIM118  (not a mapping)
                 name = key.removesuffix(".weight")
                 if name in shapes:
-                    show(name, advance=1)
                     found[name] = _decoded(name, tensors.get_tensor(key).tobytes(), shapes[name])
+                    work.advance(name)
     missing = [name for name in shapes if name not in found]
     if missing:
         msg = f"{path} holds no payload of {missing[0]}; a weight file is missing or damaged"

@@ -16,15 +16,15 @@ from lattq import recipes
 from lattq.cli.console import (
     AsJson,
     Debug,
+    Log,
     command,
-    conversion_steps,
     models,
     number,
     print_json,
     print_table,
-    progress,
     read_text,
 )
+from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
 from lattq.quantizers import by_name
 from lattq.rate import MAX_RATE
@@ -109,8 +109,13 @@ def quantize(
         Allocation.loss
     ),
     module: Annotated[list[str] | None, typer.Option(help="Linear layer to quantize; repeat for several.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Pattern of layers to quantize, inside the blocks or not; may repeat.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Pattern of layers to leave dense; may repeat.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
+    log: Log = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -129,9 +134,9 @@ def quantize(
         msg = f"{model} needs `--calibration FILE`, a text that resembles what the model will read"
         raise InvalidInputError(msg)
     own = None if calibration is None else read_text(calibration)
-    with progress(silent=as_json) as show:
-        show("loading")
-        llm = models()
+    with observed("lattq quantize", as_json=as_json, log=log) as work:
+        with work.stage("load the libraries"):
+            llm = models()
         report = llm.quantize_model(
             source_of(model, llm),
             out,
@@ -147,9 +152,11 @@ def quantize(
             drift=drift,
             allocation=allocation.value,
             modules=module or None,
+            include=include or None,
+            exclude=exclude or (),
             seed=seed,
             jobs=jobs,
-            progress=conversion_steps(show),
+            progress=work,
         )
     if as_json:
         print_json({"out": str(out), **json.loads(report.to_json())})
@@ -178,6 +185,16 @@ def source_of(model: str, llm: Any) -> Path:
     return Path(model)
 
 
+def dense_words(report: Any) -> str:
+    """How much of the weight files is dense, why, and the largest tensor of each kind."""
+    shares, parts = report.dense_shares(), []
+    for why, share in shares.items():
+        rows = [row for row in report.dense if row.why == why]
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        parts.append(f"{share:.1%} {why} ({rows[0].name}{more})")
+    return f"of them dense {sum(shares.values()):.1%}: {', '.join(parts)}" if parts else "nothing dense"
+
+
 def _print_report(report: Any, out: Path) -> None:
     rows = [
         (
@@ -197,7 +214,7 @@ def _print_report(report: Any, out: Path) -> None:
     typer.echo(
         f"{report.rate:.4f} bits per weight ({report.stored_bytes:,} bytes replace {report.weights:,} weights), "
         f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
-        f"{out}: weight files of {report.file_bytes:,} bytes, unquantized tensors included"
+        f"{out}: weight files of {report.file_bytes:,} bytes, {dense_words(report)}"
     )
 
 
@@ -209,6 +226,7 @@ def evaluate(
     window: Annotated[int | None, typer.Option(help="Tokens per window.")] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens between the starts of windows.")] = None,
     samples: Annotated[int | None, typer.Option(help="Windows; all unless given.")] = None,
+    log: Log = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -220,9 +238,9 @@ def evaluate(
         msg = f"`--text FILE` is needed: a text to predict, or the word `{EMBEDDED}` for the one that ships with lattq"
         raise InvalidInputError(msg)
     own = None if text == EMBEDDED else read_text(Path(text))
-    with progress(silent=as_json) as show:
-        show("evaluating")
-        llm = models()
+    with observed("lattq eval", as_json=as_json, log=log) as work:
+        with work.stage("load the libraries"):
+            llm = models()
         found = llm.evaluate(
             source_of(model, llm),
             llm.embedded_text("evaluation") if own is None else own,
@@ -230,6 +248,7 @@ def evaluate(
             window=window,
             stride=stride,
             samples=samples,
+            progress=work,
         )
     values = dataclasses.asdict(found)
     if as_json:

@@ -14,6 +14,7 @@ from lattq.bounds.block_formats import SMALLEST_SCALE, check_number, check_scale
 from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
 from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group
 from lattq.quantizers.steps import check_stored, spread
 from lattq.quantizers.uniform import dither_offsets
@@ -137,7 +138,7 @@ class Format:
     --------
     >>> Format.named("mxfp4")
     Format(number=NumberFormat('e2m1fn'), group=32, scale='e8m0', shrink=False)
-    >>> Format.named("mxfp4")(np.array([[0.5, -5.0]]), np.ones(2), np.arange(2)).scale
+    >>> Format.named("mxfp4")(Entries(np.array([[0.5, -5.0]]))).scale
     array([[1.]])
     """
 
@@ -162,9 +163,9 @@ class Format:
         block = BLOCK_FORMATS[name]
         return Format(block.number, block.size, block.scale)
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> FormatQuantizer:
-        """Scales from the largest magnitudes of `targets`."""
-        xp = array_namespace(targets)
+    def __call__(self, entries: Entries) -> FormatQuantizer:
+        """Scales from the largest magnitudes of the entries."""
+        targets, xp = entries.values, array_namespace(entries.values)
         largest = to_host(xp.max(xp.abs(targets), axis=1, keepdims=True)).astype(np.float64)
         scale = from_host(block_scales(largest, self.number, self.scale), like=targets)
         return FormatQuantizer(xp.astype(scale, targets.dtype), self.number, self.scale)

@@ -8,6 +8,7 @@ import numpy as np
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_integer, check_levels, normalize
 from lattq.errors import InvalidInputError
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import SMALLEST_STEP
 from lattq.quantizers.uniform import UniformQuantizer, centered
 
@@ -50,13 +51,13 @@ class AbsMax(_Integers):
 
     Examples
     --------
-    >>> AbsMax(levels=5)(np.array([[0.5, -2.0]]), np.ones(2), np.arange(2)).step
+    >>> AbsMax(levels=5)(Entries(np.array([[0.5, -2.0]]))).step
     array([[1.]])
     """
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
-        """Steps from the largest magnitudes of `targets`."""
-        xp = array_namespace(targets)
+    def __call__(self, entries: Entries) -> UniformQuantizer:
+        """Steps from the largest magnitudes of the entries."""
+        targets, xp = entries.values, array_namespace(entries.values)
         largest = self._extreme(xp.max, xp.abs(targets))
         return UniformQuantizer(half_precision(2 * largest / (self.levels - 1)), 0.0, *centered(self.levels))
 
@@ -76,14 +77,14 @@ class MinMax(_Integers):
 
     Examples
     --------
-    >>> quantizer = MinMax(levels=4)(np.array([[-1.0, 2.0]]), np.ones(2), np.arange(2))
+    >>> quantizer = MinMax(levels=4)(Entries(np.array([[-1.0, 2.0]])))
     >>> quantizer.step, quantizer.zero
     (array([[1.]]), array([[1.]]))
     """
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
-        """Steps and zero points from the extremes of `targets`."""
-        xp = array_namespace(targets)
+    def __call__(self, entries: Entries) -> UniformQuantizer:
+        """Steps and zero points from the extremes of the entries."""
+        targets, xp = entries.values, array_namespace(entries.values)
         low = xp.clip(self._extreme(xp.min, targets), None, 0.0)
         high = xp.clip(self._extreme(xp.max, targets), 0.0, None)
         step = half_precision((high - low) / (self.levels - 1))

@@ -15,6 +15,7 @@ from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import longest_window, token_windows
+from lattq.progress import Observer, Stage, stage
 from lattq.rate import MAX_RATE, RANGES, searched
 from lattq.scheme import Scheme
 
@@ -42,7 +43,7 @@ def quantize_model(
     seed: int = 0,
     jobs: int = 1,
     max_shard_size: str = "5GB",
-    progress: Callable[[str, str, int], None] | None = None,
+    progress: Stage | Observer | None = None,
 ) -> Report:
     """Quantize the linear layers of a model directory; `transformers` loads the result after ``import lattq.llm``.
 
@@ -71,7 +72,7 @@ def quantize_model(
     seed : of the draw of windows
     jobs : layers quantized at once
     max_shard_size : of the files written
-    progress : called with the stage, the layer or try that is finished, and how many there are (0: unknown)
+    progress : told of the stages, one tree for the model, or the stage that this is part of: see `lattq.progress`
 
     Raises
     ------
@@ -115,38 +116,40 @@ def quantize_model(
         kind = "already quantized" if "quantization_config" in config else "an encoder-decoder model"
         msg = f"{source} is {kind}; start from a dense decoder-only or encoder-only model"
         raise InvalidInputError(msg)
-    tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
-    window = int(window if window is not None else longest_window(model))
-    windows = token_windows(tokenizer, calibration_text, window, samples, seed)
-    settings = {
-        "recipe": repr(_sample(recipe, setting)),
-        "rate": None if rate is None else float(rate),
-        "step": None if step is None else float(step),
-        "levels": levels,
-        "bits": bits,
-        "window": window,
-        "samples": len(windows),
-        "seed": seed,
-        "propagate": propagate,
-        "drift": drift,
-        "allocation": allocation,
-        "modules": None if modules is None else list(modules),
-        "include": None if include is None else list(include),
-        "exclude": list(exclude),
-        "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
-        "version": importlib.metadata.version("lattq"),
-    }
-    hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
-    workspace = Workspace(out, hashed)
-    try:
-        job = Conversion(source, model, windows, workspace, recipe, settings, jobs, progress)
-        return job.run(start, max_shard_size)
-    except (InvalidInputError, RateNotReachedError):
-        if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones
-            workspace.discard()
-        raise
-    finally:
-        workspace.close()
+    with stage("quantize the model", inside=progress) as work:
+        with work.stage("load the model"):
+            tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
+        window = int(window if window is not None else longest_window(model))
+        windows = token_windows(tokenizer, calibration_text, window, samples, seed)
+        settings = {
+            "recipe": repr(_sample(recipe, setting)),
+            "rate": None if rate is None else float(rate),
+            "step": None if step is None else float(step),
+            "levels": levels,
+            "bits": bits,
+            "window": window,
+            "samples": len(windows),
+            "seed": seed,
+            "propagate": propagate,
+            "drift": drift,
+            "allocation": allocation,
+            "modules": None if modules is None else list(modules),
+            "include": None if include is None else list(include),
+            "exclude": list(exclude),
+            "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
+            "version": importlib.metadata.version("lattq"),
+        }
+        hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
+        workspace = Workspace(out, hashed)
+        try:
+            job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work)
+            return job.run(start, max_shard_size)
+        except (InvalidInputError, RateNotReachedError):
+            if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones
+                workspace.discard()
+            raise
+        finally:
+            workspace.close()
 
 
 def _sample(recipe: Callable[..., Scheme], setting: dict[str, Any]) -> Scheme:

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from lattq.errors import InvalidInputError
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import batches_of, run, token_windows
+from lattq.llm.source.windows import batches_of, longest_window, run, token_windows
+from lattq.progress import Observer, Stage, stage
 
 __all__ = ["Evaluation", "evaluate"]
-
-LONGEST_WINDOW = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +59,9 @@ def evaluate(
     window: int | None = None,
     stride: int | None = None,
     samples: int | None = None,
+    progress: Stage | Observer | None = None,
 ) -> Evaluation:
-    """Measure a language model, or the embeddings of an encoder against a reference.
+    """Measure a language model, or the hidden states of any other against a reference.
 
     Parameters
     ----------
@@ -72,10 +72,12 @@ def evaluate(
     stride : tokens between the starts of windows. Each token is predicted once, with what precedes it in its window;
         the first of all is not. `window` unless given: then no first token of a window is predicted
     samples : number of windows, for a quick look; all unless given
+    progress : told of the batches, or the stage that this is part of: see `lattq.progress`
 
     Raises
     ------
-    InvalidInputError : if the text is shorter than a window, or an encoder comes without a reference
+    InvalidInputError : if the text is shorter than a window, a model that predicts no next token comes without a
+        reference, or the reference has another vocabulary
 
     Examples
     --------
@@ -91,14 +93,14 @@ def evaluate(
             raise InvalidInputError(msg)
         tokenizer = checkpoint.load_tokenizer(model)
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
-    longest = getattr(candidate.config, "max_position_embeddings", None) or LONGEST_WINDOW
-    window = int(window if window is not None else min(longest, LONGEST_WINDOW))
-    if candidate.get_output_embeddings() is None:
+    window = int(window if window is not None else longest_window(candidate))
+    work = stage("evaluate", inside=progress)
+    if not candidate.can_generate():
         windows = token_windows(tokenizer, text, window, samples)
-        found = _compare_embeddings(candidate, original, windows)
+        found = _compare_embeddings(candidate, original, windows, work)
     else:
         windows = token_windows(tokenizer, text, window, samples, stride=stride)
-        found = _predict(candidate, original, windows, min(stride or window, window))
+        found = _predict(candidate, original, windows, min(stride or window, window), work)
         per_byte = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) / len(text.encode())
         loss = found.loss_nats or 0.0
         found = dataclasses.replace(found, bits_per_byte=loss / math.log(2) * per_byte)
@@ -109,17 +111,23 @@ def _loaded(model: Any) -> Any:
     return checkpoint.load_model(model, torch.float32) if isinstance(model, str | Path) else model.eval()
 
 
-def _predict(model: Any, reference: Any, windows: Int[Tensor, "windows window"], stride: int) -> Evaluation:
+def _predict(
+    model: Any, reference: Any, windows: Int[Tensor, "windows window"], stride: int, work: Stage
+) -> Evaluation:
     """Score the last `stride` tokens of each window, of the first window all but the first token."""
     loss = divergence = agreement = 0.0
     tokens = 0
-    for batch, scored in _scored(windows, stride):
+    for batch, scored in _scored(windows, stride, work):
         log_q = _log_probabilities(model, batch)[scored]
         targets = batch[:, 1:][scored]
         loss -= float(log_q.gather(-1, targets[:, None]).double().sum())
         tokens += len(targets)
         if reference is not None:
             log_p = _log_probabilities(reference, batch)[scored]
+            if log_p.shape != log_q.shape:
+                sizes = f"{log_q.shape[-1]} tokens, the reference {log_p.shape[-1]}"
+                msg = f"the model predicts {sizes}; give a `reference` of the same vocabulary"
+                raise InvalidInputError(msg)
             divergence += float((log_p.exp() * (log_p - log_q)).double().sum())
             agreement += float((log_p.argmax(-1) == log_q.argmax(-1)).sum())
     mean = loss / tokens
@@ -133,10 +141,10 @@ def _predict(model: Any, reference: Any, windows: Int[Tensor, "windows window"],
     )
 
 
-def _scored(windows: Int[Tensor, "windows window"], stride: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _scored(windows: Int[Tensor, "windows window"], stride: int, work: Stage) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches and the mask of the predictions that count."""
     first = True
-    for batch in batches_of(windows):
+    for batch in _counted(windows, work):
         scored = torch.zeros_like(batch[:, 1:], dtype=torch.bool)
         scored[:, -stride:] = True
         if first:
@@ -145,18 +153,26 @@ def _scored(windows: Int[Tensor, "windows window"], stride: int) -> Iterator[tup
         yield batch, scored
 
 
+def _counted(windows: Int[Tensor, "windows window"], work: Stage) -> Iterator[Tensor]:
+    """Batches of windows, with progress."""
+    batches = batches_of(windows)
+    work.total = len(batches)
+    with work:
+        yield from work.over(batches)
+
+
 @torch.no_grad()
 def _log_probabilities(model: Any, batch: Int[Tensor, "batch window"]) -> Float[Tensor, "batch predictions tokens"]:
     logits = run(model, batch).logits[:, :-1]
     return torch.log_softmax(logits.float(), -1)
 
 
-def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"]) -> Evaluation:
+def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"], work: Stage) -> Evaluation:
     if reference is None:
-        msg = f"{type(model).__name__} predicts no tokens; give the unquantized model as `reference` to compare with"
+        msg = f"{type(model).__name__} predicts no next token; give the unquantized model as `reference` to compare with"
         raise InvalidInputError(msg)
     cosines = []
-    for batch in batches_of(windows):
+    for batch in _counted(windows, work):
         ours, theirs = (_embeddings(one, batch) for one in (model, reference))
         cosines.append(torch.nn.functional.cosine_similarity(ours, theirs, dim=-1))
     return Evaluation(tokens=windows.numel(), mean_cosine=float(torch.cat(cosines).mean()))
@@ -164,4 +180,9 @@ def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "window
 
 @torch.no_grad()
 def _embeddings(model: Any, batch: Int[Tensor, "batch window"]) -> Float[Tensor, "batch hidden"]:
-    return run(model, batch).last_hidden_state.double().mean(1)
+    output = run(model.base_model, batch)
+    hidden = output.get("last_hidden_state")
+    if hidden is None or hidden.ndim != 3:
+        msg = f"{type(model.base_model).__name__} returns no hidden states of tokens; there is nothing to compare"
+        raise InvalidInputError(msg)
+    return hidden.double().mean(1)
