@@ -11,7 +11,7 @@ import typer
 from safetensors import safe_open
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table
+from lattq.cli.console import AsJson, Debug, command, dense_words, models, number, print_json, print_table
 from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.files import load

@@ -18,6 +18,7 @@ from lattq.cli.console import (
     Debug,
     Log,
     command,
+    dense_words,
     models,
     number,
     print_json,
@@ -183,16 +184,6 @@ def source_of(model: str, llm: Any) -> Path:
         msg = f"transformers cannot read the model in {model}: {reason}"
         raise InvalidInputError(msg) from error
     return Path(model)
-
-
-def dense_words(report: Any) -> str:
-    """How much of the weight files is dense, why, and the largest tensor of each kind."""
-    shares, parts = report.dense_shares(), []
-    for why, share in shares.items():
-        rows = [row for row in report.dense if row.why == why]
-        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-        parts.append(f"{share:.1%} {why} ({rows[0].name}{more})")
-    return f"of them dense {sum(shares.values()):.1%}: {', '.join(parts)}" if parts else "nothing dense"
 
 
 def _print_report(report: Any, out: Path) -> None:

@@ -7,11 +7,10 @@ from torch import nn
 
 from lattq.llm.convert.report import DenseRow
 from lattq.llm.run.layers import LattqLinear
+from lattq.llm.measure.moments import UNREACHED
 from lattq.llm.source.matrices import matrices
 
-__all__ = ["UNREACHED", "remainder"]
-
-UNREACHED = "no calibration input reached it"
+__all__ = ["remainder"]
 
 
 def remainder(model: Any, reasons: Mapping[str, str], file_bytes: int) -> tuple[DenseRow, ...]:

@@ -136,7 +136,9 @@ class Report:
             fields = json.loads(text)
             rows = tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("layers"))
             dense = tuple(DenseRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("dense"))
-            return Report(layers=rows, dense=dense, **{key: fields[key] for key in fields if key not in ("distortion", "gap")})
+            return Report(
+                layers=rows, dense=dense, **{key: fields[key] for key in fields if key not in ("distortion", "gap")}
+            )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             msg = f"this is not a report of a conversion ({error}); read {FILE} of a quantized model"
             raise InvalidInputError(msg) from None

@@ -13,7 +13,7 @@ from lattq._array import to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
-from lattq.llm.convert.remainder import UNREACHED, remainder
+from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.moments import InputMoments, forward_batches, reached
@@ -83,11 +83,11 @@ class Conversion:
         names = self.settings["modules"]
         found = choose(self.model, names, include=self.settings["include"], exclude=self.settings["exclude"])
         used = reached(self.model, found.matrices, batches_of(self.windows)[0])
-        left = [name for name in found.matrices if name not in used]
-        if left and (names is not None or not used):
-            msg = f"no calibration input reached `{left[0]}`; leave it out of `modules`"
+        if used.reasons and (names is not None or not used.matrices):
+            name, why = next(iter(used.reasons.items()))
+            msg = f"`{name}` cannot be quantized: {why}; leave it out of `modules`"
             raise InvalidInputError(msg)
-        return Choice(used, found.reasons | dict.fromkeys(left, UNREACHED))
+        return Choice(used.matrices, found.reasons | used.reasons)
 
     @property
     def clean(self) -> InputMoments:

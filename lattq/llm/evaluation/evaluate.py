@@ -169,7 +169,9 @@ def _log_probabilities(model: Any, batch: Int[Tensor, "batch window"]) -> Float[
 
 def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"], work: Stage) -> Evaluation:
     if reference is None:
-        msg = f"{type(model).__name__} predicts no next token; give the unquantized model as `reference` to compare with"
+        msg = (
+            f"{type(model).__name__} predicts no next token; give the unquantized model as `reference` to compare with"
+        )
         raise InvalidInputError(msg)
     cosines = []
     for batch in _counted(windows, work):

@@ -97,9 +97,7 @@ class WholeModel:
         return hidden
 
 
-def follow(
-    model: Any, blocks: list[nn.Module], batches: list[Int[Tensor, "_ window"]]
-) -> "BlockStream | WholeModel":
+def follow(model: Any, blocks: list[nn.Module], batches: list[Int[Tensor, "_ window"]]) -> "BlockStream | WholeModel":
     """The blocks one by one where that gives the inputs that they have in the model; else the whole model each time."""
     try:
         return BlockStream(model, blocks, batches)
@@ -125,8 +123,8 @@ class _Call:
         kwargs = {key: _without_cache(key, value) for key, value in kwargs.items()}
         if args:
             return _Call(index, args[0], args[1:], kwargs, None)
-        key = next((key for key, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point()), "")
-        key = "hidden_states" if "hidden_states" in kwargs else key
+        tensors = [key for key, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point()]
+        key = "hidden_states" if "hidden_states" in kwargs else tensors[0]
         return _Call(index, kwargs.pop(key), args, kwargs, key)
 
     def repeat(self, block: Any, hidden: Tensor) -> Any:
@@ -202,7 +200,9 @@ def _close(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if a.shape != b.shape or a.dtype != b.dtype:
             return False
-        return torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) if a.is_floating_point() else torch.equal(a, b)
+        if not a.is_floating_point():
+            return torch.equal(a, b)
+        return torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_close(a[key], b[key]) for key in a)
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from lattq.errors import InvalidInputError
 from lattq.linalg import SecondMoment
+from lattq.llm.source.architecture import Choice
 from lattq.llm.source.matrices import Matrix, watching
 from lattq.llm.source.windows import run
 
-__all__ = ["InputMoments", "forward_batches", "reached"]
+__all__ = ["UNREACHED", "InputMoments", "forward_batches", "reached"]
+
+UNREACHED = "no calibration input reached it"
+MORE = "more than a product with its inputs"
 
 
 class InputMoments:
@@ -111,11 +115,22 @@ def forward_batches(model: Any, batches: Iterable[Int[Tensor, "_ window"]], mome
             run(model, batch)
 
 
-def reached(model: Any, layers: Mapping[str, Matrix], batch: Int[Tensor, "_ window"]) -> dict[str, Matrix]:
-    """The layers that one forward uses, and the siblings of those."""
+def reached(model: Any, layers: Mapping[str, Matrix], batch: Int[Tensor, "_ window"]) -> Choice:
+    """The layers that one forward uses as products, with the siblings of those, and why the others stay dense."""
     used: set[str] = set()
-    with torch.no_grad(), watching(layers, lambda name, x, y: used.update(layers[name].siblings)):
+    reasons = dict.fromkeys(layers, UNREACHED)
+
+    def act(name: str, x: Tensor, y: Any) -> None:
+        if layers[name].explains(x, y):
+            used.update(layers[name].siblings)
+        else:
+            reasons[name] = MORE
+
+    with torch.no_grad(), watching(layers, act):
         run(model, batch)
+    used -= {name for name, why in reasons.items() if why == MORE}
     for name in used:  # siblings lie alike
-        layers[name].transposed = next(layers[o].transposed for o in layers[name].siblings if layers[o].transposed is not None)
-    return {name: matrix for name, matrix in layers.items() if name in used}
+        seen = [layers[other].transposed for other in layers[name].siblings]
+        layers[name].transposed = any(seen)
+    found = {name: matrix for name, matrix in layers.items() if name in used}
+    return Choice(found, {name: why for name, why in reasons.items() if name not in used})

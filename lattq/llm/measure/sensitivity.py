@@ -53,8 +53,7 @@ def output_sensitivities(
     model.zero_grad()
     means = {name: sums[name] / (max(tokens, 1) * matrix.shape[0]) for name, matrix in layers.items()}
     return {
-        name: sum(means[one] for one in matrix.siblings if one in means)
-        / sum(one in means for one in matrix.siblings)
+        name: sum(means[one] for one in matrix.siblings if one in means) / sum(one in means for one in matrix.siblings)
         for name, matrix in layers.items()
     }
 
@@ -65,7 +64,7 @@ def _score(output: Any, generator: torch.Generator) -> Tensor:
         return torch.stack(scores).sum()
     hidden = next((one for one in output.values() if isinstance(one, Tensor) and one.is_floating_point()), None)
     if hidden is None:
-        msg = f"the model returns {type(output).__name__} without a tensor; measure with `allocation` \"distortion\""
+        msg = f'the model returns {type(output).__name__} without a tensor; measure with `allocation` "distortion"'
         raise InvalidInputError(msg)
     return (hidden * torch.randn(hidden.shape, generator=generator)).sum()
 

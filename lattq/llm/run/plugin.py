@@ -115,7 +115,8 @@ class LattqHfQuantizer(HfQuantizer):
             if matrix.routed:
                 matrix.transposed = text.endswith("T")
             if matrix.shape != (rows, columns):
-                msg = f"config.json says that {name} is a linear layer of {rows}x{columns}, the model has {matrix.shape}"
+                wanted = f"{rows}x{columns}"
+                msg = f"config.json says that {name} is a linear layer of {wanted}, the model has {matrix.shape}"
                 raise DamagedFileError(msg)
             modules[found] = text
             self.matrices[found] = matrix

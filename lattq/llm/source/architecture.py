@@ -136,7 +136,8 @@ def _matching(argument: str, patterns: Iterable[str], known: Mapping[str, Matrix
     for pattern in patterns:
         matches = {name for name in known if fnmatch.fnmatchcase(name, pattern)}
         if not matches:
-            msg = f"`{argument}` holds {pattern!r}, which no linear layer matches; there are {', '.join(list(known)[:8])}, ..."
+            some = ", ".join(list(known)[:8])
+            msg = f"`{argument}` holds {pattern!r}, which no linear layer matches; there are {some}, ..."
             raise InvalidInputError(msg)
         found |= matches
     return found

@@ -14,6 +14,7 @@ from lattq.llm.source.experts import ExpertProducts, Stack
 
 __all__ = ["ConvMatrix", "ExpertMatrix", "LinearMatrix", "Matrix", "matrices", "replace", "watching"]
 
+PLAIN = vars(nn.Linear(1, 1)).keys()  # attributes of a linear layer
 Act = Callable[[str, Tensor, Tensor], None]
 
 
@@ -45,7 +46,7 @@ class LinearMatrix:
         self.siblings: tuple[str, ...] = (name,)
 
     @property
-    def parameter(self) -> Tensor:
+    def parameter(self) -> Any:
         """The parameter as it stands in the model."""
         return self.module.weight
 
@@ -69,6 +70,13 @@ class LinearMatrix:
     def write(self, weight: Float[Tensor, "rows columns"]) -> None:
         """Put other values into the parameter."""
         self.weight.copy_(weight)
+
+    def explains(self, x: Tensor, y: Any) -> bool:
+        """Whether outputs are the product with the inputs, and the bias: subclasses may do more."""
+        if type(self.module) in (nn.Linear, Conv1D):
+            return True
+        wanted = nn.functional.linear(x, self.weight.to(x.dtype), self.module.bias)
+        return isinstance(y, Tensor) and y.shape == wanted.shape and torch.allclose(y, wanted, rtol=1e-3, atol=1e-5)
 
     def watch(self, act: Act) -> Any:
         """Call `act` with the name, inputs and outputs at each use, until the handle that this returns is removed."""
@@ -109,8 +117,12 @@ class ExpertMatrix(LinearMatrix):
         self.whole = tuple(self.parameter.shape)
         self.siblings = tuple(f"{name}.{other}" for other in range(self.whole[0]))
 
+    def explains(self, x: Tensor, y: Any) -> bool:
+        """A use is a product."""
+        return True
+
     @property
-    def parameter(self) -> Tensor:
+    def parameter(self) -> Any:
         """All experts."""
         return getattr(self.module, self.attribute)
 
@@ -131,7 +143,7 @@ class ExpertMatrix(LinearMatrix):
             like = torch.empty(0, dtype=self.parameter.dtype, device=self.parameter.device)
             del self.module._parameters[self.attribute]
             self.module.add_module(self.attribute, Stack(self.whole, like, transposed=self.transposed))
-        self.parameter.add_module(str(self.index), layer)  # type: ignore[operator]
+        self.parameter.add_module(str(self.index), layer)
 
     def restore(self, model: nn.Module, weight: Float[Tensor, "rows columns"]) -> None:
         """Undo `place`, with these values."""
@@ -147,17 +159,19 @@ Matrix = LinearMatrix
 def matrices(model: nn.Module) -> dict[str, Matrix]:
     """Every matrix of a model that could be quantized, by name.
 
-    Linear layers of exactly that class, since others may return more than a product; `Conv1D`; and the slices of
-    three-dimensional parameters of a model's own modules.
+    Linear layers, unless a subclass adds attributes, as routers do; `Conv1D`; and the slices of three-dimensional
+    parameters of a model's own modules.
 
     >>> list(matrices(nn.Sequential(nn.Linear(3, 2), nn.ReLU())))
     ['0']
     """
     found: dict[str, Matrix] = {}
     for name, module in model.named_modules():
-        kind = {nn.Linear: LinearMatrix, Conv1D: ConvMatrix}.get(type(module))
-        if kind is not None:
-            found[name] = kind(name, module)
+        if isinstance(module, Conv1D):
+            found[name] = ConvMatrix(name, module)
+        elif isinstance(module, nn.Linear):
+            if not {key for key in vars(module).keys() - PLAIN if key[0] != "_"}:
+                found[name] = LinearMatrix(name, module)
         elif not type(module).__module__.startswith("torch."):
             for attribute, parameter in module.named_parameters(recurse=False):
                 if parameter.ndim == 3 and min(parameter.shape) > 1:
