@@ -256,6 +256,7 @@ class Outcome:
     largest_difference : of any output from that of the dense model with the decoded weights, over its largest
     moved : largest difference of any output from that of the source, over its largest
     dense : share of the weight files by reason
+    unlisted : bytes of the weight file that are neither in its header, nor payloads, nor of a tensor that is listed
     unreached : how many layers no calibration input reached
     seconds : of the conversion
     error : of lattq, if the class cannot be quantized
@@ -269,6 +270,7 @@ class Outcome:
     largest_difference: float = 0.0
     moved: float = 0.0
     dense: dict[str, float] = dataclasses.field(default_factory=dict)
+    unlisted: int = 0
     unreached: int = 0
     seconds: float = 0.0
     error: str | None = None
@@ -322,6 +324,7 @@ def outcome(name: str, folder: Path) -> Outcome:
         largest_difference=_distance(found, wanted),
         moved=_distance(found, first),
         dense=report.dense_shares(),
+        unlisted=unlisted_bytes(folder / "out", report),
         unreached=sum(row.why == "no calibration input reached it" for row in report.dense),
         seconds=report.seconds,
     )
@@ -350,6 +353,15 @@ def counted_bytes(directory: Path) -> int:
     whole = len(json.dumps(config, indent=2))
     config.pop("quantization_config")
     return weights + whole - len(json.dumps(config, indent=2))
+
+
+def unlisted_bytes(directory: Path, report: llm.Report) -> int:
+    """Bytes of tensors in the weight file that are neither payloads nor listed as dense."""
+    blob = (directory / "model.safetensors").read_bytes()
+    size = int.from_bytes(blob[:8], "little")
+    spans = [entry["data_offsets"] for entry in json.loads(blob[8 : 8 + size]).values() if entry.get("dtype") == "U8"]
+    listed = round(sum(row.share for row in report.dense) * report.file_bytes)
+    return len(blob) - 8 - size - sum(end - start for start, end in spans) - listed
 
 
 @contextlib.contextmanager

@@ -41,6 +41,10 @@ def test_the_rate_of_a_class_is_that_of_its_files(found: Outcome):
     assert found.counted_rate == pytest.approx(found.rate, rel=1e-12)
 
 
+def test_every_byte_is_a_payload_or_listed(found: Outcome):
+    assert found.unlisted == 0
+
+
 def test_experts_are_quantized(found: Outcome):
     if found.name in EXPERTS:  # a third at most is attention, norms and embeddings
         assert found.quantized_share > 2 / 3
