@@ -15,6 +15,7 @@ TIED = "tied to the embedding"
 SHARED = "shared by several modules"
 OUTSIDE = "outside the blocks"
 EXCLUDED = "excluded"
+UNASKED = "not asked for"
 
 
 class Choice(NamedTuple):
@@ -73,7 +74,7 @@ def choose(
         inside = tuple(f"{name}." for blocks in _repeated(model) for name, _ in blocks)
         chosen = {name for name in known if inside and name.startswith(inside)}
     for name in known.keys() - chosen:
-        reasons.setdefault(name, OUTSIDE if modules is None and include is None else EXCLUDED)
+        reasons.setdefault(name, OUTSIDE if modules is None and include is None else UNASKED)
     excluded = _matching("exclude", exclude, known)
     for name in excluded & chosen:
         reasons.setdefault(name, EXCLUDED)
