@@ -393,7 +393,9 @@ def zoo() -> str:
     for row in published("zoo")["rows"]:
         dense = ", ".join(f"{share:.0%} {why}" for why, share in row["dense"].items() if share >= 0.005)
         numbers = [f"{row['quantized_share']:.0%}", f"{row['rate']:.3f}", f"{row['largest_difference']:.0e}", dense]
-        cells.append([f"`{row['name']}`", row["kind"], *(numbers if row["error"] is None else ["", "", "", row["error"]])])
+        cells.append(
+            [f"`{row['name']}`", row["kind"], *(numbers if row["error"] is None else ["", "", "", row["error"]])]
+        )
     headings = ["class", "kind", "weights quantized", "bits, from the files", "difference", "dense, of the weight file"]
     return table(headings, cells)
 

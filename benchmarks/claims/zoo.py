@@ -2,8 +2,8 @@
 
     python benchmarks/claims/zoo.py
 
-Each class is quantized with its default layers at one step, loaded, and compared with a dense model of the same class that
-has the decoded weights; the reported rate is compared with the sizes of the files. What stays dense is listed.
+Each class is quantized with its default layers at one step, loaded, and compared with a dense model of the same class
+that has the decoded weights; the reported rate is compared with the sizes of the files. What stays dense is listed.
 """
 
 import dataclasses
@@ -11,12 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
 import torch
-from architectures import ZOO, Outcome, outcome
-from harness import publish
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.architectures import Outcome, outcome
+from benchmarks.classes import ZOO
+from benchmarks.harness import publish
 
 SEED, ROUNDING = 0, 1e-4
 AT_LEAST = {"experts": 6, "vision": 4, "encoder": 8, "state space": 6}
@@ -45,7 +46,9 @@ def main() -> None:
                 counts[kind] >= least for kind, least in AT_LEAST.items()
             ),
             "loaded models compute with the decoded weights": all(row.largest_difference < ROUNDING for row in done),
-            "the reported rates are those of the files": all(abs(row.rate / row.counted_rate - 1) < 1e-9 for row in done),
+            "the reported rates are those of the files": all(
+                abs(row.rate / row.counted_rate - 1) < 1e-9 for row in done
+            ),
             "every byte of a weight file is header, payload or of a tensor that is listed": all(
                 row.unlisted == 0 for row in done
             ),

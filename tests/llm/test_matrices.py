@@ -9,7 +9,8 @@ import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
 
-from benchmarks.architectures import ZOO, save_source
+from benchmarks.architectures import save_source
+from benchmarks.classes import ZOO
 from lattq import llm
 from lattq.errors import InvalidInputError
 from lattq.llm import measure, source

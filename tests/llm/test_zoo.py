@@ -1,10 +1,9 @@
 """A dozen classes: what is loaded computes with the decoded weights, and the report accounts for every byte."""
 
-from pathlib import Path
-
 import pytest
 
-from benchmarks.architectures import ZOO, Outcome, outcome
+from benchmarks.architectures import Outcome, outcome
+from benchmarks.classes import ZOO
 
 QUICK = (
     "Gemma3ForCausalLM",

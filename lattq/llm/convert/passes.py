@@ -175,9 +175,9 @@ def _quantize_block(
     index: int,
     layers: dict[str, Matrix],
     weights: dict[str, np.ndarray],
-    drifted: list[Tensor],
+    drifted: list[Any],
     drift: bool,
-) -> list[Tensor]:
+) -> list[Any]:
     """Quantize the layers of one block and put the result into it; the clean outputs, if drift is followed."""
     stored = {name: encoder.workspace.get(value, name) for name in layers}
     missing = {name: layers[name] for name, found in stored.items() if found is None}

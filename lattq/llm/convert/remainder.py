@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from lattq.llm.convert.report import DenseRow
-from lattq.llm.run.layers import LattqLinear
 from lattq.llm.measure.moments import UNREACHED
+from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source.matrices import matrices
 
 __all__ = ["remainder"]
