@@ -1,6 +1,7 @@
 """Every kind of matrix reads, writes, observes and replaces itself; experts are seen for the tokens that chose them."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from benchmarks.architectures import save_source
 from benchmarks.classes import ZOO
 from lattq import llm
-from lattq.errors import InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm import measure, source
 from lattq.llm.source.experts import Stack
 from lattq.llm.source.matrices import watching
@@ -100,6 +101,18 @@ def test_a_stack_is_its_parameter_to_every_implementation_of_experts(tmp_path: P
     model.save_pretrained(tmp_path / "again")
     again, before = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("again", "out"))
     assert again == before
+
+
+def test_a_config_that_names_only_some_experts_raises(tmp_path: Path):
+    save_source("MixtralForCausalLM", tmp_path / "source")
+    options = {"calibration_text": llm.embedded_text("calibration")[:4000], "step": 0.05, "samples": 2, "window": 24}
+    llm.quantize_model(tmp_path / "source", tmp_path / "out", **options)
+    path = tmp_path / "out" / "config.json"
+    config = json.loads(path.read_text())
+    del config["quantization_config"]["modules"]["model.layers.1.mlp.experts.down_proj.2"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(DamagedFileError, match=r"names .*down_proj\.0 and not .*down_proj\.2"):
+        transformers.MixtralForCausalLM.from_pretrained(tmp_path / "out")
 
 
 def test_conv1d_comes_back_as_conv1d(tmp_path: Path):

@@ -120,6 +120,11 @@ class LattqHfQuantizer(HfQuantizer):
                 raise DamagedFileError(msg)
             modules[found] = text
             self.matrices[found] = matrix
+        for name, matrix in self.matrices.items():
+            missing = [one for one in matrix.siblings if one not in modules]
+            if missing:
+                msg = f"config.json names {name} and not {missing[0]}; experts of one parameter are stored together"
+                raise DamagedFileError(msg)
         if self.quantization_config.modules and not modules:
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)

@@ -21,7 +21,11 @@ LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequenc
 # What a model raises that is called in a way it does not know.
 RAW = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, NotImplementedError)
 # How a model runs while it is measured: nothing is kept from call to call, experts run one by one, and no token pads.
-CALIBRATING: dict[str, Any] = {"use_cache": False, "_experts_implementation_internal": "eager"}
+CALIBRATING: dict[str, Any] = {
+    "use_cache": False,
+    "_experts_implementation_internal": "eager",
+    "return_dict": True,
+}
 
 
 def token_windows(
