@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lattq.quantized import Quantized
 
-__all__ = ["load", "save"]
+__all__ = ["load", "plain_modes", "save"]
 
 
 def save(path: str | Path, quantized: Quantized) -> None:
@@ -60,3 +60,26 @@ def load(path: str | Path) -> Quantized:
     14 bytes are not a lattq file
     """
     return Quantized.from_bytes(Path(path).read_bytes())
+
+
+def plain_modes(folder: str | Path) -> None:
+    """Give every file below a folder the mode that a program's own files get: libraries write some as 0600.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "private"
+    ...     path.touch(mode=0o600)
+    ...     plain_modes(folder)
+    ...     plain = Path(folder) / "plain"
+    ...     plain.touch()
+    ...     path.stat().st_mode == plain.stat().st_mode
+    True
+    """
+    folder = Path(folder)
+    probe = folder / f"{uuid.uuid4().hex}.mode"  # the umask cannot be asked without changing it
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode | path.stat().st_mode & 0o111)

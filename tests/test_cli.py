@@ -272,8 +272,13 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
     weights.write_bytes(whole[:-10])
     for arguments in (["inspect", copy], ["eval", copy, "--text", text]):
         assert "truncated or damaged" in error(*arguments)
+    change = whole.replace(b"model.norm.weight", b"model.morn.weight", 1)
+    assert change != whole
+    weights.write_bytes(change)
+    for arguments in (["inspect", copy], ["eval", copy, "--text", text]):
+        assert "not those that config.json describes" in error(*arguments)
     weights.unlink()
-    assert "holds no payload of" in error("inspect", copy)
+    assert "has no weights" in error("inspect", copy)
     (tmp_path / "file").write_bytes(whole[:1000])
     assert "truncated or damaged" in error("inspect", tmp_path / "file")
 
@@ -300,15 +305,15 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
         (["quantize", "TINY", "--out", "TEXT/out", "--calibration", "TEXT"], "`out`"),
         (["quantize", "TINY", "--out", "TINY", "--calibration", "TEXT"], "not an empty directory"),
         (["quantize", "missing", "--out", "OUT", "--calibration", "TEXT"], "no directory missing"),
-        (["quantize", "STRANGE", "--out", "OUT", "--calibration", "TEXT"], "cannot read the model"),
-        (["eval", "STRANGE", "--text", "TEXT"], "cannot read the model"),
-        (["eval", "BROKEN", "--text", "TEXT"], "cannot read the model"),
+        (["quantize", "STRANGE", "--out", "OUT", "--calibration", "TEXT"], "no model of the type 'stranger'"),
+        (["eval", "STRANGE", "--text", "TEXT"], "no model of the type 'stranger'"),
+        (["eval", "BROKEN", "--text", "TEXT"], "cannot read config.json"),
         (["eval", "TINY"], "--text"),
         (["eval", "missing", "--text", "TEXT"], "no directory missing"),
         (["eval", "TINY", "--text", "EMPTY"], "the text is empty"),
         (["inspect", "missing"], "missing"),
         (["inspect", "TINY"], "holds no quantized layers"),
-        (["export", "TINY", "--out", "OUT"], "holds no layers of lattq"),
+        (["export", "TINY", "--out", "OUT"], "holds no quantized layers"),
         (["demo", "--out", "TINY"], "choose a new or an empty directory"),
         (["demo", "--rates", "0.5", "--out", "OUT"], "at least 1 bit"),
     ],

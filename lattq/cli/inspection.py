@@ -2,18 +2,16 @@
 
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from safetensors import safe_open
 
 from lattq.cli import figures
 from lattq.cli.console import AsJson, Debug, command, dense_words, models, number, print_json, print_table
 from lattq.cli.progress import observed
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import DamagedFileError
 from lattq.files import load
 from lattq.progress import Stage
 from lattq.quantized import Quantized
@@ -32,7 +30,7 @@ def inspect(
 ) -> None:
     """Show what a quantized model or file holds.
 
-    Every payload is decoded and checked; its rate is that of its bytes.
+    Every tensor is checked and every payload decoded; its rate is that of its bytes.
     """
     if plot is not None:
         figures.check(plot)
@@ -97,7 +95,7 @@ def entropy(codes: np.ndarray) -> float:
 
 
 def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
-    llm = models()
+    llm, source = models(), importlib.import_module("lattq.llm.source")
     stored = llm.stored_bytes(path)
     whole = _report(path)
     report = {} if whole is None else {row.name: dataclasses.asdict(row) for row in whole.layers}
@@ -123,7 +121,7 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
         "rate": 8 * stored / weights,
         "weights": weights,
         "stored_bytes": stored,
-        "file_bytes": sum(file.stat().st_size for file in path.glob("*.safetensors")),
+        "file_bytes": sum(file.stat().st_size for file in source.weight_files(path)),
         "reported": bool(report),
         "dense": [] if whole is None else [dataclasses.asdict(row) for row in whole.dense],
         "layers": layers,
@@ -169,38 +167,25 @@ def _report(path: Path) -> Any:
 
 def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
     """Quantized layers and their shapes, from `config.json`; raises `InvalidInputError` for a dense model."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    block = config.get("quantization_config") if isinstance(config, dict) else None
-    if block is None or block.get("quant_method") != "lattq":
-        msg = f"{path} holds no layers of lattq; quantize a model first, with `lattq quantize`"
-        raise InvalidInputError(msg)
-    return importlib.import_module("lattq.llm").LattqConfig(**block).shapes()
+    models()
+    run, source = (importlib.import_module(f"lattq.llm.{room}") for room in ("run", "source"))
+    return run.block_of(source.read_config(path), path).shapes()
 
 
 def payloads(path: Path, shapes: dict[str, tuple[int, int]], work: Stage) -> list[tuple[str, Quantized]]:
-    """Decode the payload of every layer; raises `DamagedFileError` for one that is missing or damaged."""
-    found = {}
-    for file in sorted(path.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as tensors:
-            for key in tensors.keys():  # noqa: SIM118  (not a mapping)
-                name = key.removesuffix(".weight")
-                if name in shapes:
-                    found[name] = _decoded(name, tensors.get_tensor(key).tobytes(), shapes[name])
-                    work.advance(name)
-    missing = [name for name in shapes if name not in found]
-    if missing:
-        msg = f"{path} holds no payload of {missing[0]}; a weight file is missing or damaged"
-        raise DamagedFileError(msg)
-    return [(name, found[name]) for name in shapes]
+    """Check every tensor of a directory and decode the payloads; raises `DamagedFileError` for what is damaged."""
+    run, source = (importlib.import_module(f"lattq.llm.{room}") for room in ("run", "source"))
+    block = run.block_of(source.read_config(path), path)
+    found, decoded = run.verified_payloads(block, source.weight_files(path)), []
+    for name, shape in shapes.items():
+        decoded.append((name, _decoded(name, found[name], shape)))
+        work.advance(name)
+    return decoded
 
 
 def _decoded(name: str, payload: bytes, shape: tuple[int, int]) -> Quantized:
     try:
-        quantized = Quantized.from_payload(payload)
+        return Quantized.from_payload(payload, shape)
     except DamagedFileError as error:
         msg = f"layer {name}: {error}"
         raise DamagedFileError(msg) from None
-    if quantized.shape != shape:
-        msg = f"layer {name}: config.json gives the shape {shape}, the payload {quantized.shape}; one is damaged"
-        raise InvalidInputError(msg)
-    return quantized

@@ -177,12 +177,7 @@ def source_of(model: str, llm: Any) -> Path:
     if not Path(model).is_dir():
         msg = f"there is no directory {model}; download the model there first, or use the word `{EMBEDDED}`"
         raise InvalidInputError(msg)
-    try:
-        importlib.import_module("transformers").AutoConfig.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).split(". ")[0]
-        msg = f"transformers cannot read the model in {model}: {reason}"
-        raise InvalidInputError(msg) from error
+    importlib.import_module("lattq.llm.source").load_config(model)
     return Path(model)
 
 

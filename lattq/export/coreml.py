@@ -22,6 +22,7 @@ import numpy as np
 
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.export.tables import LookupTable
+from lattq.files import plain_modes
 
 __all__ = ["LookupTable", "read", "write"]
 
@@ -76,6 +77,7 @@ def write(path: str | Path, layers: Mapping[str, LookupTable], *, overwrite: boo
         notes = _notes(layers, names, _file_hash(weights / "weight.bin"))
         spec.description.metadata.userDefined[_KEY] = json.dumps(notes)
         coremltools.utils.save_spec(spec, str(package), weights_dir=str(weights))
+        plain_modes(package)
         _put(package, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

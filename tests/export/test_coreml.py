@@ -356,6 +356,17 @@ def test_nothing_partial_remains(tmp_path: Path, layer: LookupTable, monkeypatch
     assert list(coreml.read(tmp_path / "old.mlpackage")) == ["old"]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_have_the_modes_of_the_umask(tmp_path: Path, layer: LookupTable, umask: int):
+    before = os.umask(umask)
+    try:
+        coreml.write(tmp_path / "new.mlpackage", {"layer": layer})
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "new.mlpackage").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+
+
 def test_a_taken_path_is_refused(package: Path, layer: LookupTable):
     with pytest.raises(InvalidInputError, match="overwrite=True"):
         coreml.write(package, {"two": layer})

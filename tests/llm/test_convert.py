@@ -348,7 +348,8 @@ def test_corrections_that_miss_report_the_nearest(tiny: Path, tmp_path: Path, mo
 
 def test_a_damaged_manifest_is_named(tiny: Path, tmp_path: Path):
     partial = tmp_path / "out.partial"
-    partial.mkdir()
+    (partial / "layers").mkdir(parents=True)
+    (partial / "layers" / "0x1p-6 finished").touch()
     for text in ('{"reci', "[1]"):
         (partial / "manifest.json").write_text(text)
         with pytest.raises(DamagedFileError, match=r"manifest\.json.*delete"):

@@ -181,7 +181,7 @@ def test_a_flipped_bit_in_a_payload_raises(copied: Path):
 def test_a_truncated_file_raises(copied: Path):
     path = copied / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(Exception, match=r"(?i)incomplete|deserializ"):
+    with pytest.raises(DamagedFileError, match="truncated"):
         load(copied)
 
 
@@ -192,15 +192,6 @@ def test_a_missing_payload_raises(copied: Path):
     safetensors.torch.save_file(found, path, {"format": "pt"})
     with pytest.raises(DamagedFileError, match="up_proj"):
         load(copied)
-
-
-def test_swapped_payloads_raise_when_used(copied: Path):
-    path = copied / "model.safetensors"
-    found = safetensors.torch.load_file(path)
-    found["model.layers.0.mlp.up_proj.weight"] = found["model.layers.0.mlp.down_proj.weight"].clone()
-    safetensors.torch.save_file(found, path, {"format": "pt"})
-    with pytest.raises(DamagedFileError, match="64 x 96 weights where 96 x 64 belong"):
-        logits(load(copied))
 
 
 @pytest.mark.parametrize(

@@ -1,51 +1,50 @@
 """The files of a quantized model: written, and counted."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from lattq.coding import reading
-from lattq.errors import DamagedFileError, InvalidInputError, LattqError
-from lattq.llm.run.plugin import LattqConfig
+from lattq.errors import LattqError
+from lattq.files import plain_modes
+from lattq.llm.run.digests import RUN, TENSORS
+from lattq.llm.run.plugin import LattqConfig, block_of
 from lattq.llm.source.checkpoint import read_config
+from lattq.llm.source.weights import read_header, weight_files
 
-__all__ = ["expected_bytes", "stored_bytes", "write_model"]
+__all__ = ["expected_bytes", "stored_bytes", "write_model", "writing"]
 
-# Files beside the weights that a model directory keeps: tokenizer, generation, sentence-transformers, licence.
-COMPANIONS = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "chat_template*",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "modules.json",
-    "*sentence*.json",
-    "?_*/config.json",
-    "LICENSE*",
-)
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def write_model(model: Any, source: str | Path, directory: Path, max_shard_size: str) -> None:
-    """Write a model and what lies beside the weights of `source`; raises `LattqError` if the disk refuses."""
-    try:
+def write_model(model: Any, source: str | Path, beside: Iterable[Path], directory: Path, max_shard_size: str) -> None:
+    """Write a model and the files `beside` the weights of `source`; raises `LattqError` if the disk refuses."""
+    with writing(directory):
         model.save_pretrained(directory, max_shard_size=max_shard_size)
-        copy_companions(source, directory)
-    except OSError as error:
+        copy_companions(source, beside, directory)
+        plain_modes(directory)
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Name a disk that refuses for what it is: safetensors has an error of its own for that, as for damaged files."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
         msg = f"cannot write the model to {directory} ({error}); make room and repeat the call: it continues"
         raise LattqError(msg) from error
 
 
-def copy_companions(source: str | Path, out: Path) -> None:
-    """Copy tokenizer, generation and sentence-transformers files."""
-    for path in sorted({path for pattern in COMPANIONS for path in Path(source).glob(pattern) if path.is_file()}):
+def copy_companions(source: str | Path, beside: Iterable[Path], out: Path) -> None:
+    """Copy files of `source` to the same places in `out`."""
+    for path in beside:
         target = out / path.relative_to(source)
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
 
@@ -54,9 +53,11 @@ def stored_bytes(directory: str | Path) -> int:
 
     Payloads, their entries in the safetensors headers and in the index, and the block in `config.json`.
 
+    Only files that are loaded count: the single weight file, or those that the index names.
+
     Raises
     ------
-    InvalidInputError : if the directory holds no quantized model
+    InvalidInputError : if the directory holds no quantized model, or the index leads out of it
     DamagedFileError : if a header or index cannot be read
 
     Examples
@@ -67,20 +68,18 @@ def stored_bytes(directory: str | Path) -> int:
     lattq.errors.InvalidInputError: ... holds no quantized layers
     """
     config = read_config(directory)
-    if "quantization_config" not in config:
-        msg = f"{directory} holds no quantized layers"
-        raise InvalidInputError(msg)
-    keys = {f"{name}.weight" for name in LattqConfig(**config["quantization_config"]).modules}
+    keys = {f"{name}.weight" for name in block_of(config, directory).modules}
     total = _config_bytes(config)
-    for path in sorted(Path(directory).glob("*.safetensors")):
-        header = _safetensors_header(path)
+    for path in weight_files(directory):
+        header = read_header(path)
+        first = min((entry.start for entry in header.values()), default=0)
         for key in keys & header.keys():
-            with reading(f"the header of {path}"):
-                start, end = map(int, header[key]["data_offsets"])
+            start, end = header[key].start - first, header[key].end - first
             total += end - start + _entry_bytes(key, start, end)
-    for path in Path(directory).glob("*.index.json"):
-        with reading(f"the index {path}"):
-            found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    index = Path(directory) / INDEX
+    if index.is_file() and not (Path(directory) / SINGLE).is_file():
+        with reading(f"the index {index}"):
+            found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         total += sum(len(json.dumps({key: found[key]}, indent=2)) for key in keys & found.keys())
     return total
 
@@ -93,22 +92,14 @@ def expected_bytes(modules: Mapping[str, str], sizes: Mapping[str, int], others:
     modules, sizes : shape as `config.json` has it, and payload bytes, of each quantized layer
     others : bytes of the tensors that stay, which precede the payloads in the file
     """
-    total = _config_bytes({"a": 0, "quantization_config": LattqConfig(dict(modules)).to_dict()})
+    block = LattqConfig(dict(modules), run="0" * (2 * RUN), digest="0" * (2 * TENSORS)).to_dict()
+    total = _config_bytes({"a": 0, "quantization_config": block})
     start = others
     for name in sorted(sizes):
         end = start + sizes[name]
         total += sizes[name] + _entry_bytes(f"{name}.weight", start, end)
         start = end
     return total
-
-
-def _safetensors_header(path: Path) -> dict[str, Any]:
-    with reading(f"the header of {path}"), path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            msg = f"{path} has {path.stat().st_size} bytes, its header alone {size}; it is truncated or damaged"
-            raise DamagedFileError(msg)
-        return dict(json.loads(file.read(size)))
 
 
 def _entry_bytes(key: str, start: int, end: int) -> int:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lattq import recipes
-from lattq.errors import InvalidInputError, RateNotReachedError
+from lattq.errors import InvalidInputError
+from lattq.llm.convert.companions import companions
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
+from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import longest_window, token_windows
 from lattq.progress import Observer, Stage, stage
@@ -111,6 +113,7 @@ def quantize_model(
         msg = "`modules` and `include` are both given; choose by names or by patterns"
         raise InvalidInputError(msg)
     check_free(Path(out))
+    beside = companions(source, out)
     config = checkpoint.read_config(source)
     if "quantization_config" in config or config.get("is_encoder_decoder"):
         kind = "already quantized" if "quantization_config" in config else "an encoder-decoder model"
@@ -143,9 +146,9 @@ def quantize_model(
         workspace = Workspace(out, hashed)
         try:
             job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work)
-            return job.run(start, max_shard_size)
-        except (InvalidInputError, RateNotReachedError):
-            if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones
+            return job.run(start, max_shard_size, beside, run_name(hashed))
+        except Exception:
+            if workspace.empty():  # nothing to continue from
                 workspace.discard()
             raise
         finally:

@@ -11,14 +11,14 @@ import torch
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model
+from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
 from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.moments import InputMoments, forward_batches, reached
 from lattq.llm.measure.sensitivity import output_sensitivities
-from lattq.llm.run.plugin import attach
+from lattq.llm.run.plugin import attach, saved_tensors
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import Choice, choose
 from lattq.llm.source.windows import batches_of
@@ -62,7 +62,8 @@ class Conversion:
         self.recipe, self.settings, self.work = recipe, settings, work
         self.model = model
         self.dtypes = checkpoint.remember_dtypes(self.model)
-        sizes = {name: p.nbytes for name, p in self.model.named_parameters()}
+        self.carried = checkpoint.unread_tensors(source, self.model)
+        sizes = {key: tensor.nbytes for key, tensor in (saved_tensors(self.model) | self.carried).items()}
         self.model.float()  # bfloat16 would add its own noise to the moments
         self.layers, self.reasons = self.choice()
         self.others = sum(sizes[name] for name in sizes.keys() - {layer.key for layer in self.layers.values()})
@@ -112,16 +113,18 @@ class Conversion:
         mean = sum(logs[name] * w.size for name, w in self.weights.items()) / self.count
         return {name: math.exp(log - mean) for name, log in logs.items()}
 
-    def run(self, start: float, max_shard_size: str) -> Report:
-        """All stages."""
+    def run(self, start: float, max_shard_size: str, beside: list[Path], run: str) -> Report:
+        """All stages; the files `beside` the weights come along, and payloads are bound to the name of the run."""
         rate, fixed = self.settings["rate"], self.settings[searched(self.recipe)[0]]
         value = fixed if rate is None else self.search(rate)
         with self.of_layers("quantize", self.work):
             layers = self.one_pass(value)
         if rate is not None:
             value, layers = self.correct(rate, value, layers)
+        checkpoint.restore_dtypes(self.model, self.dtypes)
+        attach(self.model, self.layers, {name: one[0].payload for name, one in layers.items()}, run, self.carried)
         with self.work.stage("write"):
-            return self.write(value, layers, start, max_shard_size)
+            return self.write(value, layers, start, max_shard_size, beside)
 
     def search(self, rate: float | int) -> float | int:
         """The step or number of levels or bits at which clean inputs give the rate."""
@@ -188,12 +191,12 @@ class Conversion:
         """Bytes that payloads of these sizes will take with headers and config."""
         return expected_bytes({name: layer.text for name, layer in self.layers.items()}, sizes, self.others)
 
-    def write(self, value: float | int, layers: Layers, start: float, max_shard_size: str) -> Report:
+    def write(
+        self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path]
+    ) -> Report:
         """Write the model and move it to its place."""
-        checkpoint.restore_dtypes(self.model, self.dtypes)
-        attach(self.model, self.layers, {name: one[0].payload for name, one in layers.items()})
         directory = self.workspace.model_directory()
-        write_model(self.model, self.source, directory, max_shard_size)
+        write_model(self.model, self.source, beside, directory, max_shard_size)
         stored = stored_bytes(directory)
         files = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
         rows = tuple(row for _, row in layers.values())
@@ -202,9 +205,10 @@ class Conversion:
         if wanted is not None and not rate - wanted <= TOLERANCE:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
-        dense = remainder(self.model, self.reasons, files)
+        dense = remainder(self.model, self.carried, self.reasons, files)
         report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense)
-        report.save(directory)
+        with writing(directory):
+            report.save(directory)
         self.workspace.publish()
         return report
 

@@ -13,7 +13,7 @@ from lattq.errors import DamagedFileError, InvalidInputError, LattqError
 from lattq.llm.convert.report import LayerRow
 from lattq.quantized import Quantized
 
-__all__ = ["Workspace"]
+__all__ = ["Workspace", "check_free", "partial"]
 
 DIGEST = 16
 
@@ -36,7 +36,7 @@ class Workspace:
 
     def __init__(self, out: str | Path, settings: dict[str, Any]) -> None:
         self.out = Path(out).absolute()
-        self.root = self.out.with_name(self.out.name + ".partial")
+        self.root = partial(self.out)
         check_free(self.out)
         try:
             (self.root / "layers").mkdir(parents=True, exist_ok=True)
@@ -60,10 +60,12 @@ class Workspace:
         self.lock.release()
 
     def _resume(self, settings: dict[str, Any]) -> None:
-        found = self._read("manifest.json")
-        if found is None:
-            self._write("manifest.json", json.dumps(settings).encode())
+        text = json.dumps(settings)
+        if self.empty() and not self._began_with(text):  # nothing is lost by starting anew
+            (self.root / "sizes.json").unlink(missing_ok=True)
+            self._write("manifest.json", text.encode())
             return
+        found = self._read("manifest.json") or {}
         changed = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
         if changed:
             msg = (
@@ -71,6 +73,11 @@ class Workspace:
                 "repeat it as it was to continue, or delete that folder to start anew"
             )
             raise InvalidInputError(msg)
+
+    def _began_with(self, settings: str) -> bool:
+        """Whether the folder is of a run with the same settings."""
+        path = self.root / "manifest.json"
+        return path.exists() and path.read_bytes() == settings.encode()
 
     def remember_size(self, stage: str, value: float | int, size: int) -> None:
         """Note the stored bytes that a stage found at a step or number of levels."""
@@ -109,7 +116,11 @@ class Workspace:
         """An empty folder for the finished model."""
         path = self.root / "model"
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            msg = f"cannot write {path} ({error}); make room and repeat the call: it continues where it stopped"
+            raise LattqError(msg) from error
         return path
 
     def publish(self) -> None:
@@ -153,6 +164,11 @@ class Workspace:
         except OSError as error:
             msg = f"cannot write {path} ({error}); make room and repeat the call: it continues where it stopped"
             raise LattqError(msg) from error
+
+
+def partial(out: Path) -> Path:
+    """The folder beside `out` in which it is made."""
+    return out.with_name(out.name + ".partial")
 
 
 def check_free(out: Path) -> None:

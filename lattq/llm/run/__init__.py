@@ -1,12 +1,16 @@
 """A quantized model inside `transformers`: the layer that holds bytes, and the plug-in that loads it."""
 
+from lattq.llm.run.directory import verified_payloads
 from lattq.llm.run.layers import LattqLinear
-from lattq.llm.run.plugin import LattqConfig, LattqHfQuantizer, attach, register
+from lattq.llm.run.plugin import LattqConfig, LattqHfQuantizer, attach, block_of, register, saved_tensors
 
 __all__ = [
     "LattqConfig",
     "LattqHfQuantizer",
     "LattqLinear",
     "attach",
+    "block_of",
     "register",
+    "saved_tensors",
+    "verified_payloads",
 ]

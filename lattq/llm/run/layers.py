@@ -1,6 +1,5 @@
 """A linear layer whose weight is a quantized payload."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -8,12 +7,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from lattq.errors import DamagedFileError
+from lattq.llm.run.digests import HASH, unbind
 from lattq.quantized import Quantized
 
 __all__ = ["LattqLinear"]
-
-DIGEST = 8  # bytes of BLAKE2b at the end of a payload
 
 
 class LattqLinear(nn.Module):
@@ -46,19 +43,24 @@ class LattqLinear(nn.Module):
         self.register_buffer("weight", _tensor(payload))
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
         self._dense: Tensor | None = None
+        self._context: str | None = None
 
     @property
     def payload(self) -> bytes:
-        """The bytes a model directory stores for this layer."""
+        """`Quantized.payload` of this layer."""
+        self.check()
         return self.weight.cpu().numpy().tobytes()
 
+    def expect(self, context: str) -> None:
+        """The buffer comes from a directory, where it was bound to `context`; `check` must follow before any use."""
+        self._context = context
+
     def check(self) -> None:
-        """Raise `DamagedFileError` unless the payload is there and its hash matches; decodes nothing."""
-        payload = self.payload
-        body, digest = payload[:-DIGEST], payload[-DIGEST:]
-        if len(payload) <= DIGEST or hashlib.blake2b(body, digest_size=DIGEST).digest() != digest:
-            msg = f"the hash of {len(payload)} bytes does not match: truncated or damaged; fetch the file again"
-            raise DamagedFileError(msg)
+        """Raise `DamagedFileError` unless a payload from a directory is whole and this layer's; decodes nothing."""
+        if self._context is not None:
+            payload = unbind(self.weight.cpu().numpy().tobytes(), self._context)
+            self.weight[-HASH:] = _tensor(payload[-HASH:]).to(self.weight.device)
+            self._context = None
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "rows columns"]:
         """Decode the weight, on the device of the payload.
@@ -82,11 +84,16 @@ class LattqLinear(nn.Module):
         rate = 8 * self.weight.numel() / (self.out_features * self.in_features)
         return f"in_features={self.in_features}, out_features={self.out_features}, rate={rate:.3f}"
 
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self.check()
+        super()._save_to_state_dict(*args)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Payloads differ in length: make room for the one that comes."""
         found = state_dict.get(prefix + "weight")
         if found is not None and found.dtype == torch.uint8 and found.ndim == 1:
             self.weight = torch.empty_like(found, device=self.weight.device)
+            self._context = None
         self._dense = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 

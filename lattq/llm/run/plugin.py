@@ -1,19 +1,23 @@
 """Model directories of lattq load through `transformers`: the quantizer plug-in."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers.quantizers.auto as auto
-from transformers.core_model_loading import WeightConverter
+from torch import Tensor
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.llm.run.digests import bind, context, digest_of_state, verified_at_load
+from lattq.llm.run.directory import check_places, naming, verify
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source.matrices import Matrix, matrices
 
-__all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "register"]
+__all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "block_of", "register", "saved_tensors"]
 
 METHOD = "lattq"
 FORMAT = 1
@@ -26,6 +30,8 @@ class LattqConfig(QuantizationConfigMixin):
     ----------
     modules : name of each quantized matrix to its shape, "rows x columns" without spaces; with a "T" behind it for an
         expert whose slice of a parameter is inputs × outputs
+    run : hexadecimal name of the conversion, to which the payloads are bound
+    digest : of all tensors in the weight files, hexadecimal
     format_version : of the directory
 
     Raises
@@ -40,13 +46,21 @@ class LattqConfig(QuantizationConfigMixin):
 
     quant_method: Any
 
-    def __init__(self, modules: dict[str, str] | None = None, format_version: int = FORMAT, **others: Any) -> None:
+    def __init__(
+        self,
+        modules: dict[str, str] | None = None,
+        run: str = "",
+        digest: str = "",
+        format_version: int = FORMAT,
+        **others: Any,
+    ) -> None:
         self.quant_method = METHOD
         if format_version != FORMAT:
             msg = f"format version {format_version}; this lattq reads version {FORMAT}: use the release that wrote it"
             raise DamagedFileError(msg)
         self.format_version = format_version
         self.modules = dict(modules or {})
+        self.run, self.digest = run, digest
         for key, value in others.items():
             if key != "quant_method":
                 setattr(self, key, value)
@@ -65,7 +79,9 @@ class LattqConfig(QuantizationConfigMixin):
 
 
 class LattqHfQuantizer(HfQuantizer):
-    """Builds `LattqLinear` layers in the skeleton and checks their payloads once they are loaded.
+    """Builds `LattqLinear` layers in the skeleton and checks that all tensors are those that were written.
+
+    In the files a tensor has the name that it has in the model, whatever other names `transformers` knows for it.
 
     Examples
     --------
@@ -76,9 +92,11 @@ class LattqHfQuantizer(HfQuantizer):
     requires_calibration = True
     quantization_config: LattqConfig
 
-    def __init__(self, quantization_config: LattqConfig, **kwargs: Any) -> None:
-        super().__init__(quantization_config, **kwargs)
-        self.matrices: dict[str, Matrix] = {}
+    def __init__(self, quantization_config: LattqConfig, **options: Any) -> None:
+        super().__init__(quantization_config, **options)
+        self.matrices: dict[str, Matrix] = {}  # what the layers with payloads stand for, by name in the model
+        self.written: dict[str, str] = {}  # name in the directory of each layer of the model
+        self.carried: dict[str, Tensor] = {}  # tensors of the source that the model has no place for
 
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Payloads have any length: for them the loader must not compare shapes."""
@@ -94,24 +112,32 @@ class LattqHfQuantizer(HfQuantizer):
         """Weights are frozen."""
         return False
 
-    def get_state_dict_and_metadata(self, model: Any, **kwargs: Any) -> tuple[None, dict[str, str]]:
-        """The state dict as it is, and the version for the header of the file."""
-        return None, {}
+    def update_weight_conversions(self, weight_conversions: list[Any], *args: Any) -> list[Any]:
+        """None: the files hold the names of the model."""
+        return []
 
-    def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
-        """Leave out conversions that would stack or cut payloads: what they touch is stored as the model has it."""
-        return without_converters(weight_conversions, self.quantization_config.modules)
+    def get_state_dict_and_metadata(self, model: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The tensors as they are written, payloads bound to their layer; `config.json` gets their digest."""
+        config = self.quantization_config
+        state = saved_tensors(model)
+        for name in config.modules:
+            payload = bind(model.get_submodule(name).payload, context(config.run, name))
+            state[f"{name}.weight"] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+        state |= self.carried
+        config.digest = digest_of_state(state)
+        model.config.quantization_config = config
+        return state, {}
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        modules, known = {}, matrices(model)
-        for name, (rows, columns) in self.quantization_config.shapes().items():
+        config, modules, known = self.quantization_config, {}, matrices(model)
+        for name, (rows, columns) in config.shapes().items():
             found = _resolve(model, name, known)
             if found is None:
                 if _resolve(model, name, dict(model.named_modules())) is not None:
                     msg = f"config.json says that {name} is a linear layer, the model has another module there"
                     raise DamagedFileError(msg)
                 continue  # a head or pooler this class does not have
-            matrix, text = known[found], self.quantization_config.modules[name]
+            matrix, text = known[found], config.modules[name]
             if matrix.routed:
                 matrix.transposed = text.endswith("T")
             if matrix.shape != (rows, columns):
@@ -119,28 +145,34 @@ class LattqHfQuantizer(HfQuantizer):
                 msg = f"config.json says that {name} is a linear layer of {wanted}, the model has {matrix.shape}"
                 raise DamagedFileError(msg)
             modules[found] = text
-            self.matrices[found] = matrix
+            self.matrices[found], self.written[found] = matrix, name
         for name, matrix in self.matrices.items():
             missing = [one for one in matrix.siblings if one not in modules]
             if missing:
                 msg = f"config.json names {name} and not {missing[0]}; experts of one parameter are stored together"
                 raise DamagedFileError(msg)
-        if self.quantization_config.modules and not modules:
+        if config.modules and not modules:
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)
         place(model, self.matrices, dict.fromkeys(modules, b""))
-        self.quantization_config.modules = modules
+        files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
+        check_places(files, model.name_or_path)
+        if files and verified_at_load():
+            verify(config, files)
+        config.modules = modules
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        for name in self.quantization_config.modules:
-            try:
-                model.get_submodule(name).check()
-            except DamagedFileError as error:
-                msg = f"layer {name}: {error}"
-                raise DamagedFileError(msg) from None
+        at_once = verified_at_load()
+        for name, written in self.written.items():
+            layer = model.get_submodule(name)
+            layer.expect(context(self.quantization_config.run, written))
+            if at_once:
+                with naming(written):
+                    layer.check()
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        model._weight_conversions = None  # dense files have the names that `transformers` gives them
         decoded = {name: model.get_submodule(name).dequantize(dtype or torch.float32) for name in self.matrices}
         for name, weight in decoded.items():
             self.matrices[name].restore(model, weight)
@@ -153,18 +185,6 @@ def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
     return next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in names), None)
 
 
-def without_converters(conversions: list[Any], names: Mapping[str, Any]) -> list[Any]:
-    """The conversions of a checkpoint that do no more than rename payloads."""
-
-    def touches(conversion: Any) -> bool:
-        if not isinstance(conversion, WeightConverter):
-            return False
-        written = conversion.reverse_transform()
-        return any(written.rename_source_key(f"{name}.weight")[1] is not None for name in names)
-
-    return [conversion for conversion in conversions if not touches(conversion)]
-
-
 def place(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]) -> None:
     """Put layers with payloads where the matrices of a model are."""
     for name, payload in payloads.items():
@@ -172,8 +192,37 @@ def place(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]
         matrix.place(model, LattqLinear(*matrix.shape, payload=payload).to(matrix.parameter.device))
 
 
-def attach(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]) -> None:
+def saved_tensors(model: Any) -> dict[str, Tensor]:
+    """What `save_pretrained` writes of a model, by name: tied tensors once, none that the model's class leaves out."""
+    left_out = set(model._keys_to_ignore_on_save or ())
+    state = {key: value for key, value in model.state_dict().items() if key not in left_out}
+    return remove_tied_weights_from_state_dict(state, model)
+
+
+def block_of(config: Mapping[str, Any], directory: Any) -> LattqConfig:
+    """The block `quantization_config` of a `config.json`; raises `InvalidInputError` if it is not one of lattq."""
+    block = config.get("quantization_config")
+    if not isinstance(block, dict) or block.get("quant_method") != METHOD:
+        msg = f"{directory} holds no quantized layers of lattq; quantize a model first, with `lattq quantize`"
+        raise InvalidInputError(msg)
+    return LattqConfig(**block)
+
+
+def attach(
+    model: Any,
+    found: Mapping[str, Matrix],
+    payloads: Mapping[str, bytes],
+    run: str = "",
+    carried: Mapping[str, Tensor] | None = None,
+) -> None:
     """Replace matrices of `model` by their payloads and make it a model that `save_pretrained` can write.
+
+    Parameters
+    ----------
+    found : matrices by name
+    payloads : of those that are replaced
+    run : name of the conversion, to which they are bound in the files
+    carried : tensors that the model has no place for, written beside its own
 
     Examples
     --------
@@ -184,12 +233,13 @@ def attach(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes
     >>> model.is_quantized
     True
     """
-    config = LattqConfig({name: found[name].text for name in payloads})
+    config = LattqConfig({name: found[name].text for name in payloads}, run=run)
     place(model, found, payloads)
     model.config.quantization_config = config
     model.hf_quantizer = LattqHfQuantizer(config, pre_quantized=True)
     model.hf_quantizer.matrices = {name: found[name] for name in payloads}
-    model._weight_conversions = without_converters(model._weight_conversions, config.modules)
+    model.hf_quantizer.carried = dict(carried or {})
+    model._weight_conversions = []  # the names in the files are those of the model
     model.is_quantized, model.quantization_method = True, METHOD
 
 

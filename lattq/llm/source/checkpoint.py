@@ -1,52 +1,130 @@
 """Model directories: config, tokenizer, weights."""
 
+import contextlib
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
 
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError
+from lattq.llm.source.classes import Reading, find_class, named_class, read_by, unread_keys
+from lattq.llm.source.weights import read_tensors, skeleton, weight_files
 
-__all__ = ["load_model", "load_tokenizer", "read_config", "remember_dtypes", "restore_dtypes", "source_hash"]
+__all__ = [
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "read_config",
+    "remember_dtypes",
+    "restore_dtypes",
+    "source_hash",
+    "unread_tensors",
+]
+
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # code of a directory is never run
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def load_model(source: str | Path, dtype: Any = "auto") -> Any:
     """Load a model directory as the class its `config.json` names, in evaluation mode.
 
+    Where it names none that `transformers` has, the class is found from the tensors.
+
     Raises
     ------
-    InvalidInputError : if the directory does not hold a model that `transformers` can build
-    DamagedFileError : if its safetensors are not whole
+    InvalidInputError : if the directory does not hold a model that `transformers` can build, or lacks tensors, or holds
+        some of other shapes
+    DamagedFileError : if its files are not whole
     """
-    config = read_config(source)
-    names = config.get("architectures") or []
-    kind = getattr(transformers, names[0], None) if names else None
-    try:
-        model = (kind or transformers.AutoModel).from_pretrained(str(source), dtype=dtype, local_files_only=True)
-    except LattqError:
-        raise
-    except SafetensorError as error:
-        msg = f"the safetensors in {source} are truncated or damaged ({error}); fetch them again"
-        raise DamagedFileError(msg) from error
-    except (OSError, ValueError) as error:
-        msg = f"cannot load the model in {source}: {error}"
-        raise InvalidInputError(msg) from error
-    return model.eval()
+    with loading(f"the model in {source}"):
+        kind, config = _class(source)
+        model, info = kind.from_pretrained(str(source), config=config, dtype=dtype, output_loading_info=True, **LOCAL)
+        found = Reading(sorted(info["missing_keys"]), sorted(info["mismatched_keys"]), [])
+        if not found.fills:
+            raise InvalidInputError(found.faults(source, kind) + "; complete its files")
+        return model.eval()
+
+
+def load_config(source: str | Path) -> Any:
+    """The configuration of a model directory.
+
+    Raises
+    ------
+    InvalidInputError : for a type that `transformers` lacks; code in the directory is not run for it
+    """
+    raw = read_config(source)
+    if "model_type" not in raw and (kind := named_class(raw.get("architectures"))) is not None:
+        with loading(f"the model in {source}"):
+            return kind.config_class.from_pretrained(str(source), local_files_only=True)
+    if raw.get("model_type") not in CONFIG_MAPPING:
+        msg = (
+            f"transformers has no model of the type {raw.get('model_type')!r}, which config.json of {source} names; "
+            "use a release that does: code in the directory is not run"
+        )
+        raise InvalidInputError(msg)
+    with loading(f"the model in {source}"):
+        return transformers.AutoConfig.from_pretrained(str(source), **LOCAL)
 
 
 def load_tokenizer(source: str | Path) -> Any:
     """Load the tokenizer of a model directory; raises `InvalidInputError` if there is none."""
+    with loading(f"the tokenizer of {source}; is tokenizer.json beside the model?"):
+        return transformers.AutoTokenizer.from_pretrained(str(source), **LOCAL)
+
+
+def unread_tensors(source: str | Path, model: Any) -> dict[str, Tensor]:
+    """Tensors of a dense directory for which the model loaded from it has no place, such as heads of other tasks."""
+    files = weight_files(source)
+    return read_tensors(files, unread_keys(type(model), model.config, skeleton(files)))
+
+
+def _class(source: str | Path) -> tuple[Any, Any]:
+    """The class of a directory and its configuration; tensors that are missing raise before any is read."""
+    raw = read_config(source)
+    config, kind = load_config(source), named_class(raw.get("architectures"))
+    if kind is not None and not isinstance(config, kind.config_class):  # a class of another type of model
+        kind = None
+    files = weight_files(source)
+    if "quantization_config" in raw:  # the plug-in of the method judges its tensors
+        return kind or transformers.AutoModel, config
+    tensors = skeleton(files)
+    if kind is None:
+        return find_class(config, tensors), config
+    found = read_by(kind, config, tensors)
+    if not found.fills:
+        raise InvalidInputError(found.faults(source, kind) + "; complete its files")
+    return kind, config
+
+
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Turn what `transformers` raises for an unusable directory into errors of lattq; a full disk is none of those."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(source), local_files_only=True)
-    except (OSError, ValueError) as error:
-        msg = f"{source} has no tokenizer that can be loaded ({error}); copy tokenizer.json beside the model"
-        raise InvalidInputError(msg) from error
+        yield
+    except LattqError:
+        raise
+    except SafetensorError as error:
+        msg = f"cannot load {what}: its safetensors are truncated or damaged ({error}); fetch them again"
+        raise DamagedFileError(msg) from error
+    except OSError as error:
+        if error.errno in FULL:
+            msg = f"cannot load {what}: {error}; make room on the disk"
+            raise LattqError(msg) from error
+        raise _unusable(what, error) from error
+    except (ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(what, error) from error
+
+
+def _unusable(what: str, error: Exception) -> InvalidInputError:
+    return InvalidInputError(f"cannot load {what}: {error}")
 
 
 def read_config(source: str | Path) -> dict[str, Any]:
