@@ -18,6 +18,7 @@ from lattq.llm import measure, source
 from lattq.llm.source.experts import Stack
 from lattq.llm.source.matrices import watching
 
+pytestmark = pytest.mark.filterwarnings("ignore:few calibration tokens")
 TOKENS = torch.arange(2, 50).reshape(2, 24)
 MIXTURES = ("MixtralForCausalLM", "GptOssForCausalLM", "Llama4ForCausalLM", "JetMoeForCausalLM", "PhimoeForCausalLM")
 

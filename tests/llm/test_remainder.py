@@ -11,6 +11,7 @@ from lattq.errors import InvalidInputError
 from lattq.llm.convert.report import DenseRow
 from tests.llm.conftest import TEXT
 
+pytestmark = pytest.mark.filterwarnings("ignore:few calibration tokens")
 FAST: dict[str, Any] = {"recipe": recipes.huffman_gptq, "step": 0.02, "samples": 4, "calibration_text": TEXT}
 
 
