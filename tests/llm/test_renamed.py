@@ -9,8 +9,11 @@ import torch
 import transformers
 from safetensors import safe_open
 
+import lattq as lq
 from lattq import llm, recipes
 from lattq.llm.convert import stages
+from lattq.llm.run import attach
+from lattq.llm.source import checkpoint
 from tests.llm.conftest import TEXT
 from tests.test_cli import values
 from tests.tiny import save_tokenizer
@@ -114,6 +117,32 @@ def test_renamed_tensors_are_counted_and_found(make: Any, tmp_path: Path, monkey
         safe_open(tmp_path / "dense" / "model.safetensors", framework="pt") as after,
     ):
         assert before.keys() == after.keys()
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "GptOss"])
+def test_tensors_that_loading_merges_are_written_as_they_are_in_the_model(kind: str, tmp_path: Path):
+    """Experts are one tensor in the model and many in dense files; a directory holds the one."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**TEXT_MODEL, num_local_experts=4, num_experts_per_tok=2)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    model.save_pretrained(tmp_path / "source")
+    with safe_open(tmp_path / "source" / "model.safetensors", framework="pt") as tensors:
+        keys = set(tensors.keys())
+    assert checkpoint.unread_tensors(tmp_path / "source", model) == {}
+    model = checkpoint.load_model(tmp_path / "source")
+    name = "model.layers.1.self_attn.q_proj"
+    weight = model.get_submodule(name).weight.detach()
+    attach(model, {name: lq.quantize(weight, torch.eye(32), recipes.rtn()).payload}, "run")
+    model.save_pretrained(tmp_path / "out")
+    restored = type(model).from_pretrained(tmp_path / "out")
+    for (key, mine), (_, theirs) in zip(model.state_dict().items(), restored.state_dict().items(), strict=True):
+        assert torch.equal(mine, theirs), key
+    logits = restored(TOKENS).logits
+    dense = restored.dequantize()
+    dense.save_pretrained(tmp_path / "dense")
+    with safe_open(tmp_path / "dense" / "model.safetensors", framework="pt") as tensors:
+        assert set(tensors.keys()) == keys
+    assert torch.equal(type(model).from_pretrained(tmp_path / "dense")(TOKENS).logits, logits)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -103,6 +103,17 @@ def test_without_a_known_class_the_tensors_tell(source: Path, kind: Any, names: 
     )
 
 
+@pytest.mark.parametrize("decoder", [False, True])
+def test_an_encoder_is_not_taken_for_a_decoder(tmp_path: Path, decoder: bool):
+    """Both classes have the same tensors; the configuration says which it is."""
+    kind = transformers.BertLMHeadModel if decoder else transformers.BertForMaskedLM
+    sizes = {"vocab_size": 99, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    config = transformers.BertConfig(**sizes, num_attention_heads=2, is_decoder=decoder)
+    kind(config).save_pretrained(tmp_path)
+    reconfigure(tmp_path, architectures=None)
+    assert type(checkpoint.load_model(tmp_path)) is kind
+
+
 def test_a_class_of_another_type_of_model_is_not_taken(source: Path):
     reconfigure(source, architectures=["MistralForCausalLM"])
     assert type(checkpoint.load_model(source)) is transformers.LlamaForCausalLM

@@ -65,7 +65,7 @@ def stored_bytes(directory: str | Path) -> int:
     >>> from lattq.llm import embedded_model
     >>> stored_bytes(embedded_model())
     Traceback (most recent call last):
-    lattq.errors.InvalidInputError: ... holds no quantized layers
+    lattq.errors.InvalidInputError: ... holds no quantized layers of lattq; ...
     """
     config = read_config(directory)
     keys = {f"{name}.weight" for name in block_of(config, directory).modules}

@@ -156,7 +156,9 @@ def _same(key: str, name: str) -> bool:
 def _candidates(config: Any) -> list[type]:
     found: list[type] = []
     autos = [value for name, value in vars(modeling_auto).items() if name.startswith("AutoModel")]
-    first = [transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM]
+    first: list[Any] = [transformers.AutoModelForMaskedLM, transformers.AutoModelForCausalLM]
+    if getattr(config, "is_decoder", False):  # the same tensors serve an encoder and a decoder
+        first.reverse()
     for auto in [*first, *(one for one in autos if one is not transformers.AutoModel), transformers.AutoModel]:
         mapping = getattr(auto, "_model_mapping", {})
         kinds = mapping.get(type(config), ())
