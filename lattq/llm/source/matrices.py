@@ -90,7 +90,7 @@ class LinearMatrix:
 
     def restore(self, model: nn.Module, weight: Float[Tensor, "rows columns"]) -> None:
         """Undo `place`, with these values."""
-        bias = model.get_submodule(self.name).bias
+        bias: Any = model.get_submodule(self.name).bias
         self.module.bias = None if bias is None else nn.Parameter(bias.detach().to(weight.dtype))
         self.module.weight = nn.Parameter(_turned(weight, self.transposed).contiguous())
         replace(model, self.name, self.module)
