@@ -77,7 +77,7 @@ def layers_of(folder: Path, samples: int = 256) -> list[tuple[str, np.ndarray, n
     chosen = choose_modules(model)
     moments = InputMoments(chosen)
     forward_batches(model, batches_of(windows), moments)
-    return [(name, layer.weight.detach().numpy(), moments.moment(name).matrix) for name, layer in chosen.items()]
+    return [(name, layer.weight.numpy(), moments.moment(name).matrix) for name, layer in chosen.items()]
 
 
 def each(jobs: int, function: Callable[..., Any], arguments: list[tuple]) -> list:

@@ -34,6 +34,7 @@ CLAIMS = (
     "speed",
     "packed",
     "forged_files",
+    "zoo",
 )
 RECIPES = ("watersic", "watersic, no sweeps", "watersic as published", "huffman_gptq", "gptq", "rtn")
 
@@ -410,6 +411,19 @@ def highlights() -> str:
     return "".join(f"- {line}\n" for line in lines)
 
 
+def zoo() -> str:
+    """What became of each class."""
+    cells = []
+    for row in published("zoo")["rows"]:
+        dense = ", ".join(f"{share:.0%} {why}" for why, share in row["dense"].items() if share >= 0.005)
+        numbers = [f"{row['quantized_share']:.0%}", f"{row['rate']:.3f}", f"{row['largest_difference']:.0e}", dense]
+        cells.append(
+            [f"`{row['name']}`", row["kind"], *(numbers if row["error"] is None else ["", "", "", row["error"]])]
+        )
+    headings = ["class", "kind", "weights quantized", "bits, from the files", "difference", "dense, of the weight file"]
+    return table(headings, cells)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "gaps": gaps,
     "highlights": highlights,
@@ -437,6 +451,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "forged worst": forged_worst,
     "language model": language_model,
     "cost": cost,
+    "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
 }
 

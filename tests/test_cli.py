@@ -174,6 +174,23 @@ def test_quantize_prints_a_table(tiny: Path, text: Path, tmp_path: Path):
     assert "group=None" in llm.Report.from_json((out / "lattq_report.json").read_text()).settings["recipe"]
 
 
+def test_quantize_chooses_layers_by_patterns_and_says_what_stays_dense(tiny: Path, text: Path, tmp_path: Path):
+    options = ["--recipe", "rtn", "--levels", 16, "--group", 0, "--samples", 2, "--calibration", text]
+    chosen = ["--include", "*_proj", "--exclude", "*.mlp.*", "--exclude", "*.v_proj"]
+    result = run("quantize", tiny, "--out", tmp_path / "out", *chosen, *options)
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stdout.split())
+    again = " ".join(run("inspect", tmp_path / "out").stdout.split())
+    for name in ("model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight and 3 more", "excluded", "vector"):
+        assert name in words
+        assert name in again
+    report = values("inspect", tmp_path / "out")
+    assert {row["name"].split(".")[-1] for row in report["layers"]} == {"q_proj", "k_proj", "o_proj"}
+    assert sum(row["share"] for row in report["dense"] if row["why"] == "excluded") > 0
+    message = error("quantize", tiny, "--out", tmp_path / "none", "--exclude", "*.w1", *options)
+    assert "`exclude` holds '*.w1', which no linear layer matches" in message
+
+
 def test_eval(quantized: tuple[Path, Any], tiny: Path, text: Path):
     found = values("eval", quantized[0], "--text", text, "--reference", tiny, "--samples", 4)
     assert 0 < found["kl_bits_per_token"] < 0.1

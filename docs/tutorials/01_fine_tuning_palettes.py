@@ -65,9 +65,9 @@ def with_palettes(bits: int) -> tuple[torch.nn.Module, list[torch.nn.Parameter]]
     model = copy.deepcopy(teacher)
     weights = []
     for layer in choose_modules(model).values():
-        layer.weight.requires_grad_(True)
-        weights.append(layer.weight)
-        parametrize.register_parametrization(layer, "weight", SoftPalette(bits, softness=0.05))
+        layer.parameter.requires_grad_(True)
+        weights.append(layer.parameter)
+        parametrize.register_parametrization(layer.module, "weight", SoftPalette(bits, softness=0.05))
     return model, weights
 
 

@@ -15,7 +15,18 @@ from safetensors import SafetensorError
 
 from lattq.errors import InvalidInputError, LattqError
 
-__all__ = ["AsJson", "Debug", "Log", "command", "models", "parse_rates", "print_json", "print_table", "read_text"]
+__all__ = [
+    "AsJson",
+    "Debug",
+    "Log",
+    "command",
+    "dense_words",
+    "models",
+    "parse_rates",
+    "print_json",
+    "print_table",
+    "read_text",
+]
 
 INTERRUPTED = 130
 WIDTH_OF_FILES = 160  # columns of a table that goes to a file or a pipe
@@ -141,3 +152,13 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         msg = f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it or give another file"
         raise InvalidInputError(msg) from None
+
+
+def dense_words(report: Any) -> str:
+    """How much of the weight files is dense, why, and the largest tensor of each kind."""
+    shares, parts = report.dense_shares(), []
+    for why, share in shares.items():
+        rows = [row for row in report.dense if row.why == why]
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        parts.append(f"{share:.1%} {why} ({rows[0].name}{more})")
+    return f"of them dense {sum(shares.values()):.1%}: {', '.join(parts)}" if parts else "nothing dense"

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table
+from lattq.cli.console import AsJson, Debug, command, dense_words, models, number, print_json, print_table
 from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError
 from lattq.files import load
@@ -98,7 +98,8 @@ def entropy(codes: np.ndarray) -> float:
 def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     llm, source = models(), importlib.import_module("lattq.llm.source")
     stored = llm.stored_bytes(path)
-    report = _report_rows(path)
+    whole = _report(path)
+    report = {} if whole is None else {row.name: dataclasses.asdict(row) for row in whole.layers}
     shapes = shapes_of(path)
     shapes = {name: shapes[name] for name in [*report, *shapes] if name in shapes}  # in the order of the model
     layers = []
@@ -123,6 +124,7 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
         "stored_bytes": stored,
         "file_bytes": sum(file.stat().st_size for file in source.weight_files(path)),
         "reported": bool(report),
+        "dense": [] if whole is None else [dataclasses.asdict(row) for row in whole.dense],
         "layers": layers,
     }
     if plot is not None:
@@ -130,10 +132,10 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(total)
         return
-    _print_directory(path, total)
+    _print_directory(path, total, "unquantized tensors included" if whole is None else dense_words(whole))
 
 
-def _print_directory(path: Path, total: dict[str, Any]) -> None:
+def _print_directory(path: Path, total: dict[str, Any], dense: str) -> None:
     rows = [
         (
             row["name"],
@@ -156,17 +158,16 @@ def _print_directory(path: Path, total: dict[str, Any]) -> None:
     print_table(str(path), headings, rows, f"{source}; everything else: from the decoded payloads")
     typer.echo(
         f"{total['rate']:.4f} bits per weight ({total['stored_bytes']:,} bytes replace {total['weights']:,} weights); "
-        f"weight files of {total['file_bytes']:,} bytes, unquantized tensors included"
+        f"weight files of {total['file_bytes']:,} bytes, {dense}"
     )
 
 
-def _report_rows(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of the report by layer; none if there is no report."""
+def _report(path: Path) -> Any:
+    """The report of a conversion; None if there is none."""
     file = path / REPORT
     if not file.exists():
-        return {}
-    report = importlib.import_module("lattq.llm").Report.from_json(file.read_text(encoding="utf-8"))
-    return {row.name: dataclasses.asdict(row) for row in report.layers}
+        return None
+    return importlib.import_module("lattq.llm").Report.from_json(file.read_text(encoding="utf-8"))
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, int]]:

@@ -19,6 +19,7 @@ from lattq.cli.console import (
     Debug,
     Log,
     command,
+    dense_words,
     models,
     number,
     print_json,
@@ -110,6 +111,10 @@ def quantize(
         Allocation.loss
     ),
     module: Annotated[list[str] | None, typer.Option(help="Linear layer to quantize; repeat for several.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Pattern of layers to quantize, inside the blocks or not; may repeat.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Pattern of layers to leave dense; may repeat.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of forward passes; other numbers, other last bits.")] = 1,
@@ -151,6 +156,8 @@ def quantize(
             drift=drift,
             allocation=allocation.value,
             modules=module or None,
+            include=include or None,
+            exclude=exclude or (),
             seed=seed,
             jobs=jobs,
             threads=threads,
@@ -199,7 +206,7 @@ def _print_report(report: Any, out: Path) -> None:
     typer.echo(
         f"{report.rate:.4f} bits per weight ({report.stored_bytes:,} bytes replace {report.weights:,} weights), "
         f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
-        f"{out}: weight files of {report.file_bytes:,} bytes, unquantized tensors included"
+        f"{out}: weight files of {report.file_bytes:,} bytes, {dense_words(report)}"
     )
     said = report.few_tokens()
     if said is not None:

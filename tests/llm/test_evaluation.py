@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
+from benchmarks.architectures import save_source
 from lattq import llm, recipes
 from lattq.errors import InvalidInputError
 from lattq.llm.source import load_model, load_tokenizer
@@ -98,3 +100,28 @@ def test_unusable_arguments_raise(models, tiny: Path):
         llm.evaluate(dense.model, SHORT, tokenizer=tokenizer)
     with pytest.raises(InvalidInputError, match="choose"):
         llm.embedded_text("training")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LlamaForSequenceClassification", "BertForQuestionAnswering", "BertForMaskedLM", "DistilBertModel"],
+)
+def test_models_that_predict_no_next_token_are_compared_by_hidden_states(name: str, tmp_path: Path):
+    save_source(name, tmp_path)
+    found = llm.evaluate(tmp_path, SHORT, reference=tmp_path, window=24)
+    assert found.perplexity is None
+    assert found.mean_cosine == pytest.approx(1, abs=1e-12)
+    with pytest.raises(InvalidInputError, match="predicts no next token; give"):
+        llm.evaluate(tmp_path, SHORT, window=24)
+
+
+def test_a_reference_of_another_vocabulary_raises(models, tmp_path: Path):
+    save_source("GPT2LMHeadModel", tmp_path)
+    wider = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
+    wider.resize_token_embeddings(80, mean_resizing=False)
+    with pytest.raises(InvalidInputError, match=r"predicts 64 tokens, the reference 80"):
+        llm.evaluate(tmp_path, SHORT, reference=wider, window=24)
+    narrow = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
+    dense, _, tokenizer, _ = models
+    with pytest.raises(InvalidInputError, match=r"GPT2LMHeadModel fails on 24 tokens"):
+        llm.evaluate(dense, SHORT, reference=narrow, tokenizer=tokenizer, window=24)

@@ -41,7 +41,7 @@ def brute_force(model, layers, windows) -> dict[str, np.ndarray]:
 
         return add
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    handles = [layer.module.register_forward_hook(hook(name)) for name, layer in layers.items()]
     with torch.no_grad():
         for window in windows:
             model(window[None])
@@ -85,9 +85,9 @@ def test_sensitivity_is_the_mean_square_of_single_gradients(setting):
     model, layers, windows = setting
     found = measure.output_sensitivities(model, layers, [windows[:1]], seed=3)
     name = list(layers)[5]
-    weight = layers[name].weight
+    weight = layers[name].parameter
     seen = []
-    handle = layers[name].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = layers[name].module.register_forward_hook(lambda module, inputs, output: seen.append(output))
     generator = torch.Generator().manual_seed(3)
     output = model(windows[:1])
     handle.remove()

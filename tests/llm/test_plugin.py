@@ -17,7 +17,7 @@ import transformers
 import lattq as lq
 from lattq import llm
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.llm.run.layers import replace
+from lattq.llm.source.matrices import replace
 
 TOKENS = torch.tensor([[5, 9, 300, 41, 7]])
 

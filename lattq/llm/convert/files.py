@@ -84,16 +84,15 @@ def stored_bytes(directory: str | Path) -> int:
     return total
 
 
-def expected_bytes(shapes: Mapping[str, tuple[int, int]], sizes: Mapping[str, int], others: int) -> int:
+def expected_bytes(modules: Mapping[str, str], sizes: Mapping[str, int], others: int) -> int:
     """What `stored_bytes` will count in a single file.
 
     Parameters
     ----------
-    shapes, sizes : rows and columns, and payload bytes, of each quantized layer
+    modules, sizes : shape as `config.json` has it, and payload bytes, of each quantized layer
     others : bytes of the tensors that stay, which precede the payloads in the file
     """
-    modules = {name: f"{rows}x{columns}" for name, (rows, columns) in shapes.items()}
-    block = LattqConfig(modules, run="0" * (2 * RUN), digest="0" * (2 * TENSORS)).to_dict()
+    block = LattqConfig(dict(modules), run="0" * (2 * RUN), digest="0" * (2 * TENSORS)).to_dict()
     total = _config_bytes({"a": 0, "quantization_config": block})
     start = others
     for name in sorted(sizes):

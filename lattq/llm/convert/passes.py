@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import Tensor
 
-from lattq._array import to_host
 from lattq.errors import InvalidInputError
 from lattq.linalg import effective_weight
 from lattq.llm.convert.report import LayerRow, layer_row
 from lattq.llm.convert.workspace import Workspace
-from lattq.llm.measure.blocks import BlockStream
+from lattq.llm.measure.blocks import BlockStream, WholeModel, follow
 from lattq.llm.measure.moments import InputMoments, forward_batches
 from lattq.llm.source.architecture import find_blocks
+from lattq.llm.source.matrices import Matrix
 from lattq.llm.source.windows import batches_of
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
@@ -74,7 +74,7 @@ class Encoder:
         def encode(name: str) -> tuple[Quantized, LayerRow]:
             start, sigma = time.perf_counter(), moments.sigma(name)
             quantized = self.quantize(name, targets[name], sigma, value)
-            return quantized, layer_row(
+            row = layer_row(
                 name,
                 value * self.scales[name],
                 quantized,
@@ -83,6 +83,9 @@ class Encoder:
                 time.perf_counter() - start,
                 moments.tokens(name),
             )
+            if moments.borrowed(name):
+                row.stats["inputs"] = "none: of its siblings"
+            return quantized, row
 
         for name, (quantized, row) in zip(targets, self._parallel(encode, list(targets)), strict=True):
             self.workspace.put(value, name, quantized.payload, row)
@@ -125,7 +128,8 @@ def propagated_pass(
     encoder: Encoder,
     value: float | int,
     model: Any,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, Matrix],
+    weights: dict[str, np.ndarray],
     windows: Int[Tensor, "windows window"],
     *,
     drift: bool = False,
@@ -137,14 +141,20 @@ def propagated_pass(
 
     Parameters
     ----------
+    weights : copies of the layers' own weights
     drift : aim for the output of the unquantized model, ``(W E[x x̂ᵀ]) E[x̂ x̂ᵀ]⁻¹`` instead of W, in the blocks
+
+    Raises
+    ------
+    InvalidInputError : if `drift` is asked of a model whose blocks cannot be called one by one
     """
-    originals = {name: layer.weight.data for name, layer in layers.items()}
-    weights = {name: to_host(weight) for name, weight in originals.items()}
     try:
         batches = batches_of(windows)
-        names = find_blocks(model)
-        stream = BlockStream(model, [block for _, block in names], batches)
+        names = find_blocks(model, layers)
+        stream = follow(model, [block for _, block in names], batches)
+        if drift and not isinstance(stream, BlockStream):
+            msg = f"`drift` needs blocks that hand on hidden states alone; those of {type(model).__name__} do more"
+            raise InvalidInputError(msg)
         drifted = list(stream.hidden)
         last = max((i for i, (block, _) in enumerate(names) if _inside(layers, block)), default=-1)
         for index, (block, _) in enumerate(names[: last + 1]):
@@ -160,20 +170,20 @@ def propagated_pass(
             clean_pass(encoder, value, {name: weights[name] for name in rest}, moments)
     finally:
         for name, layer in layers.items():
-            layer.weight.data = originals[name]
+            layer.write(torch.from_numpy(weights[name]))
     return _stored(encoder, value, weights)
 
 
 def _quantize_block(
     encoder: Encoder,
     value: float | int,
-    stream: BlockStream,
+    stream: BlockStream | WholeModel,
     index: int,
-    layers: dict[str, nn.Linear],
+    layers: dict[str, Matrix],
     weights: dict[str, np.ndarray],
-    drifted: list[Tensor],
+    drifted: list[Any],
     drift: bool,
-) -> list[Tensor]:
+) -> list[Any]:
     """Quantize the layers of one block and put the result into it; the clean outputs, if drift is followed."""
     stored = {name: encoder.workspace.get(value, name) for name in layers}
     missing = {name: layers[name] for name, found in stored.items() if found is None}
@@ -188,18 +198,16 @@ def _quantize_block(
     targets = {name: weights[name] for name in missing}
     if drift:
         for name, w in targets.items():
-            star = effective_weight(w, moments.cross(name), moments.sigma(name), damping=DRIFT_DAMPING)
-            targets[name] = star.astype(w.dtype)
+            cross = moments.cross(name)
+            if cross is not None:
+                star = effective_weight(w, cross, moments.sigma(name), damping=DRIFT_DAMPING)
+                targets[name] = star.astype(w.dtype)
     for name, quantized in encoder.store(value, targets, moments):
-        _set_weight(layers[name], quantized)
+        layers[name].write(torch.from_numpy(quantized.dequantize()))
     for name, found in stored.items():
         if found is not None:
-            _set_weight(layers[name], found[0])
+            layers[name].write(torch.from_numpy(found[0].dequantize()))
     return clean
-
-
-def _set_weight(layer: nn.Linear, quantized: Quantized) -> None:
-    layer.weight.data = torch.from_numpy(quantized.dequantize()).to(layer.weight)
 
 
 def _stored(encoder: Encoder, value: float | int, names: Any) -> dict[str, tuple[Quantized, LayerRow]]:
@@ -207,7 +215,7 @@ def _stored(encoder: Encoder, value: float | int, names: Any) -> dict[str, tuple
     return {name: entry for name, entry in found.items() if entry is not None}
 
 
-def _inside(layers: dict[str, nn.Linear], block: str) -> dict[str, nn.Linear]:
+def _inside(layers: dict[str, Matrix], block: str) -> dict[str, Matrix]:
     return {name: layer for name, layer in layers.items() if _within(name, block)}
 
 

@@ -17,14 +17,12 @@ from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import fixed_threads, token_windows
+from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
 from lattq.progress import Observer, Stage, stage
 from lattq.rate import MAX_RATE, RANGES, searched
 from lattq.scheme import Scheme
 
 __all__ = ["quantize_model"]
-
-LONGEST_WINDOW = 2048
 
 
 def quantize_model(
@@ -43,6 +41,8 @@ def quantize_model(
     drift: bool = False,
     allocation: str = "loss",
     modules: Iterable[str] | None = None,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
     seed: int = 0,
     jobs: int = 1,
     threads: int = 1,
@@ -70,7 +70,9 @@ def quantize_model(
         equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on recipes of
         fixed rate
     drift : correct the weights for what the quantized prefix did to their inputs (WaterSIC, eq. 18)
-    modules : names of linear layers; None for all inside the blocks
+    modules : names of linear layers; None for all inside the blocks that calibration reaches
+    include, exclude : patterns of such names, ``*`` for any text: quantize what matches one of `include`, inside the
+        blocks or not, and nothing that matches one of `exclude`. The report lists what stays dense, and why
     seed : of the draw of windows
     jobs : layers quantized at once
     threads : of torch in the forward passes. What is written depends on this number, not on the machine's: with the
@@ -114,8 +116,12 @@ def quantize_model(
     if drift and not propagate:
         msg = "`drift` is True and `propagate` False; inputs only drift behind quantized blocks"
         raise InvalidInputError(msg)
-    if isinstance(modules, str):
-        msg = f"`modules` is the text {modules!r}; pass a list of names"
+    for name, names in {"modules": modules, "include": include, "exclude": exclude}.items():
+        if isinstance(names, str):
+            msg = f"`{name}` is the text {names!r}; pass a list of names"
+            raise InvalidInputError(msg)
+    if modules is not None and include is not None:
+        msg = "`modules` and `include` are both given; choose by names or by patterns"
         raise InvalidInputError(msg)
     check_free(Path(out))
     config = checkpoint.read_config(source)
@@ -124,39 +130,41 @@ def quantize_model(
         msg = f"{source} is {kind}; start from a dense decoder-only or encoder-only model"
         raise InvalidInputError(msg)
     beside = companions(source, out)
-    window = int(
-        window if window is not None else min(config.get("max_position_embeddings") or LONGEST_WINDOW, LONGEST_WINDOW)
-    )
-    windows = token_windows(checkpoint.load_tokenizer(source), calibration_text, window, samples, seed)
-    settings = {
-        "recipe": repr(_sample(recipe, setting)),
-        "rate": None if rate is None else float(rate),
-        "step": None if step is None else float(step),
-        "levels": levels,
-        "bits": bits,
-        "window": window,
-        "samples": len(windows),
-        "seed": seed,
-        "propagate": propagate,
-        "drift": drift,
-        "allocation": allocation,
-        "threads": threads,
-        "modules": None if modules is None else list(modules),
-        "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
-        "version": importlib.metadata.version("lattq"),
-    }
-    hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
-    workspace = Workspace(out, hashed)
-    try:
-        with fixed_threads(threads), stage("quantize the model", inside=progress) as work:
-            job = Conversion(source, windows, workspace, recipe, settings, jobs, work)
+    with fixed_threads(threads), stage("quantize the model", inside=progress) as work:
+        with work.stage("load the model"):
+            tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
+        window = int(window if window is not None else longest_window(model))
+        windows = token_windows(tokenizer, calibration_text, window, samples, seed)
+        settings = {
+            "recipe": repr(_sample(recipe, setting)),
+            "rate": None if rate is None else float(rate),
+            "step": None if step is None else float(step),
+            "levels": levels,
+            "bits": bits,
+            "window": window,
+            "samples": len(windows),
+            "seed": seed,
+            "propagate": propagate,
+            "drift": drift,
+            "allocation": allocation,
+            "threads": threads,
+            "modules": None if modules is None else list(modules),
+            "include": None if include is None else list(include),
+            "exclude": list(exclude),
+            "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
+            "version": importlib.metadata.version("lattq"),
+        }
+        hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
+        workspace = Workspace(out, hashed)
+        try:
+            job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work)
             report = job.run(start, max_shard_size, beside, run_name(hashed))
-    except Exception:
-        if workspace.empty():  # nothing to continue from
-            workspace.discard()
-        raise
-    finally:
-        workspace.close()
+        except Exception:
+            if workspace.empty():  # nothing to continue from
+                workspace.discard()
+            raise
+        finally:
+            workspace.close()
     said = report.few_tokens()
     if said is not None:
         warnings.warn(said, FewTokensWarning, stacklevel=2)

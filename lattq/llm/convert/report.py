@@ -13,7 +13,7 @@ from lattq import bounds
 from lattq.errors import InvalidInputError
 from lattq.quantized import Quantized
 
-__all__ = ["LayerRow", "Report"]
+__all__ = ["DenseRow", "LayerRow", "Report"]
 
 FILE = "lattq_report.json"
 ENOUGH = 8  # tokens for each column: fewer cost more than about 0.05 bit (theory 11.2)
@@ -56,6 +56,28 @@ class LayerRow:
 
 
 @dataclasses.dataclass(frozen=True)
+class DenseRow:
+    """One tensor that stays as it was.
+
+    Attributes
+    ----------
+    name, shape : of the tensor, or of one expert's slice of it
+    share : of the bytes of the weight files
+    why : it stays
+
+    Examples
+    --------
+    >>> DenseRow("embed_tokens.weight", (16384, 64), share=0.4, why="embedding").why
+    'embedding'
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    share: float
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """A conversion.
 
@@ -69,6 +91,7 @@ class Report:
     seconds : of the whole conversion
     settings : how it was made
     layers : one row per layer
+    dense : one row per tensor that stays as it was
 
     Examples
     --------
@@ -86,6 +109,14 @@ class Report:
     seconds: float
     settings: dict[str, Any]
     layers: tuple[LayerRow, ...]
+    dense: tuple[DenseRow, ...] = ()
+
+    def dense_shares(self) -> dict[str, float]:
+        """Share of the weight files that stays dense, by reason, largest first."""
+        shares: dict[str, float] = {}
+        for row in self.dense:
+            shares[row.why] = shares.get(row.why, 0.0) + row.share
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     @property
     def distortion(self) -> float:
@@ -122,7 +153,10 @@ class Report:
         try:
             fields = json.loads(text)
             rows = tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("layers"))
-            return Report(layers=rows, **{key: fields[key] for key in fields if key not in ("distortion", "gap")})
+            dense = tuple(DenseRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("dense"))
+            return Report(
+                layers=rows, dense=dense, **{key: fields[key] for key in fields if key not in ("distortion", "gap")}
+            )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             msg = f"this is not a report of a conversion ({error}); read {FILE} of a quantized model"
             raise InvalidInputError(msg) from None

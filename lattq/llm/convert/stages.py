@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import torch
 
 from lattq._array import to_host
-from lattq.errors import RateNotReachedError
+from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
+from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
 from lattq.llm.convert.workspace import Workspace
-from lattq.llm.measure.moments import InputMoments, forward_batches
+from lattq.llm.measure.moments import InputMoments, forward_batches, reached
 from lattq.llm.measure.sensitivity import output_sensitivities
 from lattq.llm.run.plugin import attach, saved_tensors
 from lattq.llm.source import checkpoint
-from lattq.llm.source.architecture import choose_modules
+from lattq.llm.source.architecture import Choice, choose
 from lattq.llm.source.windows import batches_of
 from lattq.progress import Stage
 from lattq.quantized import Quantized
@@ -48,6 +49,7 @@ class Conversion:
     def __init__(
         self,
         source: str | Path,
+        model: Any,
         windows: torch.Tensor,
         workspace: Workspace,
         recipe: Callable[..., Scheme],
@@ -57,16 +59,14 @@ class Conversion:
     ) -> None:
         self.source, self.windows, self.workspace = source, windows, workspace
         self.recipe, self.settings, self.work = recipe, settings, work
-        with work.stage("load the model"):
-            self.model = checkpoint.load_model(source)
-        self.layers = choose_modules(self.model, settings["modules"])
+        self.model = model
         self.dtypes = checkpoint.remember_dtypes(self.model)
         self.carried = checkpoint.unread_tensors(source, self.model)
-        kept = saved_tensors(self.model) | self.carried
-        replaced = {f"{name}.weight" for name in self.layers}
-        self.others = sum(tensor.nbytes for key, tensor in kept.items() if key not in replaced)
+        sizes = {key: tensor.nbytes for key, tensor in (saved_tensors(self.model) | self.carried).items()}
         self.model.float()  # bfloat16 would add its own noise to the moments
-        self.weights = {name: to_host(layer.weight) for name, layer in self.layers.items()}
+        self.layers, self.reasons = self.choice()
+        self.others = sum(sizes[name] for name in sizes.keys() - {layer.key for layer in self.layers.values()})
+        self.weights = {name: to_host(layer.weight).copy() for name, layer in self.layers.items()}
         self.count = sum(w.size for w in self.weights.values())
         self._clean: InputMoments | None = None
         self.encoder = Encoder(recipe, self.scales(), workspace, jobs)
@@ -77,6 +77,17 @@ class Conversion:
         with inside.stage(name, len(self.layers)) as stage:
             self.encoder.report = stage.advance
             yield
+
+    def choice(self) -> Choice:
+        """Matrices to quantize, and why the others stay; those that no calibration input reaches stay too."""
+        names = self.settings["modules"]
+        found = choose(self.model, names, include=self.settings["include"], exclude=self.settings["exclude"])
+        used = reached(self.model, found.matrices, batches_of(self.windows)[0])
+        if used.reasons and (names is not None or not used.matrices):
+            name, why = next(iter(used.reasons.items()))
+            msg = f"`{name}` cannot be quantized: {why}; leave it out of `modules`"
+            raise InvalidInputError(msg)
+        return Choice(used.matrices, found.reasons | used.reasons)
 
     @property
     def clean(self) -> InputMoments:
@@ -110,8 +121,8 @@ class Conversion:
             layers = self.one_pass(value)
         if rate is not None:
             value, layers = self.correct(rate, value, layers)
-        attach(self.model, {name: one[0].payload for name, one in layers.items()}, run, self.carried)
         checkpoint.restore_dtypes(self.model, self.dtypes)
+        attach(self.model, self.layers, {name: one[0].payload for name, one in layers.items()}, run, self.carried)
         with self.work.stage("write"):
             return self.write(value, layers, start, max_shard_size, beside)
 
@@ -145,7 +156,9 @@ class Conversion:
         """Quantize every layer at one setting."""
         if self.settings["propagate"]:
             drift = self.settings["drift"]
-            return propagated_pass(self.encoder, value, self.model, self.layers, self.windows, drift=drift)
+            return propagated_pass(
+                self.encoder, value, self.model, self.layers, self.weights, self.windows, drift=drift
+            )
         return clean_pass(self.encoder, value, self.weights, self.clean)
 
     def correct(self, rate: float | int, value: float | int, layers: Layers) -> tuple[float | int, Layers]:
@@ -176,8 +189,7 @@ class Conversion:
 
     def stored(self, sizes: dict[str, int]) -> int:
         """Bytes that payloads of these sizes will take with headers and config."""
-        shapes: Any = {name: w.shape for name, w in self.weights.items()}
-        return expected_bytes(shapes, sizes, self.others)
+        return expected_bytes({name: layer.text for name, layer in self.layers.items()}, sizes, self.others)
 
     def write(
         self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path]
@@ -193,7 +205,8 @@ class Conversion:
         if wanted is not None and not rate - wanted <= TOLERANCE:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
-        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows)
+        dense = remainder(self.model, self.carried, self.reasons, files)
+        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense)
         with writing(directory):
             report.save(directory)
         self.workspace.publish()

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from lattq.errors import InvalidInputError
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import batches_of, run, token_windows
+from lattq.llm.source.windows import batches_of, longest_window, run, token_windows
 from lattq.progress import Observer, Stage, stage
 
 __all__ = ["Evaluation", "evaluate"]
-
-LONGEST_WINDOW = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +61,7 @@ def evaluate(
     samples: int | None = None,
     progress: Stage | Observer | None = None,
 ) -> Evaluation:
-    """Measure a language model, or the embeddings of an encoder against a reference.
+    """Measure a language model, or the hidden states of any other against a reference.
 
     Parameters
     ----------
@@ -78,7 +76,8 @@ def evaluate(
 
     Raises
     ------
-    InvalidInputError : if the text is shorter than a window, or an encoder comes without a reference
+    InvalidInputError : if the text is shorter than a window, a model that predicts no next token comes without a
+        reference, or the reference has another vocabulary
 
     Examples
     --------
@@ -94,10 +93,9 @@ def evaluate(
             raise InvalidInputError(msg)
         tokenizer = checkpoint.load_tokenizer(model)
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
-    longest = getattr(candidate.config, "max_position_embeddings", None) or LONGEST_WINDOW
-    window = int(window if window is not None else min(longest, LONGEST_WINDOW))
+    window = int(window if window is not None else longest_window(candidate))
     work = stage("evaluate", inside=progress)
-    if candidate.get_output_embeddings() is None:
+    if not candidate.can_generate():
         windows = token_windows(tokenizer, text, window, samples)
         found = _compare_embeddings(candidate, original, windows, work)
     else:
@@ -126,6 +124,10 @@ def _predict(
         tokens += len(targets)
         if reference is not None:
             log_p = _log_probabilities(reference, batch)[scored]
+            if log_p.shape != log_q.shape:
+                sizes = f"{log_q.shape[-1]} tokens, the reference {log_p.shape[-1]}"
+                msg = f"the model predicts {sizes}; give a `reference` of the same vocabulary"
+                raise InvalidInputError(msg)
             divergence += float((log_p.exp() * (log_p - log_q)).double().sum())
             agreement += float((log_p.argmax(-1) == log_q.argmax(-1)).sum())
     mean = loss / tokens
@@ -167,7 +169,9 @@ def _log_probabilities(model: Any, batch: Int[Tensor, "batch window"]) -> Float[
 
 def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"], work: Stage) -> Evaluation:
     if reference is None:
-        msg = f"{type(model).__name__} predicts no tokens; give the unquantized model as `reference` to compare with"
+        msg = (
+            f"{type(model).__name__} predicts no next token; give the unquantized model as `reference` to compare with"
+        )
         raise InvalidInputError(msg)
     cosines = []
     for batch in _counted(windows, work):
@@ -178,4 +182,9 @@ def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "window
 
 @torch.no_grad()
 def _embeddings(model: Any, batch: Int[Tensor, "batch window"]) -> Float[Tensor, "batch hidden"]:
-    return run(model, batch).last_hidden_state.double().mean(1)
+    output = run(model.base_model, batch)
+    hidden = output.get("last_hidden_state")
+    if hidden is None or hidden.ndim != 3:
+        msg = f"{type(model.base_model).__name__} returns no hidden states of tokens; there is nothing to compare"
+        raise InvalidInputError(msg)
+    return hidden.double().mean(1)

@@ -1,7 +1,7 @@
 """What the unquantized model says of its layers: second moments of inputs, sensitivities of outputs."""
 
 from lattq.llm.measure.blocks import BlockStream
-from lattq.llm.measure.moments import InputMoments, forward_batches
+from lattq.llm.measure.moments import InputMoments, forward_batches, reached
 from lattq.llm.measure.sensitivity import output_sensitivities
 
 __all__ = [
@@ -9,4 +9,5 @@ __all__ = [
     "InputMoments",
     "forward_batches",
     "output_sensitivities",
+    "reached",
 ]

@@ -1,68 +1,162 @@
 """Hidden states on their way through the blocks of a model."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from transformers.cache_utils import Cache, CacheLayerMixin
 
-from lattq.llm.source.windows import run
+from lattq.errors import InvalidInputError
+from lattq.llm.source.windows import RAW, calibrating, run
 
-__all__ = ["BlockStream"]
+__all__ = ["BlockStream", "WholeModel", "follow"]
+
+CACHES = ("past_key_values", "past_key_value", "layer_past", "cache_params", "past_states", "use_cache")
 
 
 class BlockStream:
     """Hidden states on their way through the blocks of a model, one block at a time.
 
     Every block is called with the arguments the model itself gave it, recorded in one forward in which the blocks
-    pass their input on.
+    pass their input on. No cache is among them.
 
     Parameters
     ----------
     model : a `transformers` model
     blocks : its blocks, in order
     batches : token windows
+
+    Raises
+    ------
+    InvalidInputError : if the model does more between its blocks than hand on hidden states, so that blocks called one
+        by one would see other inputs than in the model; `WholeModel` serves it
     """
 
     def __init__(self, model: Any, blocks: list[nn.Module], batches: Iterable[Int[Tensor, "_ window"]]) -> None:
-        self.blocks = blocks
+        self.model, self.blocks = model, blocks
         self.hidden: list[Tensor] = []
-        self._calls: list[list[tuple[tuple, dict]]] = []
+        self._calls: list[list[_Call]] = []
+        first = True
         for batch in batches:
-            calls: list[tuple[tuple, dict]] = []
-            with torch.no_grad(), _recorders(blocks, self.hidden, calls):
-                run(model.base_model, batch)
-            self._calls.append(calls)
+            if first:
+                true = _record(model, blocks, batch, None)
+                returned = [call.output for call in true]
+            found = _record(model, blocks, batch, returned)
+            self._calls.append(found)
+            self.hidden.append(found[0].hidden)
+            if first:
+                self._check(true)
+            first = False
 
     @torch.no_grad()
     def apply(self, index: int, hidden: list[Tensor], batch: int) -> Tensor:
         """Output of block `index` for one batch of hidden states."""
-        args, kwargs = self._calls[batch][index]
-        output = self.blocks[index](hidden[batch], *args, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        call = self._calls[batch][index]
+        with calibrating(self.model):
+            return _state(call.repeat(self.blocks[index], hidden[batch]))
 
     def advance(self, index: int, hidden: list[Tensor]) -> list[Tensor]:
         """Outputs of block `index` for all batches."""
         return [self.apply(index, hidden, batch) for batch in range(len(hidden))]
 
+    def _check(self, true: list["_Call"]) -> None:
+        """Replay the first batch: every block must see what it sees in the model."""
+        hidden = self.hidden[:1]
+        for index, (replayed, own) in enumerate(zip(self._calls[0], true, strict=True)):
+            if not (_close(hidden[0], own.hidden) and _close((replayed.args, replayed.kwargs), (own.args, own.kwargs))):
+                msg = f"block {index} of {type(self.model).__name__} depends on more than the hidden states before it"
+                raise InvalidInputError(msg)
+            if index + 1 < len(true):
+                hidden = [self.apply(index, hidden, 0)]
+
+
+class WholeModel:
+    """`BlockStream` for models whose blocks cannot be called one by one: every call runs the whole model.
+
+    Examples
+    --------
+    >>> WholeModel(nn.Linear(2, 2), [torch.zeros(1, 4), torch.zeros(1, 4)]).hidden
+    [None, None]
+    """
+
+    def __init__(self, model: Any, batches: Iterable[Int[Tensor, "_ window"]]) -> None:
+        self.model, self.batches = model, list(batches)
+        self.hidden: list[Any] = [None] * len(self.batches)
+
+    @torch.no_grad()
+    def apply(self, index: int, hidden: list[Any], batch: int) -> None:
+        """Run one batch; block `index` sees what the blocks before it make of it now."""
+        run(self.model, self.batches[batch])
+
+    def advance(self, index: int, hidden: list[Any]) -> list[Any]:
+        """Nothing to keep."""
+        return hidden
+
+
+def follow(model: Any, blocks: list[nn.Module], batches: list[Int[Tensor, "_ window"]]) -> "BlockStream | WholeModel":
+    """The blocks one by one where that gives the inputs that they have in the model; else the whole model each time."""
+    try:
+        return BlockStream(model, blocks, batches)
+    except RAW:
+        return WholeModel(model, batches)
+
+
+@dataclasses.dataclass
+class _Call:
+    """What the model gave to one block, and what that returned."""
+
+    index: int
+    hidden: Tensor
+    args: tuple
+    kwargs: dict[str, Any]
+    key: str | None
+    output: Any = None
+
+    @staticmethod
+    def of(index: int, args: tuple, kwargs: dict[str, Any]) -> "_Call":
+        """Take the hidden states out of the arguments, and leave out caches."""
+        args = tuple(None if _is_cache(one) else one for one in args)
+        kwargs = {key: _without_cache(key, value) for key, value in kwargs.items()}
+        if args:
+            return _Call(index, args[0], args[1:], kwargs, None)
+        tensors = [key for key, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point()]
+        key = "hidden_states" if "hidden_states" in kwargs else tensors[0]
+        return _Call(index, kwargs.pop(key), args, kwargs, key)
+
+    def repeat(self, block: Any, hidden: Tensor) -> Any:
+        """Call the block as the model did."""
+        if self.key is None:
+            return block(hidden, *self.args, **self.kwargs)
+        return block(*self.args, **{**self.kwargs, self.key: hidden})
+
+
+def _record(model: Any, blocks: list[nn.Module], batch: Tensor, returned: list[Any] | None) -> list[_Call]:
+    """The calls of all blocks in one forward of the base model, in which they pass their input on if it is known what
+    they return."""
+    calls: list[_Call] = []
+    with torch.no_grad(), _recorders(blocks, calls, returned):
+        run(model.base_model, batch)
+    if [call.index for call in calls] != list(range(len(blocks))):
+        msg = f"{type(model).__name__} does not call its blocks once each and in order"
+        raise InvalidInputError(msg)
+    return calls
+
 
 @contextlib.contextmanager
-def _recorders(blocks: list[nn.Module], hidden: list[Tensor], calls: list[tuple[tuple, dict]]) -> Iterator[None]:
-    """Let every block record its arguments and return its input; the first also runs, to learn what blocks return."""
-    returns_tuple = False
-
+def _recorders(blocks: list[nn.Module], calls: list[_Call], returned: list[Any] | None) -> Iterator[None]:
     def recorder(index: int, forward: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal returns_tuple
-            if index == 0:
-                returns_tuple = isinstance(forward(*args, **kwargs), tuple)
-            x, *rest = args if args else (kwargs.pop("hidden_states"),)
-            if index == 0:
-                hidden.append(x)
-            calls.append((tuple(rest), kwargs))
-            return (x,) if returns_tuple else x
+            found = _Call.of(index, args, kwargs)
+            calls.append(found)
+            if returned is None:
+                found.hidden = found.hidden.clone()  # the block may write into it
+                found.output = forward(*args, **kwargs)
+                return found.output
+            return _like(returned[index], found.hidden)
 
         return call
 
@@ -73,3 +167,44 @@ def _recorders(blocks: list[nn.Module], hidden: list[Tensor], calls: list[tuple[
     finally:
         for block in blocks:
             del block.forward
+
+
+def _like(output: Any, hidden: Tensor) -> Any:
+    """Hidden states in the form in which a block returned its output."""
+    if isinstance(output, tuple):
+        return (hidden, *[None] * (len(output) - 1))
+    return [hidden, *[None] * (len(output) - 1)] if isinstance(output, list) else hidden
+
+
+def _state(output: Any) -> Tensor:
+    """The hidden states in the output of a block."""
+    found = output[0] if isinstance(output, tuple | list) else output
+    if not isinstance(found, Tensor):
+        msg = f"a block returns {type(found).__name__}, not hidden states"
+        raise InvalidInputError(msg)
+    return found
+
+
+def _is_cache(value: Any) -> bool:
+    return isinstance(value, Cache | CacheLayerMixin) or type(value).__name__.endswith("Cache")
+
+
+def _without_cache(key: str, value: Any) -> Any:
+    if key == "use_cache":
+        return False
+    return None if key in CACHES or _is_cache(value) else value
+
+
+def _close(a: Any, b: Any) -> bool:
+    """Whether two trees of arguments agree, tensors up to rounding."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        if not a.is_floating_point():
+            return torch.equal(a, b)
+        return torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    return type(a) is type(b) and (a == b if isinstance(a, int | float | str | bool | None) else True)

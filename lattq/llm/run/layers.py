@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from lattq.errors import InvalidInputError
 from lattq.llm.run.digests import HASH, unbind
 from lattq.quantized import Quantized
 
@@ -15,7 +14,7 @@ __all__ = ["LattqLinear"]
 
 
 class LattqLinear(nn.Module):
-    """`nn.Linear` that stores `Quantized.payload` and decodes it when first used.
+    """A linear layer that stores `Quantized.payload` and decodes it when first used.
 
     The buffer `weight` holds the payload, one-dimensional uint8: a program that expects a dense weight of that name
     stops at the shape. The decoded weight takes the dtype and device of the input and is cached, never saved.
@@ -31,7 +30,7 @@ class LattqLinear(nn.Module):
     >>> import lattq as lq
     >>> dense = nn.Linear(3, 2)
     >>> payload = lq.quantize(dense.weight.detach(), np.eye(3), lq.recipes.huffman_gptq(0.01)).payload
-    >>> layer = LattqLinear.from_linear(dense, payload)
+    >>> layer = LattqLinear(2, 3, payload=payload)
     >>> layer(torch.zeros(1, 3)).shape, layer.weight.dtype
     (torch.Size([1, 2]), torch.uint8)
     """
@@ -45,13 +44,6 @@ class LattqLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
         self._dense: Tensor | None = None
         self._context: str | None = None
-
-    @classmethod
-    def from_linear(cls, linear: nn.Linear, payload: bytes) -> "LattqLinear":
-        """Take the place of `linear`: its bias and device, with `payload` for its weight."""
-        layer = cls(linear.out_features, linear.in_features, payload=payload).to(linear.weight.device)
-        layer.bias = linear.bias
-        return layer
 
     @property
     def payload(self) -> bytes:
@@ -87,15 +79,6 @@ class LattqLinear(nn.Module):
             dense = self._dense = self.dequantize(x.dtype).to(x.device)
         return nn.functional.linear(x, dense, self.bias)
 
-    def to_linear(self, dtype: torch.dtype) -> nn.Linear:
-        """Return the dense layer."""
-        with torch.device("meta"):  # nothing to initialise
-            linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, dtype=dtype)
-        linear.weight = nn.Parameter(self.dequantize(dtype))
-        if self.bias is not None:
-            linear.bias = nn.Parameter(self.bias.detach().to(dtype))
-        return linear
-
     def extra_repr(self) -> str:
         """Shape and bits per weight."""
         rate = 8 * self.weight.numel() / (self.out_features * self.in_features)
@@ -119,14 +102,3 @@ def _tensor(payload: bytes) -> UInt8[Tensor, " n"]:
     if not payload:
         return torch.empty(0, dtype=torch.uint8)
     return torch.from_numpy(np.frombuffer(payload, dtype=np.uint8).copy())
-
-
-def replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put `new` where `model` has the submodule `name`."""
-    try:
-        model.get_submodule(name)
-    except AttributeError:
-        msg = f"the model has no module `{name}`"
-        raise InvalidInputError(msg) from None
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)

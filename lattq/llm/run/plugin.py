@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers.quantizers.auto as auto
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -14,7 +14,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.digests import bind, context, digest_of_state, verified_at_load
 from lattq.llm.run.directory import check_places, naming, verify
-from lattq.llm.run.layers import LattqLinear, replace
+from lattq.llm.run.layers import LattqLinear
+from lattq.llm.source.matrices import Matrix, matrices
 
 __all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "block_of", "register", "saved_tensors"]
 
@@ -27,7 +28,8 @@ class LattqConfig(QuantizationConfigMixin):
 
     Parameters
     ----------
-    modules : name of each quantized layer to its shape, "rows x columns" without spaces
+    modules : name of each quantized matrix to its shape, "rows x columns" without spaces; with a "T" behind it for an
+        expert whose slice of a parameter is inputs × outputs
     run : hexadecimal name of the conversion, to which the payloads are bound
     digest : of all tensors in the weight files, hexadecimal
     format_version : of the directory
@@ -68,7 +70,7 @@ class LattqConfig(QuantizationConfigMixin):
         """Rows and columns of each quantized layer."""
         found = {}
         for name, text in self.modules.items():
-            rows, _, columns = str(text).partition("x")
+            rows, _, columns = str(text).removesuffix("T").partition("x")
             if not (rows.isdecimal() and columns.isdecimal()):
                 msg = f"`modules` in config.json gives {name} the shape {text!r}; expected rows x columns, as 576x256"
                 raise DamagedFileError(msg)
@@ -92,6 +94,7 @@ class LattqHfQuantizer(HfQuantizer):
 
     def __init__(self, quantization_config: LattqConfig, **options: Any) -> None:
         super().__init__(quantization_config, **options)
+        self.matrices: dict[str, Matrix] = {}  # what the layers with payloads stand for, by name in the model
         self.written: dict[str, str] = {}  # name in the directory of each layer of the model
         self.carried: dict[str, Tensor] = {}  # tensors of the source that the model has no place for
 
@@ -126,21 +129,32 @@ class LattqHfQuantizer(HfQuantizer):
         return state, {}
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        config, modules = self.quantization_config, {}
+        config, modules, known = self.quantization_config, {}, matrices(model)
         for name, (rows, columns) in config.shapes().items():
-            found = _resolve(model, name)
-            if found is None:  # a head or pooler this class does not have
-                continue
-            linear = model.get_submodule(found)
-            if not isinstance(linear, nn.Linear) or tuple(linear.weight.shape) != (rows, columns):
-                msg = f"config.json says that {name} is a linear layer of {rows}x{columns}, the model has {linear}"
+            found = _resolve(model, name, known)
+            if found is None:
+                if _resolve(model, name, dict(model.named_modules())) is not None:
+                    msg = f"config.json says that {name} is a linear layer, the model has another module there"
+                    raise DamagedFileError(msg)
+                continue  # a head or pooler this class does not have
+            matrix, text = known[found], config.modules[name]
+            if matrix.routed:
+                matrix.transposed = text.endswith("T")
+            if matrix.shape != (rows, columns):
+                wanted = f"{rows}x{columns}"
+                msg = f"config.json says that {name} is a linear layer of {wanted}, the model has {matrix.shape}"
                 raise DamagedFileError(msg)
-            replace(model, found, LattqLinear(rows, columns, bias=linear.bias is not None))
-            modules[found] = f"{rows}x{columns}"
-            self.written[found] = name
+            modules[found] = text
+            self.matrices[found], self.written[found] = matrix, name
+        for name, matrix in self.matrices.items():
+            missing = [one for one in matrix.siblings if one not in modules]
+            if missing:
+                msg = f"config.json names {name} and not {missing[0]}; experts of one parameter are stored together"
+                raise DamagedFileError(msg)
         if config.modules and not modules:
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)
+        place(model, self.matrices, dict.fromkeys(modules, b""))
         files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
         check_places(files, model.name_or_path)
         if files and verified_at_load():
@@ -159,20 +173,23 @@ class LattqHfQuantizer(HfQuantizer):
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model._weight_conversions = None  # dense files have the names that `transformers` gives them
-        for name, module in list(model.named_modules()):
-            if isinstance(module, LattqLinear):
-                replace(model, name, module.to_linear(dtype or torch.float32))
+        decoded = {name: model.get_submodule(name).dequantize(dtype or torch.float32) for name in self.matrices}
+        for name, weight in decoded.items():
+            self.matrices[name].restore(model, weight)
         return model
 
 
-def _resolve(model: Any, name: str) -> str | None:
-    """Find `name` in the model, whether it or the saved one wraps the other in its base model's prefix."""
+def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
+    """Find `name` among some, whether it or the saved one wraps the other in its base model's prefix."""
     prefix = f"{model.base_model_prefix}."
-    names = {found for found, _ in model.named_modules()}
-    for candidate in (name, name.removeprefix(prefix), prefix + name):
-        if candidate in names:
-            return candidate
-    return None
+    return next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in names), None)
+
+
+def place(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]) -> None:
+    """Put layers with payloads where the matrices of a model are."""
+    for name, payload in payloads.items():
+        matrix = found[name]
+        matrix.place(model, LattqLinear(*matrix.shape, payload=payload).to(matrix.parameter.device))
 
 
 def saved_tensors(model: Any) -> dict[str, Tensor]:
@@ -191,12 +208,19 @@ def block_of(config: Mapping[str, Any], directory: Any) -> LattqConfig:
     return LattqConfig(**block)
 
 
-def attach(model: Any, payloads: dict[str, bytes], run: str = "", carried: Mapping[str, Tensor] | None = None) -> None:
-    """Replace linear layers of `model` by their payloads and make it a model that `save_pretrained` can write.
+def attach(
+    model: Any,
+    found: Mapping[str, Matrix],
+    payloads: Mapping[str, bytes],
+    run: str = "",
+    carried: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Replace matrices of `model` by their payloads and make it a model that `save_pretrained` can write.
 
     Parameters
     ----------
-    payloads : of each layer by name
+    found : matrices by name
+    payloads : of those that are replaced
     run : name of the conversion, to which they are bound in the files
     carried : tensors that the model has no place for, written beside its own
 
@@ -205,17 +229,15 @@ def attach(model: Any, payloads: dict[str, bytes], run: str = "", carried: Mappi
     >>> from lattq.llm import embedded_model
     >>> from transformers import AutoModelForCausalLM
     >>> model = AutoModelForCausalLM.from_pretrained(embedded_model())
-    >>> attach(model, {})
+    >>> attach(model, {}, {})
     >>> model.is_quantized
     True
     """
-    config = LattqConfig(run=run)
-    for name, payload in payloads.items():
-        layer = LattqLinear.from_linear(model.get_submodule(name), payload)
-        replace(model, name, layer)
-        config.modules[name] = f"{layer.out_features}x{layer.in_features}"
+    config = LattqConfig({name: found[name].text for name in payloads}, run=run)
+    place(model, found, payloads)
     model.config.quantization_config = config
     model.hf_quantizer = LattqHfQuantizer(config, pre_quantized=True)
+    model.hf_quantizer.matrices = {name: found[name] for name in payloads}
     model.hf_quantizer.carried = dict(carried or {})
     model._weight_conversions = []  # the names in the files are those of the model
     model.is_quantized, model.quantization_method = True, METHOD

@@ -1,6 +1,6 @@
 """What is given: model directories, the layers inside a model, text as windows of tokens."""
 
-from lattq.llm.source.architecture import choose_modules, find_blocks
+from lattq.llm.source.architecture import choose, choose_modules, find_blocks
 from lattq.llm.source.checkpoint import (
     load_config,
     load_model,
@@ -11,11 +11,15 @@ from lattq.llm.source.checkpoint import (
     source_hash,
     unread_tensors,
 )
+from lattq.llm.source.matrices import Matrix, matrices, watching
 from lattq.llm.source.weights import dtype_name, read_header, read_tensors, skeleton, weight_files
-from lattq.llm.source.windows import batches_of, fixed_threads, run, token_windows
+from lattq.llm.source.windows import batches_of, calibrating, fixed_threads, longest_window, run, token_windows
 
 __all__ = [
+    "Matrix",
     "batches_of",
+    "calibrating",
+    "choose",
     "choose_modules",
     "dtype_name",
     "find_blocks",
@@ -23,6 +27,8 @@ __all__ = [
     "load_config",
     "load_model",
     "load_tokenizer",
+    "longest_window",
+    "matrices",
     "read_config",
     "read_header",
     "read_tensors",
@@ -33,5 +39,6 @@ __all__ = [
     "source_hash",
     "token_windows",
     "unread_tensors",
+    "watching",
     "weight_files",
 ]

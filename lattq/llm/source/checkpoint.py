@@ -149,11 +149,11 @@ def source_hash(source: str | Path) -> str:
 
 
 def remember_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
-    """The dtype of each parameter, which `restore_dtypes` gives back."""
-    return {name: parameter.dtype for name, parameter in model.named_parameters()}
+    """The dtype of each parameter and buffer, which `restore_dtypes` gives back."""
+    return {name: tensor.dtype for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
 
 
 def restore_dtypes(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
     """Undo a cast to a wider type."""
-    for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(dtypes[name])
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        tensor.data = tensor.data.to(dtypes[name])

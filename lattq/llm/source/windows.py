@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,23 @@ import torch
 from jaxtyping import Int
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, LattqError
 
-__all__ = ["batches_of", "fixed_threads", "run", "token_windows"]
+__all__ = ["RAW", "batches_of", "calibrating", "fixed_threads", "longest_window", "run", "token_windows"]
 
 TOKENS_PER_BATCH = 4096
+LONGEST_WINDOW = 2048
+LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+# What a model raises that is called in a way it does not know.
+RAW = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, NotImplementedError)
+# How a model runs while it is measured: nothing is kept from call to call, experts run one by one, and no token pads.
+CALIBRATING: dict[str, Any] = {
+    "use_cache": False,
+    "_experts_implementation_internal": "eager",
+    "return_dict": True,
+}
 
 
 def token_windows(
@@ -79,11 +90,68 @@ def fixed_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def longest_window(model: nn.Module) -> int:
+    """Tokens that a model takes at once by its config and its table of positions, at most 2048.
+
+    Positions of some classes start behind the number of the padding token, so their table holds that many fewer.
+    """
+    config: Any = model.config
+    configs = [config.get_text_config(), config]
+    found = [LONGEST_WINDOW]
+    for name in LENGTHS:
+        lengths = [value for value in (getattr(one, name, None) for one in configs) if isinstance(value, int)]
+        found += [value for value in lengths[:1] if value > 0]
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if "position" in name and isinstance(module, nn.Embedding) and padding is not None:
+            found.append(module.num_embeddings - padding - 1)
+    return min(found)
+
+
 def run(model: nn.Module, batch: Int[Tensor, "batch window"]) -> Any:
-    """One forward without a key-value cache, with gradients if they are on."""
+    """One forward without a key-value cache, with gradients if they are on.
+
+    Raises
+    ------
+    InvalidInputError : if the model cannot run on tokens alone, or not on so many
+    """
     known = inspect.signature(model.forward).parameters
     options = {"use_cache": False} if "use_cache" in known else {}
-    return model(input_ids=batch, **options)
+    try:
+        with calibrating(model):
+            return model(input_ids=batch, **options)
+    except LattqError:
+        raise
+    except RAW as error:
+        msg = (
+            f"{type(model).__name__} fails on {batch.shape[1]} tokens and nothing else "
+            f"({type(error).__name__}: {error}); choose a smaller `window`, or a model that takes tokens alone"
+        )
+        raise InvalidInputError(msg) from error
+
+
+@contextlib.contextmanager
+def calibrating(model: nn.Module) -> Iterator[None]:
+    """Set the configs of a model and its parts as `CALIBRATING` says, and back."""
+    before = []
+    for config in _configs(model):
+        wanted = CALIBRATING | ({} if getattr(config, "pad_token_id", 0) is not None else {"pad_token_id": -1})
+        for key, value in wanted.items():
+            if getattr(config, key, value) != value:
+                before.append((config, key, getattr(config, key)))
+                setattr(config, key, value)
+    try:
+        yield
+    finally:
+        for config, key, value in before:
+            setattr(config, key, value)
+
+
+def _configs(model: nn.Module) -> Iterable[Any]:
+    found = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    configs = [config for config in found.values() if isinstance(config, PreTrainedConfig)]
+    parts = [getattr(config, name, None) for config in configs for name in config.sub_configs]
+    return {id(config): config for config in [*configs, *parts] if config is not None}.values()
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
