@@ -10,11 +10,12 @@ from lattq._array import Array, array_namespace, from_host, require_finite, to_h
 from lattq._options import as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
 from lattq.bounds._checks import positive
-from lattq.bounds.block_formats import SMALLEST_SCALE, check_number, check_scale
+from lattq.bounds.block_formats import LARGEST_SCALE, SMALLEST_SCALE, check_number, check_scale
 from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
+from lattq.codebooks.scales import best_scales
 from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.quantizers.integers import check_group
+from lattq.quantizers.integers import check_fit, check_group, column_power
 from lattq.quantizers.steps import check_stored, spread
 from lattq.quantizers.uniform import dither_offsets
 
@@ -122,7 +123,7 @@ class FormatQuantizer:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """Design of a number format whose scale comes from the largest magnitude of each row and group of columns.
+    """Design of a number format with a scale for each row and group of columns.
 
     Parameters
     ----------
@@ -132,11 +133,13 @@ class Format:
         "e8m0" takes the power of two that the MX formats prescribe, and may cut the largest magnitudes. E4M3 reaches
         from 0.002 to 448 only: normalize the weights first, with `lattq.transforms.Normalize`
     shrink : scale each column by its LMMSE gain, inside the loop
+    fit : "range" takes the scale from the largest magnitude, as said above; "error" takes the scale of that format with
+        the least squared error, weighted by the pivots (theory 10.3)
 
     Examples
     --------
     >>> Format.named("mxfp4")
-    Format(number=NumberFormat('e2m1fn'), group=32, scale='e8m0', shrink=False)
+    Format(number=NumberFormat('e2m1fn'), group=32, scale='e8m0', shrink=False, fit='range')
     >>> Format.named("mxfp4")(np.array([[0.5, -5.0]]), np.ones(2), np.arange(2)).scale
     array([[1.]])
     """
@@ -145,29 +148,49 @@ class Format:
     group: int | None = 32
     scale: str = "float16"
     shrink: bool = False
+    fit: str = "range"
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, optional=("group",))
         normalize(self, as_flag, "shrink")
+        check_fit(self.fit)
         check_number(self.number)
         check_group(self.group)
         check_scale(self.scale)
 
     @staticmethod
-    def named(name: str) -> "Format":
+    def named(name: str, *, fit: str = "range") -> "Format":
         """The design of a block format of `lattq.bounds.BLOCK_FORMATS`; raises `InvalidInputError` for another name."""
         if name not in list(BLOCK_FORMATS):
             msg = f"there is no block format {name!r}; choose {', '.join(BLOCK_FORMATS)}"
             raise InvalidInputError(msg)
         block = BLOCK_FORMATS[name]
-        return Format(block.number, block.size, block.scale)
+        return Format(block.number, block.size, block.scale, fit=fit)
 
     def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> FormatQuantizer:
-        """Scales from the largest magnitudes of `targets`."""
+        """Scales for `targets`, errors weighted by `pivots`."""
         xp = array_namespace(targets)
         largest = to_host(xp.max(xp.abs(targets), axis=1, keepdims=True)).astype(np.float64)
-        scale = from_host(block_scales(largest, self.number, self.scale), like=targets)
-        return FormatQuantizer(xp.astype(scale, targets.dtype), self.number, self.scale)
+        scale = block_scales(largest, self.number, self.scale)
+        if self.fit == "error":
+            scale = self._least_error(to_host(targets).astype(np.float64), column_power(pivots), scale)
+        return FormatQuantizer(xp.astype(from_host(scale, like=targets), targets.dtype), self.number, self.scale)
+
+    def _least_error(self, x: np.ndarray, power: np.ndarray, plain: np.ndarray) -> np.ndarray:
+        """The best scale of each row that its format can hold; the plain one where all are equal.
+
+        Of formats of eight bits those two octaves below the plain one, and one above, are compared: one octave further
+        up the same numbers have codes too, and further down the largest magnitude is cut to a quarter.
+        """
+        if self.scale == "float16":
+            found = best_scales(x, self.number.values, power).scale[:, None]
+            found = np.clip(found, SMALLEST_SCALE["float16"], LARGEST_SCALE["float16"])
+            return np.where(found > SMALLEST_SCALE["float16"], found.astype(np.float16).astype(np.float64), plain)
+        allowed, octave = _positive_scales(self.scale)
+        places = np.searchsorted(allowed, plain) + np.arange(-2 * octave, octave + 1)
+        candidates = allowed[np.clip(places, 0, allowed.size - 1)]
+        live = (x != 0.0) @ (power > 0.0).astype(np.float64) > 0.0
+        return np.where(live[:, None], best_scales(x, self.number.values, power, candidates=candidates).scale[:, None], plain)
 
 
 def multiplicative_dither(
@@ -209,6 +232,12 @@ def multiplicative_dither(
     octave = np.exp2(dither_offsets(seed, x.shape[0], np.arange(x.shape[1])) + 0.5)
     moved = FormatQuantizer(xp.astype(from_host(scale * octave, like=x), xp.float64), number)
     return xp.astype(moved.decode(moved.encode(x)), x.dtype)
+
+
+def _positive_scales(kind: str) -> tuple[np.ndarray, int]:
+    """Scales of a format of eight bits, and how many an octave has."""
+    values = E8M0.values if kind == "e8m0" else E4M3FN.values[E4M3FN.values > 0.0]
+    return values, 1 if kind == "e8m0" else 8
 
 
 def _is_named(number: NumberFormat) -> bool:

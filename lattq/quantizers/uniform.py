@@ -23,7 +23,8 @@ class UniformQuantizer:
 
     Attributes
     ----------
-    step : size of the cells, one per row (or one for all) and group of columns; shape (rows or 1, groups)
+    step : size of the cells, one per row (or one for all) and group of columns; shape (rows or 1, groups). A negative
+        one turns the range of the codes over
     zero : the code whose reconstruction is 0, like `step`, or one per entry; need not be an integer
     low, high : smallest and largest code; None for unbounded codes
     group : columns per entry of `step` where there are several
@@ -79,7 +80,7 @@ class UniformQuantizer:
 
     def underflow(self) -> int:
         """Stored steps that float16 holds only as its smallest number: what they scale is decoded too coarsely."""
-        return 0 if self.low is None else int(np.sum(to_host(self.step) <= SMALLEST_STEP))
+        return 0 if self.low is None else int(np.sum(np.abs(to_host(self.step)) <= SMALLEST_STEP))
 
     def _scaled(self, x: Array) -> Array:
         return x / self._spread(self.step, x) + self._spread(self.zero, x)
@@ -107,7 +108,7 @@ class UniformQuantizer:
             step = np.full((1, 1), steps)
         else:
             step = np.frombuffer(steps, dtype="<f2").astype(np.float64).reshape(places)
-        check_stored("steps", step, shape[0])
+        check_stored("steps", np.abs(step), shape[0])
         if isinstance(zeros, bytes):
             zeros = unpack(zeros, high - low + 1, places[0] * places[1]).astype(np.float64).reshape(places)
         if dither is not None:
