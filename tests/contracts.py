@@ -22,6 +22,7 @@ from scipy.special import log_ndtr
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError
+from lattq.quantizers import Entries
 from tests.helpers import assert_close, assert_same
 from tests.strategies import seeds, well_conditioned_moments
 
@@ -37,7 +38,7 @@ def stored_parts(kind: Any, targets: np.ndarray) -> tuple[np.ndarray, Any, Any, 
     rows, columns = targets.shape
     width = kind.group or columns
     spans = [np.arange(lo, min(lo + width, columns)) for lo in range(0, columns, width)]
-    parts = [kind(targets[:, span], np.ones(len(span)), span) for span in spans]
+    parts = [kind(Entries(targets[:, span], span)) for span in spans]
     codes = np.concatenate([part.encode(targets[:, span]) for part, span in zip(parts, spans, strict=True)], axis=1)
     whole = type(parts[0]).concatenate(parts, width)
     restored = type(parts[0]).from_state(whole.to_state(), (rows, columns))

@@ -22,7 +22,7 @@ from lattq.feedback import (
     successive_cancellation,
 )
 from lattq.linalg import LDL, ldl
-from lattq.quantizers import AbsMax, MinMax, Uniform, UniformQuantizer
+from lattq.quantizers import AbsMax, Entries, MinMax, Uniform, UniformQuantizer
 from tests.helpers import assert_same
 from tests.strategies import layers, moment, second_moments, seeds, weights
 
@@ -38,8 +38,8 @@ class Grouped:
     step: float = 0.3
     shrink: bool = False
 
-    def __call__(self, targets: Any, pivots: np.ndarray, columns: np.ndarray) -> Any:
-        return Uniform(self.step)(targets, pivots, columns)
+    def __call__(self, entries: Entries) -> Any:
+        return Uniform(self.step)(entries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Narrow:
     group: int | None = None
     shrink: bool = False
 
-    def __call__(self, targets: Any, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
+    def __call__(self, entries: Entries) -> UniformQuantizer:
         return UniformQuantizer(np.ones((1, 1)), 0.0, -1, 1)
 
 
@@ -138,7 +138,7 @@ def test_uncorrelated_inputs_feed_nothing_back(data: st.DataObject, order: str, 
         for feedback in (Cholesky(order), OpenLoop())
     ]
     assert_same(results[0].codes, results[1].codes)
-    assert_same(results[1].codes, Uniform(0.1)(weight, np.ones(n), np.arange(n)).encode(weight))
+    assert_same(results[1].codes, Uniform(0.1)(Entries(weight)).encode(weight))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

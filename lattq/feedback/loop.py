@@ -23,7 +23,7 @@ from lattq.errors import InvalidInputError
 from lattq.feedback.groups import group_bounds
 from lattq.linalg import LDL
 from lattq.linalg.substitution import divide_blocks, substitute
-from lattq.quantizers import BlockQuantizer, Design, Quantizer
+from lattq.quantizers import BlockQuantizer, Design, Entries, Quantizer
 
 __all__ = ["GAIN_GRID", "Cancellation", "successive_cancellation"]
 
@@ -179,9 +179,9 @@ class _Loop:
         """Quantize columns lo ... hi - 1, whose targets hold the feedback of all columns from hi on."""
         if self.groups.get(lo) == hi:
             if lo not in self.quantizers:
-                columns = self.factor.order[lo:hi]
                 pivots = self.factor.pivots[lo // self.block : hi // self.block]
-                self.quantizers[lo] = self.design(self._current(lo, hi), pivots, columns)
+                entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots)
+                self.quantizers[lo] = self.design(entries)
             self.current, self.first = self.quantizers[lo], self._first_column(lo)
             # asked once for a group: protocols take 20 µs to compare
             self.of_blocks = self.current if isinstance(self.current, BlockQuantizer) else None

@@ -4,6 +4,7 @@ from lattq.quantizers.base import BlockQuantizer, Design, Given, Quantizer
 from lattq.quantizers.bitshift import Bitshift, BitshiftQuantizer
 from lattq.quantizers.by_name import by_name
 from lattq.quantizers.codebook import CodebookQuantizer
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.formats import Format, FormatQuantizer, multiplicative_dither
 from lattq.quantizers.gptvq import GPTVQCodebook
 from lattq.quantizers.integers import AbsMax, MinMax
@@ -21,6 +22,7 @@ __all__ = [
     "Codebook",
     "CodebookQuantizer",
     "Design",
+    "Entries",
     "Format",
     "FormatQuantizer",
     "GPTVQCodebook",

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from lattq._array import Array
+from lattq.quantizers.entries import Entries
 
 __all__ = ["BlockQuantizer", "Design", "Given", "Quantizer"]
 
@@ -55,8 +56,8 @@ class Design(Protocol):
         """Whether each column's reconstruction is scaled by its LMMSE gain <x, q> / <q, q>."""
         ...
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> Quantizer:
-        """Quantizer for `targets` (rows, group), whose columns have these pivots and original indices."""
+    def __call__(self, entries: Entries) -> Quantizer:
+        """Quantizer for these entries: a group of columns with the feedback in it."""
         ...
 
 
@@ -64,9 +65,9 @@ class Design(Protocol):
 class Given:
     """Design that returns a quantizer that is known already, for all columns.
 
-    >>> from lattq.quantizers import UniformQuantizer
+    >>> from lattq.quantizers import Entries, UniformQuantizer
     >>> known = UniformQuantizer(np.ones((1, 1)))
-    >>> Given(known)(np.eye(2), np.ones(2), np.arange(2)) is known
+    >>> Given(known)(Entries(np.eye(2))) is known
     True
     """
 
@@ -74,6 +75,6 @@ class Given:
     group: None = None
     shrink: bool = False
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> Quantizer:
+    def __call__(self, entries: Entries) -> Quantizer:
         """The quantizer."""
         return self.quantizer

@@ -10,6 +10,7 @@ from lattq._array import Array, array_namespace, from_host, require_finite, to_h
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding import FixedLength
 from lattq.errors import InvalidInputError
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
 from lattq.quantizers.steps import SMALLEST_STEP, check_stored, spread, stored_shape
 from lattq.trellis import BitshiftCode
@@ -144,7 +145,7 @@ class Bitshift:
 
     Examples
     --------
-    >>> Bitshift(bits=2)(np.array([[1.0], [-3.0]]), np.ones(1), np.arange(1)).scale.round(2)
+    >>> Bitshift(bits=2)(Entries(np.array([[1.0], [-3.0]]))).scale.round(2)
     array([[2.24]])
     """
 
@@ -163,9 +164,9 @@ class Bitshift:
         check_block(self.block)
         check_group(self.group)
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> BitshiftQuantizer:
-        """Scales from the second moments of `targets`."""
-        xp = array_namespace(targets)
+    def __call__(self, entries: Entries) -> BitshiftQuantizer:
+        """Scales from the second moments of the entries."""
+        targets, xp = entries.values, array_namespace(entries.values)
         deviation = xp.sqrt(xp.mean(targets * targets, axis=(0, 1) if self.shared else 1, keepdims=True))
         scale = half_precision(deviation) * xp.astype(deviation > 0, deviation.dtype)
         return BitshiftQuantizer(scale, BitshiftCode(self.bits, self.memory, self.code), self.block)

@@ -15,7 +15,8 @@ from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
 from lattq.codebooks.scales import best_scales
 from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.quantizers.integers import check_fit, check_group, column_power
+from lattq.quantizers.entries import Entries
+from lattq.quantizers.integers import check_fit, check_group
 from lattq.quantizers.steps import check_stored, spread
 from lattq.quantizers.uniform import dither_offsets
 
@@ -140,7 +141,7 @@ class Format:
     --------
     >>> Format.named("mxfp4")
     Format(number=NumberFormat('e2m1fn'), group=32, scale='e8m0', shrink=False, fit='range')
-    >>> Format.named("mxfp4")(np.array([[0.5, -5.0]]), np.ones(2), np.arange(2)).scale
+    >>> Format.named("mxfp4")(Entries(np.array([[0.5, -5.0]]))).scale
     array([[1.]])
     """
 
@@ -167,30 +168,33 @@ class Format:
         block = BLOCK_FORMATS[name]
         return Format(block.number, block.size, block.scale, fit=fit)
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> FormatQuantizer:
-        """Scales for `targets`, errors weighted by `pivots`."""
-        xp = array_namespace(targets)
+    def __call__(self, entries: Entries) -> FormatQuantizer:
+        """Scales of the entries."""
+        targets, xp = entries.values, array_namespace(entries.values)
         largest = to_host(xp.max(xp.abs(targets), axis=1, keepdims=True)).astype(np.float64)
         scale = block_scales(largest, self.number, self.scale)
         if self.fit == "error":
-            scale = self._least_error(to_host(targets).astype(np.float64), column_power(pivots), scale)
+            found = self._least_error(entries, scale)
+            scale = np.where(found > 0.0, found, scale)
         return FormatQuantizer(xp.astype(from_host(scale, like=targets), targets.dtype), self.number, self.scale)
 
-    def _least_error(self, x: np.ndarray, power: np.ndarray, plain: np.ndarray) -> np.ndarray:
-        """The best scale of each row that its format can hold; the plain one where all are equal.
+    def _least_error(self, entries: Entries, plain: np.ndarray) -> np.ndarray:
+        """The best scale of each row that its format can hold; 0 where all are as good.
 
         Of formats of eight bits those two octaves below the plain one, and one above, are compared: one octave further
         up the same numbers have codes too, and further down the largest magnitude is cut to a quarter.
         """
+        x = to_host(entries.values).astype(np.float64)
         if self.scale == "float16":
-            found = best_scales(x, self.number.values, power).scale[:, None]
-            found = np.clip(found, SMALLEST_SCALE["float16"], LARGEST_SCALE["float16"])
-            return np.where(found > SMALLEST_SCALE["float16"], found.astype(np.float16).astype(np.float64), plain)
+            found = best_scales(x, self.number.values, entries.power).scale[:, None]
+            limits = SMALLEST_SCALE[self.scale], LARGEST_SCALE[self.scale]
+            return np.where(found > 0.0, np.clip(found, *limits).astype(np.float16).astype(np.float64), 0.0)
         allowed, octave = _positive_scales(self.scale)
         places = np.searchsorted(allowed, plain) + np.arange(-2 * octave, octave + 1)
         candidates = allowed[np.clip(places, 0, allowed.size - 1)]
-        live = (x != 0.0) @ (power > 0.0).astype(np.float64) > 0.0
-        return np.where(live[:, None], best_scales(x, self.number.values, power, candidates=candidates).scale[:, None], plain)
+        found = best_scales(x, self.number.values, entries.power, candidates=candidates).scale[:, None]
+        live = ((x != 0.0) & (entries.power > 0.0)).any(axis=1, keepdims=True)
+        return np.where(live, found, 0.0)
 
 
 def multiplicative_dither(

@@ -25,8 +25,9 @@ class GPTVQCodebook(Codebook):
 
     Examples
     --------
+    >>> from lattq.quantizers import Entries
     >>> targets = np.array([[0.0], [1.0], [4.0], [5.0]])
-    >>> GPTVQCodebook(size=2, entry_bits=None)(targets, np.ones(1), np.arange(1)).tables[0, 0]
+    >>> GPTVQCodebook(size=2, entry_bits=None)(Entries(targets)).tables[0, 0]
     array([[0.5],
            [4.5]])
     """

@@ -9,6 +9,7 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_integer, check_levels, normalize
 from lattq.codebooks.scales import ScaleFit, best_scales
 from lattq.errors import InvalidInputError
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import SMALLEST_STEP
 from lattq.quantizers.uniform import UniformQuantizer, centered
 
@@ -36,13 +37,11 @@ class _Integers:
         """A reduction over what shares a step."""
         return reduce(targets, axis=(0, 1) if self.shared else 1, keepdims=True)
 
-    def _least_error(
-        self, targets: Array, pivots: np.ndarray, grids: np.ndarray, start: np.ndarray | None = None
-    ) -> ScaleFit:
+    def _least_error(self, entries: Entries, grids: np.ndarray, start: np.ndarray | None = None) -> ScaleFit:
         """The best step of each row, or of all, for the best of some grids of integers."""
-        host, power = to_host(targets).astype(np.float64), column_power(pivots)
+        host, power = to_host(entries.values).astype(np.float64), entries.power
         if self.shared:
-            host, power = host.reshape(1, -1), np.tile(power, len(host))
+            host, power = host.reshape(1, -1), np.broadcast_to(power, host.shape).reshape(1, -1)
         return best_scales(host, grids, power, start=start)
 
 
@@ -64,18 +63,18 @@ class AbsMax(_Integers):
 
     Examples
     --------
-    >>> AbsMax(levels=5)(np.array([[0.5, -2.0]]), np.ones(2), np.arange(2)).step
+    >>> AbsMax(levels=5)(Entries(np.array([[0.5, -2.0]]))).step
     array([[1.]])
     """
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
-        """Steps for `targets`, errors weighted by `pivots`."""
-        xp = array_namespace(targets)
+    def __call__(self, entries: Entries) -> UniformQuantizer:
+        """Steps of the entries."""
+        targets, xp = entries.values, array_namespace(entries.values)
         step = 2 * self._extreme(xp.max, xp.abs(targets)) / (self.levels - 1)
         if self.fit == "error":
             low, high = centered(self.levels)
             grids = np.arange(low, high + 1) + np.array([[0]] if -low == high else [[0], [1]])  # and turned over
-            found = self._least_error(targets, pivots, grids)
+            found = self._least_error(entries, grids)
             step = _replaced(step, found.scale * (1 - 2 * found.grid))
         return UniformQuantizer(half_precision(step), 0.0, *centered(self.levels))
 
@@ -98,21 +97,21 @@ class MinMax(_Integers):
 
     Examples
     --------
-    >>> quantizer = MinMax(levels=4)(np.array([[-1.0, 2.0]]), np.ones(2), np.arange(2))
+    >>> quantizer = MinMax(levels=4)(Entries(np.array([[-1.0, 2.0]])))
     >>> quantizer.step, quantizer.zero
     (array([[1.]]), array([[1.]]))
     """
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
-        """Steps and zero points for `targets`, errors weighted by `pivots`."""
-        xp = array_namespace(targets)
+    def __call__(self, entries: Entries) -> UniformQuantizer:
+        """Steps and zero points of the entries."""
+        targets, xp = entries.values, array_namespace(entries.values)
         low = xp.clip(self._extreme(xp.min, targets), None, 0.0)
         high = xp.clip(self._extreme(xp.max, targets), 0.0, None)
         step = half_precision((high - low) / (self.levels - 1))
         zero = xp.clip(xp.round(-low / step), 0, self.levels - 1)
         if self.fit == "error":
             grids = np.arange(self.levels) - np.arange(self.levels)[:, None]
-            found = self._least_error(targets, pivots, grids, to_host(zero)[:, 0].astype(np.int64))
+            found = self._least_error(entries, grids, to_host(zero)[:, 0].astype(np.int64))
             step = half_precision(_replaced(step, found.scale))
             zero = xp.astype(from_host(found.grid[:, None].astype(np.float64), like=targets), zero.dtype)
         return UniformQuantizer(step, zero, 0, self.levels - 1)
@@ -133,15 +132,6 @@ def check_fit(fit: str) -> None:
     if fit not in ("range", "error"):
         msg = f'`fit` is {fit!r}; pass "error" for scales of least squared error, or "range" for the largest magnitude'
         raise InvalidInputError(msg)
-
-
-def column_power(pivots: np.ndarray) -> np.ndarray:
-    """What a squared error costs in each column: its pivot, or its place on the diagonal of that of its block.
-
-    >>> column_power(np.array([[[2.0, 1.0], [1.0, 3.0]]]))
-    array([2., 3.])
-    """
-    return pivots if pivots.ndim == 1 else np.einsum("bii->bi", pivots).reshape(-1)
 
 
 def _replaced(step: Array, found: np.ndarray) -> Array:

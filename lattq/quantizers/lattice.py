@@ -14,6 +14,7 @@ from lattq.lattices import EntropyCodedLattice
 from lattq.lattices.coder import Layout
 from lattq.lattices.lattice import LARGEST
 from lattq.lattices.words import cell_side, named, tail_step
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
 
 __all__ = ["Lattice", "LatticeQuantizer"]
@@ -115,7 +116,7 @@ class Lattice:
 
     Examples
     --------
-    >>> Lattice(lattices.E8, step=0.5)(np.zeros((2, 1)), np.ones(1), np.arange(1))
+    >>> Lattice(lattices.E8, step=0.5)(Entries(np.zeros((2, 1))))
     LatticeQuantizer(step=array([[0.5]]), lattice=Lattice(E8), row_classes=None)
     """
 
@@ -142,10 +143,10 @@ class Lattice:
         """Squared error of a cell of side 1."""
         return self.lattice.nsm or 1 / 12
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> LatticeQuantizer:
+    def __call__(self, entries: Entries) -> LatticeQuantizer:
         """The quantizer; it depends on the data through dtype, device, and the scales of the rows."""
-        step = step_like(self.step, targets)
-        scaled = to_host(targets).astype(np.float64) / (self.step / cell_side(self.lattice))
+        step = step_like(self.step, entries.values)
+        scaled = to_host(entries.values).astype(np.float64) / (self.step / cell_side(self.lattice))
         partitions = EntropyCodedLattice(self.lattice.name).partitions[:1]
         rows = fit_squares(scaled, np.zeros((len(scaled), 1), dtype=np.int64), partitions).rows
         return LatticeQuantizer(step, self.lattice, rows if rows.any() else None)

@@ -14,6 +14,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
 from lattq.lattices.voronoi import any_named
 from lattq.lattices.words import cell_side
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
 from lattq.quantizers.steps import SMALLEST_STEP, check_stored, spread, stored_shape
 
@@ -195,7 +196,7 @@ class Nested:
     --------
     >>> from lattq.lattices import E8
     >>> kind = Nested(E8, 14, scales=(0.25, 0.5))
-    >>> kind(np.full((1, 8), 2.0), np.ones((1, 8, 8)), np.arange(8)).scale
+    >>> kind(Entries(np.full((1, 8), 2.0), pivots=np.eye(8)[None])).scale
     array([[2.]])
     """
 
@@ -235,11 +236,11 @@ class Nested:
             scales = gaussian_scales(self.lattice, self.q, scales, self.rule, self.index == "coded", self.shaping)
         return NestedCode(VoronoiCode(self.lattice, self.q, self.shaping), scales, self.rule)
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> NestedQuantizer:
-        """Scales from the mean squares of the rows of `targets`."""
-        block, n = len(columns) // len(pivots), self.lattice.dimension
-        part = len(pivots) > 1 or block == self.group  # of the row; a row that is one block may be of any width
-        if (block % n and part) or (np.diff(columns.reshape(-1, block), axis=1) != 1).any():
+    def __call__(self, entries: Entries) -> NestedQuantizer:
+        """Scales from the mean squares of the rows of the entries."""
+        targets, block, n = entries.values, entries.block, self.lattice.dimension
+        part = len(entries.pivots) > 1 or block == self.group  # of the row; a row that is one block may be of any width
+        if (block % n and part) or (np.diff(entries.columns.reshape(-1, block), axis=1) != 1).any():
             msg = (
                 f"vectors of {n} adjacent columns do not fit blocks of {block} columns in this order; pass feedback "
                 f'with block={n} or a multiple of it, and order="natural"'

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lattq._array import Array, to_host
+from lattq._array import to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.codebooks.clustering import different_rows
 from lattq.codebooks.local_metrics import charges_of, kmeans_blocks
 from lattq.errors import InvalidInputError
 from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group
 from lattq.quantizers.logarithmic import LogScales, check_run
 
@@ -84,7 +85,7 @@ class Codebook:
     Examples
     --------
     >>> targets = np.array([[0.0, 1.0], [0.0, 1.5], [4.0, 4.0], [4.5, 4.0]])
-    >>> found = Codebook(size=2, dimension=2, entry_bits=None)(targets, np.eye(2)[None], np.arange(2))
+    >>> found = Codebook(size=2, dimension=2, entry_bits=None)(Entries(targets, pivots=np.eye(2)[None]))
     >>> found.tables[0, 0]
     array([[0.  , 1.25],
            [4.25, 4.  ]])
@@ -140,15 +141,13 @@ class Codebook:
             msg = f"`slope` is {self.slope} in units that `scale` changes from run to run; leave one of them out"
             raise InvalidInputError(msg)
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> CodebookQuantizer:
-        """Tables of each group of rows of `targets`."""
-        host = to_host(targets).astype(np.float64)
-        order = np.argsort(columns)
-        blocks = columns.reshape(len(pivots), -1)
-        self._check(host, blocks)
-        metrics = pivots.reshape(len(pivots), blocks.shape[1], -1)
+    def __call__(self, entries: Entries) -> CodebookQuantizer:
+        """Tables of each group of rows of the entries."""
+        host, metrics = to_host(entries.values).astype(np.float64), entries.metrics
+        order = np.argsort(entries.columns)
+        self._check(host, entries.columns.reshape(len(metrics), -1))
         scale = None if self.scale is None else LogScales.fit(host[:, order], self.scale)
-        mass = np.ones(host.shape) if self.importance is None else self._weights(host.shape, columns)
+        mass = self._weights(entries)
         if scale is not None:
             factors = scale.values(host.shape)[:, np.argsort(order)]
             host, mass = host / factors, mass * factors**2
@@ -188,7 +187,12 @@ class Codebook:
             )
             raise InvalidInputError(msg)
 
-    def _weights(self, shape: tuple[int, int], columns: np.ndarray) -> np.ndarray:
+    def _weights(self, entries: Entries) -> np.ndarray:
+        """What squared errors are weighed by beside the pivots."""
+        shape, columns = entries.values.shape, entries.columns
+        if self.importance is None:
+            rows = entries.row_power if self.weighted and entries.row_power is not None else np.ones(shape[0])
+            return np.repeat(rows[:, None], shape[1], axis=1)
         importance = self.importance.values
         if importance.shape[0] != shape[0] or importance.shape[1] <= columns.max():
             msg = f"`importance` has shape {importance.shape}; give a weight to each of the {shape[0]} rows and columns"

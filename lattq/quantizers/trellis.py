@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.errors import CodeOverflowError
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
 
@@ -138,7 +139,7 @@ class Trellis:
 
     Examples
     --------
-    >>> Trellis(states=8, step=0.5)(np.zeros((2, 1)), np.ones(1), np.arange(1))
+    >>> Trellis(states=8, step=0.5)(Entries(np.zeros((2, 1))))
     TrellisQuantizer(step=array([[0.5]]), states=8, segment=512, priced=True)
     """
 
@@ -166,6 +167,6 @@ class Trellis:
         """Squared error of a cell of side 1."""
         return TrellisCode(self.states).second_moment
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> TrellisQuantizer:
+    def __call__(self, entries: Entries) -> TrellisQuantizer:
         """The quantizer; it depends on the data only through dtype and device."""
-        return TrellisQuantizer(step_like(self.step, targets), self.states, self.segment, self.priced)
+        return TrellisQuantizer(step_like(self.step, entries.values), self.states, self.segment, self.priced)

@@ -10,6 +10,7 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
 from lattq.errors import CodeOverflowError, InvalidInputError
+from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import SMALLEST_STEP, check_step, check_stored, spread, step_like, stored_shape
 
 __all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
@@ -144,7 +145,7 @@ class Uniform:
 
     Examples
     --------
-    >>> Uniform(0.5)(np.zeros((2, 1)), np.ones(1), np.arange(1)).step
+    >>> Uniform(0.5)(Entries(np.zeros((2, 1)))).step
     array([[0.5]])
     """
 
@@ -181,13 +182,14 @@ class Uniform:
         """All columns share the step; only dither differs from column to column."""
         return None if self.dither is None else 1
 
-    def __call__(self, targets: Array, pivots: np.ndarray, columns: np.ndarray) -> UniformQuantizer:
+    def __call__(self, entries: Entries) -> UniformQuantizer:
         """The quantizer; it depends on the data only through dtype and device."""
+        targets = entries.values
         step = step_like(self.step, targets)
         low, high = (None, None) if self.levels is None else centered(self.levels)
         if self.dither is None:
             return UniformQuantizer(step, -self.offset, low, high)
-        zero = from_host(dither_offsets(self.dither, targets.shape[0], columns), like=targets)
+        zero = from_host(dither_offsets(self.dither, targets.shape[0], entries.columns), like=targets)
         return UniformQuantizer(
             step, array_namespace(targets).astype(zero, targets.dtype), low, high, dither=self.dither
         )

@@ -16,7 +16,7 @@ from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop
 from lattq.least_squares import GAINS
-from lattq.quantizers import Bitshift, BitshiftQuantizer, Design, Quantizer
+from lattq.quantizers import Bitshift, BitshiftQuantizer, Design, Entries, Quantizer
 from lattq.scheme import Scheme
 from lattq.trellis import BitshiftCode
 from tests.contracts import QuantizerContract
@@ -27,7 +27,7 @@ from tests.strategies import gaussian_layer, moment, seeds
 
 def design(kind: Any, targets: Any) -> BitshiftQuantizer:
     """The quantizer that a design chooses for targets of any array library."""
-    return kind(targets, np.ones(targets.shape[1]), np.arange(targets.shape[1]))
+    return kind(Entries(targets))
 
 
 class Sequences(QuantizerContract):

@@ -13,7 +13,7 @@ import lattq as lq
 from lattq.coding import Indices
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop
-from lattq.quantizers import Codebook, CodebookQuantizer, Design, GPTVQCodebook, Quantizer
+from lattq.quantizers import Codebook, CodebookQuantizer, Design, Entries, GPTVQCodebook, Quantizer
 from lattq.quantizers.logarithmic import LogScales
 from lattq.quantizers.tables import rounded_entries
 from lattq.scheme import Scheme
@@ -30,7 +30,7 @@ def design(kind: Codebook, targets: np.ndarray, pivots: np.ndarray | None = None
     blocks = columns if kind.down else columns // kind.dimension
     if pivots is None:
         pivots = np.ones(blocks) if kind.down or kind.dimension == 1 else np.stack([np.eye(kind.dimension)] * blocks)
-    return kind(targets, pivots, np.arange(columns))
+    return kind(Entries(targets, pivots=pivots))
 
 
 class Tables(QuantizerContract):

@@ -26,7 +26,7 @@ from lattq.bounds import (
 from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky
-from lattq.quantizers import Design, Format, FormatQuantizer, Quantizer, multiplicative_dither
+from lattq.quantizers import Design, Entries, Format, FormatQuantizer, Quantizer, multiplicative_dither
 from lattq.scheme import Scheme
 from lattq.transforms import Gain
 from tests.contracts import QuantizerContract, stored_parts
@@ -46,7 +46,7 @@ ROWS = 24
 
 def design(kind: Any, targets: Any) -> FormatQuantizer:
     """The quantizer that a design chooses for targets of any array library."""
-    return kind(targets, np.ones(targets.shape[1]), np.arange(targets.shape[1]))
+    return kind(Entries(targets))
 
 
 def unit(name: str, dtype: Any = np.float64) -> FormatQuantizer:

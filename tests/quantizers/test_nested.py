@@ -15,7 +15,7 @@ from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.lattices import E8, NESTQUANT_SCALES, A, D, NestedCode, VoronoiCode, Z
-from lattq.quantizers import Design, Nested, NestedQuantizer, Quantizer
+from lattq.quantizers import Design, Entries, Nested, NestedQuantizer, Quantizer
 from lattq.scheme import Scheme
 from lattq.transforms import Hadamard
 from tests.contracts import QuantizerContract
@@ -27,7 +27,7 @@ from tests.strategies import gaussian_layer
 def design(kind: Nested, targets: Any, block: int) -> NestedQuantizer:
     """The quantizer that a design chooses for targets of any array library."""
     columns = targets.shape[1]
-    return kind(targets, np.ones((columns // block, block, block)), np.arange(columns))
+    return kind(Entries(targets, pivots=np.ones((columns // block, block, block))))
 
 
 class Vectors(QuantizerContract):

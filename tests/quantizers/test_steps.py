@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import E8
-from lattq.quantizers import Lattice, LatticeQuantizer, Trellis, TrellisQuantizer, Uniform
+from lattq.quantizers import Entries, Lattice, LatticeQuantizer, Trellis, TrellisQuantizer, Uniform
 from lattq.quantizers.steps import check_stored, spread, step_like, stored_shape, stored_step
 
 
@@ -34,8 +34,8 @@ def test_steps_are_rounded_once_or_refused(log: float):
 def test_no_design_takes_a_step_beyond_the_dtype(xp: ModuleType, kind: Any, step: float):
     design = kind(step=step)
     with pytest.raises(InvalidInputError, match=r"float32 go from 1.18e-38 to 3.4e\+38"):
-        design(xp.zeros((8, 1), dtype=xp.float32), np.ones(1), np.arange(1))
-    assert float(design(xp.zeros((8, 1), dtype=xp.float64), np.ones(1), np.arange(1)).step[0, 0]) == step
+        design(Entries(xp.zeros((8, 1), dtype=xp.float32)))
+    assert float(design(Entries(xp.zeros((8, 1), dtype=xp.float64))).step[0, 0]) == step
 
 
 @pytest.mark.parametrize(

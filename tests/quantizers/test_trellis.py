@@ -16,7 +16,7 @@ from lattq import recipes
 from lattq.coding.cosets import log_partition, scale
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.kernels.viterbi import resolution
-from lattq.quantizers import Design, Quantizer, Trellis, TrellisQuantizer
+from lattq.quantizers import Design, Entries, Quantizer, Trellis, TrellisQuantizer
 from lattq.quantizers.trellis import WIDE
 from lattq.rate import at_rate
 from lattq.scheme import Scheme
@@ -29,7 +29,7 @@ from tests.strategies import gaussian_layer, seeds
 
 def design(kind: Any, targets: Any) -> TrellisQuantizer:
     """The quantizer that a design chooses for targets of any array library."""
-    return kind(targets, np.ones(targets.shape[1]), np.arange(targets.shape[1]))
+    return kind(Entries(targets))
 
 
 class Sequences(QuantizerContract):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lattq.errors import InvalidInputError
-from lattq.quantizers import AbsMax, Design, MinMax, Quantizer, Uniform, UniformQuantizer
+from lattq.quantizers import AbsMax, Design, Entries, MinMax, Quantizer, Uniform, UniformQuantizer
 from lattq.quantizers.uniform import dither_offsets
 from tests.contracts import QuantizerContract, stored_parts
 from tests.helpers import assert_same
@@ -21,7 +21,7 @@ ROWS = 24
 
 def design(kind: Any, targets: Any) -> UniformQuantizer:
     """The quantizer that a design chooses for targets of any array library."""
-    return kind(targets, np.ones(targets.shape[1]), np.arange(targets.shape[1]))
+    return kind(Entries(targets))
 
 
 class TestUniform(QuantizerContract):
