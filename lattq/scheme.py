@@ -112,7 +112,8 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             _require_range(changed, diagonal.scale, scheme)
             transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
             factor = factor.rescaled(1 / diagonal.scale)
-        result = successive_cancellation(changed, factor, scheme.quantizer, sweeps=scheme.sweeps)
+        kept = transforms.kept(transform, tuple(weight.shape))
+        result = successive_cancellation(changed, factor, scheme.quantizer, sweeps=scheme.sweeps, kept=kept)
         codes = to_host(result.codes)
         quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
         found = Quantized(
@@ -131,7 +132,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             found = alternate(found, weight, moment, scheme.refit)
         if scheme.rounds:
             found = _in_rounds(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
-        return found
+        return _merged(found) if scheme.equalize and scheme.equalize.merged else found
 
 
 def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
@@ -143,7 +144,7 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
     for _ in range(scheme.rounds):
         start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
         design, sweeps = Given(found.quantizer), max(scheme.sweeps, 1)
-        result = successive_cancellation(changed, factor, design, sweeps=sweeps, start=start)
+        result = successive_cancellation(changed, factor, design, sweeps=sweeps, start=start, kept=found.kept)
         better = dataclasses.replace(found, codes=to_host(result.codes))
         if scheme.refit:
             better = alternate(better, weight, moment, scheme.refit)
@@ -152,6 +153,16 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
             break  # in float32 a singular moment may mislead, and would again
         found, distortion = better, now
     return found
+
+
+def _merged(found: Quantized) -> Quantized:
+    """The gains of columns as part of the diagonal, which comes last: one number of 16 bits for both."""
+    diagonal = found.transform.parts[-1] if isinstance(found.transform, transforms.Chain) else found.transform
+    gains = 1.0 if found.column_gains is None else np.maximum(found.column_gains, 1) / GAIN_GRID
+    merged = transforms.Diagonal(transforms.bfloat16(diagonal.scale / gains))
+    parts = found.transform.parts[:-1] if isinstance(found.transform, transforms.Chain) else ()
+    transform = transforms.Chain((*parts, merged)) if parts else merged
+    return found.revalued(transform=transform, column_gains=None)
 
 
 def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:

@@ -87,7 +87,9 @@ def _check(x: np.ndarray, grids: np.ndarray, mass: np.ndarray) -> None:
     for name, array in (("x", x), ("values", grids), ("weights", mass)):
         require_finite(name, array)
     if x.ndim != 2 or mass.shape not in ((1, x.shape[1]), x.shape) or (mass < 0).any():
-        msg = f"`weights` of shape {mass.shape} for numbers of shape {x.shape}; pass one, zero or above, for each number"
+        msg = (
+            f"`weights` of shape {mass.shape} for numbers of shape {x.shape}; pass one, zero or above, for each number"
+        )
         raise InvalidInputError(msg + " or column")
     if grids.ndim != 2 or grids.shape[1] < 1 or (np.diff(grids, axis=1) <= 0).any():
         msg = f"`values` of shape {grids.shape} do not increase; sort them, none twice"

@@ -153,7 +153,9 @@ def _collect(x, weight, ladders, edges, sizes, last, codes, places):
             wider = np.empty((3, 2 * count + sizes[side]))
             wider[:, :count] = places[:, :count]
             places = wider
-        count = _passed(abs(x[i]), weight[i], ladders[side], edges[side], sizes[side] - 1, last, codes, i, places, count)
+        count = _passed(
+            abs(x[i]), weight[i], ladders[side], edges[side], sizes[side] - 1, last, codes, i, places, count
+        )
     return places, count
 
 

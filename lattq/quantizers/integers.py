@@ -137,7 +137,9 @@ def check_fit(fit: str) -> None:
 def _replaced(step: Array, found: np.ndarray) -> Array:
     """Fitted steps, where there are any."""
     host = to_host(step).astype(np.float64)
-    return array_namespace(step).astype(from_host(np.where(found[:, None], found[:, None], host), like=step), step.dtype)
+    return array_namespace(step).astype(
+        from_host(np.where(found[:, None], found[:, None], host), like=step), step.dtype
+    )
 
 
 def half_precision(step: Array) -> Array:

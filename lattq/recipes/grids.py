@@ -281,7 +281,9 @@ UNBIASED = functools.partial(watersic, mmse=0.0)
 
 
 def watersic_published(step: float) -> Scheme:
-    """WaterSIC as published: natural order, damping 1e-4, shrinkage, rescalers, one pooled histogram.
+    """WaterSIC as published: natural order, damping 1e-4, shrinkage, rescalers, one pooled histogram. A baseline.
+
+    A column is charged one 16-bit number for its spacing and its rescaler together, as the authors count.
 
     Examples
     --------
@@ -292,6 +294,6 @@ def watersic_published(step: float) -> Scheme:
         feedback=Cholesky("natural", damping=1e-4),
         quantizer=Uniform(step, shrink=True),
         coder=Pooled(),
-        equalize=Equalize(exact=True),
+        equalize=Equalize(merged=True),
         refit=GAINS,
     )

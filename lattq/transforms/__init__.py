@@ -4,10 +4,21 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import Chain, Folded, append, check_rows, folded, from_state, kind_of, octaves, to_state
+from lattq.transforms.chains import (
+    Chain,
+    Folded,
+    append,
+    check_rows,
+    folded,
+    from_state,
+    kept,
+    kind_of,
+    octaves,
+    to_state,
+)
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.gain import Gain, Normalize
-from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
+from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, bfloat16, grid_scale
 from lattq.transforms.outliers import Outliers, Sparse
 
 __all__ = [
@@ -28,10 +39,12 @@ __all__ = [
     "Transform",
     "TransformDesign",
     "append",
+    "bfloat16",
     "check_rows",
     "folded",
     "from_state",
     "grid_scale",
+    "kept",
     "kind_of",
     "octaves",
     "refuse_equalize",

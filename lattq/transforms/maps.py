@@ -19,6 +19,7 @@ __all__ = [
     "Identity",
     "Permutation",
     "Transform",
+    "bfloat16",
     "grid_scale",
 ]
 
@@ -83,7 +84,7 @@ class Diagonal:
     Parameters
     ----------
     scale : positive, one per column. Scales 2^(k/16) are charged as entropy-coded integers; others are rounded to
-        float32, at once, and charged as that.
+        float32, at once, and charged as that, or as bfloat16 where that holds all of them (see `bfloat16`).
 
     Examples
     --------
@@ -132,16 +133,20 @@ class Diagonal:
         return nearest if np.array_equal(grid_scale(nearest), self.scale) else None
 
     def to_state(self) -> list:
-        """Exponents where all scales lie on the grid, else float32."""
+        """Exponents where all scales lie on the grid, else the upper halves of float32 if the lower ones are 0."""
         if self.exponents is not None:
             return encode_integers(self.exponents)
-        return [self.scale.astype("<f4").tobytes()]
+        bits = self.scale.astype("<f4").view("<u4")
+        return [self.scale.astype("<f4").tobytes() if (bits & 0xFFFF).any() else (bits >> 16).astype("<u2").tobytes()]
 
     @staticmethod
     def from_state(state: list, size: int) -> "Diagonal":
         """Inverse of `to_state`."""
         if len(state) == 1:
-            scale = np.frombuffer(state[0], dtype="<f4")
+            data = state[0]
+            if len(data) == 2 * size:
+                data = (np.frombuffer(data, dtype="<u2").astype("<u4") << 16).tobytes()
+            scale = np.frombuffer(data, dtype="<f4")
             if len(scale) != size:
                 msg = f"{len(scale)} scales for {size} columns; the file is damaged"
                 raise DamagedFileError(msg)
@@ -237,6 +242,17 @@ class Hadamard:
     def from_state(state: list, size: int) -> "Hadamard":
         """Inverse of `to_state`."""
         return Hadamard(*state)
+
+
+def bfloat16(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Numbers rounded to bfloat16: the upper half of float32, ties to even.
+
+    >>> bfloat16(np.array([1.0, 1.01, 1e-20]))
+    array([1.00000000e+00, 1.00781250e+00, 1.00130125e-20])
+    """
+    bits = np.asarray(values, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
