@@ -4,8 +4,9 @@
 
 All linear layers of the embedded language model and of all-MiniLM-L6-v2, at 2, 3 and 4 bits. The reference is the
 Gaussian one with the two-way variances of the weights. Integer recipes run at 4, 8 and 16 levels with groups of 128,
-their steps of least error unless they are "as published", and are reported at the rate they really have. A second table replaces the weights by Gaussian ones and compares
-watersic with one-step successive cancellation (huffman_gptq), as they are and after a random Hadamard rotation.
+their steps of least error unless they are "as published", and are reported at the rate they really have. A second table
+replaces the weights by Gaussian ones and compares watersic with one-step successive cancellation (huffman_gptq), as
+they are and after a random Hadamard rotation.
 """
 
 import argparse

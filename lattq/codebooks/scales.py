@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, from_host, require_finite, to_host
 from lattq.errors import InvalidInputError
@@ -29,7 +29,7 @@ class ScaleFit:
 
 def best_scales(
     x: Float[Array, "rows n"],
-    values: Float[np.ndarray, "*grids count"],
+    values: Num[np.ndarray, "*grids count"],
     weights: Float[Array, "..."] | None = None,
     *,
     candidates: Float[np.ndarray, "rows scales"] | None = None,
