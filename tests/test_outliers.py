@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lattq as lq
@@ -27,10 +27,7 @@ class TestSparse(TransformContract):
     def transform(self, sigma: np.ndarray, seed: int) -> Sparse:
         return exceptions(len(sigma), seed, len(sigma))
 
-    def test_inverse_undoes_forward(self):
-        """But where it has entries: these are what comes back."""
-
-    test_inverse_undoes_forward.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
+    test_inverse_undoes_forward = None  # pyright: ignore[reportAssignmentType]  # its entries come back as they are
 
 
 @given(seed=seeds, rows=st.integers(1, 5), columns=st.integers(1, 9))
@@ -55,6 +52,7 @@ SCHEMES = {
 
 
 @pytest.mark.parametrize("name", SCHEMES)
+@settings(max_examples=8)
 @given(seed=seeds)
 def test_values_are_what_is_restored_in_every_form(name: str, seed: int):
     """Reconstruction, bytes, and the product of the packed form; the dense part at their places does not count."""

@@ -37,7 +37,8 @@ rng = np.random.default_rng(0)
 # and **the largest $A^2 / B$ on the way is the global minimum of $E$**: minima over $s$ and over $q$ may be exchanged,
 # and no assignment has less than its own parabola.
 #
-# In the loop the weights are the pivots: $D = \sum_i d_i \lVert e_i \rVert^2$ (2.1), whatever quantizer makes the errors.
+# In the loop the weights are the pivots: $D = \sum_i d_i \lVert e_i \rVert^2$ (2.1), whatever quantizer makes the
+# errors.
 
 
 # %%
@@ -83,7 +84,8 @@ for row, scale, error in zip(x, found.scale, found.error, strict=True):
 # ## 10.2 A sign, and a zero point
 #
 # An even number of integers, $-2^{b-1} \dots 2^{b-1} - 1$, has one more value below 0. With a negative scale that value
-# is above: the largest magnitude may lie on $-2^{b-1}$ whatever its sign. The sign of a stored scale is free; two sweeps
+# is above: the largest magnitude may lie on $-2^{b-1}$ whatever its sign. The sign of a stored scale is free; two
+# sweeps
 # find the best. With a zero point $z$ the values are $-z \dots N - 1 - z$, a sweep for each $z$; it is enough to go
 # downhill from the $z$ that the range suggests, which is checked against all of them.
 
@@ -134,7 +136,8 @@ assert max(tensor) / min(tensor) < 1.005
 # %% [markdown]
 # ## 10.4 What it saves
 #
-# The largest of $n$ Gaussians grows as $\sqrt{2 \ln n}$, and a step that follows it as well: at a fixed number of levels
+# The largest of $n$ Gaussians grows as $\sqrt{2 \ln n}$, and a step that follows it as well: at a fixed number of
+# levels
 # its error grows with $\ln n$. The best step for many numbers is that of the best grid for the source, whatever $n$;
 # fitted to few numbers its error is below that. So the fewer the bits and the larger the group, the more is saved. At
 # eight bits hardly anything is cut, and what is left to gain is luck: errors of nearby steps are nearly independent.
@@ -166,7 +169,9 @@ sizes = [8, 16, 32, 64, 128, 256, 512]
 for levels in (4, 8, 16):
     line = right.semilogy(sizes, [absmax_distortion(levels, size) for size in sizes], "--")[0]
     right.semilogy(sizes, [fitted(levels, size, 50) for size in sizes], "o-", color=line.get_color(), label=f"{levels}")
-right.set(xscale="log", xlabel="numbers that share a step", ylabel="squared error", title="10.4: N(0, 1), dashed: range")
+right.set(
+    xscale="log", xlabel="numbers that share a step", ylabel="squared error", title="10.4: N(0, 1), dashed: range"
+)
 right.legend(title="levels")
 plt.close(figure)
 figure

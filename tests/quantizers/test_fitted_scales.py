@@ -17,7 +17,11 @@ from tests.helpers import assert_same
 from tests.oracles.textbook_gptq import Rounding, textbook_gptq
 from tests.strategies import gaussian_layer, seeds
 
-LEVELS = {2: 0.51, 3: 0.71, 4: 0.86}  # bits, and how much of the distortion of gptq is left on the layers of real models
+LEVELS = {
+    2: 0.51,
+    3: 0.71,
+    4: 0.86,
+}  # bits, and how much of the distortion of gptq is left on the layers of real models
 
 
 def cost(kind: Any, entries: Entries) -> np.ndarray:
@@ -78,7 +82,8 @@ def test_recipes_are_at_the_best_of_200_scales_per_group(levels: int, symmetric:
     power = np.diag(sigma)
     blocks = [weight[:, i : i + 16] for i in range(0, 64, 16)]
     rounded = [
-        np.stack([searched(b, power[16 * k : 16 * k + 16])(column) for column in b.T], axis=1) for k, b in enumerate(blocks)
+        np.stack([searched(b, power[16 * k : 16 * k + 16])(column) for column in b.T], axis=1)
+        for k, b in enumerate(blocks)
     ]
     error = weight - np.concatenate(rounded, axis=1)
     ours = lq.quantize(weight, np.diag(power), lq.recipes.rtn(levels, group=16, symmetric=symmetric))
@@ -149,7 +154,9 @@ def test_negative_steps_pass_through_files_and_packed_products():
     assert_same(again.dequantize(), layer.dequantize())
     x = rng.standard_normal(64).astype(np.float32)
     expected = layer.dequantize(np.float64) @ x
-    np.testing.assert_allclose(PackedMatrix.from_quantized(layer).matvec(x), expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        PackedMatrix.from_quantized(layer).matvec(x), expected, atol=1e-5 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("shared", [True, False])
