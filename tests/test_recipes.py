@@ -285,16 +285,16 @@ def test_a_published_column_is_charged_one_number_of_16_bits(seed: int):
 
 
 def test_order_and_groups_go_together():
-    """Columns are sorted before they form groups; the permutation is charged, and helps where inputs differ."""
+    """Columns of large inputs are coded first, and groups are formed of columns so sorted; the order is charged."""
     rng = np.random.default_rng(0)
-    weight, scale = rng.standard_normal((256, 64)), np.exp(1.5 * rng.standard_normal(64))
+    weight, scale = rng.standard_normal((256, 64)), np.exp(rng.standard_normal(64))
     mixed = rng.standard_normal((64, 64)) / 8 + np.eye(64)
     sigma = (mixed @ mixed.T) * scale * scale[:, None]
     plain, ordered = (lq.quantize(weight, sigma, recipes.gptq(4, group=16, order=o)) for o in ("reversed", "sorted"))
     assert 0 <= ordered.nbytes - plain.nbytes < 2 * 64 + 32
-    assert ordered.distortion(weight, sigma) < plain.distortion(weight, sigma)
-    diagonal = np.diag(ordered.transform.congruence(sigma))
-    assert (np.diff(diagonal) <= 0).all()
+    order = np.argsort(-np.diag(sigma))
+    by_hand = lq.quantize(weight[:, order], sigma[np.ix_(order, order)], recipes.gptq(4, group=16))
+    np.testing.assert_array_equal(ordered.dequantize()[:, order], by_hand.dequantize())
     assert recipes.gptq(4, group=None, order="sorted").transform == transforms.Identity()  # costs nothing
 
 
