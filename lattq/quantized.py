@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import safetensors.numpy
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from lattq import transforms
 from lattq._array import Array, host_reals
@@ -128,8 +128,21 @@ class Quantized:
         """Bits per weight of `to_bytes()`, everything included."""
         return 8 * self.nbytes / self.codes.size
 
+    @functools.cached_property
+    def kept(self) -> Bool[np.ndarray, "rows columns"] | None:
+        """Which entries the codes decide, in the coordinates of the transform; None where they decide all."""
+        return transforms.kept(self.transform, self.shape)
+
     def decoded(self, shift: float = 0.0) -> Float[np.ndarray, "rows columns"]:
-        """Reconstruction in the coordinates of the transform, float64; `shift` moves all codes by so many cells."""
+        """Reconstruction in the coordinates of the transform, float64; `shift` moves all codes by so many cells.
+
+        It is 0 where weights are stored by themselves.
+        """
+        values = self.decoded_codes(shift)
+        return values if self.kept is None else np.where(self.kept, values, 0.0)
+
+    def decoded_codes(self, shift: float = 0.0) -> Float[np.ndarray, "rows columns"]:
+        """What codes and gains decode to, at every place."""
         if self.centroids is None:
             values = self.quantizer.decode(self.codes + shift if shift else self.codes)
         else:

@@ -128,7 +128,7 @@ def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]
     >>> from lattq import recipes
     >>> name, scheme = searched(functools.partial(recipes.gptq, group=32))
     >>> name, scheme(8).quantizer
-    ('levels', AbsMax(levels=8, group=32, shrink=False, shared=False))
+    ('levels', AbsMax(levels=8, group=32, shrink=False, shared=False, fit='error'))
     """
     if isinstance(recipe, Scheme) or not callable(recipe):
         msg = f"`recipe` is {recipe!r}; pass a function that returns a `Scheme`, such as `lattq.recipes.watersic`"

@@ -135,7 +135,8 @@ def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) 
         factor = factor.rescaled(np.full(weight.shape[1], 1 / unit.scale))
     if scheme.quantizer.shrink:
         _require_squares(changed)
-    result = _shorter(changed, factor, scheme.quantizer, scheme.sweeps)
+    kept = transforms.kept(transform, tuple(weight.shape))
+    result = _shorter(changed, factor, scheme.quantizer, scheme.sweeps, kept)
     codes = to_host(result.codes)
     quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
     found = Quantized(
@@ -154,12 +155,14 @@ def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) 
         found = alternate(found, weight, moment, scheme.refit)
     if scheme.rounds:
         found = _in_rounds(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
+    if scheme.equalize and scheme.equalize.merged:
+        found = _merged(found)
     return found, bool(np.tril(factor.unit, -1).any())
 
 
-def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int) -> Cancellation:
+def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int, kept: np.ndarray | None) -> Cancellation:
     """The loop; without gains of the columns where these take more bits than their smaller error is worth."""
-    result = successive_cancellation(weight, factor, design, sweeps=sweeps)
+    result = successive_cancellation(weight, factor, design, sweeps=sweeps, kept=kept)
     gains = result.gains / GAIN_GRID
     if not design.shrink or (gains == 1).all():
         return result
@@ -171,7 +174,8 @@ def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int) -> Cancellati
     with_gains, without = (float(np.sum(pivots * np.square(e))) for e in (noise, noise + found - plain))
     bits = 8 * len(encode_integers(result.gains)[2]) / found.size
     if without < with_gains * 4.0**bits:
-        return successive_cancellation(weight, factor, dataclasses.replace(design, shrink=False), sweeps=sweeps)
+        plainly = dataclasses.replace(design, shrink=False)
+        return successive_cancellation(weight, factor, plainly, sweeps=sweeps, kept=kept)
     return result
 
 
@@ -184,7 +188,7 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
     for _ in range(scheme.rounds):
         start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
         design, sweeps = Given(found.quantizer), max(scheme.sweeps, 1)
-        result = successive_cancellation(changed, factor, design, sweeps=sweeps, start=start)
+        result = successive_cancellation(changed, factor, design, sweeps=sweeps, start=start, kept=found.kept)
         better = dataclasses.replace(found, codes=to_host(result.codes))
         if scheme.refit:
             better = alternate(better, weight, moment, scheme.refit)
@@ -193,6 +197,16 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
             break  # in float32 a singular moment may mislead, and would again
         found, distortion = better, now
     return found
+
+
+def _merged(found: Quantized) -> Quantized:
+    """The gains of columns as part of the diagonal, which comes last: one number of 16 bits for both."""
+    diagonal = found.transform.parts[-1] if isinstance(found.transform, transforms.Chain) else found.transform
+    gains = 1.0 if found.column_gains is None else np.maximum(found.column_gains, 1) / GAIN_GRID
+    merged = transforms.Diagonal(transforms.bfloat16(diagonal.scale / gains))
+    parts = found.transform.parts[:-1] if isinstance(found.transform, transforms.Chain) else ()
+    transform = transforms.Chain((*parts, merged)) if parts else merged
+    return found.revalued(transform=transform, column_gains=None)
 
 
 def _require_range(weight: Array, scale: np.ndarray) -> None:

@@ -414,3 +414,19 @@ def test_demo(tmp_path: Path):
     with pytest.raises(lq.errors.InvalidInputError, match=r"thesis\.txt"):
         demo.prepare(out)
     assert (out / "thesis.txt").exists()
+
+
+def test_integers_have_orders_zero_points_and_fits_on_the_command_line(tmp_path: Path):
+    """Each option reaches the recipe, with groups; the recipe is named in the report."""
+    options = ["quantize", "embedded", "--levels", 4, "--group", 32, "--samples", 2, "--module", LAYER, "--one-pass"]
+    plain = values(*options, "--recipe", "gptq", "--out", tmp_path / "plain")
+    zeros = values(*options, "--recipe", "gptq", "--asymmetric", "--out", tmp_path / "zeros")
+    ordered = values(*options, "--recipe", "gptq", "--order", "sorted", "--out", tmp_path / "sorted")
+    coarse = values(*options, "--recipe", "gptq", "--fit", "range", "--out", tmp_path / "range")
+    published = values(*options, "--recipe", "gptq_published", "--out", tmp_path / "published")
+    assert zeros["rate"] == pytest.approx(plain["rate"] + 2 / 32, abs=0.01)  # two bits of zero point for 32 weights
+    assert 0 < ordered["rate"] - plain["rate"] < 0.2
+    assert coarse["layers"][0]["distortion"] > 1.5 * plain["layers"][0]["distortion"]
+    assert published["layers"][0]["distortion"] > plain["layers"][0]["distortion"]
+    wrong = run(*options, "--recipe", "palettize", "--asymmetric", "--out", tmp_path / "wrong")
+    assert "`--symmetric` does not apply to the recipe palettize" in " ".join(wrong.output.split())

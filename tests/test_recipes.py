@@ -1,13 +1,15 @@
 """Recipes: the parts each one names, and the gap that theory predicts for it, to the last byte of overhead."""
 
+import dataclasses
 import functools
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 import lattq as lq
-from lattq import recipes
+from lattq import quantizers, recipes, transforms
 from lattq.coding import FixedLength, Pooled, TwoWay
 from lattq.errors import InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
@@ -16,7 +18,7 @@ from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Chain, Diagonal, Equalize, Hadamard, Identity
 from tests.schemes import NAMES, every_scheme
-from tests.strategies import moment
+from tests.strategies import gaussian_layer, moment, seeds
 
 CUBE = 0.2546  # ½ log2(2πe / 12)
 ROWS, COLUMNS = 2048, 64
@@ -261,3 +263,44 @@ def test_options_of_nestquant_that_contradict_each_other_are_refused(options: di
     with pytest.raises(InvalidInputError, match=message):
         recipes.nestquant(**options)
     assert recipes.nestquant(14, scales="weights", feedback=False, noise=0.0).feedback == OpenLoop(8)
+
+
+@given(seed=seeds)
+@settings(max_examples=10)
+def test_a_published_column_is_charged_one_number_of_16_bits(seed: int):
+    """Spacing and rescaler together take two bytes a column, and nothing else is charged for columns."""
+    weight, sigma = gaussian_layer(24, 16)
+    weight = weight * np.random.default_rng(seed).uniform(0.5, 2.0, weight.shape)
+    layer = lq.quantize(weight, sigma, recipes.watersic_published(0.3))
+    kind, state = transforms.to_state(layer.transform)
+    assert (kind, [len(part) for part in state]) == ("diagonal", [2 * 16])
+    assert layer.column_gains is None
+    again = lq.Quantized.from_bytes(layer.to_bytes())
+    np.testing.assert_array_equal(again.dequantize(np.float64), layer.dequantize(np.float64))
+    separate = dataclasses.replace(recipes.watersic_published(0.3), equalize=transforms.Equalize(exact=True))
+    apart = lq.quantize(weight, sigma, separate)
+    assert layer.nbytes <= apart.nbytes - 2 * 16
+    before, after = apart.dequantize(np.float64), layer.dequantize(np.float64)
+    assert (np.abs(after - before) <= 2.0**-8 * np.abs(before)).all()  # bfloat16 has eight digits
+
+
+def test_order_and_groups_go_together():
+    """Columns of large inputs are coded first, and groups are formed of columns so sorted; the order is charged."""
+    rng = np.random.default_rng(0)
+    weight, scale = rng.standard_normal((256, 64)), np.exp(rng.standard_normal(64))
+    mixed = rng.standard_normal((64, 64)) / 8 + np.eye(64)
+    sigma = (mixed @ mixed.T) * scale * scale[:, None]
+    plain, ordered = (lq.quantize(weight, sigma, recipes.gptq(4, group=16, order=o)) for o in ("reversed", "sorted"))
+    assert 0 <= ordered.nbytes - plain.nbytes < 2 * 64 + 32
+    order = np.argsort(-np.diag(sigma))
+    by_hand = lq.quantize(weight[:, order], sigma[np.ix_(order, order)], recipes.gptq(4, group=16))
+    np.testing.assert_array_equal(ordered.dequantize()[:, order], by_hand.dequantize())
+    assert recipes.gptq(4, group=None, order="sorted").transform == transforms.Identity()  # costs nothing
+
+
+def test_the_plain_rules_have_names():
+    published = recipes.gptq_published(8, group=32)
+    assert published == recipes.gptq(8, group=32, symmetric=False, fit="range")
+    assert published.quantizer == quantizers.MinMax(8, 32)
+    assert recipes.rtn(8, fit="range").quantizer == quantizers.AbsMax(8)
+    assert recipes.block_format("nvfp4", fit="range").quantizer == quantizers.Format.named("nvfp4")

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import RESULTS, each, layers_of, models, publish
-from language_model import GPTQ, measure
+from language_model import measure
 
 import lattq as lq
 from lattq import recipes
@@ -88,12 +88,13 @@ def identity(weight: np.ndarray, sigma: np.ndarray, scheme: lq.Scheme) -> float:
     return abs(float(np.einsum("rbi,bij,rbj->", vectors, factor.pivots, vectors)) / direct - 1)
 
 
-def model_rows() -> list[dict]:
-    """The embedded language model at 2, 3 and 4 bits."""
+def model_rows(before: list[dict], only: str | None) -> list[dict]:
+    """The embedded language model at 2, 3 and 4 bits; with `only` a recipe the other rows as they were."""
     rows = []
 
     def add(name: str, recipe: Any, **options: Any) -> dict:
-        row = {"recipe": name, "wanted": options, **measure(recipe, **options)}
+        known = [row for row in before if only and only != name and (row["recipe"], row["wanted"]) == (name, options)]
+        row = known[0] if known else {"recipe": name, "wanted": options, **measure(recipe, **options)}
         print(f"{name:24s} {row['rate']:.3f} bit  KL {row['kl']:.4f}  perplexity {row['perplexity']:.3f}", flush=True)
         rows.append(row)
         return row
@@ -102,7 +103,7 @@ def model_rows() -> list[dict]:
         add("palettize", recipes.palettize, bits=bits)
         add("palettize, 16 rows", functools.partial(recipes.palettize, rows=16), bits=bits)
         add("squeezellm", recipes.squeezellm, bits=bits)
-        add("gptq", GPTQ, levels=1 << bits)
+        add("gptq", recipes.gptq, levels=1 << bits)
         for dimension in (1, 2, 4) if bits == 2 else (1, 2):
             add(
                 f"gptvq_published, d = {dimension}",
@@ -118,17 +119,18 @@ def main() -> None:
     """Layers, the model, claims."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", choices=("layers", "model"))
+    parser.add_argument("--only", choices=("layers", "model", "gptq", "squeezellm"))
     options = parser.parse_args()
     path = RESULTS / "codebook_loop.json"
     before = json.loads(path.read_text()) if options.only else {}
-    if options.only == "model":
+    if options.only not in (None, "layers"):
         layers, descents = before["layers"], before["descents"]
     else:
         found = [(model, *layer) for model, folder in models().items() for layer in layers_of(folder)]
         descents = each(options.jobs, descent_row, found)
         layers = [row for rows in each(options.jobs, layer_rows, found) for row in rows]
-    lm = before["model"] if options.only == "layers" else model_rows()
+    one = options.only if options.only != "model" else None
+    lm = before["model"] if options.only == "layers" else model_rows(before.get("model", []), one)
     means = [
         {"model": model, "bits": bits, "dimension": dimension, **mean_of(layers, model, bits, dimension)}
         for model in models()

@@ -44,7 +44,7 @@ def main() -> None:
     for spread in (0.3, 1.0, 2.0):
         weight, sigma = rng.normal(size=(ROWS, COLUMNS)), random_moment(spread, COLUMNS, rng)
         textbook = textbook_gptq(weight, sigma, absmax, GROUP)
-        loop = lq.quantize(weight, sigma, lq.recipes.gptq(16, group=GROUP, damping=0.0))
+        loop = lq.quantize(weight, sigma, lq.recipes.gptq(16, group=GROUP, damping=0.0, fit="range"))
         scheme = lq.Scheme(quantizer=lq.quantizers.Uniform(STEP), equalize=lq.transforms.Equalize(exact=True))
         watersic = lq.quantize(weight, sigma, scheme)
         rows.append(

@@ -1,15 +1,17 @@
 """Gaps of the recipes on the weights and second moments of two real models, layer by layer.
 
-    python benchmarks/claims/real_moments.py [--jobs 2]
+    python benchmarks/claims/real_moments.py [--jobs 2] [--only RECIPE ...]
 
 All linear layers of the embedded language model and of all-MiniLM-L6-v2, at 2, 3 and 4 bits. The reference is the
-Gaussian one with the two-way variances of the weights. Integer recipes run at 4, 8 and 16 levels with groups of 128
-and are reported at the rate they really have. A second table replaces the weights by Gaussian ones and compares
-watersic with one-step successive cancellation (huffman_gptq), as they are and after a random Hadamard rotation.
+Gaussian one with the two-way variances of the weights. Integer recipes run at 4, 8 and 16 levels with groups of 128,
+their steps of least error unless they are "as published", and are reported at the rate they really have. A second table
+replaces the weights by Gaussian ones and compares watersic with one-step successive cancellation (huffman_gptq), as
+they are and after a random Hadamard rotation.
 """
 
 import argparse
 import functools
+import json
 import sys
 from pathlib import Path
 
@@ -17,12 +19,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import each, layers_of, models, publish
+from harness import RESULTS, each, layers_of, models, publish
 
 import lattq as lq
 
 SEED, SURROGATE_ROWS = 0, 1024
 INTEGERS = {2.0: 4, 3.0: 8, 4.0: 16}
+FIXED = {"rtn": lq.recipes.rtn, "gptq": lq.recipes.gptq, "gptq as published": lq.recipes.gptq_published}
 STEPS = {
     "huffman_gptq": lq.recipes.huffman_gptq,
     "watersic as published": lq.recipes.watersic_published,
@@ -31,16 +34,15 @@ STEPS = {
 }
 
 
-def layer_rows(model: str, name: str, weight: np.ndarray, sigma: np.ndarray) -> list[dict]:
-    """Gap of every recipe at every rate on one layer."""
+def layer_rows(wanted: list[str], model: str, name: str, weight: np.ndarray, sigma: np.ndarray) -> list[dict]:
+    """Gap of the wanted recipes at every rate on one layer."""
     rows = []
     for rate, levels in INTEGERS.items():
-        for recipe in (lq.recipes.rtn, lq.recipes.gptq):
-            rows.append(
-                {"recipe": recipe.__name__, "target": rate, "found": lq.quantize(weight, sigma, recipe(levels))}
-            )
-        for label, recipe in STEPS.items():
-            rows.append({"recipe": label, "target": rate, "found": lq.at_rate(rate, recipe, weight, sigma)})
+        for label in wanted:
+            fixed = label in FIXED
+            found = lq.quantize(weight, sigma, FIXED[label](levels)) if fixed else None
+            found = found or lq.at_rate(rate, STEPS[label], weight, sigma)
+            rows.append({"recipe": label, "target": rate, "found": found})
     print(f"{model} {name}", flush=True)
     for row in rows:
         found = row.pop("found")
@@ -69,16 +71,22 @@ def main() -> None:
     """Collect the second moments, run all layers, publish means and tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=2)
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--only", nargs="*", choices=[*FIXED, *STEPS], help="the other rows stay as published")
+    jobs, only = (given := parser.parse_args()).jobs, given.only
     layers = [(model, *layer) for model, folder in models().items() for layer in layers_of(folder)]
-    rows = [row for found in each(jobs, layer_rows, layers) for row in found]
-    shared = {sigma.tobytes(): (model, name, sigma) for model, name, _, sigma in layers}  # q, k and v share one
-    surrogates = each(jobs, surrogate_row, list(shared.values()))
+    function = functools.partial(layer_rows, only or [*FIXED, *STEPS])
+    rows = [row for found in each(jobs, function, layers) for row in found]
+    if only:
+        before = json.loads((RESULTS / "real_moments.json").read_text())
+        rows, surrogates = rows + [row for row in before["rows"] if row["recipe"] not in only], before["surrogates"]
+    else:
+        shared = {sigma.tobytes(): (model, name, sigma) for model, name, _, sigma in layers}  # q, k and v share one
+        surrogates = each(jobs, surrogate_row, list(shared.values()))
     means = [
         {"model": model, "target": rate, "recipe": recipe, **mean_of(rows, model, rate, recipe)}
         for model in models()
         for rate in INTEGERS
-        for recipe in ("rtn", "gptq", *STEPS)
+        for recipe in (*FIXED, *STEPS)
     ]
     for row in means:
         print(f"{row['model']:10s} {row['recipe']:24s} {row['rate']:.3f} bit  gap {row['gap']:.3f}")

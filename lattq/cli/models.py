@@ -46,6 +46,7 @@ class RecipeName(enum.StrEnum):
     watersic_published = "watersic_published"
     ecvq = "ecvq"
     gptq = "gptq"
+    gptq_published = "gptq_published"
     gptvq = "gptvq"
     gptvq_published = "gptvq_published"
     nestquant = "nestquant"
@@ -53,6 +54,22 @@ class RecipeName(enum.StrEnum):
     pq = "pq"
     rtn = "rtn"
     squeezellm = "squeezellm"
+
+
+class Fit(enum.StrEnum):
+    """What steps are fitted to."""
+
+    error = "error"
+    range = "range"
+
+
+class Order(enum.StrEnum):
+    """Orders of the feedback; "sorted" codes the columns of largest second moment first."""
+
+    natural = "natural"
+    reversed = "reversed"
+    sorted = "sorted"
+    pivoted = "pivoted"
 
 
 class Allocation(enum.StrEnum):
@@ -66,7 +83,7 @@ def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
     """A recipe with the options that are not None; raises `InvalidInputError` for one it does not have.
 
     >>> recipe_of("rtn", group=None, sweeps=None)(levels=4).quantizer
-    AbsMax(levels=4, group=128, shrink=False, shared=False)
+    AbsMax(levels=4, group=128, shrink=False, shared=False, fit='error')
     """
     recipe = recipes.UNBIASED if name == "watersic" else getattr(recipes, name)
     given = {key: value for key, value in options.items() if value is not None}
@@ -86,13 +103,29 @@ def quantize(
     recipe: Annotated[RecipeName, typer.Option(help="Method.")] = RecipeName.watersic,
     calibration: Annotated[Path | None, typer.Option(help="UTF-8 text; `embedded` has its own.")] = None,
     step: Annotated[float | None, typer.Option(help="Step of the recipe, instead of --rate.")] = None,
-    levels: Annotated[int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq.")] = None,
+    levels: Annotated[
+        int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq, nestquant.")
+    ] = None,
     bits: Annotated[
         int | None,
         typer.Option(help="Bits of an index per weight, instead of --rate: palettize, pq, squeezellm, gptvq."),
     ] = None,
     dimension: Annotated[int | None, typer.Option(help="Weights of a vector: palettize, pq, gptvq, ecvq.")] = None,
     group: Annotated[int | None, typer.Option(help="Columns that share a scale, 0 for all: rtn, gptq.")] = None,
+    symmetric: Annotated[
+        bool | None,
+        typer.Option(
+            "--symmetric/--asymmetric",
+            help="Integers around 0, or with a zero point: rtn, gptq, gptq_published.",
+            show_default=False,
+        ),
+    ] = None,
+    fit: Annotated[
+        Fit | None, typer.Option(help="Steps of least error, or from the range: rtn, gptq. [default: error]")
+    ] = None,
+    order: Annotated[
+        Order | None, typer.Option(help="Columns coded first: gptq, gptq_published, huffman_gptq, watersic.")
+    ] = None,
     quantizer: Annotated[
         str | None,
         typer.Option(
@@ -127,7 +160,17 @@ def quantize(
     An interrupted run, repeated, continues in OUT.partial.
     """
     cell = None if quantizer is None else by_name(quantizer)
-    chosen = recipe_of(recipe.value, group=group, sweeps=sweeps, mmse=mmse, quantizer=cell, dimension=dimension)
+    chosen = recipe_of(
+        recipe.value,
+        group=group,
+        symmetric=symmetric,
+        fit=None if fit is None else fit.value,
+        order=None if order is None else order.value,
+        sweeps=sweeps,
+        mmse=mmse,
+        quantizer=cell,
+        dimension=dimension,
+    )
     if rate is None and step is None and levels is None and bits is None:
         rate = DEFAULT_RATE
     if rate is not None and not 0 < rate <= MAX_RATE:

@@ -15,6 +15,7 @@ from lattq.codebooks.lloyd_max import (
 )
 from lattq.codebooks.palette import Palette, PaletteDesign
 from lattq.codebooks.product import ProductCodebook, ResidualCodebook, fit_product, fit_residual
+from lattq.codebooks.scales import ScaleFit, best_scales
 from lattq.codebooks.whitened import Start
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "ProductCodebook",
     "ResidualCodebook",
     "ScalarQuantizer",
+    "ScaleFit",
     "SoftClustering",
     "Start",
+    "best_scales",
     "curve",
     "fit_product",
     "fit_residual",

@@ -14,7 +14,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 
 from lattq._array import Array, array_namespace, from_host, short_repr
@@ -79,6 +79,7 @@ def successive_cancellation(
     *,
     sweeps: int = 0,
     start: Float[Array, "rows columns"] | None = None,
+    kept: Bool[np.ndarray, "rows columns"] | None = None,
 ) -> Cancellation:
     """Quantize the columns of `weight` from the last to the first of `factor.order`, with feedback.
 
@@ -97,6 +98,8 @@ def successive_cancellation(
     design : chooses the quantizers, in the first pass only
     sweeps : further passes
     start : a reconstruction that the sweeps begin with, in place of the first pass
+    kept : False where weights are stored by themselves: there the reconstruction is 0, whatever the codes say, and
+        `weight` holds what is still wrong
 
     Raises
     ------
@@ -119,13 +122,13 @@ def successive_cancellation(
     if sweeps < 0 or (start is not None and not sweeps):
         msg = f"`sweeps` is {sweeps}; pass how many passes follow the first or the start, 0 or more, 1 after a start"
         raise InvalidInputError(msg)
-    return _Loop(weight, factor, design).run(sweeps, start)
+    return _Loop(weight, factor, design, kept).run(sweeps, start)
 
 
 class _Loop:
     """State of one run: columns in loop order, transposed so that a column is contiguous."""
 
-    def __init__(self, weight: Array, factor: LDL, design: Design) -> None:
+    def __init__(self, weight: Array, factor: LDL, design: Design, kept: np.ndarray | None) -> None:
         n = weight.shape[1]
         if factor.order.shape != (n,):
             msg = f"`weight` has {n} columns, the factor {factor.order.shape[0]}; they must agree"
@@ -144,6 +147,8 @@ class _Loop:
         self.groups = group_bounds(factor.order, design.group, self.block)
         self.starts = np.array(sorted(self.groups))
         self.metrics = factor.pivots
+        self.kept = None if kept is None else kept.T[factor.order]
+        self.counted = None if self.kept is None else self._own(self.kept.astype(np.float64))
         self.quantizers: dict[int, Quantizer] = {}
         self.overload = 0
 
@@ -181,7 +186,8 @@ class _Loop:
         if self.groups.get(lo) == hi:
             if lo not in self.quantizers:
                 pivots = self.factor.pivots[lo // self.block : hi // self.block]
-                entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots)
+                kept = None if self.kept is None else self.kept[lo:hi].T
+                entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots, kept=kept)
                 self.quantizers[lo] = self.design(entries)
             self.current, self.first = self.quantizers[lo], self._first_column(lo)
             # asked once for a group: protocols take 20 µs to compare
@@ -206,7 +212,11 @@ class _Loop:
             inverse = solve_triangular(inside, np.eye(hi - lo), lower=False, unit_diagonal=True)
             weight = self.weight[lo:hi, :]
             target = weight - self.xp.matmul(self._own(inverse), weight - target)
-        return self.xp.matrix_transpose(target)
+        return self.xp.matrix_transpose(self._counted(target, lo, hi))
+
+    def _counted(self, x: Array, lo: int, hi: int) -> Array:
+        """0 in place of what is stored by itself."""
+        return x if self.counted is None else x * self.counted[lo:hi, :]
 
     def leaf(self, lo: int, hi: int) -> None:
         """Quantize one block of columns on its targets.
@@ -216,12 +226,13 @@ class _Loop:
         they are, so there the nearest entry is taken all the same.
         """
         idle = not np.any(self.factor.pivots[lo // self.block]) and self.of_blocks is None
-        target = self.xp.matrix_transpose(self.target[lo:hi, :])
+        target = self.xp.matrix_transpose(self._counted(self.target[lo:hi, :], lo, hi))
         target = self.xp.zeros_like(target) if idle else target
         current = self._part(lo, hi)
         codes = current.encode(target)
         self.overload += current.overload(target)
         found = self.xp.matrix_transpose(self.xp.astype(current.decode(codes), target.dtype))
+        found = self._counted(found, lo, hi)
         if self.design.shrink and not idle:
             for i in range(lo, hi):
                 self.gains[i] = _gain(self.target[i, :], found[i - lo, :])

@@ -41,6 +41,8 @@ class _Entries:
             factor = factor * (found.column_gains / GAIN_GRID)
         if found.row_gains is not None:
             factor = factor * (found.row_gains[:, None] / GAIN_GRID)
+        if found.kept is not None:
+            factor = factor * found.kept
         return _Entries(numbered.decode(found.codes).astype(np.int64), factor, groups * across * size * dimension)
 
     def spread(self, entries: np.ndarray) -> np.ndarray:

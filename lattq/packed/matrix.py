@@ -37,7 +37,8 @@ class PackedMatrix:
     codes : indices into tables of numbers or vectors, nested E8 codes, or layers of a hierarchical code
     transform : what vectors go through first
     factors : what entries of the transformed vectors are multiplied by, float32; or None
-    sparse : weights beside the codes, which multiply the vectors as they are; or None
+    sparse : what is added at the weights that are stored by themselves, and multiplies the vectors as they are; or
+        None
 
     Examples
     --------
@@ -90,7 +91,9 @@ class PackedMatrix:
         sparse, transform = split_sparse(quantized.transform)
         on_inputs(transform, np.zeros((1, quantized.shape[1])))  # refuses what it does not know
         rounded = None if factors is None else factors.astype(np.float32)
-        beside = None if sparse is None else SparseRows.packed(sparse, quantized.shape)
+        beside = None
+        if sparse is not None:
+            beside = SparseRows.packed(sparse, transform.inverse(quantized.decoded_codes()))
         return PackedMatrix(quantized.shape, codes, transform, rounded, beside)
 
     @staticmethod

@@ -29,18 +29,20 @@ class SparseRows:
     values: Float[np.ndarray, " entries"]
 
     @staticmethod
-    def packed(sparse: transforms.Sparse, shape: tuple[int, int]) -> "SparseRows":
-        """Entries of a matrix of this shape; raises `InvalidInputError` where they do not fit.
+    def packed(sparse: transforms.Sparse, dense: Float[np.ndarray, "rows columns"]) -> "SparseRows":
+        """What the product with `dense` lacks where entries replace its own; `InvalidInputError` if they do not fit.
 
-        >>> SparseRows.packed(transforms.Sparse(np.array([1, 5]), np.array([9.0, 7.0]), 3), (2, 3)).starts
-        array([0, 1, 2])
+        >>> found = SparseRows.packed(transforms.Sparse(np.array([1, 5]), np.array([9.0, 7.0]), 3), np.ones((2, 3)))
+        >>> found.starts, found.values
+        (array([0, 1, 2]), array([8., 6.], dtype=float32))
         """
-        rows, columns = shape
+        shape = (rows, columns) = dense.shape
         if sparse.columns != columns or (sparse.places.size and sparse.places[-1] >= rows * columns):
             msg = f"{sparse.places.size} entries of a matrix of {sparse.columns} columns do not fit the shape {shape}"
             raise InvalidInputError(msg)
+        values = sparse.values - dense.reshape(-1)[sparse.places]
         starts = np.searchsorted(sparse.places, np.arange(rows + 1) * columns).astype(np.int64)
-        return SparseRows(starts, (sparse.places % columns).astype(np.uint32), sparse.values.astype(np.float32))
+        return SparseRows(starts, (sparse.places % columns).astype(np.uint32), values.astype(np.float32))
 
     def after(self, write: Callable[[range], None], x: np.ndarray, out: np.ndarray) -> Callable[[range], None]:
         """What writes rows and then adds the product with (sides, columns) to them in `out`, (sides, rows)."""
@@ -56,7 +58,7 @@ class SparseRows:
 def split_sparse(transform: transforms.Transform) -> tuple[transforms.Sparse | None, transforms.Transform]:
     """The sparse part that is undone last, if there is one, and the transform of what is left.
 
-    W = S + (what the other transforms undo), and so W x is the product with S and the one with the others.
+    W is what the other transforms undo, with S in the places of S: W x is their product, and one with differences.
 
     >>> split_sparse(transforms.Chain((transforms.Sparse(np.array([1]), np.array([9.0]), 2), transforms.Gain(2.0))))[1]
     Chain(parts=(Gain(scale=2.0),))

@@ -5,7 +5,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
@@ -26,6 +26,7 @@ class Entries:
     columns : their indices in the matrix, in the order of the loop; None for 0, 1, ...
     pivots : what squared errors cost, one number for each column, or a matrix for each block of columns; None for 1
     row_power : factor of each row; None where all are 1
+    kept : which entries count; None where all do. The others have no power: they are stored elsewhere
 
     Raises
     ------
@@ -45,6 +46,7 @@ class Entries:
     columns: Any = None
     pivots: Any = None
     row_power: Float[np.ndarray, " rows"] | None = None
+    kept: Bool[np.ndarray, "rows columns"] | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.values.shape
@@ -78,6 +80,7 @@ class Entries:
 
     @functools.cached_property
     def power(self) -> Float[np.ndarray, "#rows columns"]:
-        """What a squared error at each entry is worth, on the host; one row where the factors of rows are all 1."""
+        """What a squared error at each entry is worth, on the host; one row where it is the same in all."""
         row = np.ones(1) if self.row_power is None else self.row_power
-        return row[:, None] * self.column_power
+        power = row[:, None] * self.column_power
+        return power if self.kept is None else power * self.kept

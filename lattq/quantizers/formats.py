@@ -10,13 +10,14 @@ from lattq._array import Array, array_namespace, as_floats, from_host, require_f
 from lattq._options import as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
 from lattq.bounds._checks import positive
-from lattq.bounds.block_formats import SCALE_BITS, SMALLEST_SCALE, check_number, check_scale
+from lattq.bounds.block_formats import LARGEST_SCALE, SCALE_BITS, SMALLEST_SCALE, check_number, check_scale
 from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
+from lattq.codebooks.scales import best_scales
 from lattq.coding import FixedLength, reading
 from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets, Record, Text, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantizers.entries import Entries
-from lattq.quantizers.integers import check_group
+from lattq.quantizers.integers import check_fit, check_group
 from lattq.quantizers.steps import GROUP, HEIGHT, groups_of, spread, stored_halves
 from lattq.quantizers.uniform import dither_offsets
 
@@ -139,7 +140,7 @@ class FormatQuantizer:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """Design of a number format whose scale comes from the largest magnitude of each row and group of columns.
+    """Design of a number format with a scale for each row and group of columns.
 
     Parameters
     ----------
@@ -149,11 +150,13 @@ class Format:
         "e8m0" takes the power of two that the MX formats prescribe, and may cut the largest magnitudes. E4M3 reaches
         from 0.002 to 448 only: normalize the weights first, with `lattq.transforms.Normalize`
     shrink : scale each column by its LMMSE gain, inside the loop
+    fit : "range" takes the scale from the largest magnitude, as said above; "error" takes the scale of that format with
+        the least squared error, weighted by the pivots (theory 10.3)
 
     Examples
     --------
     >>> Format.named("mxfp4")
-    Format(number=NumberFormat('e2m1fn'), group=32, scale='e8m0', shrink=False)
+    Format(number=NumberFormat('e2m1fn'), group=32, scale='e8m0', shrink=False, fit='range')
     >>> Format.named("mxfp4")(Entries(np.array([[0.5, -5.0]]))).scale
     array([[1.]])
     """
@@ -162,6 +165,7 @@ class Format:
     group: int | None = 32
     scale: str = "float16"
     shrink: bool = False
+    fit: str = "range"
 
     @property
     def scale_free(self) -> bool:
@@ -171,25 +175,47 @@ class Format:
     def __post_init__(self) -> None:
         normalize(self, as_integer, optional=("group",))
         normalize(self, as_flag, "shrink")
+        check_fit(self.fit)
         check_number(self.number)
         check_group(self.group)
         check_scale(self.scale)
 
     @staticmethod
-    def named(name: str) -> "Format":
+    def named(name: str, *, fit: str = "range") -> "Format":
         """The design of a block format of `lattq.bounds.BLOCK_FORMATS`; raises `InvalidInputError` for another name."""
         if name not in list(BLOCK_FORMATS):
             msg = f"there is no block format {name!r}; choose {', '.join(BLOCK_FORMATS)}"
             raise InvalidInputError(msg)
         block = BLOCK_FORMATS[name]
-        return Format(block.number, block.size, block.scale)
+        return Format(block.number, block.size, block.scale, fit=fit)
 
     def __call__(self, entries: Entries) -> FormatQuantizer:
-        """Scales from the largest magnitudes of the entries."""
+        """Scales of the entries."""
         targets, xp = entries.values, array_namespace(entries.values)
         largest = to_host(xp.max(xp.abs(targets), axis=1, keepdims=True)).astype(np.float64)
-        scale = from_host(block_scales(largest, self.number, self.scale), like=targets)
-        return FormatQuantizer(xp.astype(scale, targets.dtype), self.number, self.scale)
+        scale = block_scales(largest, self.number, self.scale)
+        if self.fit == "error":
+            found = self._least_error(entries, scale)
+            scale = np.where(found > 0.0, found, scale)
+        return FormatQuantizer(xp.astype(from_host(scale, like=targets), targets.dtype), self.number, self.scale)
+
+    def _least_error(self, entries: Entries, plain: np.ndarray) -> np.ndarray:
+        """The best scale of each row that its format can hold; 0 where all are as good.
+
+        Of formats of eight bits those two octaves below the plain one, and one above, are compared: one octave further
+        up the same numbers have codes too, and further down the largest magnitude is cut to a quarter.
+        """
+        x = to_host(entries.values).astype(np.float64)
+        if self.scale == "float16":
+            found = best_scales(x, self.number.values, entries.power).scale[:, None]
+            limits = SMALLEST_SCALE[self.scale], LARGEST_SCALE[self.scale]
+            return np.where(found > 0.0, np.clip(found, *limits).astype(np.float16).astype(np.float64), 0.0)
+        allowed, octave = _positive_scales(self.scale)
+        places = np.searchsorted(allowed, plain) + np.arange(-2 * octave, octave + 1)
+        candidates = allowed[np.clip(places, 0, allowed.size - 1)]
+        found = best_scales(x, self.number.values, entries.power, candidates=candidates).scale[:, None]
+        live = ((x != 0.0) & (entries.power > 0.0)).any(axis=1, keepdims=True)
+        return np.where(live, found, 0.0)
 
 
 def multiplicative_dither(
@@ -232,6 +258,12 @@ def multiplicative_dither(
     octave = np.exp2(dither_offsets(seed, x.shape[0], np.arange(x.shape[1])) + 0.5)
     moved = FormatQuantizer(xp.astype(from_host(scale * octave, like=x), xp.float64), number)
     return xp.astype(moved.decode(moved.encode(x)), x.dtype)
+
+
+def _positive_scales(kind: str) -> tuple[np.ndarray, int]:
+    """Scales of a format of eight bits, and how many an octave has."""
+    values = E8M0.values if kind == "e8m0" else E4M3FN.values[E4M3FN.values > 0.0]
+    return values, 1 if kind == "e8m0" else 8
 
 
 def _is_named(number: NumberFormat) -> bool:

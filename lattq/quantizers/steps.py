@@ -87,14 +87,14 @@ def step_like(step: float, targets: Array) -> Array:
     return xp.astype(from_host(np.full((1, 1), step), like=targets), targets.dtype)
 
 
-def stored_halves(data: bytes, at: tuple[int, int], *, zero: bool = False) -> np.ndarray:
-    """Scales of a file from float16; raises `DamagedFileError` unless they are positive (or 0) and finite.
+def stored_halves(data: bytes, at: tuple[int, int], *, zero: bool = False, signed: bool = False) -> np.ndarray:
+    """Scales of a file from float16; raises `DamagedFileError` unless they are positive (or 0, or negative) and finite.
 
     >>> stored_halves(np.array([0.5, 2.0], dtype="<f2").tobytes(), (1, 2))
     array([[0.5, 2. ]])
     """
     found = np.frombuffer(data, dtype="<f2").astype(np.float64).reshape(at)
-    if not (((found > 0) | (zero & (found == 0))) & np.isfinite(found)).all():
+    if not (((found > 0) | (zero & (found == 0)) | (signed & (found < 0))) & np.isfinite(found)).all():
         msg = f"scales that are {'negative' if zero else 'not positive'} or infinite; the file is damaged"
         raise DamagedFileError(msg)
     return found

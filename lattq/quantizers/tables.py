@@ -1,15 +1,15 @@
 """Designs of codebooks: k-means of what the loop hands over, in the metric of its pivots."""
 
 import dataclasses
-import hashlib
 import math
 from typing import Any
 
 import numpy as np
 
-from lattq._array import as_reals, to_host
+from lattq._array import to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.codebooks.clustering import different_rows
+from lattq.codebooks.importance import Importance
 from lattq.codebooks.local_metrics import charges_of, kmeans_blocks
 from lattq.errors import InvalidInputError
 from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
@@ -17,47 +17,9 @@ from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group
 from lattq.quantizers.logarithmic import LogScales, check_run
 
-__all__ = ["Codebook", "Importance", "rounded_entries"]
+__all__ = ["Codebook", "rounded_entries"]
 
 HALF_DIGITS = 11  # binary digits of a float16
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Importance:
-    """Weights of squared errors, compared and printed by a digest of their bytes.
-
-    >>> Importance.of(np.ones((2, 2))) == Importance.of(np.ones((2, 2)))
-    True
-    """
-
-    values: np.ndarray
-    digest: str
-
-    @staticmethod
-    def of(values: Any) -> "Importance":
-        """From a matrix of any array library; raises `InvalidInputError` unless all are zero or above, and finite."""
-        if isinstance(values, Importance):
-            return values
-        host = to_host(as_reals("importance", values)).astype(np.float64)
-        if host.ndim != 2:
-            msg = f"`importance` has shape {host.shape}; pass a matrix with a weight for each row and column"
-            raise InvalidInputError(msg)
-        if not (np.isfinite(host) & (host >= 0)).all():
-            msg = "`importance` holds a negative or infinite number; weights of squared errors are zero or above"
-            raise InvalidInputError(msg)
-        return Importance(host, hashlib.blake2b(host.tobytes(), digest_size=8).hexdigest())
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the digests agree."""
-        return isinstance(other, Importance) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        """Of the digest."""
-        return hash(self.digest)
-
-    def __repr__(self) -> str:
-        """Shape and digest."""
-        return f"<{self.values.shape[0]} x {self.values.shape[1]} weights {self.digest}>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,14 +154,15 @@ class Codebook:
     def _weights(self, entries: Entries) -> np.ndarray:
         """What squared errors are weighed by beside the pivots."""
         shape, columns = entries.values.shape, entries.columns
+        kept = 1.0 if entries.kept is None else entries.kept
         if self.importance is None:
             rows = entries.row_power if self.weighted and entries.row_power is not None else np.ones(shape[0])
-            return np.repeat(rows[:, None], shape[1], axis=1)
+            return np.repeat(rows[:, None], shape[1], axis=1) * kept
         importance = self.importance.values
         if importance.shape[0] != shape[0] or importance.shape[1] <= columns.max():
             msg = f"`importance` has shape {importance.shape}; give a weight to each of the {shape[0]} rows and columns"
             raise InvalidInputError(msg)
-        return importance[:, columns]
+        return importance[:, columns] * kept
 
     def _table(
         self, x: np.ndarray, mass: np.ndarray, metrics: np.ndarray

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay, pack, unpack
-from lattq.coding.schema import SCALE, Either, Integer, Octets, Real, Record, checked
+from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Real, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import (
@@ -38,7 +38,8 @@ class UniformQuantizer:
 
     Attributes
     ----------
-    step : size of the cells, one per row (or one for all) and group of columns; shape (rows or 1, groups)
+    step : size of the cells, one per row (or one for all) and group of columns; shape (rows or 1, groups). A negative
+        one turns the range of the codes over
     zero : the code whose reconstruction is 0, like `step`, or one per entry; need not be an integer
     low, high : smallest and largest code; None for unbounded codes
     group : columns per entry of `step` where there are several
@@ -61,7 +62,7 @@ class UniformQuantizer:
     schema = Record(
         group=GROUP,
         height=HEIGHT,
-        steps=Either(SCALE, HALVES),
+        steps=Either(Real(-(2.0**MOST_EXPONENT), 2.0**MOST_EXPONENT), HALVES),
         zeros=Either(Real(-LARGEST_ZERO, LARGEST_ZERO), Octets()),
         low=Either(None, Integer(-LARGEST_CODE, LARGEST_CODE)),
         high=Either(None, Integer(-LARGEST_CODE, LARGEST_CODE)),
@@ -104,7 +105,7 @@ class UniformQuantizer:
 
     def underflow(self) -> int:
         """Stored steps that float16 holds only as its smallest number: what they scale is decoded too coarsely."""
-        return 0 if self.low is None else int(np.sum(to_host(self.step) <= SMALLEST_STEP))
+        return 0 if self.low is None else int(np.sum(np.abs(to_host(self.step)) <= SMALLEST_STEP))
 
     def _scaled(self, x: Array) -> Array:
         return x / self._spread(self.step, x) + self._spread(self.zero, x)
@@ -131,6 +132,9 @@ class UniformQuantizer:
         if isinstance(steps, float) and height != 1:
             msg = f"one step for {height} rows of steps; the file is damaged"
             raise DamagedFileError(msg)
+        if isinstance(steps, float) and not abs(steps) >= 2.0**-MOST_EXPONENT:
+            msg = f"a step of {steps}; the file is damaged"
+            raise DamagedFileError(msg)
         if (low is None) != (high is None) or (low is not None and not 0 <= high - low <= 255):
             msg = f"codes from {low} to {high}; the file is damaged"
             raise DamagedFileError(msg)
@@ -138,7 +142,7 @@ class UniformQuantizer:
             msg = "zeros of their own beside dither, or for codes without ends; the file is damaged"
             raise DamagedFileError(msg)
         places = height, -(-shape[1] // group)
-        step = np.full((1, 1), steps) if isinstance(steps, float) else stored_halves(steps, places)
+        step = np.full((1, 1), steps) if isinstance(steps, float) else stored_halves(steps, places, signed=True)
         if isinstance(zeros, bytes):
             zeros = unpack(zeros, high - low + 1, places[0] * places[1]).astype(np.float64).reshape(places)
         if dither is not None:

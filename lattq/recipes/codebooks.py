@@ -73,18 +73,19 @@ def squeezellm(bits: int = 3, *, importance: Any = None, outliers: float = 0.004
     Parameters
     ----------
     bits : per weight of the dense part
-    importance : weights of squared errors, (rows, columns): the Fisher diagonal, as published; None takes the second
-        moment of the inputs
+    importance : weights of squared errors, (rows, columns), for tables and outliers: the Fisher diagonal, as
+        published; None takes the second moment of the inputs
     outliers : fraction of the weights in the sparse part, a ninth of them by sensitivity, the others by magnitude; its
-        places and float16 values are charged
+        places and float16 values are charged, and replace what the tables say
 
     Examples
     --------
     >>> squeezellm(bits=3).transform
-    Outliers(fraction=0.004, sensitive=0.0005)
+    Outliers(fraction=0.004, sensitive=0.0005, importance=None)
     """
     outliers = as_float("outliers", outliers)
-    sparse = Outliers(round(outliers * 8 / 9, 12), round(outliers / 9, 12)) if outliers else Identity()
+    shares = round(outliers * 8 / 9, 12), round(outliers / 9, 12)
+    sparse = Outliers(*shares, importance=importance) if outliers else Identity()
     design = Codebook(_size(bits, 1), rows=1, group=None, entry_bits=None, importance=importance)
     return Scheme(transform=sparse, feedback=OpenLoop(), quantizer=design)
 

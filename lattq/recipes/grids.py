@@ -11,13 +11,14 @@ from lattq.lattices import E8, NESTQUANT_SCALES
 from lattq.least_squares import GAINS
 from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, Hadamard, Identity, Normalize, TransformDesign
+from lattq.transforms import Equalize, Hadamard, Identity, Normalize, Sort, TransformDesign
 
 __all__ = [
     "UNBIASED",
     "bitshift",
     "block_format",
     "gptq",
+    "gptq_published",
     "huffman_gptq",
     "nestquant",
     "rtn",
@@ -26,24 +27,27 @@ __all__ = [
 ]
 
 
-def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True) -> Scheme:
-    """Round to nearest: absmax (or min-max) integers without feedback.
+def rtn(levels: int = 16, *, group: int | None = 128, symmetric: bool = True, fit: str = "error") -> Scheme:
+    """Round to nearest: integers with a step for each group, without feedback.
+
+    Steps of least error weigh the columns by the diagonal of the second moment, all alike where that is the identity.
 
     Parameters
     ----------
     levels : 2 to 256; 16 is INT4
-    group : columns that share a scale; None for one scale per row
-    symmetric : absmax; otherwise min-max with a zero point
+    group : columns that share a step; None for one step per row
+    symmetric : around 0; otherwise with a zero point
+    fit : "error" for the step of least squared error; "range" for that of the largest magnitude, the usual baseline
 
     Examples
     --------
-    >>> rtn(levels=8).quantizer
-    AbsMax(levels=8, group=128, shrink=False, shared=False)
+    >>> rtn(levels=8, fit="range").quantizer == AbsMax(levels=8, group=128)
+    True
     """
-    return Scheme(feedback=OpenLoop(), quantizer=(AbsMax if symmetric else MinMax)(levels, group))
+    return Scheme(feedback=OpenLoop(), quantizer=(AbsMax if symmetric else MinMax)(levels, group, fit=fit))
 
 
-def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None) -> Scheme:
+def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None, fit: str = "error") -> Scheme:
     """Round to nearest in a block format of hardware or QLoRA, its scales charged in their own format.
 
     Parameters
@@ -51,13 +55,15 @@ def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None) -> Sc
     name : of `lattq.bounds.BLOCK_FORMATS`: "mxfp4", "mxfp6-e2m3", "mxfp6-e3m2", "mxfp8-e4m3", "mxfp8-e5m2", "mxint8"
         (blocks of 32, scales E8M0), "nvfp4" (16, E4M3, and one float32 for the whole weight) or "nf4" (64, float16)
     feedback : none unless given; `Cholesky("reversed", 0.01)` makes it GPTQ in that format
+    fit : "error" for the scale of least squared error; "range" for the published rule, whose error on Gaussian numbers
+        is `lattq.bounds.block_distortion`
 
     Examples
     --------
-    >>> block_format("nf4").quantizer
-    Format(number=NumberFormat('nf4'), group=64, scale='float16', shrink=False)
+    >>> block_format("nf4", fit="range").quantizer == Format.named("nf4")
+    True
     """
-    design = Format.named(name)
+    design = Format.named(name, fit=fit)
     transform = Normalize() if design.scale == "e4m3" else Identity()
     return Scheme(transform=transform, feedback=OpenLoop() if feedback is None else feedback, quantizer=design)
 
@@ -69,21 +75,52 @@ def gptq(
     symmetric: bool = True,
     order: str = "reversed",
     damping: float = 0.01,
+    fit: str = "error",
 ) -> Scheme:
-    """GPTQ (Frantar et al. 2023): absmax (or min-max) integers with Cholesky feedback.
+    """GPTQ (Frantar et al. 2023): integers with Cholesky feedback, and steps of least error unless asked otherwise.
 
     Parameters
     ----------
-    levels, group, symmetric : as in `rtn`
-    order : "reversed" codes the first column first, as published; "sorted" is act-order (with `group=None`)
+    levels, group, symmetric, fit : as in `rtn`
+    order : "reversed" codes the first column first, as published; "sorted" is act-order, and with groups the columns
+        are sorted before they form them, at 16 bits a column
     damping : fraction of the mean diagonal added to the factor
 
     Examples
     --------
     >>> gptq().feedback
     Cholesky(order='reversed', damping=0.01, block=1)
+    >>> gptq(group=32, order="sorted").transform
+    Sort()
     """
-    return Scheme(feedback=Cholesky(order, damping), quantizer=(AbsMax if symmetric else MinMax)(levels, group))
+    sort = order == "sorted" and group is not None
+    return Scheme(
+        transform=Sort() if sort else Identity(),
+        feedback=Cholesky("reversed" if sort else order, damping),
+        quantizer=(AbsMax if symmetric else MinMax)(levels, group, fit=fit),
+    )
+
+
+def gptq_published(
+    levels: int = 16,
+    *,
+    group: int | None = 128,
+    symmetric: bool = False,
+    order: str = "reversed",
+    damping: float = 0.01,
+) -> Scheme:
+    """GPTQ in the setting it was published with: integers with a zero point that span each group's range. A baseline.
+
+    Parameters
+    ----------
+    levels, group, symmetric, order, damping : as in `gptq`
+
+    Examples
+    --------
+    >>> gptq_published().quantizer
+    MinMax(levels=16, group=128, shrink=False, shared=False, fit='range')
+    """
+    return gptq(levels, group=group, symmetric=symmetric, order=order, damping=damping, fit="range")
 
 
 def bitshift(
@@ -244,7 +281,9 @@ UNBIASED = functools.partial(watersic, mmse=0.0)
 
 
 def watersic_published(step: float) -> Scheme:
-    """WaterSIC as published: natural order, damping 1e-4, shrinkage, rescalers, one pooled histogram.
+    """WaterSIC as published: natural order, damping 1e-4, shrinkage, rescalers, one pooled histogram. A baseline.
+
+    A column is charged one 16-bit number for its spacing and its rescaler together, as the authors count.
 
     Examples
     --------
@@ -255,6 +294,6 @@ def watersic_published(step: float) -> Scheme:
         feedback=Cholesky("natural", damping=1e-4),
         quantizer=Uniform(step, shrink=True),
         coder=Pooled(),
-        equalize=Equalize(exact=True),
+        equalize=Equalize(merged=True),
         refit=GAINS,
     )

@@ -11,6 +11,7 @@ from lattq.transforms.chains import (
     check_rows,
     folded,
     from_state,
+    kept,
     kind_of,
     octaves,
     split_unit,
@@ -18,7 +19,7 @@ from lattq.transforms.chains import (
 )
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.gain import Gain, Normalize, to_unit
-from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
+from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, bfloat16, grid_scale
 from lattq.transforms.outliers import Outliers, Sparse
 
 __all__ = [
@@ -39,10 +40,12 @@ __all__ = [
     "Transform",
     "TransformDesign",
     "append",
+    "bfloat16",
     "check_rows",
     "folded",
     "from_state",
     "grid_scale",
+    "kept",
     "kind_of",
     "octaves",
     "refuse_equalize",

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from lattq._array import Array, short_repr
 from lattq.coding import reading
@@ -22,6 +22,7 @@ __all__ = [
     "check_rows",
     "folded",
     "from_state",
+    "kept",
     "kind_of",
     "octaves",
     "split_unit",
@@ -191,6 +192,25 @@ def check_rows(transform: Transform, rows: int) -> None:
     for part in transform.parts if isinstance(transform, Chain) else (transform,):
         if isinstance(part, Sparse):
             part.check_rows(rows)
+
+
+def kept(transform: Transform, shape: tuple[int, int]) -> Bool[np.ndarray, "rows columns"] | None:
+    """Which entries of the transformed matrix count: not those that sparse parts replace; None where all do.
+
+    Where a later part mixes the columns, all do.
+
+    >>> kept(Chain((Sparse(np.array([1]), np.array([9.0]), 2), Permutation(np.array([1, 0])))), (1, 2))
+    array([[False,  True]])
+    """
+    found = None
+    for part in transform.parts if isinstance(transform, Chain) else (transform,):
+        if isinstance(part, Sparse):
+            found = part.kept(shape) if found is None else found & part.kept(shape)
+        elif isinstance(part, Permutation) and found is not None:
+            found = found[:, part.order]
+        elif isinstance(part, Hadamard | Folded | Chain):
+            found = None
+    return found
 
 
 def kind_of(transform: Transform) -> str:

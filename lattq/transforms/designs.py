@@ -51,6 +51,8 @@ class Equalize:
     Parameters
     ----------
     exact : round the scales to float32 and charge that, instead of rounding them to 1/16 octave
+    merged : exact in the loop; afterwards the gains of the columns go into the scales, and a column is charged one
+        bfloat16 number for both, as WaterSIC was published
 
     Examples
     --------
@@ -60,6 +62,7 @@ class Equalize:
     """
 
     exact: bool = False
+    merged: bool = False
 
     def __call__(self, factor: LDL, rows: int = 1 << 20) -> Diagonal:
         """Square roots of the pivots; columns with a zero pivot, which cost no rate, get the mean of the others.
@@ -74,7 +77,7 @@ class Equalize:
         log = np.zeros(len(pivots))
         log[live] = 0.5 * np.log2(pivots[live])
         log[~live] = log[live].mean() if live.any() else 0.0
-        if self.exact:
+        if self.exact or self.merged:
             return Diagonal(np.exp2(log))
         tried = [_rounded(SCALE_GRID * log, stride) for stride in STRIDES]
         return min(tried, key=lambda found: _bits(found, log[live], live, rows))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq._options import as_integer, normalize, power_of_two
 from lattq.coding import decode_integers, encode_integers, reading
-from lattq.coding.schema import MOST_EXPONENT, Integer, Octets, Record, checked
+from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.linalg import randomized_hadamard
 from lattq.linalg.hadamard import has_hadamard_matrix
@@ -21,6 +21,7 @@ __all__ = [
     "Identity",
     "Permutation",
     "Transform",
+    "bfloat16",
     "grid_scale",
 ]
 
@@ -89,7 +90,8 @@ class Diagonal:
     Parameters
     ----------
     scale : positive, one per column. Scales 2^(k/16) are charged as entropy-coded integers, the fewer bits the
-        coarser the grid that they lie on; others are rounded to float32, at once, and charged as that.
+        coarser the grid that they lie on; others are rounded to float32, at once, and charged as that, or as bfloat16
+        where that holds all of them (see `bfloat16`).
 
     Examples
     --------
@@ -99,7 +101,7 @@ class Diagonal:
 
     scale: Float[np.ndarray, " n"]
 
-    schema = Record(scale=Octets(lambda at: 4 * at.columns))
+    schema = Record(scale=Either(Octets(lambda at: 4 * at.columns), Octets(lambda at: 2 * at.columns)))
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
@@ -140,11 +142,12 @@ class Diagonal:
         return nearest if np.array_equal(grid_scale(nearest), self.scale) else None
 
     def to_state(self) -> list:
-        """Exponents where all scales lie on the grid, else float32."""
+        """Exponents where all scales lie on the grid, else the upper halves of float32 if the lower ones are 0."""
         if self.exponents is not None:
             grid = _grid(self.exponents)
             return [grid, *encode_integers(self.exponents >> (grid.bit_length() - 1))]
-        return [self.scale.astype("<f4").tobytes()]
+        bits = self.scale.astype("<f4").view("<u4")
+        return [self.scale.astype("<f4").tobytes() if (bits & 0xFFFF).any() else (bits >> 16).astype("<u2").tobytes()]
 
     @staticmethod
     def from_state(state: list, size: int) -> "Diagonal":
@@ -160,6 +163,8 @@ class Diagonal:
                 raise DamagedFileError(msg)
             return Diagonal(grid_scale(exponents))
         (data,) = checked(Diagonal.schema, state, "diagonal", columns=size)
+        if len(data) == 2 * size:
+            data = (np.frombuffer(data, dtype="<u2").astype("<u4") << 16).tobytes()
         scale = np.frombuffer(data, dtype="<f4").astype(np.float64)
         with reading("a diagonal"):
             return Diagonal(scale)
@@ -271,6 +276,17 @@ def _grid(exponents: np.ndarray) -> int:
     gaps = int(np.gcd.reduce(exponents - exponents[0]))
     stride = min(gaps & -gaps, MOST_STRIDE) or 1
     return stride + int(exponents[0]) % stride
+
+
+def bfloat16(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Numbers rounded to bfloat16: the upper half of float32, ties to even.
+
+    >>> bfloat16(np.array([1.0, 1.01]))
+    array([1.       , 1.0078125])
+    """
+    bits = np.asarray(values, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -1,12 +1,14 @@
 """Dense and sparse: a few weights leave the matrix and are stored by themselves."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_float, normalize
+from lattq.codebooks.importance import Importance
 from lattq.coding import decode_integers, encode_integers
 from lattq.coding.schema import Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
@@ -20,7 +22,10 @@ MOST_PLACES = 1 << 40
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sparse:
-    """W - S with a sparse S of float16 numbers, times one power of two: what is left is what float16 cannot hold.
+    """Float16 numbers, times one power of two, in place of a few entries: W - S goes in, S comes out where it has any.
+
+    What is left there is what float16 cannot hold. The inverse replaces: whatever the rest decodes to at these places
+    does not count, and no more does it in the loop.
 
     Attributes
     ----------
@@ -31,8 +36,9 @@ class Sparse:
 
     Examples
     --------
-    >>> Sparse(np.array([1]), np.array([9.0]), 2).forward(np.array([[1.0, 9.5]]))
-    array([[1. , 0.5]])
+    >>> sparse = Sparse(np.array([1]), np.array([9.0]), 2)
+    >>> sparse.forward(np.array([[1.0, 9.5]])), sparse.inverse(np.array([[1.0, 0.25]]))
+    (array([[1. , 0.5]]), array([[1., 9.]]))
     """
 
     places: Int[np.ndarray, " entries"]
@@ -44,24 +50,35 @@ class Sparse:
 
     def forward(self, weight: Array) -> Array:
         """The weight without the sparse part."""
-        return weight - self._dense(weight)
+        return weight - self._spread(weight, self.values)
 
     def inverse(self, weight: Array) -> Array:
-        """The weight with the sparse part."""
-        return weight + self._dense(weight)
+        """The sparse part where it has entries, the weight elsewhere."""
+        others = 1.0 - self._spread(weight, np.ones(self.places.size))
+        return weight * others + self._spread(weight, self.values)
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """The second moment: inputs are as they were."""
         return sigma
 
-    def _dense(self, like: Array) -> Array:
-        shape = tuple(like.shape)
+    def kept(self, shape: tuple[int, int]) -> Bool[np.ndarray, "rows columns"]:
+        """Where a matrix of this shape has no entry of the sparse part."""
+        self._check(shape)
+        found = np.ones(shape, dtype=bool)
+        found.reshape(-1)[self.places] = False
+        return found
+
+    def _check(self, shape: tuple[int, int]) -> None:
         if shape[1] != self.columns:
             msg = f"{self.places.size} entries of a matrix of {self.columns} columns do not fit the shape {shape}"
             raise InvalidInputError(msg)
         self.check_rows(shape[0])
+
+    def _spread(self, like: Array, values: np.ndarray) -> Array:
+        shape = tuple(like.shape)
+        self._check(shape)
         found = np.zeros(shape)
-        found.reshape(-1)[self.places] = self.values
+        found.reshape(-1)[self.places] = values
         return array_namespace(like).astype(from_host(found, like=like), like.dtype)
 
     def check_rows(self, rows: int) -> None:
@@ -103,7 +120,8 @@ class Outliers:
     Parameters
     ----------
     fraction : of weights of largest magnitude; 0.004 as published
-    sensitive : fraction of weights with the largest w² Σ_jj; 0.0005 as published, there by a Fisher diagonal
+    sensitive : fraction of weights with the largest importance times w²; 0.0005 as published
+    importance : of squared errors, (rows, columns): a Fisher diagonal, as published; None takes Σ_jj in each row
 
     Examples
     --------
@@ -113,8 +131,11 @@ class Outliers:
 
     fraction: float = 0.004
     sensitive: float = 0.0005
+    importance: Any = None
 
     def __post_init__(self) -> None:
+        if self.importance is not None:
+            object.__setattr__(self, "importance", Importance.of(self.importance))
         normalize(self, as_float, "fraction", "sensitive")
         for name in ("fraction", "sensitive"):
             if not 0.0 <= getattr(self, name) < 1.0:
@@ -126,7 +147,11 @@ class Outliers:
         unit = to_unit(weight)
         host = unit.forward(to_host(weight).astype(np.float64))
         counts = [round(share * host.size) for share in (self.fraction, self.sensitive)]
-        scores = np.abs(host), host**2 * np.diag(sigma)
+        power = np.diag(sigma) if self.importance is None else self.importance.values
+        if power.shape not in ((host.shape[1],), host.shape):
+            msg = f"`importance` has shape {power.shape}, the weight {host.shape}; give one to each weight"
+            raise InvalidInputError(msg)
+        scores = np.abs(host), host**2 * power
         chosen = [np.argsort(-s.reshape(-1), kind="stable")[:n] for s, n in zip(scores, counts, strict=True)]
         places = np.unique(np.concatenate(chosen))
         values = host.reshape(-1)[places].astype(np.float16).astype(np.float64)

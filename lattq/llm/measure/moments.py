@@ -25,7 +25,8 @@ MORE = "more than a product with its inputs"
 class InputMoments:
     """Second moments of the inputs of matrices, updated while a model runs inside `record`.
 
-    Layers that receive the same tensor, such as q, k and v, share one accumulator. An expert that no token chose has the moment of all its siblings' inputs. With `drift`, forwards come in pairs: first the clean model inside
+    Layers that receive the same tensor, such as q, k and v, share one accumulator. An expert that no token chose has
+    the moment of all its siblings' inputs. With `drift`, forwards come in pairs: first the clean model inside
     `remember`, then the drifted one inside `record`; matrices that tokens choose have no such pairs.
 
     Parameters
