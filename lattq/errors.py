@@ -5,6 +5,7 @@ __all__ = [
     "DamagedFileError",
     "InvalidInputError",
     "LattqError",
+    "MissingPartError",
     "NotPositiveSemidefiniteError",
     "RateNotReachedError",
 ]
@@ -54,3 +55,18 @@ class RateNotReachedError(LattqError):
 
 class DamagedFileError(LattqError, ValueError):
     """Bytes that are not what lattq wrote: truncated, altered, or of another format version."""
+
+
+class MissingPartError(LattqError):
+    """A file that needs a part of a package that is not installed, or does not load.
+
+    Attributes
+    ----------
+    role : transform, quantizer or coder
+    kind : its name in the file, "package/word"
+    """
+
+    def __init__(self, message: str, *, role: str, kind: str) -> None:
+        super().__init__(message)
+        self.role = role
+        self.kind = kind

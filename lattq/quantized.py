@@ -15,20 +15,11 @@ from jaxtyping import Float, Int
 
 from lattq import bounds, transforms
 from lattq._array import Array, require_finite, to_host
-from lattq._parts import (
-    CODERS,
-    QUANTIZERS,
-    class_prior,
-    encoded,
-    expected_gains,
-    kind_of,
-    require_decodable,
-    restored_quantizer,
-)
-from lattq.coding import decode_integers, encode_integers, reading
+from lattq.coding import CLASSES_PER_OCTAVE, decode_integers, encode_integers, reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg import check_second_moment
+from lattq.parts import find, kind_of
 from lattq.quantizers import table_shift
 
 __all__ = ["Quantized"]
@@ -75,6 +66,7 @@ class Quantized:
 
     def __post_init__(self) -> None:
         self._kinds()
+        object.__setattr__(self, "quantizer", self.quantizer.stored())  # what is measured is what is stored
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,7 +76,8 @@ class Quantized:
     @functools.cached_property
     def coded(self) -> Any:
         """What the coder makes of the codes."""
-        return encoded(self.coder, self.codes, self.quantizer, class_prior(self.transform))
+        shared = {name: getattr(self.quantizer, name, None) for name in self.coder.carries}
+        return self.coder.encode(self.codes, class_prior(self.transform), **shared)
 
     def revalued(self, **changes: Any) -> "Quantized":
         """The same codes, coded once, with other gains, centroids or stats."""
@@ -99,10 +92,10 @@ class Quantized:
         state = [
             FORMAT,
             list(self.shape),
-            [kind_of(QUANTIZERS, self.quantizer), self.quantizer.to_state()],
+            [kind_of("quantizer", self.quantizer), self.quantizer.to_state()],
             transforms.to_state(self.transform),
             *gains,
-            [kind_of(CODERS, self.coder), list(dataclasses.astuple(self.coder))],
+            [kind_of("coder", self.coder), self.coder.to_state()],
             self.coded,
             *centroids,
         ]
@@ -249,7 +242,7 @@ class Quantized:
 
     def _kinds(self) -> list[str]:
         """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
-        return [kind_of(QUANTIZERS, self.quantizer), transforms.kind_of(self.transform), kind_of(CODERS, self.coder)]
+        return [kind_of(role, getattr(self, role)) for role in ("quantizer", "transform", "coder")]
 
     def _title(self) -> str:
         names = " → ".join(type(part).__name__ for part in (self.transform, self.quantizer, self.coder))
@@ -269,24 +262,57 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
     if expected is not None and shape != expected:
         msg = f"a matrix of {height} x {width} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
         raise DamagedFileError(msg)
-    coder = CODERS[coder[0]](*coder[1])
+    coder = find("coder", coder[0]).from_state(coder[1])
     transform = transforms.from_state(transform, width)
     prior = class_prior(transform)
     if columns is not None:
         columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
     found = Quantized(
         codes=np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32),
-        quantizer=restored_quantizer(quantizer, coder, data, shape, prior),
+        quantizer=_restored_quantizer(quantizer, coder, coder.context(data, shape, prior), shape),
         transform=transform,
         coder=coder,
         row_gains=None if rows is None else decode_integers(rows, height) + GAIN_GRID,
         column_gains=columns,
         centroids=decode_integers(centroids[1], centroids[0]) if centroids else None,
     )
-    require_decodable(found.quantizer, found.codes, found.centroids)
-    transforms.check_rows(transform, height)
+    if found.centroids is not None and not found.quantizer.ordered:
+        msg = f"centroids for a {type(found.quantizer).__name__}, whose codes have no places; the file is damaged"
+        raise DamagedFileError(msg)
+    found.quantizer.check_codes(found.codes)
+    transform.check_rows(height)
     found.__dict__["coded"] = data  # encoding again would give the same
     return found
+
+
+def _restored_quantizer(state: list, coder: Any, context: Mapping[str, Any], shape: tuple[int, int]) -> Any:
+    """The quantizer of a file, with what the coder has stored for it."""
+    kind, own = state
+    quantizer = find("quantizer", kind).from_state(own, shape)
+    quantizer.check_coder(coder)
+    known = {name: value for name, value in context.items() if hasattr(quantizer, name)}
+    return dataclasses.replace(quantizer, **known) if known else quantizer
+
+
+def class_prior(transform: Any) -> Any:
+    """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave).
+
+    >>> class_prior(transforms.Diagonal(np.array([1.0, 2.0])))
+    array([0, 8])
+    """
+    exponents = transform.exponents
+    return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID
+
+
+def expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:
+    """Column gains that what the coder made of the codes predicts, in 128ths.
+
+    >>> from lattq.coding import FixedLength
+    >>> expected_gains(FixedLength(4), b"", (1, 1), 0)
+    128
+    """
+    found = coder.gains(data, shape, prior)
+    return GAIN_GRID if found is None else found
 
 
 def _digest(body: bytes) -> bytes:

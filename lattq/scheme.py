@@ -15,8 +15,9 @@ from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID, Cholesky, Feedback, successive_cancellation
 from lattq.least_squares import alternate
 from lattq.linalg import check_layer
+from lattq.parts import kind_of, require_part
 from lattq.quantized import Quantized
-from lattq.quantizers import BlockQuantizer, Codebook, Design, Given, Uniform
+from lattq.quantizers import Design, Entries, Given, Uniform, join
 
 __all__ = ["Scheme", "quantize"]
 
@@ -67,14 +68,16 @@ class Scheme:
             if getattr(self, name) < 0:
                 msg = f"`{name}` is {getattr(self, name)}; pass how many follow, 0 or more"
                 raise InvalidInputError(msg)
-        if self.rounds and not isinstance(self.quantizer, Codebook):
+        if self.coder is not None:
+            require_part("coder", self.coder)
+        if self.rounds and not getattr(self.quantizer, "in_rounds", False):
             msg = f"`rounds` is {self.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
             raise InvalidInputError(msg)
         if self.rounds and (self.quantizer.shrink or set(self.refit) - {"tables"}):
             msg = f"`rounds` is {self.rounds}, whose sweeps know no gains; refit tables only, and do not shrink"
             raise InvalidInputError(msg)
-        weighs = isinstance(self.quantizer, Codebook) and self.quantizer.importance is not None
-        if weighs and not isinstance(self.transform, transforms.Identity | transforms.Outliers):
+        weighs = getattr(self.quantizer, "importance", None) is not None
+        if weighs and not getattr(self.transform, "keeps_entries", False):
             msg = f"`importance` weighs the weights themselves, not those after {self.transform!r}; leave one out"
             raise InvalidInputError(msg)
 
@@ -104,6 +107,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
     weight, moment = check_layer(weight, sigma)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         transform = scheme.transform(weight, moment)
+        kind_of("transform", transform)
         changed, second = transform.forward(weight), transform.congruence(moment)
         factor = scheme.feedback.factor(changed, second)
         _require_range(changed, np.ones(1), scheme)
@@ -112,9 +116,9 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             _require_range(changed, diagonal.scale, scheme)
             transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
             factor = factor.rescaled(1 / diagonal.scale)
-        result = successive_cancellation(changed, factor, scheme.quantizer, sweeps=scheme.sweeps)
+        result = successive_cancellation(changed, factor, _Stored(scheme.quantizer), sweeps=scheme.sweeps)
         codes = to_host(result.codes)
-        quantizer = _concatenate(result.quantizers, scheme.quantizer, weight.shape[1])
+        quantizer = join(result.quantizers, scheme.quantizer.group or weight.shape[1], tuple(weight.shape))
         found = Quantized(
             codes=codes,
             quantizer=quantizer,
@@ -124,7 +128,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
             stats={
                 "overload": result.overload,
                 "underflow": quantizer.underflow(),
-                "idle_columns": 0 if isinstance(quantizer, BlockQuantizer) else int(np.sum(~codes.any(axis=0))),
+                "idle_columns": quantizer.idle(codes),
             },
         )
         if scheme.refit:
@@ -169,5 +173,21 @@ def _require_range(weight: Array, scale: np.ndarray, scheme: Scheme) -> None:
         raise InvalidInputError(msg)
 
 
-def _concatenate(parts: list, design: Design, columns: int) -> Any:
-    return type(parts[0]).concatenate(parts, design.group or columns)
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """A design whose quantizers are as files hold them, before anything is encoded."""
+
+    design: Design
+
+    @property
+    def group(self) -> int | None:
+        return self.design.group
+
+    @property
+    def shrink(self) -> bool:
+        return self.design.shrink
+
+    def __call__(self, entries: Entries) -> Any:
+        found = self.design(entries)
+        require_part("quantizer", found)
+        return found.stored()

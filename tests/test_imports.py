@@ -13,11 +13,11 @@ FILES = sorted(ROOT.glob("lattq/**/*.py"))
 LEVELS = [
     {"errors"},
     {"_array", "_options"},
+    {"parts"},
     {"bounds", "linalg", "coding", "kernels"},
     {"lattices", "trellis", "codebooks", "affine"},
     {"transforms", "quantizers"},
     {"feedback"},
-    {"_parts"},
     {"quantized"},
     {"files", "least_squares", "packed"},
     {"scheme"},

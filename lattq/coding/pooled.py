@@ -5,17 +5,20 @@ import dataclasses
 import constriction
 import numpy as np
 
+from lattq.coding.base import BaseCoder
 from lattq.coding.damage import reading
 from lattq.coding.packing import pack, unpack
 from lattq.errors import CodeOverflowError, DamagedFileError
+from lattq.parts import register
 
 __all__ = ["Pooled"]
 
 MOST_SYMBOLS = 1 << 16
 
 
+@register("coder", "pooled")
 @dataclasses.dataclass(frozen=True)
-class Pooled:
+class Pooled(BaseCoder):
     """Coder with one static histogram of all codes: `encode(codes)` and `decode(data, shape)`.
 
     This is what the plug-in entropy of published rates stands for, in real bytes. It knows no scales, so it pays for

@@ -12,10 +12,12 @@ import numpy as np
 
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import decode_classes, encode_classes
+from lattq.coding.base import BaseCoder
 from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
 
 __all__ = [
     "TwoWay",
@@ -53,8 +55,9 @@ class TwoWayModel:
         return np.where(k[None, :] > 0, np.maximum(shifted, 1), 0)
 
 
+@register("coder", "two-way")
 @dataclasses.dataclass(frozen=True)
-class TwoWay:
+class TwoWay(BaseCoder):
     """Entropy coder with a two-way scale model: `encode(codes)` and `decode(data, shape)`.
 
     Parameters

@@ -10,10 +10,12 @@ from jaxtyping import Int
 
 from lattq._array import require_integers
 from lattq._options import as_integer, normalize
+from lattq.coding import BaseCoder
 from lattq.coding.ans import words_of
 from lattq.coding.damage import reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.voronoi import LARGEST
+from lattq.parts import register
 
 __all__ = ["NestedCoder"]
 
@@ -22,8 +24,9 @@ GRID = 1 << 12  # frequencies of indices are multiples of 1 / GRID
 Coder = constriction.stream.stack.AnsCoder
 
 
+@register("coder", "nested")
 @dataclasses.dataclass(frozen=True)
-class NestedCoder:
+class NestedCoder(BaseCoder):
     """Coder of digits in base q whose vectors hold the index of a scale in their first code: digit + q · index.
 
     Columns are taken `block` at a time; of each block n after n columns are a vector, and those left over one more.

@@ -14,12 +14,14 @@ from lattq.lattices import EntropyCodedLattice
 from lattq.lattices.coder import Layout
 from lattq.lattices.lattice import LARGEST
 from lattq.lattices.words import cell_side, named, tail_step
+from lattq.parts import register
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
 
 __all__ = ["Lattice", "LatticeQuantizer"]
 
 
+@register("quantizer", "lattice")
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatticeQuantizer(OneStep):
     """The quantizer ``unit * k``, where in each column n rows after n rows of k are a point in integer coordinates.

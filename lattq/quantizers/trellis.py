@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Num
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.errors import CodeOverflowError
+from lattq.parts import register
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like, stored_step
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
@@ -19,6 +20,7 @@ LARGEST_CODE = 2**30
 WIDE = 1.5  # codes: from here on odd and even codes cost the same
 
 
+@register("quantizer", "trellis")
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrellisQuantizer(OneStep):
     """The quantizer ``step / 2 * k``, where each segment of the column k is a sequence of a trellis code.

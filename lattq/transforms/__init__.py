@@ -4,14 +4,16 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import Chain, Folded, append, check_rows, folded, from_state, kind_of, octaves, to_state
+from lattq.transforms.base import BaseTransform, Transform
+from lattq.transforms.chains import Chain, Folded, append, folded, from_state, to_state
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.gain import Gain, Normalize
-from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, grid_scale
+from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, grid_scale
 from lattq.transforms.outliers import Outliers, Sparse
 
 __all__ = [
     "SCALE_GRID",
+    "BaseTransform",
     "Chain",
     "Diagonal",
     "Equalize",
@@ -28,12 +30,9 @@ __all__ = [
     "Transform",
     "TransformDesign",
     "append",
-    "check_rows",
     "folded",
     "from_state",
     "grid_scale",
-    "kind_of",
-    "octaves",
     "refuse_equalize",
     "then",
     "to_state",

@@ -1,21 +1,23 @@
 """Transforms made of transforms, and how any of them is stored."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
-from lattq.transforms.gain import Gain
-from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
-from lattq.transforms.outliers import Sparse
+from lattq.parts import find, kind_of, register
+from lattq.transforms.base import BaseTransform, Transform
+from lattq.transforms.maps import Identity
 
-__all__ = ["Chain", "Folded", "append", "check_rows", "folded", "from_state", "kind_of", "octaves", "to_state"]
+__all__ = ["Chain", "Folded", "append", "folded", "from_state", "to_state"]
 
 
+@register("transform", "chain")
 @dataclasses.dataclass(frozen=True, eq=False)
-class Chain:
+class Chain(BaseTransform):
     """Transforms applied one after the other; only the first may be folded.
 
     >>> Chain((Diagonal(np.array([2.0])), Diagonal(np.array([3.0])))).forward(np.ones((1, 1)))
@@ -47,6 +49,42 @@ class Chain:
             sigma = part.congruence(sigma)
         return sigma
 
+    @property
+    def components(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The parts."""
+        return self.parts
+
+    @property
+    def plain(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all parts are."""
+        return all(part.plain for part in self.parts)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def exponents(self) -> Int[np.ndarray, " n"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the last part."""
+        return getattr(self.parts[-1], "exponents", None) if self.parts else None
+
+    def on_inputs(self, x: Array) -> Array:
+        """All parts, first to last."""
+        for part in self.parts:
+            x = part.on_inputs(x)  # pyright: ignore[reportAttributeAccessIssue]
+        return x
+
+    def split(self) -> tuple[Any, Any]:
+        """The sparse part of the first, if it has one: W = S + (what the others undo)."""
+        if not self.parts:
+            return None, self
+        found, first = self.parts[0].split()  # pyright: ignore[reportAttributeAccessIssue]
+        if found is None:
+            return None, self
+        rest = self.parts[1:]
+        return found, Chain(rest if isinstance(first, Identity) else (first, *rest))
+
+    def check_rows(self, rows: int) -> None:
+        """All parts check."""
+        for part in self.parts:
+            part.check_rows(rows)  # pyright: ignore[reportAttributeAccessIssue]
+
     def to_state(self) -> list:
         """Kind and state of every part."""
         return [to_state(part) for part in self.parts]
@@ -57,8 +95,9 @@ class Chain:
         return Chain(tuple(from_state(part, size) for part in state))
 
 
+@register("transform", "folded")
 @dataclasses.dataclass(frozen=True, eq=False)
-class Folded:
+class Folded(BaseTransform):
     """A transform that its owner undoes elsewhere: the quantized weights stay transformed and nothing is charged.
 
     After a round trip through bytes the inner transform is gone, and so is the way back.
@@ -69,6 +108,8 @@ class Folded:
 
     inner: Transform | None = None
 
+    plain = True
+
     def forward(self, weight: Array) -> Array:
         """The inner transform; raises `InvalidInputError` once it is gone."""
         return self._known().forward(weight)
@@ -76,6 +117,10 @@ class Folded:
     def inverse(self, weight: Array) -> Array:
         """The weight, still transformed."""
         return weight
+
+    def on_inputs(self, x: Array) -> Array:
+        """The vectors: the owner has transformed them already."""
+        return x
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """The inner congruence; raises `InvalidInputError` once it is gone."""
@@ -119,54 +164,13 @@ def folded(transform: Transform) -> Folded | None:
     return transform if isinstance(transform, Folded) else None
 
 
-def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
-    """Exponents of a diagonal transform on the grid, alone or last in a chain: they tell how codes scale.
-
-    >>> octaves(Diagonal(np.array([1.0, 2.0])))
-    array([ 0, 16])
-    """
-    last = transform.parts[-1] if isinstance(transform, Chain) and transform.parts else transform
-    return last.exponents if isinstance(last, Diagonal) else None
-
-
-KINDS = {
-    "identity": Identity, "diagonal": Diagonal, "permutation": Permutation, "hadamard": Hadamard, "chain": Chain,
-    "folded": Folded, "gain": Gain, "sparse": Sparse,
-}  # fmt: skip
-
-
-def check_rows(transform: Transform, rows: int) -> None:
-    """Raise `InvalidInputError` unless the sparse parts of a transform lie in a matrix of so many rows.
-
-    >>> check_rows(Hadamard(seed=3), 4)
-    """
-    for part in transform.parts if isinstance(transform, Chain) else (transform,):
-        if isinstance(part, Sparse):
-            part.check_rows(rows)
-
-
-def kind_of(transform: Transform) -> str:
-    """Name of a transform in a file; raises `InvalidInputError` for one that no file can hold, alone or in a chain.
-
-    >>> kind_of(Hadamard(seed=3))
-    'hadamard'
-    """
-    kind = next((name for name, cls in KINDS.items() if isinstance(transform, cls)), None)
-    if kind is None:
-        msg = f"a file cannot hold the transform {transform!r}; it knows {', '.join(KINDS)}"
-        raise InvalidInputError(msg)
-    for part in transform.parts if isinstance(transform, Chain) else ():
-        kind_of(part)
-    return kind
-
-
 def to_state(transform: Transform) -> list:
     """[kind, state], for the container.
 
     >>> to_state(Hadamard(seed=3))
     ['hadamard', [3]]
     """
-    return [kind_of(transform), transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
+    return [kind_of("transform", transform), transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def from_state(state: list, size: int) -> Transform:
@@ -176,4 +180,4 @@ def from_state(state: list, size: int) -> Transform:
     Hadamard(seed=3)
     """
     kind, inner = state
-    return KINDS[kind].from_state(inner, size)
+    return find("transform", kind).from_state(inner, size)

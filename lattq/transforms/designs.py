@@ -8,8 +8,9 @@ import numpy as np
 from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.linalg import LDL
+from lattq.transforms.base import Transform
 from lattq.transforms.chains import Chain, Folded
-from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, Transform, grid_scale
+from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, grid_scale
 
 __all__ = ["Equalize", "Fixed", "Sort", "Then", "TransformDesign", "refuse_equalize", "then"]
 

@@ -7,12 +7,15 @@ import numpy as np
 from lattq._array import Array, array_namespace
 from lattq._options import as_float, normalize
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
+from lattq.transforms.base import BaseTransform
 
 __all__ = ["Gain", "Normalize"]
 
 
+@register("transform", "gain")
 @dataclasses.dataclass(frozen=True)
-class Gain:
+class Gain(BaseTransform):
     """The weight times one positive number, inputs divided by it; rounded to float32, and charged as that.
 
     >>> Gain(2.0).forward(np.ones((1, 2)))
@@ -41,6 +44,10 @@ class Gain:
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """Second moment divided by the square of scale."""
         return sigma / self.scale / self.scale
+
+    def on_inputs(self, x: Array) -> Array:
+        """As `inverse`: a diagonal is its own transpose."""
+        return self.inverse(x)
 
     def to_state(self) -> list:
         """The scale as float32."""

@@ -9,18 +9,22 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, normalize
 from lattq.coding import decode_integers, encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
+from lattq.transforms.base import BaseTransform
+from lattq.transforms.maps import Identity
 
 __all__ = ["Outliers", "Sparse"]
 
 
+@register("transform", "sparse")
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sparse:
+class Sparse(BaseTransform):
     """W - S with a sparse S of float16 numbers: what is left has zeros there, or what float16 cannot hold.
 
     Attributes
     ----------
     places : of the entries in the matrix, row by row, ascending
-    values : the entries of S
+    values : the entries of S, rounded to float16, at once
     columns : of the matrix
 
     Examples
@@ -33,6 +37,14 @@ class Sparse:
     values: Float[np.ndarray, " entries"]
     columns: int
 
+    def __post_init__(self) -> None:
+        with np.errstate(over="ignore"):
+            rounded = self.values.astype(np.float16).astype(np.float64)
+        if not np.isfinite(rounded).all():
+            msg = f"`values` holds {self.values[~np.isfinite(rounded)][0]:.3g}, which is beyond float16"
+            raise InvalidInputError(msg + "; divide the weights by a constant first")
+        object.__setattr__(self, "values", rounded)
+
     def forward(self, weight: Array) -> Array:
         """The weight without the sparse part."""
         return weight - self._dense(weight)
@@ -44,6 +56,18 @@ class Sparse:
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """The second moment: inputs are as they were."""
         return sigma
+
+    def split(self) -> tuple["Sparse", Identity]:
+        """All of it."""
+        return self, Identity()
+
+    def on_inputs(self, x: Array) -> Array:
+        """Raise `InvalidInputError`: a sparse part adds to the product, where it stands first."""
+        msg = (
+            f"a sparse part of {self.places.size} weights comes after other transforms, which would spread it "
+            "over the matrix; take outliers out first"
+        )
+        raise InvalidInputError(msg)
 
     def _dense(self, like: Array) -> Array:
         shape = tuple(like.shape)
@@ -96,6 +120,8 @@ class Outliers:
     >>> Outliers(fraction=0.25, sensitive=0.0)(np.array([[1.0, -5.0], [0.5, 2.0]]), np.eye(2)).places
     array([1])
     """
+
+    keeps_entries = True  # what is left are the same weights, in their places
 
     fraction: float = 0.004
     sensitive: float = 0.0005

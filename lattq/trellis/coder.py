@@ -14,12 +14,14 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
+from lattq.coding import BaseCoder
 from lattq.coding.ans import BIT, COSETS, decode_classes, encode_classes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import TwoWayModel, check_block, column_blocks, read_scales, stored_scales, wanted_blocks
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
 from lattq.trellis.codes import TrellisCode, segments
 
 __all__ = ["EntropyCodedTrellis"]
@@ -27,8 +29,9 @@ __all__ = ["EntropyCodedTrellis"]
 FAIR = 35  # scale class, 2.4 codes, from which on an entropy coder would save less than 1e-5 of a path bit
 
 
+@register("coder", "trellis")
 @dataclasses.dataclass(frozen=True)
-class EntropyCodedTrellis:
+class EntropyCodedTrellis(BaseCoder):
     """Coder of columns whose segments are sequences of a trellis code: `encode(codes)` and `decode(data, shape)`.
 
     Parameters
