@@ -23,7 +23,7 @@ LEVELS = [
     {"scheme"},
     {"rate", "matmul"},
     {"recipes", "allocate"},
-    {"export"},
+    {"export", "testing"},
     {"llm"},
     {"cli"},
 ]
