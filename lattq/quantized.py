@@ -66,7 +66,9 @@ class Quantized:
 
     def __post_init__(self) -> None:
         self._kinds()
-        object.__setattr__(self, "quantizer", self.quantizer.stored())  # what is measured is what is stored
+        # What is measured is what is stored: sums over other layouts of memory would differ in their last bits.
+        object.__setattr__(self, "codes", np.ascontiguousarray(self.codes))
+        object.__setattr__(self, "quantizer", self.quantizer.stored())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,6 +112,24 @@ class Quantized:
             expected[1] = expected_gains(self.coder, self.coded, self.shape, class_prior(self.transform))
         stored = [None if g is None else encode_integers(g - e) for g, e in zip(gains, expected, strict=True)]
         return stored, [] if self.centroids is None else [len(self.centroids), encode_integers(self.centroids)]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of `to_bytes()` by what they are for: the parts, gains and centroids, and the container around them.
+
+        >>> import lattq as lq
+        >>> layer = lq.quantize(np.eye(2), np.eye(2), lq.recipes.rtn())
+        >>> sum(layer.sizes().values()) == layer.nbytes
+        True
+        """
+        gains, centroids = self.side_state()
+        states = {
+            "transform": [transforms.to_state(self.transform)],
+            "quantizer": [[kind_of("quantizer", self.quantizer), self.quantizer.to_state()]],
+            "gains": [one for one in (*gains, *centroids) if one is not None],
+            "coder": [[kind_of("coder", self.coder), self.coder.to_state()], self.coded],
+        }
+        found = {name: sum(len(msgpack.packb(one) or b"") for one in state) for name, state in states.items()}
+        return {**found, "container": self.nbytes - sum(found.values())}
 
     @property
     def nbytes(self) -> int:

@@ -19,7 +19,7 @@ LEVELS = [
     {"transforms", "quantizers"},
     {"feedback"},
     {"quantized"},
-    {"files", "least_squares", "packed"},
+    {"files", "least_squares", "packed", "explain"},
     {"scheme"},
     {"rate", "matmul"},
     {"recipes", "allocate"},

@@ -69,7 +69,7 @@ def register(role: str, kind: str) -> Callable[[Part], Part]:
 
     def add(cls: Part) -> Part:
         own = cls.__module__.split(".")[0] == "lattq"
-        if not re.fullmatch(r"[\w-]+" if own else r"[\w.-]+/[\w-]+", kind):
+        if not re.fullmatch(r"([\w.-]+/)?[\w-]+" if own else r"[\w.-]+/[\w-]+", kind):
             msg = f'`kind` is {kind!r}; a part of another package is called "package/word", the package as pip knows it'
             raise InvalidInputError(msg)
         names, base = ROLES[role]
@@ -105,16 +105,16 @@ def require_part(role: str, part: Any) -> None:
 
     >>> require_part("coder", None)
     Traceback (most recent call last):
-    lattq.errors.InvalidInputError: a file cannot hold the coder None: NoneType is not registered, and lacks encode, ...
+    lattq.errors.InvalidInputError: a file cannot hold the coder None: NoneType is not registered, and lacks ...
     """
     cls = type(part)
     if (role, cls) in _kinds:
         return
     names, base = ROLES[role]
     missing = _missing(cls, names)
-    lacks = f", and lacks {', '.join(missing)}; inherit from {base}," if missing else ";"
+    lacks = f", and lacks {', '.join(missing)}; inherit from {base}, and" if missing else ";"
     msg = (
-        f"a file cannot hold the {role} {part!r}: {cls.__name__} is not registered{lacks} and put "
+        f"a file cannot hold the {role} {part!r}: {cls.__name__} is not registered{lacks} put "
         f'@lattq.register("{role}", "package/word") above the class'
     )
     raise InvalidInputError(msg)
