@@ -79,7 +79,7 @@ class Quantized:
     def coded(self) -> Any:
         """What the coder makes of the codes."""
         shared = {name: getattr(self.quantizer, name, None) for name in self.coder.carries}
-        return self.coder.encode(self.codes, class_prior(self.transform), **shared)
+        return self.coder.encode(self.codes, _class_prior(self.transform), **shared)
 
     def revalued(self, **changes: Any) -> "Quantized":
         """The same codes, coded once, with other gains, centroids or stats."""
@@ -109,7 +109,7 @@ class Quantized:
         gains = [self.row_gains, self.column_gains]
         expected = [GAIN_GRID, GAIN_GRID]
         if self.column_gains is not None:
-            expected[1] = expected_gains(self.coder, self.coded, self.shape, class_prior(self.transform))
+            expected[1] = _expected_gains(self.coder, self.coded, self.shape, _class_prior(self.transform))
         stored = [None if g is None else encode_integers(g - e) for g, e in zip(gains, expected, strict=True)]
         return stored, [] if self.centroids is None else [len(self.centroids), encode_integers(self.centroids)]
 
@@ -284,9 +284,9 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
         raise DamagedFileError(msg)
     coder = find("coder", coder[0]).from_state(coder[1])
     transform = transforms.from_state(transform, width)
-    prior = class_prior(transform)
+    prior = _class_prior(transform)
     if columns is not None:
-        columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
+        columns = decode_integers(columns, width) + _expected_gains(coder, data, shape, prior)
     found = Quantized(
         codes=np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32),
         quantizer=_restored_quantizer(quantizer, coder, coder.context(data, shape, prior), shape),
@@ -314,23 +314,14 @@ def _restored_quantizer(state: list, coder: Any, context: Mapping[str, Any], sha
     return dataclasses.replace(quantizer, **known) if known else quantizer
 
 
-def class_prior(transform: Any) -> Any:
-    """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave).
-
-    >>> class_prior(transforms.Diagonal(np.array([1.0, 2.0])))
-    array([0, 8])
-    """
+def _class_prior(transform: Any) -> Any:
+    """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave)."""
     exponents = transform.exponents
     return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID
 
 
-def expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:
-    """Column gains that what the coder made of the codes predicts, in 128ths.
-
-    >>> from lattq.coding import FixedLength
-    >>> expected_gains(FixedLength(4), b"", (1, 1), 0)
-    128
-    """
+def _expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:
+    """Column gains that what the coder made of the codes predicts, in 128ths."""
     found = coder.gains(data, shape, prior)
     return GAIN_GRID if found is None else found
 

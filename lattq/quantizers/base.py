@@ -46,7 +46,7 @@ class BaseQuantizer:
     Examples
     --------
     >>> BaseQuantizer().coder, BaseQuantizer().overload(np.ones((2, 2)))
-    (TwoWay(block=1048576), 0)
+    (TwoWay(block=262144), 0)
     """
 
     components: Any = ()

@@ -20,6 +20,7 @@ __all__ = ["Chain", "Folded", "append", "folded", "from_state", "to_state"]
 class Chain(BaseTransform):
     """Transforms applied one after the other; only the first may be folded.
 
+    >>> from lattq.transforms import Diagonal
     >>> Chain((Diagonal(np.array([2.0])), Diagonal(np.array([3.0])))).forward(np.ones((1, 1)))
     array([[6.]])
     """
@@ -102,6 +103,7 @@ class Folded(BaseTransform):
 
     After a round trip through bytes the inner transform is gone, and so is the way back.
 
+    >>> from lattq.transforms import Diagonal
     >>> Folded(Diagonal(np.array([2.0]))).inverse(np.ones((1, 1)))
     array([[1.]])
     """
@@ -145,6 +147,7 @@ class Folded(BaseTransform):
 def append(transform: Transform, last: Transform) -> Transform:
     """One transform, then another.
 
+    >>> from lattq.transforms import Hadamard
     >>> append(Identity(), Hadamard(1))
     Hadamard(seed=1)
     """
@@ -156,6 +159,7 @@ def append(transform: Transform, last: Transform) -> Transform:
 def folded(transform: Transform) -> Folded | None:
     """The folded transform that comes first, if there is one: quantized weights live behind it.
 
+    >>> from lattq.transforms import Hadamard
     >>> folded(Chain((Folded(Hadamard(1)), Hadamard(2))))
     Folded(inner=Hadamard(seed=1))
     """
@@ -167,6 +171,7 @@ def folded(transform: Transform) -> Folded | None:
 def to_state(transform: Transform) -> list:
     """[kind, state], for the container.
 
+    >>> from lattq.transforms import Hadamard
     >>> to_state(Hadamard(seed=3))
     ['hadamard', [3]]
     """
