@@ -16,6 +16,7 @@ import lattq as lq
 from lattq import llm
 from lattq.cli import console, demo, main
 from lattq.cli.entry import app
+from lattq.progress import Several, Stage
 from tests.tiny import save_tokenizer, tiny_config
 
 LAYER = "model.layers.0.self_attn.q_proj"
@@ -28,10 +29,10 @@ def run(*arguments: Any) -> Result:
 
 
 def values(*arguments: Any) -> Any:
-    """Run a command with `--json` and parse all of its output."""
+    """Run a command with `--json` and parse all of its output; stderr holds events of progress only."""
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
-    assert not result.stderr
+    assert all("event" in json.loads(line) for line in result.stderr.splitlines())
     return json.loads(result.stdout)
 
 
@@ -43,7 +44,7 @@ def error(*arguments: Any) -> str:
     (line,) = result.stderr.splitlines()
     again = run(*arguments, "--json")
     assert again.exit_code == 1
-    assert not again.stderr
+    assert all("event" in json.loads(each) for each in again.stderr.splitlines())
     assert json.loads(again.stdout) == {"error": line.removeprefix("lattq: ")}
     return line
 
@@ -323,20 +324,30 @@ def test_an_interrupt_says_how_to_resume(tiny: Path, text: Path, tmp_path: Path,
     arguments = ["quantize", tiny, "--out", tmp_path / "out", "--calibration", text, "--samples", 2]
     arguments += ["--recipe", "huffman_gptq", "--step", 0.05]
 
-    def interrupted(show: Any) -> Any:
-        def step(stage: str, name: str, total: int) -> None:
+    def interrupted(self: Several, stage: Stage, what: str) -> None:
+        if stage.name == "quantize":
             raise KeyboardInterrupt
 
-        return step
-
     with monkeypatch.context() as patch:
-        patch.setattr("lattq.cli.models.conversion_steps", interrupted)
+        patch.setattr(Several, "advance", interrupted)
         result = run(*arguments)
     assert result.exit_code == 130
     assert "repeat the command to resume" in result.stderr
     assert (tmp_path / "out.partial").is_dir()
     assert run(*arguments).exit_code == 0
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_the_log_holds_the_tree_of_a_conversion(tiny: Path, text: Path, tmp_path: Path):
+    arguments = ["quantize", tiny, "--out", tmp_path / "out", "--calibration", text, "--samples", 2, "--step", 0.05]
+    found = run(*arguments, "--recipe", "huffman_gptq", "--log", tmp_path / "log", "--json")
+    assert found.exit_code == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [json.loads(line)["event"] for line in found.stderr.splitlines()] == [line["event"] for line in lines]
+    assert lines[0]["stage"] == ["lattq quantize"]
+    assert lines[-1]["event"] == "end"
+    (last,) = (line for line in lines if line["event"] == "end" and line["stage"][-1] == "quantize")
+    assert last["done"] == last["total"] == len(json.loads(found.stdout)["layers"])
 
 
 def test_a_quantizer_by_name(tmp_path: Path):

@@ -1,29 +1,30 @@
-"""What the commands share: errors in one line, progress on stderr, tables and JSON on stdout."""
+"""What the commands share: errors in one line on stderr, tables and JSON on stdout."""
 
-import contextlib
 import functools
 import importlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from safetensors import SafetensorError
 
 from lattq.errors import InvalidInputError, LattqError
 
-__all__ = ["AsJson", "Debug", "command", "models", "parse_rates", "print_json", "print_table", "progress", "read_text"]
+__all__ = ["AsJson", "Debug", "Log", "command", "models", "parse_rates", "print_json", "print_table", "read_text"]
 
 INTERRUPTED = 130
 WIDTH_OF_FILES = 160  # columns of a table that goes to a file or a pipe
 MODEL_LIBRARIES = ("accelerate", "tokenizers", "torch", "transformers")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else; errors too.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON value on stdout, errors too, and progress as JSON on stderr.")
+]
+Log = Annotated[Path | None, typer.Option(help="File that progress is appended to, a line of JSON for each step.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -82,29 +83,6 @@ def models() -> Any:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     return llm
-
-
-@contextlib.contextmanager
-def progress(*, silent: bool, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show progress on stderr; yields ``show(text, advance=0)``."""
-    columns = [SpinnerColumn(), *([BarColumn(), MofNCompleteColumn()] if total else []), TimeElapsedColumn()]
-    text = TextColumn("{task.description}", markup=False)
-    console = Console(stderr=True)
-    disable = silent or not console.is_terminal  # else a file would get an empty line
-    with Progress(*columns, text, console=console, transient=True, disable=disable) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda text, advance=0: bar.update(task, description=text, advance=advance)
-
-
-def conversion_steps(show: Callable[..., None]) -> Callable[[str, str, int], None]:
-    """Callback for `quantize_model` that counts the finished layers or tries of each stage."""
-    counts: dict[str, int] = {}
-
-    def step(stage: str, name: str, total: int) -> None:
-        counts[stage] = counts.get(stage, 0) + 1
-        show(f"{stage} {counts[stage]}{f' of {total}' if total else ''}: {name}")
-
-    return step
 
 
 def print_json(value: Any) -> None:

@@ -18,17 +18,18 @@ from lattq.cli import figures
 from lattq.cli.console import (
     AsJson,
     Debug,
+    Log,
     command,
-    conversion_steps,
     models,
     number,
     parse_rates,
     print_json,
     print_table,
-    progress,
 )
 from lattq.cli.models import recipe_of
+from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
+from lattq.progress import Stage
 from lattq.quantizers import Trellis
 
 __all__ = ["demo"]
@@ -54,6 +55,7 @@ def demo(
     eval_samples: Annotated[int, typer.Option(help="Evaluation windows of 256 tokens.")] = 64,
     module: Annotated[list[str] | None, typer.Option(help="Layer to quantize, for a quick look; repeatable.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Layers quantized at once; all cores unless given.")] = None,
+    log: Log = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -72,9 +74,10 @@ def demo(
         raise InvalidInputError(msg)
     folder = Path(tempfile.mkdtemp(prefix="lattq-demo-")) if out is None else out
     prepare(folder)
-    with progress(silent=as_json, total=len(RECIPES) * len(wanted) + 1) as show:
-        show("loading")
-        bench = _Bench(models(), folder, samples, eval_samples, module or None, jobs or os.cpu_count() or 1, show)
+    with observed("lattq demo", as_json=as_json, log=log, total=len(RECIPES) * len(wanted)) as work:
+        with work.stage("load the libraries"):
+            llm = models()
+        bench = _Bench(llm, folder, samples, eval_samples, module or None, jobs or os.cpu_count() or 1, work)
         rows = [bench.row(name, rate) for rate in wanted for name in RECIPES]
     drawn = figures.available()
     if drawn:
@@ -125,50 +128,50 @@ class _Bench:
     """What all rows share: the model, its texts, second moments and sensitivities."""
 
     def __init__(
-        self, llm: Any, folder: Path, samples: int, eval_samples: int, modules: list[str] | None, jobs: int, show: Any
+        self, llm: Any, folder: Path, samples: int, eval_samples: int, modules: list[str] | None, jobs: int, work: Stage
     ) -> None:
         from lattq.llm import measure, source
 
-        self.llm, self.folder, self.jobs, self.show = llm, folder, jobs, show
+        self.llm, self.folder, self.jobs, self.work = llm, folder, jobs, work
         self.source = llm.embedded_model()
         self.options = {"calibration_text": llm.embedded_text("calibration"), "samples": samples, "modules": modules}
-        self.measure = functools.partial(llm.evaluate, text=llm.embedded_text("evaluation"), samples=eval_samples)
-        show("measuring the unquantized model")
+        text = llm.embedded_text("evaluation")
+        self.measure = functools.partial(llm.evaluate, text=text, samples=eval_samples, progress=work)
         model = source.load_model(self.source).float()
         tokenizer = source.load_tokenizer(self.source)
         layers = source.choose_modules(model, modules)
         text, window = self.options["calibration_text"], model.config.max_position_embeddings
         windows = source.token_windows(tokenizer, text, window, samples)
         moments = measure.InputMoments(layers)
-        measure.forward_batches(model, source.batches_of(windows), moments)
+        batches = source.batches_of(windows)
+        with work.stage("measure inputs", len(batches)) as stage:
+            measure.forward_batches(model, stage.over(batches), moments)
         # Weights of D in ½ Σ g rows columns D, the KL that the layers' distortions cost, in bits per token.
         some = source.batches_of(windows[:: max(1, len(windows) // SENSITIVITY_WINDOWS)])
-        found = measure.output_sensitivities(model, layers, some)
+        with work.stage("measure sensitivities", len(some)) as stage:
+            found = measure.output_sensitivities(model, layers, stage.over(some))
         self.costs = {name: g / (2 * math.log(2)) for name, g in found.items()}
         self.weights = {name: to_host(layer.weight) for name, layer in layers.items()}
         self.spectra = {name: _variances(w, moments.sigma(name)) for name, w in self.weights.items()}
         self.model = model
         self.perplexity = self.measure(self.source).perplexity
-        show("", advance=1)
 
     def row(self, recipe: str, rate: float) -> dict[str, Any]:
         """Quantize at one rate and measure."""
         setting = {"levels": min(256, round(2**rate))} if recipe in ("rtn", "gptq") else {"rate": rate}
         directory = self.folder / f"{recipe}-{rate:g}"
-        steps = conversion_steps(lambda text: self.show(f"{recipe} at {rate:g} bits, {text}"))
         report = self.llm.quantize_model(
             self.source,
             directory,
             recipe=RECIPES[recipe],
             propagate=False,
             jobs=self.jobs,
-            progress=steps,
+            progress=self.work,
             **setting,
             **self.options,
         )
-        self.show(f"{recipe} at {rate:g} bits, perplexity")
         found = self.measure(directory, reference=self.model)
-        self.show("", advance=1)
+        self.work.advance(f"{recipe} at {rate:g} bits")
         return {
             "recipe": recipe,
             "target": rate,

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from lattq.cli.console import AsJson, Debug, command, number, print_json, print_table, progress
+from lattq.cli.console import AsJson, Debug, command, number, print_json, print_table
 from lattq.cli.inspection import payloads, shapes_of
+from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
 from lattq.export import coreml, lookup_table
 from lattq.export.tables import LookupTable
@@ -37,12 +38,12 @@ def export(
     For layers quantized with palettize, pq or gptvq; the weights are the same, element for element.
     """
     tables: dict[str, LookupTable] = {}
-    with progress(silent=as_json) as show:
-        found = payloads(path, shapes_of(path), show) if path.is_dir() else [(path.stem, load(path))]
+    with observed("lattq export", as_json=as_json) as work:
+        found = payloads(path, shapes_of(path), work) if path.is_dir() else [(path.stem, load(path))]
         for name, quantized in found:
             tables[name] = _converted(name, quantized)
-        show(str(out))
-        coreml.write(out, tables, overwrite=overwrite)
+        with work.stage("write"):
+            coreml.write(out, tables, overwrite=overwrite)
     weights = sum(table.shape[0] * table.shape[1] for table in tables.values())
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     total = {"out": str(out), "format": to.value, "layers": len(tables), "weights": weights, "bytes": size}

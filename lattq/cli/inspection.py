@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +11,11 @@ import typer
 from safetensors import safe_open
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table, progress
+from lattq.cli.console import AsJson, Debug, command, models, number, print_json, print_table
+from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.files import load
+from lattq.progress import Stage
 from lattq.quantized import Quantized
 
 __all__ = ["inspect", "payloads", "shapes_of"]
@@ -102,8 +103,8 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     shapes = shapes_of(path)
     shapes = {name: shapes[name] for name in [*report, *shapes] if name in shapes}  # in the order of the model
     layers = []
-    with progress(silent=as_json, total=len(shapes)) as show:
-        for name, quantized in payloads(path, shapes, show):
+    with observed("lattq inspect", as_json=as_json, total=len(shapes)) as work:
+        for name, quantized in payloads(path, shapes, work):
             row = report.get(name, {})
             layers.append(
                 {
@@ -175,7 +176,7 @@ def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
     return importlib.import_module("lattq.llm").LattqConfig(**block).shapes()
 
 
-def payloads(path: Path, shapes: dict[str, tuple[int, int]], show: Callable[..., None]) -> list[tuple[str, Quantized]]:
+def payloads(path: Path, shapes: dict[str, tuple[int, int]], work: Stage) -> list[tuple[str, Quantized]]:
     """Decode the payload of every layer; raises `DamagedFileError` for one that is missing or damaged."""
     found = {}
     for file in sorted(path.glob("*.safetensors")):
@@ -183,8 +184,8 @@ def payloads(path: Path, shapes: dict[str, tuple[int, int]], show: Callable[...,
             for key in tensors.keys():  # noqa: SIM118  (not a mapping)
                 name = key.removesuffix(".weight")
                 if name in shapes:
-                    show(name, advance=1)
                     found[name] = _decoded(name, tensors.get_tensor(key).tobytes(), shapes[name])
+                    work.advance(name)
     missing = [name for name in shapes if name not in found]
     if missing:
         msg = f"{path} holds no payload of {missing[0]}; a weight file is missing or damaged"

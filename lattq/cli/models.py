@@ -16,15 +16,15 @@ from lattq import recipes
 from lattq.cli.console import (
     AsJson,
     Debug,
+    Log,
     command,
-    conversion_steps,
     models,
     number,
     print_json,
     print_table,
-    progress,
     read_text,
 )
+from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
 from lattq.quantizers import by_name
 from lattq.rate import MAX_RATE
@@ -111,6 +111,7 @@ def quantize(
     module: Annotated[list[str] | None, typer.Option(help="Linear layer to quantize; repeat for several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
+    log: Log = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -129,9 +130,9 @@ def quantize(
         msg = f"{model} needs `--calibration FILE`, a text that resembles what the model will read"
         raise InvalidInputError(msg)
     own = None if calibration is None else read_text(calibration)
-    with progress(silent=as_json) as show:
-        show("loading")
-        llm = models()
+    with observed("lattq quantize", as_json=as_json, log=log) as work:
+        with work.stage("load the libraries"):
+            llm = models()
         report = llm.quantize_model(
             source_of(model, llm),
             out,
@@ -149,7 +150,7 @@ def quantize(
             modules=module or None,
             seed=seed,
             jobs=jobs,
-            progress=conversion_steps(show),
+            progress=work,
         )
     if as_json:
         print_json({"out": str(out), **json.loads(report.to_json())})
@@ -209,6 +210,7 @@ def evaluate(
     window: Annotated[int | None, typer.Option(help="Tokens per window.")] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens between the starts of windows.")] = None,
     samples: Annotated[int | None, typer.Option(help="Windows; all unless given.")] = None,
+    log: Log = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -220,9 +222,9 @@ def evaluate(
         msg = f"`--text FILE` is needed: a text to predict, or the word `{EMBEDDED}` for the one that ships with lattq"
         raise InvalidInputError(msg)
     own = None if text == EMBEDDED else read_text(Path(text))
-    with progress(silent=as_json) as show:
-        show("evaluating")
-        llm = models()
+    with observed("lattq eval", as_json=as_json, log=log) as work:
+        with work.stage("load the libraries"):
+            llm = models()
         found = llm.evaluate(
             source_of(model, llm),
             llm.embedded_text("evaluation") if own is None else own,
@@ -230,6 +232,7 @@ def evaluate(
             window=window,
             stride=stride,
             samples=samples,
+            progress=work,
         )
     values = dataclasses.asdict(found)
     if as_json:

@@ -19,7 +19,9 @@ from lattq import llm, recipes
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError, RateNotReachedError
 from lattq.llm.convert import files as model_files
 from lattq.llm.convert import passes, stages
+from lattq.progress import Stage
 from tests.llm.conftest import TEXT
+from tests.test_progress import Recorder
 from tests.tiny import save_tokenizer
 
 FAST: dict[str, Any] = {"recipe": recipes.huffman_gptq, "samples": 8, "calibration_text": TEXT}
@@ -153,15 +155,30 @@ def test_one_process_at_a_time(tiny: Path, tmp_path: Path):
     """The second of two calls on one `out` is refused while the first is at work, and not after."""
     refused = []
 
-    def again(*_):
-        with pytest.raises(InvalidInputError, match="another process"):
-            llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
-        refused.append(True)
+    class Again(Recorder):
+        def advance(self, stage: Stage, what: str) -> None:
+            if stage.name == "quantize":
+                with pytest.raises(InvalidInputError, match="another process"):
+                    llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
+                refused.append(True)
 
-    llm.quantize_model(tiny, tmp_path / "out", step=0.02, progress=again, **FAST)
+    llm.quantize_model(tiny, tmp_path / "out", step=0.02, progress=Again(), **FAST)
     assert len(refused) == 14
     with pytest.raises(InvalidInputError, match="not an empty directory"):
         llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
+
+
+def test_progress_is_one_tree_that_counts_every_layer(tiny: Path, tmp_path: Path):
+    seen = Recorder()
+    llm.quantize_model(tiny, tmp_path / "out", rate=4.0, progress=seen, **FAST)
+    seen.check()
+    assert {stage.path[0] for stage in seen.begun} == {"quantize the model"}
+    by_name = {stage.name: stage for stage in seen.begun}
+    assert {"load the model", "measure inputs", "search", "quantize", "write"} <= by_name.keys()
+    assert by_name["quantize"].done == by_name["quantize"].total == 14
+    tries = [stage for stage in seen.begun if stage.parent is by_name["search"]]
+    assert len(tries) == by_name["search"].done
+    assert all(one.done == one.total == 14 for one in tries)
 
 
 def test_a_crash_while_writing_leaves_nothing_to_load(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -37,6 +37,9 @@ class Encoder:
     recipe : from a step or number of levels to a scheme
     scales : factor of the step for each layer
     jobs : layers at once
+
+    Attributes
+    ----------
     report : called with the name of each finished layer
     """
 
@@ -46,10 +49,10 @@ class Encoder:
         scales: Mapping[str, float],
         workspace: Workspace,
         jobs: int,
-        report: Callable[[str], None],
     ) -> None:
         self.recipe, self.scales = recipe, scales
-        self.workspace, self.jobs, self.report = workspace, jobs, report
+        self.workspace, self.jobs = workspace, jobs
+        self.report: Callable[[str], None] = lambda name: None
 
     def sizes(self, value: float | int, weights: dict[str, np.ndarray], moments: InputMoments) -> dict[str, int]:
         """Payload bytes of each layer; nothing is kept."""
@@ -57,7 +60,11 @@ class Encoder:
         def size(name: str) -> int:
             return len(self.quantize(name, weights[name], moments.sigma(name), value).payload)
 
-        return dict(zip(weights, self._parallel(size, list(weights)), strict=True))
+        found = {}
+        for name, bytes_ in zip(weights, self._parallel(size, list(weights)), strict=True):
+            found[name] = bytes_
+            self.report(name)
+        return found
 
     def store(
         self, value: float | int, targets: dict[str, np.ndarray], moments: InputMoments

@@ -15,6 +15,7 @@ from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import token_windows
+from lattq.progress import Observer, Stage, stage
 from lattq.rate import MAX_RATE, RANGES, searched
 from lattq.scheme import Scheme
 
@@ -42,7 +43,7 @@ def quantize_model(
     seed: int = 0,
     jobs: int = 1,
     max_shard_size: str = "5GB",
-    progress: Callable[[str, str, int], None] | None = None,
+    progress: Stage | Observer | None = None,
 ) -> Report:
     """Quantize the linear layers of a model directory; `transformers` loads the result after ``import lattq.llm``.
 
@@ -69,7 +70,7 @@ def quantize_model(
     seed : of the draw of windows
     jobs : layers quantized at once
     max_shard_size : of the files written
-    progress : called with the stage, the layer or try that is finished, and how many there are (0: unknown)
+    progress : told of the stages, one tree for the model, or the stage that this is part of: see `lattq.progress`
 
     Raises
     ------
@@ -132,8 +133,9 @@ def quantize_model(
     hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
     workspace = Workspace(out, hashed)
     try:
-        job = Conversion(source, windows, workspace, recipe, settings, jobs, progress)
-        return job.run(start, max_shard_size)
+        with stage("quantize the model", inside=progress) as work:
+            job = Conversion(source, windows, workspace, recipe, settings, jobs, work)
+            return job.run(start, max_shard_size)
     except (InvalidInputError, RateNotReachedError):
         if workspace.empty():  # the arguments were wrong: they must not stand in the way of the right ones
             workspace.discard()

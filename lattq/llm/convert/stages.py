@@ -1,8 +1,9 @@
 """One conversion: the search for a setting, passes behind the quantized prefix, files."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from lattq.llm.run.plugin import attach
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import choose_modules
 from lattq.llm.source.windows import batches_of
+from lattq.progress import Stage
 from lattq.quantized import Quantized
 from lattq.rate import RANGES, first_step, largest_levels, most, search_step, searched
 from lattq.scheme import Scheme
@@ -52,12 +54,12 @@ class Conversion:
         recipe: Callable[..., Scheme],
         settings: dict[str, Any],
         jobs: int,
-        progress: Callable[[str, str, int], None] | None,
+        work: Stage,
     ) -> None:
         self.source, self.windows, self.workspace = source, windows, workspace
-        self.recipe, self.settings, self.progress = recipe, settings, progress
-        self.stage = "load"
-        self.model = checkpoint.load_model(source)
+        self.recipe, self.settings, self.work = recipe, settings, work
+        with work.stage("load the model"):
+            self.model = checkpoint.load_model(source)
         self.layers = choose_modules(self.model, settings["modules"])
         self.dtypes = checkpoint.remember_dtypes(self.model)
         replaced = {f"{name}.weight" for name in self.layers}
@@ -66,19 +68,23 @@ class Conversion:
         self.weights = {name: to_host(layer.weight) for name, layer in self.layers.items()}
         self.count = sum(w.size for w in self.weights.values())
         self._clean: InputMoments | None = None
-        self.encoder = Encoder(recipe, self.scales(), workspace, jobs, self.done)
+        self.encoder = Encoder(recipe, self.scales(), workspace, jobs)
 
-    def done(self, name: str) -> None:
-        """Tell the caller."""
-        if self.progress is not None:
-            self.progress(self.stage, name, 0 if self.stage == "search" else len(self.layers))
+    @contextlib.contextmanager
+    def of_layers(self, name: str, inside: Stage) -> Iterator[None]:
+        """A stage in which every layer is quantized."""
+        with inside.stage(name, len(self.layers)) as stage:
+            self.encoder.report = stage.advance
+            yield
 
     @property
     def clean(self) -> InputMoments:
         """Second moments of the unquantized model, measured when first needed."""
         if self._clean is None:
             moments = InputMoments(self.layers)
-            forward_batches(self.model, batches_of(self.windows), moments)
+            batches = batches_of(self.windows)
+            with self.work.stage("measure inputs", len(batches)) as stage:
+                forward_batches(self.model, stage.over(batches), moments)
             self._clean = moments
         return self._clean
 
@@ -87,7 +93,8 @@ class Conversion:
         if is_fixed_rate(self.recipe) or self.settings["allocation"] == "distortion":
             return dict.fromkeys(self.layers, 1.0)
         batches = batches_of(self.windows[:: max(1, len(self.windows) // SENSITIVITY_WINDOWS)])
-        found = output_sensitivities(self.model, self.layers, batches, self.settings["seed"])
+        with self.work.stage("measure sensitivities", len(batches)) as stage:
+            found = output_sensitivities(self.model, self.layers, stage.over(batches), self.settings["seed"])
         floor = max(found.values()) * 1e-9  # layers that reach no output
         logs = {name: -0.5 * math.log(max(g, floor, 1e-300)) for name, g in found.items()}
         mean = sum(logs[name] * w.size for name, w in self.weights.items()) / self.count
@@ -96,28 +103,33 @@ class Conversion:
     def run(self, start: float, max_shard_size: str) -> Report:
         """All stages."""
         rate, fixed = self.settings["rate"], self.settings[searched(self.recipe)[0]]
-        self.stage = "search"
         value = fixed if rate is None else self.search(rate)
-        self.stage = "quantize"
-        layers = self.one_pass(value)
+        with self.of_layers("quantize", self.work):
+            layers = self.one_pass(value)
         if rate is not None:
             value, layers = self.correct(rate, value, layers)
-        return self.write(value, layers, start, max_shard_size)
+        with self.work.stage("write"):
+            return self.write(value, layers, start, max_shard_size)
 
     def search(self, rate: float | int) -> float | int:
         """The step or number of levels or bits at which clean inputs give the rate."""
 
+        name, clean = searched(self.recipe)[0], self.clean
+
         def encode(value: float | int) -> _Rated:
             size = self.workspace.size("clean", value)
             if size is None:
-                size = self.stored(self.encoder.sizes(value, self.weights, self.clean))
+                with self.of_layers(f"{name} {value:.6g}", work):
+                    size = self.stored(self.encoder.sizes(value, self.weights, clean))
                 self.workspace.remember_size("clean", value, size)
-            self.done(f"{value:.6g}")
-            return _Rated(8 * size / self.count, value)
+            found = _Rated(8 * size / self.count, value)
+            work.advance(f"{name} {value:.6g}: {found.rate:.4f} bits")
+            return found
 
-        if is_fixed_rate(self.recipe):
-            return largest_levels(rate, encode, searched(self.recipe)[0], most(self.recipe)).value
-        return search_step(rate, self.first_step(rate), encode, encodes=SEARCHES)[0]
+        with self.work.stage("search") as work:
+            if is_fixed_rate(self.recipe):
+                return largest_levels(rate, encode, name, most(self.recipe)).value
+            return search_step(rate, self.first_step(rate), encode, encodes=SEARCHES)[0]
 
     def first_step(self, rate: float | int) -> float:
         """Common step whose mean rate over the layers is about right: at high rate log steps average."""
@@ -148,8 +160,8 @@ class Conversion:
                 (old, before), (now, after) = tried[-2:]
                 slope = min(max((after - before) / math.log2(now / old), -1.5), -0.2)
             value = value - 1 if fixed else value * 2 ** ((rate - found) / slope)
-            self.stage = f"quantize, correction {len(tried)}"
-            layers = self.one_pass(value)
+            with self.of_layers(f"correct, {len(tried)}", self.work):
+                layers = self.one_pass(value)
         self.workspace.discard()
         value, found = min(tried, key=lambda one: abs(one[1] - rate))
         msg = (

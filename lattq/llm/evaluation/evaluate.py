@@ -14,6 +14,7 @@ from torch import Tensor
 from lattq.errors import InvalidInputError
 from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import batches_of, run, token_windows
+from lattq.progress import Observer, Stage, stage
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -60,6 +61,7 @@ def evaluate(
     window: int | None = None,
     stride: int | None = None,
     samples: int | None = None,
+    progress: Stage | Observer | None = None,
 ) -> Evaluation:
     """Measure a language model, or the embeddings of an encoder against a reference.
 
@@ -72,6 +74,7 @@ def evaluate(
     stride : tokens between the starts of windows. Each token is predicted once, with what precedes it in its window;
         the first of all is not. `window` unless given: then no first token of a window is predicted
     samples : number of windows, for a quick look; all unless given
+    progress : told of the batches, or the stage that this is part of: see `lattq.progress`
 
     Raises
     ------
@@ -93,12 +96,13 @@ def evaluate(
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
     longest = getattr(candidate.config, "max_position_embeddings", None) or LONGEST_WINDOW
     window = int(window if window is not None else min(longest, LONGEST_WINDOW))
+    work = stage("evaluate", inside=progress)
     if candidate.get_output_embeddings() is None:
         windows = token_windows(tokenizer, text, window, samples)
-        found = _compare_embeddings(candidate, original, windows)
+        found = _compare_embeddings(candidate, original, windows, work)
     else:
         windows = token_windows(tokenizer, text, window, samples, stride=stride)
-        found = _predict(candidate, original, windows, min(stride or window, window))
+        found = _predict(candidate, original, windows, min(stride or window, window), work)
         per_byte = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) / len(text.encode())
         loss = found.loss_nats or 0.0
         found = dataclasses.replace(found, bits_per_byte=loss / math.log(2) * per_byte)
@@ -109,11 +113,13 @@ def _loaded(model: Any) -> Any:
     return checkpoint.load_model(model, torch.float32) if isinstance(model, str | Path) else model.eval()
 
 
-def _predict(model: Any, reference: Any, windows: Int[Tensor, "windows window"], stride: int) -> Evaluation:
+def _predict(
+    model: Any, reference: Any, windows: Int[Tensor, "windows window"], stride: int, work: Stage
+) -> Evaluation:
     """Score the last `stride` tokens of each window, of the first window all but the first token."""
     loss = divergence = agreement = 0.0
     tokens = 0
-    for batch, scored in _scored(windows, stride):
+    for batch, scored in _scored(windows, stride, work):
         log_q = _log_probabilities(model, batch)[scored]
         targets = batch[:, 1:][scored]
         loss -= float(log_q.gather(-1, targets[:, None]).double().sum())
@@ -133,10 +139,10 @@ def _predict(model: Any, reference: Any, windows: Int[Tensor, "windows window"],
     )
 
 
-def _scored(windows: Int[Tensor, "windows window"], stride: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _scored(windows: Int[Tensor, "windows window"], stride: int, work: Stage) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches and the mask of the predictions that count."""
     first = True
-    for batch in batches_of(windows):
+    for batch in _counted(windows, work):
         scored = torch.zeros_like(batch[:, 1:], dtype=torch.bool)
         scored[:, -stride:] = True
         if first:
@@ -145,18 +151,26 @@ def _scored(windows: Int[Tensor, "windows window"], stride: int) -> Iterator[tup
         yield batch, scored
 
 
+def _counted(windows: Int[Tensor, "windows window"], work: Stage) -> Iterator[Tensor]:
+    """Batches of windows, with progress."""
+    batches = batches_of(windows)
+    work.total = len(batches)
+    with work:
+        yield from work.over(batches)
+
+
 @torch.no_grad()
 def _log_probabilities(model: Any, batch: Int[Tensor, "batch window"]) -> Float[Tensor, "batch predictions tokens"]:
     logits = run(model, batch).logits[:, :-1]
     return torch.log_softmax(logits.float(), -1)
 
 
-def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"]) -> Evaluation:
+def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"], work: Stage) -> Evaluation:
     if reference is None:
         msg = f"{type(model).__name__} predicts no tokens; give the unquantized model as `reference` to compare with"
         raise InvalidInputError(msg)
     cosines = []
-    for batch in batches_of(windows):
+    for batch in _counted(windows, work):
         ours, theirs = (_embeddings(one, batch) for one in (model, reference))
         cosines.append(torch.nn.functional.cosine_similarity(ours, theirs, dim=-1))
     return Evaluation(tokens=windows.numel(), mean_cosine=float(torch.cat(cosines).mean()))
