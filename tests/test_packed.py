@@ -17,7 +17,7 @@ from lattq.least_squares import PARAMETERS
 from lattq.packed import PackedMatrix
 from lattq.quantizers import AbsMax, Format, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Chain, Diagonal, Fixed, Folded, Gain, Hadamard, Normalize, Permutation, then
+from lattq.transforms import BaseTransform, Chain, Diagonal, Fixed, Folded, Gain, Hadamard, Normalize, Permutation, then
 from tests.strategies import seeds
 
 COLUMNS = 96
@@ -156,7 +156,7 @@ def test_hierarchical_codes():
         (Scheme(quantizer=AbsMax(32, None)), "values"),
         (Scheme(quantizer=Uniform(0.5, dither=1, levels=8)), "dither of seed 1"),
         (Scheme(quantizer=AbsMax(16, 4)), "groups of 4 columns"),
-        (Scheme(quantizer=Format(number_format("e4m3fn"), 32)), "e4m3fn"),
+        (Scheme(quantizer=Format(number_format("e4m3fn"), 32)), "tables of 253 values"),
         (Scheme(quantizer=Trellis(4)), "TrellisQuantizer"),
         (Scheme(quantizer=Nested(E8, 14), feedback=OpenLoop(COLUMNS)), "q = 14"),
         (Scheme(quantizer=Nested(D(4), 9), feedback=OpenLoop(COLUMNS)), "D\\(4\\)"),
@@ -178,7 +178,7 @@ def test_vectors_left_over_are_named():
         PackedMatrix.from_quantized(other)
 
 
-class Mirror:
+class Mirror(BaseTransform):
     """A transform that no file can hold."""
 
     def forward(self, weight: np.ndarray) -> np.ndarray:

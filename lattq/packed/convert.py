@@ -50,10 +50,10 @@ def table_codes(form: TableForm, codes: np.ndarray, gains: np.ndarray | None) ->
     >>> table_codes(form, np.array([[0, 2, 1, 1]]), None).codes.width
     128
     """
-    check_fit(form, codes)
     group = scalar_group(form, codes.shape[1])
     if group is None:
         return Packed(vector_tables(form, codes, gains))
+    check_fit(form, codes)
     firsts = np.arange(0, codes.shape[1], group)
     scales = np.ones((len(codes), len(firsts)))
     if form.scales is not None:

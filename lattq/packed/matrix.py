@@ -70,7 +70,6 @@ class PackedMatrix:
         InvalidInputError : for another one; it names what stands in the way
         """
         quantizer, rows, columns = quantized.quantizer, quantized.row_gains, quantized.column_gains
-        quantizer.check_codes(quantized.codes)
         shifts = None if quantized.centroids is None else quantized.centroids / GAIN_GRID
         form = quantizer.packed_form(quantized.codes, shifts)
         if form is None:

@@ -185,6 +185,7 @@ def vector_tables(form: TableForm, codes: np.ndarray, gains: np.ndarray | None) 
             "groups of rows and columns with whole vectors, and scales of vectors along the rows"
         )
         raise InvalidInputError(msg)
+    check_fit(form, codes)
     groups, across, size, d = form.tables.shape
     index = Indices(size, d, form.down).shared(codes)
     bits = max((size - 1).bit_length(), 1)
