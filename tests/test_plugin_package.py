@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,41 +11,17 @@ import pytest
 
 import lattq as lq
 from lattq.errors import DamagedFileError, InvalidInputError, MissingPartError
-from lattq.parts import find, kind_of, registry
+from lattq.parts import find, kind_of
 from lattq.testing import check_coder, check_quantizer, check_transform
+from tests.plugin import NAME, forget, install
 from tests.strategies import gaussian_layer
 
-HOME = Path(__file__).parent / "plugin_package"
-NAME = "lattq_example"
 KINDS = {"quantizer": "powers", "transform": "reflection", "coder": "deflate"}
-
-
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has imported lattq alone."""
-    for table in ("_classes", "_kinds"):
-        kept = {
-            key: value for key, value in getattr(registry, table).items() if "lattq-example" not in str((key, value))
-        }
-        monkeypatch.setattr(registry, table, kept)
-    monkeypatch.delitem(sys.modules, NAME, raising=False)
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The package, as pip would leave it: its module and its metadata on the path."""
-    project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
-    info = tmp_path / f"{NAME}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [
-        f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in points.items())
-        for group, points in project["entry-points"].items()
-    ]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    forget(monkeypatch)
-    monkeypatch.syspath_prepend(str(HOME / "src"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield __import__(NAME)
+    yield install(tmp_path, monkeypatch)
     sys.modules.pop(NAME, None)
 
 
