@@ -11,12 +11,10 @@ A concrete test class inherits a suite and supplies instances; the laws come wit
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import array_api_compat.numpy as numpy_namespace
-import msgpack
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -28,31 +26,13 @@ from lattq.quantized import Quantized
 from lattq.quantizers import join
 from lattq.testing.assertions import assert_close, assert_same
 from lattq.testing.strategies import seeds, well_conditioned_moments
+from lattq.testing.streams import must_refuse, stream_bits, through_file
 from lattq.transforms import Identity, from_state, to_state
 
 __all__ = ["CoderContract", "QuantizerContract", "TransformContract", "law", "stream_bits"]
 
 # One law serves many classes, on purpose; hypothesis asks to be told.
 law = settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None, database=None)
-
-
-def through_file(state: Any) -> Any:
-    """What a file gives back for a state or a stream; raises `AssertionError` for what a file cannot hold."""
-    try:
-        return msgpack.unpackb(msgpack.packb(state) or b"")
-    except (TypeError, ValueError, OverflowError) as error:
-        msg = f"a file cannot hold {state!r}: {error}; use Python's own integers, floats, strings, bytes and lists"
-        raise AssertionError(msg) from error
-
-
-def must_refuse(call: Callable[[], Any], what: str) -> None:
-    """Assert that a call raises `InvalidInputError`."""
-    try:
-        call()
-    except InvalidInputError:
-        return
-    msg = f"{what} must be refused with InvalidInputError"
-    raise AssertionError(msg)
 
 
 class QuantizerContract(ABC):
@@ -208,17 +188,6 @@ class TransformContract(ABC):
             return
         size = np.linalg.norm(weight) * np.linalg.norm(x)
         assert_close(transform.forward(weight) @ moved.T, weight @ x.T, rtol=0.0, atol=1e-7 * size)
-
-
-def stream_bits(stream: Any) -> int:
-    """Size of a stream: its bytes, its numbers in whole bytes, and one byte for each item of a list."""
-    if isinstance(stream, bytes):
-        return 8 * len(stream)
-    if isinstance(stream, int):
-        return 8 * (stream.bit_length() // 8 + 1)
-    if isinstance(stream, float):
-        return 64
-    return sum(8 + stream_bits(item) for item in stream)
 
 
 class CoderContract(ABC):
