@@ -202,7 +202,7 @@ def vector_tables(form: TableForm, codes: np.ndarray, gains: np.ndarray | None) 
     if scale is not None:
         runs[: len(first)] = first // scale.run
         steady = steady and scale.run % (native.WORD * d) == 0
-        own = scale.codes.astype(np.uint8)
+        own = np.ascontiguousarray(scale.codes, dtype=np.uint8)
         values = np.zeros((len(scale.values), LEVELS), dtype=np.float32)
         values[:, : scale.values.shape[1]] = scale.values
     height = form.rows // d if form.down else form.rows
