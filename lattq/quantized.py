@@ -300,7 +300,7 @@ def _restored(state: list, expected: tuple[int, int] | None) -> Quantized:
         msg = f"centroids for a {type(found.quantizer).__name__}, whose codes have no places; the file is damaged"
         raise DamagedFileError(msg)
     found.quantizer.check_codes(found.codes)
-    transform.check_rows(height)
+    transform.check_rows(height)  # pyright: ignore[reportAttributeAccessIssue]
     found.__dict__["coded"] = data  # encoding again would give the same
     return found
 

@@ -222,6 +222,6 @@ class _Stored:
         return self.design.shrink
 
     def __call__(self, entries: Entries) -> Any:
-        found = self.design(entries)
+        found: Any = self.design(entries)
         require_part("quantizer", found)
         return found.stored()

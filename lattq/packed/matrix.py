@@ -82,7 +82,8 @@ class PackedMatrix:
         factors = packed.factors
         if columns is not None:
             factors = columns / GAIN_GRID if factors is None else factors * (columns / GAIN_GRID)
-        sparse, transform = quantized.transform.split()
+        whole: Any = quantized.transform
+        sparse, transform = whole.split()
         transform.on_inputs(np.zeros((1, quantized.shape[1])))  # refuses what it does not know
         rounded = None if factors is None else factors.astype(np.float32)
         beside = None if sparse is None else SparseRows.packed(sparse, quantized.shape)

@@ -1,6 +1,7 @@
 """Entries of tables as files hold them: float16, or small integers times a float16 step."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -52,10 +53,11 @@ def stored_tables(
             found = tables.astype(np.float16).astype(np.float64)
         lost = ~np.isfinite(found)
     else:
-        steps = half("steps", steps)
-        integers = np.rint(tables / steps[..., None, None])
+        own: Any = half("steps", steps)
+        steps, sides = own, own[..., None, None]
+        integers = np.rint(tables / sides)
         lost = ~(np.abs(integers + 0.5) < 1 << ((bits or 8) - 1))
-        found = integers * steps[..., None, None]
+        found = integers * sides
     if lost.any():
         msg = f"`tables` holds {tables[lost][0]:.3g}, which entries of {bits or 16} bits do not hold; "
         raise InvalidInputError(msg + "multiply the weights by a constant first")

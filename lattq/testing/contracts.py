@@ -186,7 +186,7 @@ class TransformContract(ABC):
             moved = transform.on_inputs(x)
         except InvalidInputError:
             return
-        size = np.linalg.norm(weight) * np.linalg.norm(x)
+        size = float(np.linalg.norm(weight) * np.linalg.norm(x))
         assert_close(transform.forward(weight) @ moved.T, weight @ x.T, rtol=0.0, atol=1e-7 * size)
 
 
