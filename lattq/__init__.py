@@ -11,6 +11,7 @@ from lattq import (
     linalg,
     matmul,
     packed,
+    parts,
     quantizers,
     recipes,
     transforms,
@@ -18,6 +19,7 @@ from lattq import (
 )
 from lattq.files import load, save
 from lattq.least_squares import refit
+from lattq.parts import register
 from lattq.quantized import Quantized
 from lattq.rate import at_rate
 from lattq.scheme import Scheme, quantize
@@ -37,10 +39,12 @@ __all__ = [
     "load",
     "matmul",
     "packed",
+    "parts",
     "quantize",
     "quantizers",
     "recipes",
     "refit",
+    "register",
     "save",
     "transforms",
     "trellis",

@@ -1,24 +1,32 @@
-"""What a payload holds at its top, and how many weights it may have."""
+"""What a payload holds at its top, how many weights it may have, and the fields of a value from it."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from lattq._parts import CODERS, QUANTIZERS
-from lattq.coding.schema import Choice, Inner, Integer, Record, checked
-from lattq.errors import DamagedFileError
+import numpy as np
 
-__all__ = ["FORMAT", "MOST_LIVE", "MOST_SHIFT", "MOST_WEIGHTS", "PER_BYTE", "payload_fields", "require_few"]
+from lattq import transforms
+from lattq.coding import CLASSES_PER_OCTAVE, decode_integers
+from lattq.coding.schema import KIND, Inner, Integer, Record, checked
+from lattq.errors import DamagedFileError
+from lattq.feedback import GAIN_GRID
+from lattq.parts import find
+
+__all__ = ["FORMAT", "MOST_LIVE", "MOST_WEIGHTS", "PER_BYTE", "class_prior", "expected_gains", "payload_fields"]
 
 FORMAT = 1
 MOST_SHIFT = 1 << 20  # of a centroid, in 128ths of a cell
 SIDE = Integer(1, 1 << 20)  # rows or columns: no layer has more
+PART = Record(kind=KIND, state=Inner())
 PAYLOAD = Record(
     version=Integer(0, 255),
     shape=Record(rows=SIDE, columns=SIDE),
-    quantizer=Record(kind=Choice(*QUANTIZERS), state=Inner()),
+    quantizer=PART,
     transform=Inner(),
     row_gains=Inner(),
     column_gains=Inner(),
-    coder=Record(kind=Choice(*CODERS), state=Inner()),
+    coder=PART,
     data=Inner(),
 )
 MOVED = Record(**PAYLOAD.fields, shifts=Integer(1, 255), centroids=Inner())  # with centroids
@@ -26,31 +34,85 @@ MOVED = Record(**PAYLOAD.fields, shifts=Integer(1, 255), centroids=Inner())  # w
 MOST_WEIGHTS, MOST_LIVE, PER_BYTE = 1 << 24, 1 << 19, 1 << 10
 
 
-def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> tuple:
-    """Shape and states of the parts of a payload of `size` bytes; raises `DamagedFileError`.
+def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> tuple[dict[str, Any], Any]:
+    """Fields of `Quantized` from the state of a payload of `size` bytes, and its coded data; `DamagedFileError`.
 
-    >>> payload_fields([1, [2, 3], ["uniform", []], ["identity", []], None, None, ["fixed", []], b""], (2, 3), 30)[0]
-    (2, 3)
+    >>> from lattq.coding import FixedLength
+    >>> data = FixedLength(4).encode(np.ones((2, 3), dtype=np.int32))
+    >>> quantizer = ["uniform", [1, 1, 0.5, 0.0, 0, 3, None]]
+    >>> state = [1, [2, 3], quantizer, ["identity", []], None, None, ["fixed", [4, 0]], data]
+    >>> payload_fields(state, (2, 3), 30)[0]["codes"]
+    array([[1, 1, 1],
+           [1, 1, 1]], dtype=int32)
     """
     schema = MOVED if type(state) is list and len(state) > len(PAYLOAD.fields) else PAYLOAD
-    version, shape, *parts = checked(schema, state, "payload")
+    version, shape, quantizer, transform, rows, columns, coder, data, *centroids = checked(schema, state, "payload")
     if version != FORMAT:
         msg = f"format version {version}; this lattq reads version {FORMAT}: use the release that wrote the file"
         raise DamagedFileError(msg)
-    rows, columns = shape
+    height, width = shape = tuple(shape)
     if expected is None:
-        require_few(rows * columns, size, MOST_WEIGHTS)
-    elif (rows, columns) != tuple(expected):
-        msg = f"a matrix of {rows} x {columns} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
+        _require_few(height * width, size, MOST_WEIGHTS)
+    elif shape != tuple(expected):
+        msg = f"a matrix of {height} x {width} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
         raise DamagedFileError(msg)
-    return (rows, columns), *parts
+    transform: Any = transforms.from_state(transform, width)
+    transform.check_rows(height)
+    prior = class_prior(transform)
+    coder = find("coder", coder[0]).from_state(coder[1], shape)
+    if expected is None:
+        _require_few(coder.live(data, shape, prior), size, MOST_LIVE)
+    if columns is not None:
+        columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
+    codes = np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32)
+    found = _quantizer(quantizer, coder, coder.context(data, shape, prior), shape)
+    if centroids and not found.ordered:
+        msg = f"centroids for a {type(found).__name__}, whose codes have no places; the file is damaged"
+        raise DamagedFileError(msg)
+    found.check_codes(codes)
+    return {
+        "codes": codes,
+        "quantizer": found,
+        "transform": transform,
+        "coder": coder,
+        "row_gains": None if rows is None else decode_integers(rows, height) + GAIN_GRID,
+        "column_gains": columns,
+        "centroids": decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
+    }, data
 
 
-def require_few(weights: int, size: int, most: int) -> None:
-    """Raise `DamagedFileError` for more weights than `size` bytes may hold where nobody knows the shape.
+def class_prior(transform: Any) -> Any:
+    """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave).
 
-    >>> require_few(4096 * 4096, 100, MOST_WEIGHTS)
+    >>> class_prior(transforms.Diagonal(np.array([1.0, 2.0])))
+    array([0, 8])
     """
+    exponents = transform.exponents
+    return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID
+
+
+def expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:
+    """Column gains that what the coder made of the codes predicts, in 128ths.
+
+    >>> from lattq.coding import FixedLength
+    >>> expected_gains(FixedLength(4), b"", (1, 1), 0)
+    128
+    """
+    found = coder.gains(data, shape, prior)
+    return GAIN_GRID if found is None else found
+
+
+def _quantizer(state: tuple, coder: Any, context: Mapping[str, Any], shape: tuple[int, int]) -> Any:
+    """The quantizer of a file, with what the coder has stored for it."""
+    kind, own = state
+    found = find("quantizer", kind).from_state(own, shape)
+    found.check_coder(coder)
+    known = {name: value for name, value in context.items() if hasattr(found, name)}
+    return dataclasses.replace(found, **known) if known else found
+
+
+def _require_few(weights: int, size: int, most: int) -> None:
+    """Raise `DamagedFileError` for more weights than `size` bytes may hold where nobody knows the shape."""
     if weights > max(most, PER_BYTE * size):
         msg = (
             f"{size} bytes hold {weights} weights, which is more than {most} and than {PER_BYTE} a byte; "

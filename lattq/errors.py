@@ -6,6 +6,7 @@ __all__ = [
     "FewTokensWarning",
     "InvalidInputError",
     "LattqError",
+    "MissingPartError",
     "NotPositiveSemidefiniteError",
     "RateNotReachedError",
 ]
@@ -66,3 +67,18 @@ class DamagedFileError(LattqError, ValueError):
 
 class FewTokensWarning(UserWarning):
     """Second moments were measured on so few tokens that they cost bits: fewer than eight for each column."""
+
+
+class MissingPartError(LattqError):
+    """A file that needs a part of a package that is not installed, or does not load.
+
+    Attributes
+    ----------
+    role : transform, quantizer or coder
+    kind : its name in the file, "package/word"
+    """
+
+    def __init__(self, message: str, *, role: str, kind: str) -> None:
+        super().__init__(message)
+        self.role = role
+        self.kind = kind

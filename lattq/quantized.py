@@ -16,22 +16,13 @@ from jaxtyping import Bool, Float, Int
 from lattq import transforms
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, rounding, squared_error, where_measured
-from lattq._parts import (
-    CODERS,
-    QUANTIZERS,
-    class_prior,
-    encoded,
-    expected_gains,
-    kind_of,
-    require_decodable,
-    restored_quantizer,
-)
-from lattq._payload import FORMAT, MOST_LIVE, MOST_SHIFT, payload_fields, require_few
-from lattq.coding import decode_integers, encode_integers, reading
+from lattq._payload import FORMAT, class_prior, expected_gains, payload_fields
+from lattq.coding import encode_integers, reading
 from lattq.coding.schema import unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.linalg.checks import require_semidefinite
+from lattq.parts import kind_of
 from lattq.quantizers import table_shift
 
 __all__ = ["Quantized"]
@@ -75,6 +66,9 @@ class Quantized:
 
     def __post_init__(self) -> None:
         self._kinds()
+        # What is measured is what is stored: sums over other layouts of memory would differ in their last bits.
+        object.__setattr__(self, "codes", np.ascontiguousarray(self.codes))
+        object.__setattr__(self, "quantizer", self.quantizer.stored())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,7 +78,8 @@ class Quantized:
     @functools.cached_property
     def coded(self) -> Any:
         """What the coder makes of the codes."""
-        return encoded(self.coder, self.codes, self.quantizer, class_prior(self.transform))
+        shared = {name: getattr(self.quantizer, name, None) for name in self.coder.carries}
+        return self.coder.encode(self.codes, class_prior(self.transform), **shared)
 
     def revalued(self, **changes: Any) -> "Quantized":
         """The same codes, coded once, with other gains, centroids or stats."""
@@ -99,10 +94,10 @@ class Quantized:
         state = [
             FORMAT,
             list(self.shape),
-            [kind_of(QUANTIZERS, self.quantizer), self.quantizer.to_state()],
+            [kind_of("quantizer", self.quantizer), self.quantizer.to_state()],
             transforms.to_state(self.transform),
             *gains,
-            [kind_of(CODERS, self.coder), self.coder.to_state()],
+            [kind_of("coder", self.coder), self.coder.to_state()],
             self.coded,
             *centroids,
         ]
@@ -117,6 +112,24 @@ class Quantized:
             expected[1] = expected_gains(self.coder, self.coded, self.shape, class_prior(self.transform))
         stored = [None if g is None else encode_integers(g - e) for g, e in zip(gains, expected, strict=True)]
         return stored, [] if self.centroids is None else [len(self.centroids), encode_integers(self.centroids)]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of `to_bytes()` by what they are for: the parts, gains and centroids, and the container around them.
+
+        >>> import lattq as lq
+        >>> layer = lq.quantize(np.eye(2), np.eye(2), lq.recipes.rtn())
+        >>> sum(layer.sizes().values()) == layer.nbytes
+        True
+        """
+        gains, centroids = self.side_state()
+        states = {
+            "transform": [transforms.to_state(self.transform)],
+            "quantizer": [[kind_of("quantizer", self.quantizer), self.quantizer.to_state()]],
+            "gains": [one for one in (*gains, *centroids) if one is not None],
+            "coder": [[kind_of("coder", self.coder), self.coder.to_state()], self.coded],
+        }
+        found = {name: sum(len(msgpack.packb(one) or b"") for one in state) for name, state in states.items()}
+        return {**found, "container": self.nbytes - sum(found.values())}
 
     @property
     def nbytes(self) -> int:
@@ -256,7 +269,9 @@ class Quantized:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            found = _restored(unpacked(body), shape, len(payload))
+            fields, data = payload_fields(unpacked(body), shape, len(payload))
+            found = Quantized(**fields)
+        found.__dict__["coded"] = data  # encoding again would give the same
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
 
@@ -271,39 +286,15 @@ class Quantized:
 
     def _kinds(self) -> list[str]:
         """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
-        transform = transforms.kind_of(transforms.split_unit(self.transform)[0])
-        return [kind_of(QUANTIZERS, self.quantizer), transform, kind_of(CODERS, self.coder)]
+        transform, _ = transforms.split_unit(self.transform)
+        parts = {"quantizer": self.quantizer, "transform": transform, "coder": self.coder}
+        kind_of("transform", self.transform)
+        return [kind_of(role, part) for role, part in parts.items()]
 
     def _title(self) -> str:
         parts = transforms.split_unit(self.transform)[0], self.quantizer, self.coder
         names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
-
-
-def _restored(state: Any, expected: tuple[int, int] | None, size: int) -> Quantized:
-    """Value of the state of a payload of `size` bytes, whose hash has been checked."""
-    shape, quantizer, transform, rows, columns, coder, data, *centroids = payload_fields(state, expected, size)
-    height, width = shape
-    transform = transforms.from_state(transform, width)
-    transforms.check_rows(transform, height)
-    prior = class_prior(transform)
-    coder = CODERS[coder[0]].from_state(coder[1], shape)
-    if expected is None:
-        require_few(coder.live(data, shape, prior), size, MOST_LIVE)
-    if columns is not None:
-        columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
-    found = Quantized(
-        codes=np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32),
-        quantizer=restored_quantizer(quantizer, coder, data, shape, prior),
-        transform=transform,
-        coder=coder,
-        row_gains=None if rows is None else decode_integers(rows, height) + GAIN_GRID,
-        column_gains=columns,
-        centroids=decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
-    )
-    require_decodable(found.quantizer, found.codes, found.centroids)
-    found.__dict__["coded"] = data  # encoding again would give the same
-    return found
 
 
 def _digest(body: bytes) -> bytes:

@@ -10,26 +10,24 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from lattq.testing.strategies import moment, seeds, well_conditioned_moments
+
+__all__ = [
+    "Layer",
+    "dead_input_moments",
+    "gaussian_layer",
+    "ill_conditioned_moments",
+    "layers",
+    "moderate",
+    "moment",
+    "rank_deficient_moments",
+    "second_moments",
+    "seeds",
+    "weights",
+    "well_conditioned_moments",
+]
+
 Layer = tuple[np.ndarray, np.ndarray]
-
-seeds = st.integers(0, 2**32 - 1)
-
-
-def moment(spectrum: np.ndarray, seed: int) -> np.ndarray:
-    """Symmetric matrix with the given eigenvalues and a random orthonormal basis (exactly symmetric)."""
-    rng = np.random.default_rng(seed)
-    basis, _ = np.linalg.qr(rng.standard_normal((len(spectrum), len(spectrum))))
-    sigma = (basis * spectrum) @ basis.T
-    return (sigma + sigma.T) / 2
-
-
-@st.composite
-def well_conditioned_moments(draw: st.DrawFn, min_n: int = 1, max_n: int = 16) -> np.ndarray:
-    """Second moments with condition number at most 1000, at any scale from 1e-6 to 1e6."""
-    n = draw(st.integers(min_n, max_n))
-    exponents = draw(st.lists(st.floats(0, 3), min_size=n, max_size=n))
-    scale = draw(st.sampled_from([1.0, 1e-6, 1e6]))
-    return moment(scale * 10.0 ** np.asarray(exponents), draw(seeds))
 
 
 @st.composite

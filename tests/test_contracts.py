@@ -7,11 +7,16 @@ import pytest
 from array_api_compat import array_namespace
 
 from lattq._array import require_finite, to_host
+from lattq.coding import BaseCoder
+from lattq.parts import register
+from lattq.quantizers import BaseQuantizer
+from lattq.transforms import BaseTransform
 from tests.contracts import CoderContract, QuantizerContract, TransformContract, stream_bits
 
 
+@register("quantizer", "tests/rounding")
 @dataclasses.dataclass(frozen=True)
-class Rounding:
+class Rounding(BaseQuantizer):
     """Multiples of a step; `offset` 0.5 makes it a wrong nearest-point search."""
 
     step: float = 0.5
@@ -27,8 +32,12 @@ class Rounding:
         xp = array_namespace(codes)
         return xp.astype(codes, xp.float64) * self.step + self.drift
 
-    def overload(self, x):
-        return 0
+    def to_state(self):
+        return [self.step, self.offset, self.drift]
+
+    @staticmethod
+    def from_state(state, shape):
+        return Rounding(*state)
 
 
 class TestRounding(QuantizerContract):
@@ -79,7 +88,7 @@ def test_a_silent_nan_is_caught():
         def encode(self, x):
             return np.nan_to_num(np.round(x / self.step)).astype(np.int32)
 
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(AssertionError, match="NaN must be refused"):
         Wrong(Silent()).test_nan_is_refused(np)
 
 
@@ -94,8 +103,9 @@ def test_a_host_only_quantizer_is_caught():
         Wrong(HostOnly()).test_every_array_library_gives_the_same_codes(array_api_strict)
 
 
+@register("transform", "tests/scaling")
 @dataclasses.dataclass(frozen=True)
-class Scaling:
+class Scaling(BaseTransform):
     """The diagonal transform T = diag(scale); `power` 1 scales the second moment wrongly."""
 
     scale: np.ndarray
@@ -112,6 +122,13 @@ class Scaling:
     def congruence(self, sigma):
         return self.scale[:, None] * sigma * self.scale ** (self.power - 1)
 
+    def to_state(self):
+        return [self.scale.tobytes(), self.power]
+
+    @staticmethod
+    def from_state(state, columns):
+        return Scaling(np.frombuffer(state[0]), state[1])
+
 
 class TestScaling(TransformContract):
     def transform(self, sigma, seed):
@@ -127,16 +144,17 @@ def test_a_wrong_congruence_is_caught():
         Half().test_distortion_is_invariant()
 
 
+@register("coder", "tests/plain")
 @dataclasses.dataclass(frozen=True)
-class Plain:
+class Plain(BaseCoder):
     """Four bytes a code; `width` 2 drops the upper half."""
 
     width: int = 4
 
-    def encode(self, codes):
+    def encode(self, codes, prior=0):
         return codes.astype(f"<i{self.width}").tobytes()
 
-    def decode(self, blob, shape):
+    def decode(self, blob, shape, prior=0):
         return np.frombuffer(blob, dtype=f"<i{self.width}").astype(np.int32).reshape(shape)
 
 
@@ -188,12 +206,12 @@ def test_bits_hidden_outside_the_stream_are_caught():
     """A coder that keeps the codes on its own side decodes perfectly and writes almost nothing."""
     hidden = {}
 
-    class Hiding:
-        def encode(self, codes):
+    class Hiding(BaseCoder):
+        def encode(self, codes, prior=0):
             hidden["codes"] = codes
             return b"x"
 
-        def decode(self, blob, shape):
+        def decode(self, blob, shape, prior=0):
             return hidden["codes"]
 
     class Cheat(TestPlain):
@@ -211,3 +229,46 @@ def test_the_information_content_is_that_of_the_codes():
     fine = 0.5 * np.log2(2 * np.pi * np.e * contract.spread**2)  # the entropy of rounding to fine cells
     standard_error = 0.5 * np.log2(np.e) * np.sqrt(2 / codes.size)
     assert abs(information / codes.size - fine) < 5 * standard_error + 1e-3
+
+
+def test_a_decoder_that_a_file_does_not_give_back_is_caught():
+    @register("quantizer", "tests/forgetful")
+    @dataclasses.dataclass(frozen=True)
+    class Forgetful(Rounding):
+        def to_state(self):
+            return [float(np.float16(self.step))]
+
+        @staticmethod
+        def from_state(state, shape):
+            return Forgetful(*state)
+
+    Wrong(Forgetful(0.5)).test_what_is_measured_is_what_is_stored()
+    with pytest.raises(AssertionError):
+        Wrong(Forgetful(0.3)).test_what_is_measured_is_what_is_stored()
+
+
+def test_a_wrong_product_with_inputs_is_caught():
+    @register("transform", "tests/twisted")
+    class Twisted(Scaling):
+        def on_inputs(self, x):
+            return x / self.scale
+
+        @staticmethod
+        def from_state(state, columns):
+            return Twisted(np.frombuffer(state[0]), state[1])
+
+    class Contract(TestScaling):
+        def transform(self, sigma, seed):
+            return Twisted(super().transform(sigma, seed).scale)
+
+    with pytest.raises(AssertionError):
+        Contract().test_products_with_inputs_are_invariant()
+
+
+def test_options_that_no_file_holds_are_caught():
+    class Arrays(TestPlain):
+        def coder(self):
+            return Plain(width=np.int64(4))
+
+    with pytest.raises(AssertionError, match="a file cannot hold"):
+        Arrays().test_a_file_gives_back_the_same_coder()

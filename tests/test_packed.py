@@ -15,9 +15,11 @@ from lattq.feedback import OpenLoop
 from lattq.lattices import E8, D, HierarchicalCode
 from lattq.least_squares import PARAMETERS
 from lattq.packed import PackedMatrix
+from lattq.packed.convert import packers
+from lattq.parts import NumberForm
 from lattq.quantizers import AbsMax, Format, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Chain, Diagonal, Fixed, Folded, Gain, Hadamard, Normalize, Permutation, then
+from lattq.transforms import BaseTransform, Chain, Diagonal, Fixed, Folded, Gain, Hadamard, Normalize, Permutation, then
 from tests.strategies import seeds
 
 COLUMNS = 96
@@ -156,7 +158,7 @@ def test_hierarchical_codes():
         (Scheme(quantizer=AbsMax(32, None)), "values"),
         (Scheme(quantizer=Uniform(0.5, dither=1, levels=8)), "dither of seed 1"),
         (Scheme(quantizer=AbsMax(16, 4)), "groups of 4 columns"),
-        (Scheme(quantizer=Format(number_format("e4m3fn"), 32)), "e4m3fn"),
+        (Scheme(quantizer=Format(number_format("e4m3fn"), 32)), "tables of 253 values"),
         (Scheme(quantizer=Trellis(4)), "TrellisQuantizer"),
         (Scheme(quantizer=Nested(E8, 14), feedback=OpenLoop(COLUMNS)), "q = 14"),
         (Scheme(quantizer=Nested(D(4), 9), feedback=OpenLoop(COLUMNS)), "D\\(4\\)"),
@@ -178,7 +180,7 @@ def test_vectors_left_over_are_named():
         PackedMatrix.from_quantized(other)
 
 
-class Mirror:
+class Mirror(BaseTransform):
     """A transform that no file can hold."""
 
     def forward(self, weight: np.ndarray) -> np.ndarray:
@@ -213,3 +215,18 @@ def test_bad_arguments_are_named():
     code = HierarchicalCode(D(4), 5, 1)
     with pytest.raises(InvalidInputError, match="625 leaders"):
         PackedMatrix.from_hierarchical(code, np.zeros((1, 2, 1, 4), int), np.ones(1))
+
+
+def test_forms_may_lie_in_memory_in_any_order():
+    """Column after column, as transposed products leave them: the products are the same to the last bit."""
+    rng = np.random.default_rng(0)
+    index, scales = rng.integers(0, 4, (9, 96)), rng.uniform(1, 2, (9, 12))
+    which, tables = rng.integers(0, 3, (9, 12)), rng.normal(size=(3, 4))
+    one = NumberForm(index, tables, which, scales, 8)
+    other = NumberForm(*(np.asfortranarray(part) for part in (index, tables, which, scales)), 8)
+    x, found = rng.normal(size=(96, 2)).astype(np.float32), []
+    for form in (one, other):
+        packed = PackedMatrix((9, 96), packers["numbers"](form, form.index, None).codes)
+        found.append(packed.matmul(x))
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], one.dense() @ x, rtol=0, atol=96 * EPS * 2 * np.abs(tables).max() * 20)

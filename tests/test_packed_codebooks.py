@@ -15,7 +15,6 @@ from lattq.feedback import OpenLoop
 from lattq.kernels import packed_tables
 from lattq.packed import PackedMatrix
 from lattq.packed.forms import Tables
-from lattq.packed.sparse import split_sparse
 from lattq.packed.vectors import VectorTables
 from lattq.quantizers import AbsMax, Codebook, CodebookQuantizer
 from lattq.recipes import gptvq, palettize, pq, squeezellm
@@ -69,7 +68,7 @@ def prepared(name: str) -> tuple[Any, Any, np.ndarray]:
 
 def tolerance(layer: lq.Quantized, x: np.ndarray) -> np.ndarray:
     """As in `test_packed`: of weights, of T x, and of a sum of n in float32, to first order; and the sparse part."""
-    sparse, transform = split_sparse(layer.transform)
+    sparse, transform = layer.transform.split()
     n = layer.shape[1]
     sizes = np.abs(layer.decoded()) @ np.abs(transform.inverse(np.eye(n)))
     if sparse is not None:

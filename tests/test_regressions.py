@@ -193,7 +193,7 @@ def test_parts_that_no_file_can_hold():
 
     with pytest.raises(InvalidInputError, match="cannot hold"):
         lq.quantize(*layer(), lq.Scheme(transform=Fixed(cast(Any, Other()))))
-    with pytest.raises(InvalidInputError, match="cannot hold 'ans'"):
+    with pytest.raises(InvalidInputError, match="cannot hold the coder 'ans'"):
         lq.quantize(*layer(), lq.recipes.watersic(0.3, coder="ans"))
     with pytest.raises(InvalidInputError, match="equalize"):
         then(Hadamard(1), Equalize())  # pyright: ignore[reportArgumentType]

@@ -169,15 +169,15 @@ def test_grid_scales_are_stored_as_exponents(seed: int, n: int, spread: float):
     exponents = np.rint(spread * np.random.default_rng(seed).standard_normal(n)).astype(np.int64)
     diagonal = Diagonal(grid_scale(exponents))
     assert_same(diagonal.exponents, exponents)
-    assert_same(transforms.octaves(Chain((random_diagonal(n, 0), diagonal))), exponents)
+    assert_same(Chain((random_diagonal(n, 0), diagonal)).exponents, exponents)
     np.testing.assert_allclose(diagonal.scale, 2.0 ** (exponents / 16), rtol=1e-14)
     assert_same(stored(diagonal, n).scale, diagonal.scale)
 
 
 def test_other_scales_have_no_exponents():
     assert Diagonal(np.array([1.0, 1.01])).exponents is None
-    assert transforms.octaves(Hadamard()) is None
-    assert transforms.octaves(Chain(())) is None
+    assert Hadamard().exponents is None
+    assert Chain(()).exponents is None
 
 
 def stored(transform: Any, n: int) -> Any:

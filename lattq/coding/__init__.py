@@ -4,7 +4,9 @@ A coder has two methods: `encode(codes)` turns a (rows, columns) integer array i
 integers), `decode(data, shape)` restores it exactly. The container adds the header and the hash.
 """
 
+from lattq.coding.base import BaseCoder
 from lattq.coding.damage import reading
+from lattq.coding.groups import GroupCoder
 from lattq.coding.indices import Indices
 from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.packing import FixedLength, pack, unpack
@@ -14,7 +16,9 @@ from lattq.coding.twoway import TwoWay
 
 __all__ = [
     "CLASSES_PER_OCTAVE",
+    "BaseCoder",
     "FixedLength",
+    "GroupCoder",
     "Indices",
     "Pooled",
     "TwoWay",

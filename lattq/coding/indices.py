@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from lattq._options import as_flag, as_integer, normalize
+from lattq.coding.base import BaseCoder
 from lattq.coding.pooled import Pooled
 from lattq.coding.schema import Flag, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
 
 __all__ = ["Indices"]
 
@@ -16,8 +18,9 @@ MOST_ENTRIES = 1 << 16
 MOST_DIMENSION = 1 << 20
 
 
+@register("coder", "indices")
 @dataclasses.dataclass(frozen=True)
-class Indices:
+class Indices(BaseCoder):
     """Coder of codes that all weights of a vector share: `encode(codes)` and `decode(data, shape)`.
 
     Indices of b = ⌈log2 size⌉ bits lie one after the other, row by row, least significant bit first, without gaps.

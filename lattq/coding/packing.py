@@ -7,16 +7,19 @@ import math
 import numpy as np
 
 from lattq._options import as_integer, normalize
+from lattq.coding.base import BaseCoder
 from lattq.coding.schema import Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
 
 __all__ = ["FixedLength", "pack", "packed_size", "unpack"]
 
 LARGEST_CODE = 1 << 30
 
 
+@register("coder", "fixed")
 @dataclasses.dataclass(frozen=True)
-class FixedLength:
+class FixedLength(BaseCoder):
     """Coder of integers `low` ... `low + levels - 1`, all of the same length: `encode(codes)`, `decode(data, shape)`.
 
     Parameters

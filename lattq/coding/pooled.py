@@ -6,10 +6,12 @@ import constriction
 import numpy as np
 
 from lattq.coding.ans import coder_of, words_of
+from lattq.coding.base import BaseCoder
 from lattq.coding.damage import reading
 from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import WORDS, Integer, Octets, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError
+from lattq.parts import register
 
 __all__ = ["Pooled"]
 
@@ -24,8 +26,9 @@ DATA = Record(
 )
 
 
+@register("coder", "pooled")
 @dataclasses.dataclass(frozen=True)
-class Pooled:
+class Pooled(BaseCoder):
     """Coder with one static histogram of all codes: `encode(codes)` and `decode(data, shape)`.
 
     This is what the plug-in entropy of published rates stands for, in real bytes. It knows no scales, so it pays for

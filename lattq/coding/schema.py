@@ -16,6 +16,7 @@ import msgpack
 from lattq.errors import DamagedFileError
 
 __all__ = [
+    "KIND",
     "MOST_EXPONENT",
     "SCALE",
     "WORDS",
@@ -236,6 +237,8 @@ class Record:
 
 SCALE = Real(2.0**-MOST_EXPONENT, 2.0**MOST_EXPONENT)
 """Steps and scales that are stored as they are."""
+KIND = Text(r"[\w./-]{1,200}")
+"""Name of a kind of part."""
 WORDS = Octets()
 """What an entropy coder leaves; `coding.ans.coder_of` reads it."""
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes, require_codes
+from lattq.coding.base import BaseCoder
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.schema import Inner, Integer, Record, Series, checked
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
 
 __all__ = [
     "BLOCK",
@@ -71,8 +73,9 @@ class TwoWayModel:
         return block.start + np.flatnonzero(self.columns[block] > 0)
 
 
+@register("coder", "two-way")
 @dataclasses.dataclass(frozen=True)
-class TwoWay:
+class TwoWay(BaseCoder):
     """Entropy coder with a two-way scale model: `encode(codes)` and `decode(data, shape)`.
 
     Parameters

@@ -6,9 +6,9 @@ import numpy as np
 
 from lattq.errors import InvalidInputError
 from lattq.export.tables import LookupTable
+from lattq.parts import TableForm
 from lattq.quantized import Quantized
-from lattq.quantizers import CodebookQuantizer
-from lattq.transforms import Folded, Identity, split_unit
+from lattq.transforms import split_unit
 
 __all__ = ["lookup_table"]
 
@@ -32,33 +32,25 @@ def lookup_table(quantized: Quantized) -> LookupTable:
     array([[0.6665, 0.6665],
            [0.6665, 3.    ]], dtype=float16)
     """
-    quantizer = quantized.quantizer
-    if not isinstance(quantizer, CodebookQuantizer):
-        msg = f"a {type(quantizer).__name__} has no tables; quantize with palettize, pq or gptvq of `lattq.recipes`"
+    name, form = type(quantized.quantizer).__name__, quantized.quantizer.table_form()
+    if form is None:
+        msg = (
+            f"a {name} has no tables; quantize with palettize, pq or gptvq of `lattq.recipes`, "
+            f"or write `table_form` in {name}"
+        )
         raise InvalidInputError(msg)
-    obstacle = _obstacle(quantized)
+    obstacle = _obstacle(quantized, form)
     if obstacle:
         msg = f"{obstacle} cannot stand in a table; quantize without it"
         raise InvalidInputError(msg)
     rows, columns = quantized.shape
-    d = quantizer.dimension
-    row_step = _step(quantizer.rows, len(quantizer.tables), rows)
-    column_step = _step(quantizer.group, quantizer.tables.shape[1], columns)
-    down, across = (
-        np.minimum(np.arange(0, length, step) // height, count - 1)
-        for length, step, height, count in (
-            (rows, row_step, quantizer.rows, len(quantizer.tables)),
-            (
-                columns,
-                column_step,
-                quantizer.group if quantizer.tables.shape[1] > 1 else columns,
-                quantizer.tables.shape[1],
-            ),
-        )
-    )
-    indices = quantized.codes[::d] if quantizer.down else quantized.codes[:, ::d]
-    entries = _in_weights(quantizer.tables, split_unit(quantized.transform)[1])
-    return LookupTable(indices, entries[np.ix_(down, across)], axis=0 if quantizer.down else 1)
+    groups, across, _, d = form.tables.shape
+    row_step, column_step = _step(form.rows, groups, rows), _step(form.group, across, columns)
+    down = np.minimum(np.arange(0, rows, row_step) // form.rows, groups - 1)
+    along = np.minimum(np.arange(0, columns, column_step) // (form.group if across > 1 else columns), across - 1)
+    indices = quantized.codes[::d] if form.down else quantized.codes[:, ::d]
+    entries = _in_weights(form.tables, split_unit(quantized.transform)[1])
+    return LookupTable(indices, entries[np.ix_(down, along)], axis=0 if form.down else 1)
 
 
 def _in_weights(tables: np.ndarray, exponent: int) -> np.ndarray:
@@ -71,13 +63,13 @@ def _in_weights(tables: np.ndarray, exponent: int) -> np.ndarray:
     return entries.astype(np.float16).astype(np.float64)
 
 
-def _obstacle(quantized: Quantized) -> str | None:
+def _obstacle(quantized: Quantized, form: TableForm) -> str | None:
     """What a table cannot say, in words."""
     transform, _ = split_unit(quantized.transform)
     checks = (
-        (not isinstance(transform, Identity | Folded), f"the transform {type(transform).__name__}"),
+        (not transform.plain, f"the transform {type(transform).__name__}"),  # pyright: ignore[reportAttributeAccessIssue]
         (quantized.row_gains is not None or quantized.column_gains is not None, "a gain of rows or columns"),
-        (quantized.quantizer.scale is not None, "a scale of runs of columns"),
+        (form.scales is not None, "a scale of runs of columns"),
     )
     return next((text for wrong, text in checks if wrong), None)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from lattq._array import short_repr
 from lattq._options import as_integer, normalize
+from lattq.coding import BaseCoder
 from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition
 from lattq.coding.damage import reading
@@ -34,6 +35,7 @@ from lattq.coding.twoway import (
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.words import NAME, Words, check_fingerprint, expected_gains, named, tail_step, words_of_lattice
+from lattq.parts import register
 
 __all__ = ["EntropyCodedLattice", "Layout"]
 
@@ -77,8 +79,9 @@ class Layout:
         return np.repeat([self.dimension, 1], [points, len(self.rows) - self.whole])
 
 
+@register("coder", "lattice")
 @dataclasses.dataclass(frozen=True)
-class EntropyCodedLattice:
+class EntropyCodedLattice(BaseCoder):
     """Coder of columns that are made of lattice points: `encode(codes)` and `decode(data, shape)`.
 
     In the order of the row classes, n rows after n rows are a point in integer coordinates. Rows that are left over at
@@ -101,6 +104,7 @@ class EntropyCodedLattice:
     name: str = "E8"
     block: int = 1 << 22
 
+    carries = ("row_classes",)
     schema = Record(name=NAME, block=BLOCK)
 
     def __post_init__(self) -> None:
@@ -113,19 +117,19 @@ class EntropyCodedLattice:
         """The lattice, which checks `name`."""
         return named(self.name)
 
-    def encode(self, codes: np.ndarray, prior: np.ndarray | int = 0, rows: np.ndarray | None = None) -> list:
+    def encode(self, codes: np.ndarray, prior: np.ndarray | int = 0, row_classes: np.ndarray | None = None) -> list:
         """Streams and model of a (rows, columns) integer array; `prior` as in `TwoWay`.
 
         Parameters
         ----------
-        rows : scale classes of the rows, which decide which rows make up a point; None where all are equal
+        row_classes : scale classes of the rows, which decide which rows make up a point; None where all are equal
 
         Raises
         ------
         InvalidInputError : for a column that is not made of lattice points
         """
         check_fingerprint()
-        rows = np.zeros(len(codes), dtype=np.int64) if rows is None else rows
+        rows = np.zeros(len(codes), dtype=np.int64) if row_classes is None else row_classes
         layout = Layout(rows, self.lattice.dimension)
         ordered, alone = codes[layout.order], np.arange(len(codes)) >= layout.whole
         model = fit_squares(ordered, alone[:, None], self.partitions, np.repeat(layout.classes, layout.repeats), prior)
@@ -171,6 +175,10 @@ class EntropyCodedLattice:
     def gains(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray:
         """LMMSE gains, in 128ths, that the column classes predict: 1 - (noise of a cell) / variance."""
         return expected_gains(self.lattice)[np.minimum(self._read(data, shape, prior)[0].columns, MOST)]
+
+    def context(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> dict:
+        """The row classes, which say where points lie."""
+        return {"row_classes": self.row_classes(data, shape, prior)}
 
     def row_classes(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray | None:
         """Scale classes of the rows, as `encode` was given them; None where all are equal."""

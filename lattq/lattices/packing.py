@@ -10,12 +10,14 @@ from jaxtyping import Int
 
 from lattq._array import require_integers
 from lattq._options import as_integer, normalize
+from lattq.coding import BaseCoder
 from lattq.coding.ans import coder_of, words_of
 from lattq.coding.damage import reading
 from lattq.coding.schema import WORDS, Choice, Integer, Octets, Record, Series, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.voronoi import LARGEST
 from lattq.lattices.words import LARGEST_DIMENSION
+from lattq.parts import register
 
 __all__ = ["NestedCoder"]
 
@@ -26,8 +28,9 @@ STREAM = Record(words=WORDS, frequencies=Series(Integer(1, GRID), 0, 256))
 Coder = constriction.stream.stack.AnsCoder
 
 
+@register("coder", "nested")
 @dataclasses.dataclass(frozen=True)
-class NestedCoder:
+class NestedCoder(BaseCoder):
     """Coder of digits in base q whose vectors hold the index of a scale in their first code: digit + q · index.
 
     Columns are taken `block` at a time; of each block n after n columns are a vector, and those left over one more.

@@ -36,7 +36,7 @@ def fit_centroids(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
 
     The normal matrix <B_k, B_l> comes from rows at equal distances, the right side <W - Z, B_k> from all.
     """
-    if not getattr(found.quantizer, "ordered", True):
+    if not found.quantizer.ordered:
         return found
     largest = int(min(np.abs(found.codes).max(), MOST_CENTROIDS))
     plain = dataclasses.replace(found, centroids=None)

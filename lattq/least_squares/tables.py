@@ -7,8 +7,6 @@ import numpy as np
 from lattq._array import short_repr
 from lattq.feedback import GAIN_GRID
 from lattq.quantized import Quantized
-from lattq.quantizers import CodebookQuantizer
-from lattq.quantizers.tables import rounded_entries
 from lattq.transforms import split_unit
 
 __all__ = ["fit_tables", "fit_tables_by_adam"]
@@ -23,27 +21,24 @@ ADAM_STEPS, ADAM_RATE = 25, 1e-3
 class _Entries:
     """Entries of all tables as one vector c: the reconstruction is linear in it, Ŵ = c[place] · factor."""
 
+    tables: np.ndarray
     place: np.ndarray
     factor: np.ndarray
-    size: int
 
     @staticmethod
-    def of(found: Quantized) -> "_Entries":
-        quantizer: CodebookQuantizer = found.quantizer
-        groups, across, size, dimension = quantizer.tables.shape
-        numbered = dataclasses.replace(
-            quantizer,
-            tables=np.arange(quantizer.tables.size, dtype=np.float64).reshape(quantizer.tables.shape),
-            scale=None,
-        )
-        factor = np.ones(found.shape) if quantizer.scale is None else quantizer.scale.values(found.shape)
+    def of(found: Quantized) -> "_Entries | None":
+        """None for quantizers without tables."""
+        form = found.quantizer.table_form()
+        if form is None:
+            return None
+        factor = form.factors(found.shape)
         if found.column_gains is not None:
             factor = factor * (found.column_gains / GAIN_GRID)
         if found.row_gains is not None:
             factor = factor * (found.row_gains[:, None] / GAIN_GRID)
         if found.kept is not None:
             factor = factor * found.kept
-        return _Entries(numbered.decode(found.codes).astype(np.int64), factor, groups * across * size * dimension)
+        return _Entries(form.tables, form.places(found.codes), np.broadcast_to(factor, found.shape))
 
     def spread(self, entries: np.ndarray) -> np.ndarray:
         """The reconstruction."""
@@ -51,7 +46,7 @@ class _Entries:
 
     def gather(self, x: np.ndarray) -> np.ndarray:
         """The transpose of `spread`."""
-        return np.bincount(self.place.ravel(), (x * self.factor).ravel(), self.size)
+        return np.bincount(self.place.ravel(), (x * self.factor).ravel(), self.tables.size)
 
 
 def fit_tables(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
@@ -59,9 +54,10 @@ def fit_tables(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
 
     Then rounded as they are stored. Nothing for other quantizers.
     """
-    if not isinstance(found.quantizer, CodebookQuantizer):
+    linear = _Entries.of(found)
+    if linear is None:
         return found
-    linear, entries = _Entries.of(found), found.quantizer.tables.reshape(-1).copy()
+    entries = linear.tables.reshape(-1).copy()
     diagonal = linear.gather(np.broadcast_to(np.diag(s), ws.shape) * linear.factor)
     inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
     rest = linear.gather(ws - linear.spread(entries) @ s)
@@ -80,7 +76,7 @@ def fit_tables(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
         turned = inverse * rest
         power, before = float(rest @ turned), power
         direction = turned + power / before * direction
-    return _with_entries(found, entries)
+    return found.revalued(quantizer=found.quantizer.with_tables(entries.reshape(linear.tables.shape)))
 
 
 def fit_tables_by_adam(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
@@ -88,10 +84,11 @@ def fit_tables_by_adam(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quant
 
     Its result depends on the unit of the weights, unlike least squares: the unit is that of the weights as they came.
     """
-    if not isinstance(found.quantizer, CodebookQuantizer):
+    linear = _Entries.of(found)
+    if linear is None:
         return found
     unit = 2.0 ** -split_unit(found.transform)[1]
-    linear, start, ws, s = _Entries.of(found), found.quantizer.tables.reshape(-1) * unit, ws / unit, s / unit / unit
+    start, ws, s = linear.tables.reshape(-1) * unit, ws / unit, s / unit / unit
 
     def slope(entries: np.ndarray) -> tuple[float, np.ndarray]:
         """Loss, less that of zero entries, and its gradient."""
@@ -108,18 +105,6 @@ def fit_tables_by_adam(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quant
             root = np.sqrt(square / (1 - 0.999**step)) + 1e-8
             entries = entries - rate * (mean / (1 - 0.9**step)) / root
         if slope(entries)[0] < first:
-            return _with_entries(found, entries / unit)
+            return found.revalued(quantizer=found.quantizer.with_tables((entries / unit).reshape(linear.tables.shape)))
         rate /= 10
     return found
-
-
-def _with_entries(found: Quantized, entries: np.ndarray) -> Quantized:
-    """The same codes with other entries, rounded as they are stored."""
-    quantizer: CodebookQuantizer = found.quantizer
-    tables = entries.reshape(-1, *quantizer.tables.shape[2:])
-    limit = float(np.finfo(np.float16).max)
-    rounded = [rounded_entries(np.clip(table, -limit, limit), quantizer.entry_bits) for table in tables]
-    found_steps = [step for _, step in rounded if step is not None]
-    steps = np.stack(found_steps).reshape(quantizer.tables.shape[:2]) if found_steps else None
-    stored = np.stack([table for table, _ in rounded]).reshape(quantizer.tables.shape)
-    return found.revalued(quantizer=dataclasses.replace(quantizer, tables=stored, steps=steps))

@@ -1,141 +1,109 @@
-"""What quantizers and transforms become where vectors are multiplied."""
+"""What forms of quantized matrices become where vectors are multiplied."""
 
-from typing import Any
+import dataclasses
 
 import numpy as np
 
-from lattq import transforms
-from lattq._array import Array, to_host
 from lattq.errors import InvalidInputError
-from lattq.feedback import GAIN_GRID
-from lattq.lattices import E8
 from lattq.packed.forms import VALUES, VECTORS, Nested8, Tables, aligned
-from lattq.quantized import Quantized
-from lattq.quantizers import FormatQuantizer, NestedQuantizer, UniformQuantizer, table_shift
+from lattq.packed.vectors import VectorTables, check_fit, scalar_group, vector_tables
+from lattq.parts import NestedForm, NumberForm, TableForm
 
-__all__ = ["nested_codes", "on_inputs", "scalar_codes"]
+__all__ = ["Packed", "packers"]
 
 LARGEST_Q = 13  # four digits in 15 bits
 CHUNK = 1 << 16  # vectors whose digits are turned at once
 
-Factors = np.ndarray | None
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+    """Packed codes, and factors of the columns; None for 1."""
+
+    codes: Tables | VectorTables | Nested8
+    factors: np.ndarray | None = None
 
 
-def on_inputs(transform: transforms.Transform, x: Array) -> Array:
-    """T x for rows x: what vectors become before the product with the transformed weights.
+def number_codes(form: NumberForm, codes: np.ndarray, gains: np.ndarray | None) -> Packed:
+    """Indices of four bits; raises `InvalidInputError` for tables of more than 16 values.
 
-    Raises
-    ------
-    InvalidInputError : for a transform that is not one of this library's, or a sparse part, which adds to the product
-
-    Examples
-    --------
-    >>> on_inputs(transforms.Diagonal(np.array([2.0, 4.0])), np.array([[1.0, 1.0]]))
-    array([[0.5 , 0.25]])
+    >>> form = NumberForm(np.array([[0, 1]]), np.array([[-1.0, 1.0]]), np.array([[0]]), np.array([[0.5]]), 2)
+    >>> number_codes(form, form.index, None).codes.width
+    128
     """
-    if isinstance(transform, transforms.Chain):
-        for part in transform.parts:
-            x = on_inputs(part, x)
-        return x
-    if isinstance(transform, transforms.Hadamard | transforms.Permutation):
-        return transform.forward(x)  # orthogonal: rows times the inverse are rows times the transpose
-    if isinstance(transform, transforms.Identity | transforms.Diagonal | transforms.Gain | transforms.Folded):
-        return transform.inverse(x)  # diagonal, and so its own transpose; a folded one has happened already
-    if isinstance(transform, transforms.Sparse):
-        msg = (
-            f"a sparse part of {transform.places.size} weights comes after other transforms, which would spread it "
-            "over the matrix; take outliers out first"
-        )
+    size = form.tables.shape[1]
+    if size > VALUES:
+        msg = f"tables of {size} values; packed codes have at most {VALUES}"
         raise InvalidInputError(msg)
-    msg = f"{transform!r} is not known to act on vectors; pack weights behind the transforms of this library"
-    raise InvalidInputError(msg)
-
-
-def scalar_codes(quantizer: UniformQuantizer | FormatQuantizer, quantized: Quantized) -> tuple[Tables, Factors]:
-    """Tables of the values of codes, and factors of columns where all rows share their scales."""
-    rows, columns = quantized.shape
-    if isinstance(quantizer, FormatQuantizer):
-        low, zeros, scales = quantizer.number.low, np.zeros((1, 1)), quantizer.scale
-        values = quantizer.number.values
-        if values.size > VALUES:
-            msg = f"{quantizer.number!r} has {values.size} values; packed codes have at most {VALUES}"
-            raise InvalidInputError(msg)
-    else:
-        low, values = _uniform_values(quantizer, quantized)
-        zeros, scales = quantizer.zero, quantizer.step
-    scales = to_host(scales).astype(np.float64)
-    zeros = np.atleast_2d(to_host(np.asarray(zeros))).astype(np.float64)
-    group = quantizer.group if scales.shape[1] > 1 else columns
-    factors = None
-    if len(scales) == 1 and zeros.size == 1:
-        factors, scales = np.repeat(scales[0], group)[:columns], np.ones((1, 1))
-        group = columns
-    different, which = np.unique(zeros, return_inverse=True)
-    tables = values[None] - different[:, None]
+    rows = len(form.index)
+    scales = form.scales if gains is None else form.scales * gains[:, None]
     shape = (rows, scales.shape[1])
-    if quantized.row_gains is not None:
-        scales = scales * (quantized.row_gains[:, None] / GAIN_GRID)
-    which = np.broadcast_to(which.reshape(zeros.shape), shape)
-    index = quantized.codes - np.int32(low)
-    return Tables.packed(index, tables, which, np.broadcast_to(scales, shape), group), factors
+    which, scales = np.broadcast_to(form.which, shape), np.broadcast_to(scales, shape)
+    return Packed(Tables.packed(form.index, form.tables, which, scales, form.group), form.factors)
 
 
-def _uniform_values(quantizer: UniformQuantizer, quantized: Quantized) -> tuple[int, np.ndarray]:
-    """The smallest code, and what it and those above it stand for, in cells."""
-    if quantizer.dither is not None:
-        msg = f"a dither of seed {quantizer.dither} moves every weight; packed products need codes without dither"
-        raise InvalidInputError(msg)
-    low, high = int(quantized.codes.min()), int(quantized.codes.max())
-    if high - low >= VALUES:
-        msg = f"codes {low} ... {high} are {high - low + 1} values; packed codes have at most {VALUES}"
-        raise InvalidInputError(msg)
-    codes = np.arange(low, high + 1)
-    shift = 0.0 if quantized.centroids is None else table_shift(codes, quantized.centroids / GAIN_GRID)
-    return low, codes + shift
+def table_codes(form: TableForm, codes: np.ndarray, gains: np.ndarray | None) -> Packed:
+    """Tables of 16 numbers where they hold the codebook, and vectors otherwise.
+
+    Raises `InvalidInputError` for more than 256 entries or 8 weights of a vector, and vectors across tables or scales.
+
+    >>> form = TableForm(np.array([[[[0.0], [1.0], [4.0]]]]), rows=1, group=4)
+    >>> table_codes(form, np.array([[0, 2, 1, 1]]), None).codes.width
+    128
+    """
+    group = scalar_group(form, codes.shape[1])
+    if group is None:
+        return Packed(vector_tables(form, codes, gains))
+    check_fit(form, codes)
+    firsts = np.arange(0, codes.shape[1], group)
+    scales = np.ones((len(codes), len(firsts)))
+    if form.scales is not None:
+        scales = form.scales.factors(codes.shape[1])[:, firsts]
+    down, across, size, _ = form.tables.shape
+    own = np.minimum(np.arange(len(codes)) // form.rows, down - 1) * across
+    which = own[:, None] + (firsts // form.group if across > 1 else firsts * 0)
+    numbers = NumberForm(codes, form.tables.reshape(-1, size), which, scales, group)
+    return number_codes(numbers, codes, gains)
 
 
-def nested_codes(quantizer: NestedQuantizer, quantized: Quantized) -> Nested8:
-    """Words of cosets, found from digits by a matrix modulo q: no leader is searched."""
+def nested_codes(form: NestedForm, codes: np.ndarray, gains: np.ndarray | None) -> Packed:
+    """Words of cosets; raises `InvalidInputError` for q above 13, more than four scales, and groups of half blocks.
+
+    >>> form = NestedForm(np.zeros((1, 8), dtype=int), np.eye(8, dtype=int), 5, np.ones(1), np.ones((1, 1)), 8)
+    >>> nested_codes(form, form.codes, None).codes.words.shape
+    (1, 1, 2, 64)
+    """
     from lattq.kernels import packed_e8 as native  # numba takes most of a second to import
 
-    nested, code = quantizer.code, quantizer.code.code
-    rows, columns = quantized.shape
-    scale = to_host(quantizer.scale).astype(np.float64)
-    obstacle = _obstacle(quantizer, scale.shape[1])
+    rows, columns = codes.shape
+    checks = [
+        (not 5 <= form.q <= LARGEST_Q, f"q = {form.q}"),
+        (len(form.factors) > 4, f"a code of {len(form.factors)} scales"),
+        (
+            form.scales.shape[1] > 1 and form.group % (8 * VECTORS) != 0,
+            f"a group of {form.group} columns, not of 512,",
+        ),
+    ]
+    obstacle = next((text for wrong, text in checks if wrong), None)
     if obstacle:
         msg = f"{obstacle} has no packed product; use E8 with an odd q from 5 to {LARGEST_Q} and whole vectors"
         raise InvalidInputError(msg)
     blocks = -(-columns // (8 * VECTORS))
-    turn = (code.basis * ((code.q + 1) // 2)) % code.q
     words = aligned((rows, blocks, 2, VECTORS), np.uint16)
     step = max(1, CHUNK // (blocks * VECTORS))
     for start in range(0, rows, step):
-        digits = quantized.codes[start : start + step].astype(np.int64)
-        index = digits[:, ::8] // code.q
-        digits[:, ::8] %= code.q
+        digits = codes[start : start + step].astype(np.int64)
+        index = digits[:, ::8] // form.q
+        digits[:, ::8] %= form.q
         cosets = np.zeros((len(digits), blocks * VECTORS, 8), dtype=np.uint16)
-        cosets[:, : columns // 8] = (digits.reshape(len(digits), -1, 8) @ turn + code.q // 2) % code.q
+        cosets[:, : columns // 8] = (digits.reshape(len(digits), -1, 8) @ form.turn + form.q // 2) % form.q
         places = np.zeros(cosets.shape[:2], dtype=np.uint8)
         places[:, : columns // 8] = index
-        words[start : start + step] = native.pack(cosets, places, code.q)
-    if quantized.row_gains is not None:
-        scale = scale * (quantized.row_gains[:, None] / GAIN_GRID)
+        words[start : start + step] = native.pack(cosets, places, form.q)
+    scale = form.scales if gains is None else form.scales * gains[:, None]
     scale = np.broadcast_to(scale, (rows, scale.shape[1])).astype(np.float32)
     factors = np.zeros(4, dtype=np.float32)
-    factors[: len(nested.scales)] = np.array(nested.scales) / code.lattice.integer_scale
-    return Nested8(words, code.q, factors, np.ascontiguousarray(scale))
+    factors[: len(form.factors)] = form.factors
+    return Packed(Nested8(words, form.q, factors, np.ascontiguousarray(scale)))
 
 
-def _obstacle(quantizer: NestedQuantizer, groups: int) -> str | None:
-    """What a packed product cannot do with this quantizer, in words."""
-    nested, code = quantizer.code, quantizer.code.code
-    checks: list[tuple[bool, Any]] = [
-        (code.lattice is not E8 and code.lattice.name != E8.name, f"the lattice {code.lattice.name}"),
-        (code.q % 2 == 0 or not 5 <= code.q <= LARGEST_Q, f"q = {code.q}"),
-        (code.shaping != "voronoi", f"the shaping {code.shaping!r}"),
-        (nested.dither is not None, "a dither"),
-        (len(nested.scales) > 4, f"a code of {len(nested.scales)} scales"),
-        (quantizer.block % 8 != 0, f"a block of {quantizer.block} columns"),
-        (groups > 1 and quantizer.group % (8 * VECTORS) != 0, f"a group of {quantizer.group} columns, not of 512,"),
-    ]
-    return next((text for wrong, text in checks if wrong), None)
+packers = {"numbers": number_codes, "tables": table_codes, "nested": nested_codes}

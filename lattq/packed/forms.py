@@ -58,9 +58,10 @@ class Tables:
         kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if len(tables) - 1 <= np.iinfo(kind).max)
         return Tables(
             words,
-            np.pad(tables, ((0, 0), (0, VALUES - tables.shape[1]))).astype(np.float32),
-            np.pad(which, extra).astype(kind),
-            np.pad(scales, extra).astype(np.float32),
+            # compiled code reads rows one after the other, however the arrays of a form lie in memory
+            np.ascontiguousarray(np.pad(tables, ((0, 0), (0, VALUES - tables.shape[1]))), dtype=np.float32),
+            np.ascontiguousarray(np.pad(which, extra), dtype=kind),
+            np.ascontiguousarray(np.pad(scales, extra), dtype=np.float32),
             range(columns) if width == columns else places,
             width,
         )

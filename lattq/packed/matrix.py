@@ -12,12 +12,11 @@ from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback import GAIN_GRID
 from lattq.lattices import HierarchicalCode
-from lattq.packed.convert import nested_codes, on_inputs, scalar_codes
+from lattq.packed.convert import packers
 from lattq.packed.forms import VALUES, Layers, Nested8, Tables, in_threads
-from lattq.packed.sparse import SparseRows, split_sparse
-from lattq.packed.vectors import VectorTables, codebook_codes
+from lattq.packed.sparse import SparseRows
+from lattq.packed.vectors import VectorTables
 from lattq.quantized import Quantized
-from lattq.quantizers import CodebookQuantizer, FormatQuantizer, NestedQuantizer, UniformQuantizer
 
 __all__ = ["PackedMatrix"]
 
@@ -55,7 +54,7 @@ class PackedMatrix:
 
     shape: tuple[int, int]
     codes: Tables | VectorTables | Nested8 | Layers
-    transform: transforms.Transform = dataclasses.field(default_factory=transforms.Identity)
+    transform: Any = dataclasses.field(default_factory=transforms.Identity)
     factors: Float[np.ndarray, " columns"] | None = None
     sparse: SparseRows | None = None
 
@@ -72,29 +71,27 @@ class PackedMatrix:
         ------
         InvalidInputError : for another one; it names what stands in the way
         """
-        quantizer = quantized.quantizer
-        if isinstance(quantizer, NestedQuantizer):
-            codes, factors = nested_codes(quantizer, quantized), None
-        elif isinstance(quantizer, UniformQuantizer | FormatQuantizer):
-            codes, factors = scalar_codes(quantizer, quantized)
-        elif isinstance(quantizer, CodebookQuantizer):
-            codes, factors = codebook_codes(quantizer, quantized), None
-        else:
+        quantizer, rows, columns = quantized.quantizer, quantized.row_gains, quantized.column_gains
+        shifts = None if quantized.centroids is None else quantized.centroids / GAIN_GRID
+        form = quantizer.packed_form(quantized.codes, shifts)
+        if form is None:
             msg = (
-                f"a {type(quantizer).__name__} has no packed product; use uniform codes, a number format, a "
-                "codebook or nested E8"
+                f"a {type(quantizer).__name__} has no packed product; use uniform codes, a number format, a codebook "
+                f"or nested E8, or write `packed_form` in {type(quantizer).__name__}"
             )
             raise InvalidInputError(msg)
-        if quantized.column_gains is not None:
-            gains = quantized.column_gains / GAIN_GRID
-            factors = gains if factors is None else factors * gains
-        sparse, transform = split_sparse(quantized.transform)
-        on_inputs(transform, np.zeros((1, quantized.shape[1])))  # refuses what it does not know
+        packed = packers[form.kind](form, quantized.codes, None if rows is None else rows / GAIN_GRID)
+        factors = packed.factors
+        if columns is not None:
+            factors = columns / GAIN_GRID if factors is None else factors * (columns / GAIN_GRID)
+        whole: Any = quantized.transform
+        sparse, transform = whole.split()
+        transform.on_inputs(np.zeros((1, quantized.shape[1])))  # refuses what it does not know
         rounded = None if factors is None else factors.astype(np.float32)
         beside = None
         if sparse is not None:
             beside = SparseRows.packed(sparse, transform.inverse(quantized.decoded_codes()))
-        return PackedMatrix(quantized.shape, codes, transform, rounded, beside)
+        return PackedMatrix(quantized.shape, packed.codes, transform, rounded, beside)
 
     @staticmethod
     def from_tables(
@@ -181,7 +178,7 @@ class PackedMatrix:
             msg = f"`threads` is {threads}; pass at least 1"
             raise InvalidInputError(msg)
         given = np.ascontiguousarray(to_host(x).T)
-        inputs = on_inputs(self.transform, given).astype(np.float32)
+        inputs = self.transform.on_inputs(given).astype(np.float32)
         if self.factors is not None:
             inputs = inputs * self.factors
         out = np.empty((len(inputs), self.shape[0]), dtype=np.float32)

@@ -10,7 +10,7 @@ from lattq import transforms
 from lattq._array import short_repr
 from lattq.errors import InvalidInputError
 
-__all__ = ["SparseRows", "split_sparse"]
+__all__ = ["SparseRows"]
 
 
 @short_repr
@@ -53,21 +53,3 @@ class SparseRows:
             native.add_sparse(self.starts, self.columns, self.values, x, out, rows.start, rows.stop)
 
         return add
-
-
-def split_sparse(transform: transforms.Transform) -> tuple[transforms.Sparse | None, transforms.Transform]:
-    """The sparse part that is undone last, if there is one, and the transform of what is left.
-
-    W is what the other transforms undo, with S in the places of S: W x is their product, and one with differences.
-
-    >>> split_sparse(transforms.Chain((transforms.Sparse(np.array([1]), np.array([9.0]), 2), transforms.Gain(2.0))))[1]
-    Chain(parts=(Gain(scale=2.0),))
-    """
-    if isinstance(transform, transforms.Sparse):
-        return transform, transforms.Identity()
-    if isinstance(transform, transforms.Chain) and transform.parts:
-        found, first = split_sparse(transform.parts[0])
-        if found is not None:
-            rest = transform.parts[1:]
-            return found, transforms.Chain(rest if isinstance(first, transforms.Identity) else (first, *rest))
-    return None, transform

@@ -7,13 +7,12 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt32
 
 from lattq._array import short_repr
+from lattq.coding import Indices
 from lattq.errors import InvalidInputError
-from lattq.feedback import GAIN_GRID
-from lattq.packed.forms import VALUES, Tables
-from lattq.quantized import Quantized
-from lattq.quantizers import CodebookQuantizer
+from lattq.packed.forms import VALUES
+from lattq.parts import TableForm
 
-__all__ = ["VectorTables", "codebook_codes"]
+__all__ = ["VectorTables", "check_fit", "scalar_group", "vector_tables"]
 
 MOST_ENTRIES, MOST_WEIGHTS = 256, 8  # an index is at most a byte, and an entry one register
 SHORTEST = 8  # columns of a group in `Tables`
@@ -124,109 +123,95 @@ class VectorTables:
         return np.ascontiguousarray(padded.transpose(1, 2, 0)) if mode == native.MADE else padded
 
 
-def codebook_codes(quantizer: CodebookQuantizer, quantized: Quantized) -> Tables | VectorTables:
-    """Tables of 16 numbers where they hold the codebook, and vectors otherwise.
+def scalar_group(form: TableForm, columns: int) -> int | None:
+    """Columns that share table and scale, where the form of 16 numbers holds them.
 
-    Raises
-    ------
-    InvalidInputError : for more than 256 entries or 8 weights of a vector, and vectors across tables or scales
+    >>> scalar_group(TableForm(np.zeros((1, 1, 4, 1)), rows=1, group=1), 100)
+    100
     """
-    quantizer.check_codes(quantized.codes)
-    gains = None if quantized.row_gains is None else quantized.row_gains / GAIN_GRID
-    group = _scalar_group(quantizer, quantized.shape[1])
-    if group is not None:
-        _require_fit(quantizer, quantized.shape)
-        return _scalars(quantizer, quantized.codes, group, gains)
-    obstacle = _obstacle(quantizer)
+    several, scale = form.tables.shape[1] > 1, form.scales
+    group = form.group if several else columns
+    if scale is not None:
+        if several and group % scale.run:
+            return None
+        group = min(scale.run, group)
+    small = form.tables.shape[3] == 1 and form.tables.shape[2] <= VALUES
+    return group if small and (group >= SHORTEST or group >= columns) else None
+
+
+def check_fit(form: TableForm, codes: np.ndarray) -> None:
+    """Raise `InvalidInputError` where tables and scales do not reach all weights, which compiled code would not see.
+
+    >>> check_fit(TableForm(np.zeros((1, 1, 4, 1)), rows=1, group=1), np.zeros((2, 3), dtype=int))
+    """
+    (rows, columns), scale = codes.shape, form.scales
+    size, across = form.tables.shape[2], form.tables.shape[1]
+    fits = across == 1 or columns <= across * form.group
+    if scale is not None:
+        reach = min(len(scale.values), scale.codes.shape[1]) * scale.run
+        fits = fits and scale.codes.shape[0] == rows and columns <= reach
+        fits = fits and 0 <= scale.codes.min() <= scale.codes.max() < min(LEVELS, scale.values.shape[1])
+    if not fits or not 0 <= codes.min() <= codes.max() < size:
+        msg = f"tables of {across} groups of {form.group} columns, or scales, do not fit the shape {codes.shape}"
+        raise InvalidInputError(msg)
+
+
+def _obstacle(form: TableForm) -> str | None:
+    """What a packed product cannot do with these tables, in words."""
+    down, across, size, d = form.tables.shape
+    scale = form.scales
+    checks = [
+        (size > MOST_ENTRIES, f"a table of {size} entries"),
+        (d > MOST_WEIGHTS, f"a vector of {d} weights"),
+        (form.down and scale is not None, "a scale of vectors down the rows"),
+        (form.down and down > 1 and form.rows % d != 0, f"a table of {form.rows} rows"),
+        (not form.down and across > 1 and form.group % d != 0, f"a group of {form.group} columns"),
+        (scale is not None and scale.run % d != 0, f"a scale of {0 if scale is None else scale.run} columns"),
+    ]
+    return next((text for wrong, text in checks if wrong), None)
+
+
+def vector_tables(form: TableForm, codes: np.ndarray, gains: np.ndarray | None) -> VectorTables:
+    """Packed indices of vectors; raises `InvalidInputError` for what no packed product can do.
+
+    >>> form = TableForm(np.zeros((1, 1, 4, 2)), rows=1, group=1)
+    >>> vector_tables(form, np.zeros((2, 4), dtype=int), None).shape
+    (2, 2)
+    """
+    from lattq.kernels import packed_tables as native  # numba takes most of a second to import
+
+    obstacle = _obstacle(form)
     if obstacle:
         msg = (
             f"{obstacle} has no packed product; use up to {MOST_ENTRIES} entries of up to {MOST_WEIGHTS} weights, in "
             "groups of rows and columns with whole vectors, and scales of vectors along the rows"
         )
         raise InvalidInputError(msg)
-    _require_fit(quantizer, quantized.shape)
-    return _vectors(quantizer, quantized.codes, gains)
-
-
-def _scalar_group(quantizer: CodebookQuantizer, columns: int) -> int | None:
-    """Columns that share table and scale, where the form of 16 numbers holds them."""
-    several, scale = quantizer.tables.shape[1] > 1, quantizer.scale
-    group = quantizer.group if several else columns
-    if scale is not None:
-        if several and group % scale.run:
-            return None
-        group = min(scale.run, group)
-    small = quantizer.dimension == 1 and quantizer.tables.shape[2] <= VALUES
-    return group if small and (group >= SHORTEST or group >= columns) else None
-
-
-def _scalars(quantizer: CodebookQuantizer, codes: np.ndarray, group: int, gains: np.ndarray | None) -> Tables:
-    rows, columns = codes.shape
-    firsts = np.arange(0, columns, group)
-    scales = np.ones((rows, len(firsts))) if gains is None else np.repeat(gains[:, None], len(firsts), axis=1)
-    if quantizer.scale is not None:
-        scales = scales * quantizer.scale.values(codes.shape)[:, firsts]
-    down, across, size = quantizer.tables.shape[:3]
-    own = np.minimum(np.arange(rows) // quantizer.rows, down - 1)
-    which = own[:, None] * across + (firsts // quantizer.group if across > 1 else firsts * 0)
-    return Tables.packed(codes, quantizer.tables.reshape(-1, size), which, scales, group)
-
-
-def _require_fit(quantizer: CodebookQuantizer, shape: tuple[int, int]) -> None:
-    """Raise `InvalidInputError` where tables and scales do not reach all weights, which compiled code would not see."""
-    (rows, columns), scale = shape, quantizer.scale
-    across = quantizer.tables.shape[1]
-    fits = across == 1 or columns <= across * quantizer.group
-    if scale is not None:
-        reach = min(len(scale.low), len(scale.step), scale.codes.shape[1]) * scale.run
-        fits = fits and scale.codes.shape[0] == rows and scale.start + columns <= reach
-        fits = fits and 0 <= scale.codes.min() <= scale.codes.max() < LEVELS
-    if not fits:
-        msg = f"tables of {across} groups of {quantizer.group} columns, or scales, do not fit the shape {shape}"
-        raise InvalidInputError(msg)
-
-
-def _obstacle(quantizer: CodebookQuantizer) -> str | None:
-    """What a packed product cannot do with this quantizer, in words."""
-    down, across, size, d = quantizer.tables.shape
-    scale = quantizer.scale
-    checks = [
-        (size > MOST_ENTRIES, f"a table of {size} entries"),
-        (d > MOST_WEIGHTS, f"a vector of {d} weights"),
-        (quantizer.down and scale is not None, "a scale of vectors down the rows"),
-        (quantizer.down and down > 1 and quantizer.rows % d != 0, f"a table of {quantizer.rows} rows"),
-        (not quantizer.down and across > 1 and quantizer.group % d != 0, f"a group of {quantizer.group} columns"),
-        (scale is not None and scale.run % d != 0, f"a scale of {0 if scale is None else scale.run} columns"),
-    ]
-    return next((text for wrong, text in checks if wrong), None)
-
-
-def _vectors(quantizer: CodebookQuantizer, codes: np.ndarray, gains: np.ndarray | None) -> VectorTables:
-    from lattq.kernels import packed_tables as native  # numba takes most of a second to import
-
-    groups, across, size, d = quantizer.tables.shape
-    index = quantizer.coder.shared(codes)
+    check_fit(form, codes)
+    groups, across, size, d = form.tables.shape
+    index = Indices(size, d, form.down).shared(codes)
     bits = max((size - 1).bit_length(), 1)
     units, vectors = index.shape
     padded = -(-vectors // native.WORD) * native.WORD
-    first = np.arange(vectors) * (1 if quantizer.down else d)  # column of each vector
+    first = np.arange(vectors) * (1 if form.down else d)  # column of each vector
     offsets, runs = (np.zeros(padded, dtype=np.uint32) for _ in range(2))
     steady = True
     if across > 1:
-        offsets[: len(first)] = first // quantizer.group * size
-        steady = quantizer.group % (native.WORD * (1 if quantizer.down else d)) == 0
+        offsets[: len(first)] = first // form.group * size
+        steady = form.group % (native.WORD * (1 if form.down else d)) == 0
     own, values = np.zeros((units, 0), dtype=np.uint8), np.zeros((0, LEVELS), dtype=np.float32)
-    scale = quantizer.scale
+    scale = form.scales
     if scale is not None:
-        runs[: len(first)] = (scale.start + first) // scale.run
-        steady = steady and scale.start == 0 and scale.run % (native.WORD * d) == 0
-        own = scale.codes.astype(np.uint8)
-        values = np.exp2(scale.low[:, None] + scale.step[:, None] * np.arange(LEVELS)).astype(np.float32)
-    height = quantizer.rows // d if quantizer.down else quantizer.rows
+        runs[: len(first)] = first // scale.run
+        steady = steady and scale.run % (native.WORD * d) == 0
+        own = np.ascontiguousarray(scale.codes, dtype=np.uint8)
+        values = np.zeros((len(scale.values), LEVELS), dtype=np.float32)
+        values[:, : scale.values.shape[1]] = scale.values
+    height = form.rows // d if form.down else form.rows
     height = min(max(height, 1), units) if groups > 1 else units
     used = np.minimum(np.arange(-(-units // height)), groups - 1)  # the last table serves all rows that are left
     entries = np.zeros((len(used), across * size, 1 << (d - 1).bit_length()), dtype=np.float32)
-    entries[..., :d] = quantizer.tables[used].reshape(len(used), -1, d)
+    entries[..., :d] = form.tables[used].reshape(len(used), -1, d)
     return VectorTables(
         native.pack(index, bits),
         bits,
@@ -240,6 +225,6 @@ def _vectors(quantizer: CodebookQuantizer, codes: np.ndarray, gains: np.ndarray 
         size,
         d,
         height,
-        quantizer.down,
+        form.down,
         steady,
     )

@@ -11,18 +11,21 @@ from lattq._options import as_flag, as_integer, normalize
 from lattq.coding import FixedLength
 from lattq.coding.schema import Choice, Integer, Record, checked
 from lattq.errors import InvalidInputError
+from lattq.parts import register
+from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, spread, stored_halves
+from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, alike, half, spread, stored_halves
 from lattq.trellis import BitshiftCode
 from lattq.trellis.bitshift import CODES, LONGEST, MOST_BITS, MOST_MEMORY
 
 __all__ = ["Bitshift", "BitshiftQuantizer"]
 
 
+@register("quantizer", "bitshift")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class BitshiftQuantizer:
+class BitshiftQuantizer(BaseQuantizer):
     """Sequences of a `BitshiftCode` down the rows of each column, times a scale.
 
     A column of more than `block` rows is cut into tiles of equal length, give or take one, that decode alone.
@@ -47,7 +50,6 @@ class BitshiftQuantizer:
     block: int = 256
     group: int = 1
 
-    ordered = False  # no code has a value of its own that could move
     schema = Record(
         bits=Integer(1, MOST_BITS),
         memory=Integer(lambda at: at.bits, MOST_MEMORY),
@@ -110,6 +112,11 @@ class BitshiftQuantizer:
         scale = to_host(self.scale)
         return int(np.sum((scale > 0) & (scale <= SMALLEST_STEP)))
 
+    def stored(self) -> "BitshiftQuantizer":
+        """Scales in float16; raises `InvalidInputError` for what is beyond it."""
+        scale = half("scale", self.scale, zero=True)
+        return self if scale is self.scale else dataclasses.replace(self, scale=scale)
+
     def _spread(self, like: Array) -> Array:
         """Scales with one column per column of `like`, or one for all."""
         return spread(self.scale, self.group, like)
@@ -128,9 +135,11 @@ class BitshiftQuantizer:
         scale = stored_halves(scales, (height, -(-shape[1] // group)), zero=True)
         return BitshiftQuantizer(scale, BitshiftCode(bits, memory, code), block, group)
 
-    @staticmethod
-    def concatenate(parts: "list[BitshiftQuantizer]", group: int) -> "BitshiftQuantizer":
+    @classmethod
+    def concatenate(cls, parts: "list[BitshiftQuantizer]", group: int) -> "BitshiftQuantizer | None":
         """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64."""
+        if not alike(parts, ("code", "block")):
+            return None
         scale = np.concatenate([to_host(part.scale).astype(np.float64) for part in parts], axis=1)
         return dataclasses.replace(parts[0], scale=scale, group=group)
 

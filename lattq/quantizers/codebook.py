@@ -15,8 +15,11 @@ from lattq.coding.indices import Indices
 from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import Choice, Flag, Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import TableForm, register
+from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.logarithmic import LogScales
-from lattq.quantizers.steps import stored_halves
+from lattq.quantizers.rounded import rounded_entries, stored_tables
+from lattq.quantizers.steps import alike, stored_halves
 
 __all__ = ["CodebookQuantizer"]
 
@@ -40,9 +43,10 @@ STATE = Record(
 )
 
 
+@register("quantizer", "codebook")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class CodebookQuantizer:
+class CodebookQuantizer(BaseQuantizer):
     """The nearest entry of a table, in any metric, times a scale if there is one.
 
     All weights of a vector carry the index of its entry as their code.
@@ -81,8 +85,6 @@ class CodebookQuantizer:
     weighted: bool = True
     metric: Float[np.ndarray, "dimension dimension"] | None = None
     charges: Float[np.ndarray, "row_groups column_groups size"] | None = None
-
-    ordered = False  # a shifted code is another entry
 
     @property
     def dimension(self) -> int:
@@ -130,10 +132,8 @@ class CodebookQuantizer:
         """Entries, in float64; raises `InvalidInputError` for what are no indices."""
         host = to_host(codes)
         self.check_codes(host)
-        down, across = np.arange(host.shape[0]), np.arange(host.shape[1])
-        groups = across // self.group if self.tables.shape[1] > 1 else across * 0
-        place = (down[:, None] if self.down else across[None, :]) % self.dimension
-        found = self.tables[np.minimum(down // self.rows, len(self.tables) - 1)[:, None], groups, host, place]
+        form = TableForm(self.tables, self.rows, self.group, self.down)
+        found = form.dense(host)
         return from_host(found if self.scale is None else found * self.scale.values(host.shape), like=codes)
 
     def check_codes(self, codes: np.ndarray) -> None:
@@ -143,8 +143,14 @@ class CodebookQuantizer:
             msg = f"codes of {codes.dtype} from {codes.min()} to {codes.max()}; indices go from 0 to {size - 1}"
             raise InvalidInputError(msg)
 
-    def overload(self, x: Float[Array, "rows block"]) -> int:
-        """0: every vector has a nearest entry."""
+    def check_coder(self, coder: Any) -> None:
+        """Raise `InvalidInputError` unless the coder is that of these tables."""
+        if coder != self.coder:
+            msg = f"{coder} beside tables that {self.coder} belongs to"
+            raise InvalidInputError(msg)
+
+    def idle(self, codes: np.ndarray) -> int:
+        """0: the entry of the index 0 is as good as others."""
         return 0
 
     def underflow(self) -> int:
@@ -152,6 +158,29 @@ class CodebookQuantizer:
         smallest = float(np.finfo(np.float16).smallest_normal)
         largest = np.abs(self.tables).max(axis=(2, 3))
         return int(np.sum((largest > 0) & (largest < smallest)))
+
+    def stored(self) -> "CodebookQuantizer":
+        """Entries as float16, or as integers times a float16 step; raises `InvalidInputError` for what is beyond it."""
+        tables, steps = stored_tables(self.tables, self.steps, self.entry_bits)
+        scale = None if self.scale is None else self.scale.stored()
+        if tables is self.tables and steps is self.steps and scale is self.scale:
+            return self
+        return dataclasses.replace(self, tables=tables, steps=steps, scale=scale)
+
+    def table_form(self) -> TableForm:
+        """The tables, and the scales of runs."""
+        scale = None if self.scale is None else self.scale.form()
+        return TableForm(self.tables, self.rows, self.group, self.down, scale)
+
+    def with_tables(self, tables: np.ndarray) -> "CodebookQuantizer":
+        """Other entries, cut to float16 and rounded."""
+        limit = float(np.finfo(np.float16).max)
+        flat = tables.reshape(-1, *self.tables.shape[2:])
+        rounded = [rounded_entries(np.clip(table, -limit, limit), self.entry_bits) for table in flat]
+        found = [step for _, step in rounded if step is not None]
+        steps = np.stack(found).reshape(self.tables.shape[:2]) if found else None
+        stored = np.stack([table for table, _ in rounded]).reshape(self.tables.shape)
+        return dataclasses.replace(self, tables=stored, steps=steps)
 
     def _vectors(self, x: np.ndarray) -> np.ndarray:
         """Vectors of a block in the order of rows, (rows of vectors, vectors across, dimension)."""
@@ -215,9 +244,12 @@ class CodebookQuantizer:
         scales = None if scale is None else LogScales.from_state(scale, shape)
         return CodebookQuantizer(tables, height, group, steps, entry_bits, down, coded, scales)
 
-    @staticmethod
-    def concatenate(parts: "list[CodebookQuantizer]", group: int) -> "CodebookQuantizer":
+    @classmethod
+    def concatenate(cls, parts: "list[CodebookQuantizer]", group: int) -> "CodebookQuantizer | None":
         """One quantizer for the whole matrix from those of its groups, in column order."""
+        sides = [(part.tables.shape[0], *part.tables.shape[2:]) for part in parts]
+        if not alike(parts, ("rows", "entry_bits", "down", "coded")) or len(set(sides)) > 1:
+            return None
         steps: Any = [part.steps for part in parts]
         scales: Any = [part.scale for part in parts]
         charges: Any = [part.charges for part in parts]

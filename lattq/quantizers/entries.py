@@ -54,10 +54,15 @@ class Entries:
             object.__setattr__(self, "columns", np.arange(columns))
         if self.pivots is None:
             object.__setattr__(self, "pivots", np.ones(columns))
-        shape = self.pivots.shape
+        self._check(rows, columns)
+
+    def _check(self, rows: int, columns: int) -> None:
+        pivots: Any = self.pivots
+        indices: Any = self.columns
+        shape = pivots.shape
         width = 1 if len(shape) == 1 else shape[-1]
-        if len(self.columns) != columns or shape not in ((columns,), (columns // width, width, width)):
-            msg = f"{len(self.columns)} `columns` and `pivots` of shape {shape} for {columns} columns; they must agree"
+        if len(indices) != columns or shape not in ((columns,), (columns // width, width, width)):
+            msg = f"{len(indices)} `columns` and `pivots` of shape {shape} for {columns} columns; they must agree"
             raise InvalidInputError(msg)
         if self.row_power is not None and self.row_power.shape != (rows,):
             msg = f"`row_power` has shape {self.row_power.shape}, the values {rows} rows; give a factor to each"

@@ -16,9 +16,12 @@ from lattq.codebooks.scales import best_scales
 from lattq.coding import FixedLength, reading
 from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets, Record, Text, checked
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import NumberForm, register
+from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_fit, check_group
-from lattq.quantizers.steps import GROUP, HEIGHT, groups_of, spread, stored_halves
+from lattq.quantizers.scalars import number_form
+from lattq.quantizers.steps import GROUP, HEIGHT, alike, cast, groups_of, half, spread, stored_halves
 from lattq.quantizers.uniform import dither_offsets
 
 __all__ = ["Format", "FormatQuantizer", "multiplicative_dither"]
@@ -26,9 +29,10 @@ __all__ = ["Format", "FormatQuantizer", "multiplicative_dither"]
 NAME = Text(r".{0,64}")
 
 
+@register("quantizer", "format")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class FormatQuantizer:
+class FormatQuantizer(BaseQuantizer):
     """The nearest value of a number format, times a scale.
 
     Ties go to the even code, which is rounding to nearest even as in IEEE 754; what is beyond the largest value becomes
@@ -56,7 +60,6 @@ class FormatQuantizer:
     kind: str = "float16"
     group: int = 1
 
-    ordered = False  # a shifted code would be no number of the format
     schema = Record(
         kind=Choice(*SCALE_BITS),
         group=GROUP,
@@ -106,6 +109,32 @@ class FormatQuantizer:
         """Stored scales that are the smallest of their format: what they scale is decoded too coarsely."""
         return int(np.sum(to_host(self.scale) <= SMALLEST_SCALE[self.kind]))
 
+    def stored(self) -> "FormatQuantizer":
+        """The nearest scales of their format; raises `InvalidInputError` for what is beyond it."""
+        if self.kind == "float16":
+            scale = half("scale", self.scale)
+        else:
+            host, values = to_host(self.scale).astype(np.float64), _byte_values(self.kind)
+            places = np.searchsorted((values[1:] + values[:-1]) / 2, host)
+            rounded = values[places]
+            if not ((rounded > 0) & (host <= values[-1])).all():
+                msg = f"`scale` holds {host.min():.3g} ... {host.max():.3g}, of which {self.kind} does not hold all"
+                raise InvalidInputError(msg + "; multiply the weights by a constant first")
+            scale = self.scale if np.array_equal(rounded, host) else cast(rounded, self.scale)
+        return self if scale is self.scale else dataclasses.replace(self, scale=scale)
+
+    def check_codes(self, codes: np.ndarray) -> None:
+        """Raise `InvalidInputError` unless all codes are numbers of the format."""
+        low, high = self.number.low, self.number.low + self.number.values.size - 1
+        if not low <= codes.min() <= codes.max() <= high:
+            msg = f"codes {codes.min()} ... {codes.max()} where {self.number!r} has {low} ... {high}"
+            raise InvalidInputError(msg)
+
+    def packed_form(self, codes: np.ndarray, shifts: np.ndarray | None = None) -> NumberForm:
+        """The numbers of the format as a table."""
+        index, scale = codes - np.int32(self.number.low), to_host(self.scale).astype(np.float64)
+        return number_form(index, self.number.values, np.zeros((1, 1)), scale, self.group)
+
     def _scaled(self, x: Array) -> Array:
         """In float64, so that ties are those of the numbers themselves."""
         xp = array_namespace(x)
@@ -131,9 +160,11 @@ class FormatQuantizer:
             known = NumberFormat(name, values, own[0]) if own else number_format(name)
         return FormatQuantizer(scale, known, kind, group)
 
-    @staticmethod
-    def concatenate(parts: "list[FormatQuantizer]", group: int) -> "FormatQuantizer":
+    @classmethod
+    def concatenate(cls, parts: "list[FormatQuantizer]", group: int) -> "FormatQuantizer | None":
         """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64."""
+        if not alike(parts, ("number", "kind")):
+            return None
         scale = np.concatenate([to_host(part.scale).astype(np.float64) for part in parts], axis=1)
         return dataclasses.replace(parts[0], scale=scale, group=group)
 

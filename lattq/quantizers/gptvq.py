@@ -6,7 +6,8 @@ import numpy as np
 
 from lattq.codebooks.local_metrics import nearest_in_blocks
 from lattq.errors import InvalidInputError
-from lattq.quantizers.tables import Codebook, rounded_entries
+from lattq.quantizers.rounded import rounded_entries
+from lattq.quantizers.tables import Codebook
 
 __all__ = ["GPTVQCodebook"]
 

@@ -15,12 +15,14 @@ from lattq.lattices import EntropyCodedLattice
 from lattq.lattices.coder import Layout
 from lattq.lattices.lattice import LARGEST
 from lattq.lattices.words import NAME, cell_side, named, tail_step
+from lattq.parts import register
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 
 __all__ = ["Lattice", "LatticeQuantizer"]
 
 
+@register("quantizer", "lattice")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatticeQuantizer(OneStep):

@@ -10,6 +10,7 @@ from lattq._array import short_repr
 from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import RunScales
 
 __all__ = ["LogScales"]
 
@@ -67,6 +68,20 @@ class LogScales:
         """Scale of each weight of a matrix of this shape."""
         runs = (self.start + np.arange(shape[1])) // self.run
         return np.exp2(self.low + self.step * self.codes)[:, runs]
+
+    def stored(self) -> "LogScales":
+        """`low` and `step` in float16; raises `InvalidInputError` for what is beyond it."""
+        low, step = (x.astype(np.float16).astype(np.float64) for x in (self.low, self.step))
+        if not ((np.abs(low) < 1000) & (step >= 0) & (step < 100)).all():
+            msg = f"scales 2^({low.min():.3g} + {step.max():.3g} code) and the like are beyond float16"
+            raise InvalidInputError(msg + "; multiply the weights by a constant first")
+        if np.array_equal(low, self.low) and np.array_equal(step, self.step):
+            return self
+        return dataclasses.replace(self, low=low, step=step)
+
+    def form(self) -> RunScales:
+        """The scales as plain arrays."""
+        return RunScales(self.codes, np.exp2(self.low[:, None] + self.step[:, None] * np.arange(GRID)), self.run)
 
     def part(self, start: int) -> "LogScales":
         """The scales of weights that begin at this column of the group."""

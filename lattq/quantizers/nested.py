@@ -15,18 +15,22 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
 from lattq.lattices.voronoi import ANY_NAME, LARGEST, any_named
 from lattq.lattices.words import cell_side
+from lattq.parts import NestedForm, register
+from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
-from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, spread, stored_halves
+from lattq.quantizers.nested_form import nested_form
+from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, alike, half, spread, stored_halves
 
 __all__ = ["Nested", "NestedQuantizer"]
 
 ROUNDING = 1e-9  # coordinates below it, in units of the lattice, are 0 that a frame has rounded
 
 
+@register("quantizer", "nested")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class NestedQuantizer:
+class NestedQuantizer(BaseQuantizer):
     """Vectors of n adjacent columns as digits of a nested code, times a scale of each row and group.
 
     Columns are taken `block` at a time, as the feedback does. Of each block, n columns after n columns are a vector;
@@ -59,7 +63,6 @@ class NestedQuantizer:
     group: int = 1
     index: str = "coded"
 
-    ordered = False  # no code has a value of its own that could move
     schema = Record(
         name=ANY_NAME,
         q=Integer(2, LARGEST),
@@ -130,6 +133,15 @@ class NestedQuantizer:
         scale = to_host(self.scale)
         return int(np.sum((scale > 0) & (scale <= SMALLEST_STEP)))
 
+    def stored(self) -> "NestedQuantizer":
+        """Scales in float16; raises `InvalidInputError` for what is beyond it."""
+        scale = half("scale", self.scale, zero=True)
+        return self if scale is self.scale else dataclasses.replace(self, scale=scale)
+
+    def packed_form(self, codes: np.ndarray, shifts: np.ndarray | None = None) -> NestedForm:
+        """Digits and the matrix that takes them to cosets; raises `InvalidInputError` for others than E8 of odd q."""
+        return nested_form(self.code, codes, to_host(self.scale).astype(np.float64), self.block, self.group)
+
     def _scaled(self, x: Array) -> np.ndarray:
         """Rows over their scales, on the host in float64; zeros where the scale is 0."""
         scale = to_host(spread(self.scale, self.group, x)).astype(np.float64)
@@ -172,9 +184,11 @@ class NestedQuantizer:
             raise DamagedFileError(msg)
         return NestedQuantizer(scale, code, block, group, index)
 
-    @staticmethod
-    def concatenate(parts: "list[NestedQuantizer]", group: int) -> "NestedQuantizer":
+    @classmethod
+    def concatenate(cls, parts: "list[NestedQuantizer]", group: int) -> "NestedQuantizer | None":
         """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64."""
+        if not alike(parts, ("code", "block", "index")):
+            return None
         scale = np.concatenate([to_host(part.scale).astype(np.float64) for part in parts], axis=1)
         return dataclasses.replace(parts[0], scale=scale, group=group)
 

@@ -1,6 +1,7 @@
 """What quantizers with steps have in common: where steps come from, how they are stored, how they spread."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.quantizers.base import BaseQuantizer
 
 __all__ = [
     "GROUP",
@@ -16,8 +18,12 @@ __all__ = [
     "HEIGHT",
     "SMALLEST_STEP",
     "OneStep",
+    "alike",
+    "cast",
     "check_step",
     "groups_of",
+    "half",
+    "one_number",
     "spread",
     "step_like",
     "stored_halves",
@@ -34,7 +40,7 @@ HALVES = Octets(lambda at: 2 * at.height * groups_of(at))
 
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class OneStep:
+class OneStep(BaseQuantizer):
     """A quantizer with one step for all weights, stored as it is, and codes without bounds.
 
     >>> OneStep(np.ones((1, 1), dtype=np.float32)).concatenate([OneStep(np.ones((1, 1), dtype=np.float32))], 8)
@@ -43,18 +49,76 @@ class OneStep:
 
     step: Float[Array, "1 1"]
 
-    def overload(self, x: Float[Array, "rows block"]) -> int:
-        """0: the codes are not bounded."""
-        return 0
+    ordered = True
 
-    def underflow(self) -> int:
-        """0: the step is stored as it is."""
-        return 0
+    def stored(self) -> Any:
+        """Itself; raises `InvalidInputError` unless there is one step, positive and finite."""
+        check_step(one_number("step", self.step))
+        return self
 
-    @staticmethod
-    def concatenate(parts: list, group: int) -> Any:
-        """One quantizer for the whole matrix, on the host in float64: that of its only group."""
+    @classmethod
+    def concatenate(cls, parts: list, group: int) -> Any:
+        """One quantizer for the whole matrix, on the host in float64, if all groups have the same."""
+        if not alike(parts, [field.name for field in dataclasses.fields(cls)]):
+            return None
         return dataclasses.replace(parts[0], step=to_host(parts[0].step).astype(np.float64))
+
+
+def alike(parts: list, names: Iterable[str]) -> bool:
+    """Whether these attributes are the same in all parts.
+
+    >>> steps = [OneStep(np.full((1, 1), step)) for step in (0.5, 0.25)]
+    >>> alike(steps[:1], ["step"]), alike(steps, ["step"])
+    (True, False)
+    """
+
+    def same(one: Any, other: Any) -> bool:
+        if one is other or (one is None) or (other is None):
+            return one is other
+        if hasattr(one, "shape") and hasattr(other, "shape"):
+            return np.array_equal(to_host(one), to_host(other))
+        return bool(one == other)
+
+    return all(same(getattr(part, name), getattr(parts[0], name)) for name in names for part in parts[1:])
+
+
+def one_number(name: str, values: Any) -> float:
+    """The only number of an array of shape (1, 1); raises `InvalidInputError` for another shape.
+
+    >>> one_number("step", np.ones((1, 1)))
+    1.0
+    """
+    if tuple(getattr(values, "shape", ())) != (1, 1):
+        msg = f"`{name}` is {values!r}; pass an array of shape (1, 1)"
+        raise InvalidInputError(msg)
+    return float(values[0, 0])
+
+
+def half(name: str, values: Array, *, zero: bool = False, signed: bool = False) -> Array:
+    """Values as float16 holds them, in their own dtype; the same array where nothing changes.
+
+    Raises `InvalidInputError` for what float16 does not hold: infinity, and what it rounds to 0 but is not (or is).
+
+    >>> half("step", np.array([[0.5, 0.3]]))
+    array([[0.5       , 0.30004883]])
+    """
+    host = to_host(values).astype(np.float64)
+    with np.errstate(over="ignore"):
+        rounded = host.astype(np.float16).astype(np.float64)
+    good = np.isfinite(rounded) & ((rounded > 0) | (zero & (host == 0)) | (signed & (rounded < 0)))
+    if not good.all():
+        msg = f"`{name}` holds {host[~good][0]:.3g}, but is stored as float16, which holds {SMALLEST_STEP:.1g} to 65504"
+        raise InvalidInputError(msg + "; multiply the weights by a constant, or take one for all weights")
+    return values if np.array_equal(rounded, host) else cast(rounded, values)
+
+
+def cast(host: np.ndarray, like: Array) -> Array:
+    """A host array in the library, device and dtype of another.
+
+    >>> cast(np.ones(1), np.ones(1, dtype=np.float32)).dtype
+    dtype('float32')
+    """
+    return array_namespace(like).astype(from_host(host, like=like), like.dtype)
 
 
 def check_step(step: float) -> None:

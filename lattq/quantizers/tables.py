@@ -1,7 +1,6 @@
 """Designs of codebooks: k-means of what the loop hands over, in the metric of its pivots."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group
 from lattq.quantizers.logarithmic import LogScales, check_run
+from lattq.quantizers.rounded import rounded_entries
 
-__all__ = ["Codebook", "rounded_entries"]
-
-HALF_DIGITS = 11  # binary digits of a float16
+__all__ = ["Codebook"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +50,8 @@ class Codebook:
     array([[0.  , 1.25],
            [4.25, 4.  ]])
     """
+
+    in_rounds = True  # indices and tables may be found again in turns
 
     size: int = 16
     dimension: int = 1
@@ -184,28 +184,3 @@ class Codebook:
         entries = np.concatenate([found.centroids, np.repeat(found.centroids[-1:], self.size - size, axis=0)])
         charges = charges_of(found.assignment, self.size, self.slope) if self.slope else None
         return *rounded_entries(entries, self.entry_bits), charges
-
-
-def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Entries in float16, or as integers times a step that takes the largest to about the end of the range.
-
-    The step has as few digits as make the products float16 numbers too, which tables of other systems hold.
-
-    Raises `InvalidInputError` for entries beyond float16.
-
-    >>> rounded_entries(np.array([[0.5], [-127.0]]), 8)
-    (array([[   0.],
-           [-127.]]), array(1.))
-    """
-    top, half = float(np.abs(entries).max()), np.finfo(np.float16)
-    if top > float(half.max):
-        msg = f"the largest entry of a table is {top:.3g}, beyond float16; divide the weights by a constant first"
-        raise InvalidInputError(msg)
-    if bits is None:
-        return entries.astype(np.float16).astype(np.float64) + 0.0, None
-    largest = (1 << (bits - 1)) - 1
-    exponent = math.frexp(top / largest)[1]
-    unit = max(math.ldexp(1.0, exponent - (HALF_DIGITS - bits + 1)), float(half.smallest_subnormal))
-    step = max(math.ceil(top / largest / unit), 1) * unit
-    most = min(largest, math.floor(float(half.max) / step))
-    return np.clip(np.rint(entries / step), -most, most) * step + 0.0, np.array(step)  # integers know no -0

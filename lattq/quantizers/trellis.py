@@ -10,6 +10,7 @@ from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.coding.schema import SCALE, Record, checked
 from lattq.errors import CodeOverflowError
+from lattq.parts import register
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
@@ -21,6 +22,7 @@ LARGEST_CODE = 2**30
 WIDE = 1.5  # codes: from here on odd and even codes cost the same
 
 
+@register("quantizer", "trellis")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrellisQuantizer(OneStep):

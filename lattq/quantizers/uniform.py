@@ -11,29 +11,37 @@ from lattq._options import as_flag, as_float, as_integer, check_levels, normaliz
 from lattq.coding import FixedLength, TwoWay, pack, unpack
 from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Real, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
+from lattq.parts import NumberForm, register
+from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
+from lattq.quantizers.scalars import number_form, table_shift
 from lattq.quantizers.steps import (
     GROUP,
     HALVES,
     HEIGHT,
     SMALLEST_STEP,
+    alike,
+    cast,
     check_step,
+    half,
     spread,
     step_like,
     stored_halves,
 )
 
-__all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets", "table_shift"]
+__all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets"]
 
 LARGEST_CODE = 2**30
 LARGEST_ZERO = 2.0**53
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 CACHED = 1 << 15  # numbers that a cache holds
+MOST_VALUES = 1 << 16  # of a table
 
 
+@register("quantizer", "uniform")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class UniformQuantizer:
+class UniformQuantizer(BaseQuantizer):
     """The quantizer ``step * (round(x / step + zero) - zero)``, with codes cut to `low` ... `high` if these are given.
 
     Attributes
@@ -68,6 +76,7 @@ class UniformQuantizer:
         high=Either(None, Integer(-LARGEST_CODE, LARGEST_CODE)),
         dither=Either(None, Integer(0, (1 << 64) - 1)),
     )
+    ordered = True
 
     @property
     def coder(self) -> FixedLength | TwoWay:
@@ -106,6 +115,53 @@ class UniformQuantizer:
     def underflow(self) -> int:
         """Stored steps that float16 holds only as its smallest number: what they scale is decoded too coarsely."""
         return 0 if self.low is None else int(np.sum(np.abs(to_host(self.step)) <= SMALLEST_STEP))
+
+    def stored(self) -> "UniformQuantizer":
+        """One step stays as it is; several become float16, and zeros of their own integers from 0 to high - low."""
+        step, zero = self.step, self.zero
+        if not hasattr(zero, "shape") or self.dither is not None:
+            zero = zero if self.dither is not None else as_float("zero", zero)
+        else:
+            step, zero = self._zeros(step, zero)
+        if self.dither is None and not np.isfinite(zero if isinstance(zero, float) else 0.0):
+            msg = f"`zero` is {zero}; pass a finite number of cells"
+            raise InvalidInputError(msg)
+        if to_host(step).size == 1:
+            check_step(abs(float(step[0, 0])))
+        else:
+            step = half("step", step, signed=True)
+        return self if step is self.step and zero is self.zero else dataclasses.replace(self, step=step, zero=zero)
+
+    def _zeros(self, step: Array, zero: Array) -> tuple[Array, Array]:
+        """Steps and zeros of one shape, the zeros integers."""
+        host = to_host(zero).astype(np.float64)
+        most = 0 if self.low is None or self.high is None else self.high - self.low
+        if not ((np.rint(host) >= 0) & (np.rint(host) <= most)).all():
+            msg = (
+                f"`zero` holds {host.min():.3g} ... {host.max():.3g}, but zeros of rows and groups are stored as "
+                f"integers from 0 to high - low = {most}; pass one number for all, or other codes"
+            )
+            raise InvalidInputError(msg)
+        if not np.array_equal(np.rint(host), host):
+            host, zero = np.rint(host), cast(np.rint(host), zero)
+        if step.shape != zero.shape:
+            shape = np.broadcast_shapes(tuple(step.shape), tuple(zero.shape))
+            step, zero = (cast(np.broadcast_to(to_host(x), shape).copy(), x) for x in (step, zero))
+        return step, zero
+
+    def packed_form(self, codes: np.ndarray, shifts: np.ndarray | None = None) -> NumberForm:
+        """Tables of the codes that occur, in cells; raises `InvalidInputError` with a dither, which has no tables."""
+        if self.dither is not None:
+            msg = f"a dither of seed {self.dither} moves every weight; packed products need codes without dither"
+            raise InvalidInputError(msg)
+        low, high = int(codes.min()), int(codes.max())
+        if high - low >= MOST_VALUES:
+            msg = f"codes {low} ... {high} are {high - low + 1} values, too many for a table; use a larger step"
+            raise InvalidInputError(msg)
+        values = np.arange(low, high + 1)
+        values = values + (0.0 if shifts is None else table_shift(values, shifts))
+        zeros = np.atleast_2d(to_host(np.asarray(self.zero))).astype(np.float64)
+        return number_form(codes - np.int32(low), values, zeros, to_host(self.step).astype(np.float64), self.group)
 
     def _scaled(self, x: Array) -> Array:
         return x / self._spread(self.step, x) + self._spread(self.zero, x)
@@ -149,14 +205,25 @@ class UniformQuantizer:
             zeros = dither_offsets(dither, shape[0], np.arange(shape[1]))
         return UniformQuantizer(step, zeros, low, high, group, dither)
 
-    @staticmethod
-    def concatenate(parts: "list[UniformQuantizer]", group: int) -> "UniformQuantizer":
-        """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64."""
+    @classmethod
+    def concatenate(cls, parts: "list[UniformQuantizer]", group: int) -> "UniformQuantizer | None":
+        """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64.
+
+        None where their codes differ, or steps of their own that float16 does not hold.
+        """
+        if not alike(parts, ("low", "high", "dither")):
+            return None
         steps = [to_host(part.step).astype(np.float64) for part in parts]
         first = parts[0]
         same = all(step.size == 1 and step[0, 0] == steps[0][0, 0] for step in steps)
-        step = steps[0] if same else np.concatenate(steps, axis=1)
+        step = steps[0] if same else np.concatenate(np.broadcast_arrays(*steps), axis=1)
         zero = first.zero
+        if not same and not np.array_equal(step.astype(np.float16), step):
+            return None
+        if first.dither is None and any(hasattr(part.zero, "shape") != hasattr(zero, "shape") for part in parts):
+            return None
+        if isinstance(zero, float) and not alike(parts, ("zero",)):
+            return None
         if first.dither is not None:  # as a decoder draws it, not rounded to the dtype of the loop
             zero = dither_offsets(first.dither, first.zero.shape[0], np.arange(len(parts)))
         elif not isinstance(zero, float):
@@ -187,6 +254,8 @@ class Uniform:
     shrink: bool = False
     dither: int | None = None
     levels: int | None = None
+
+    sweeps = 2  # passes of coordinate descent after the first that are worth their time
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step", "offset")
@@ -262,14 +331,3 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return x ^ (x >> np.uint64(31))
-
-
-def table_shift(codes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Shift of every code by a table for -K ... K; codes beyond it stay where they are.
-
-    >>> table_shift(np.array([-2, 0, 1, 5]), np.array([0.25, 0.0, -0.25]))
-    array([ 0.  ,  0.  , -0.25,  0.  ])
-    """
-    size = len(shifts) // 2
-    table = np.concatenate([[0.0], shifts, [0.0]])
-    return table[np.clip(codes, -size - 1, size + 1) + size + 1]

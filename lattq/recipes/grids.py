@@ -261,7 +261,7 @@ def watersic(
     MMSE(noise=0.0008333333333333335, ratio=1.0, order='pivoted', block=1)
     """
     cell, step = Uniform() if quantizer is None else quantizer, as_float("step", step)
-    if not isinstance(cell, Uniform | Trellis | Lattice):
+    if not all(hasattr(cell, name) for name in ("step", "second_moment")):
         msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
         raise InvalidInputError(msg)
     feedback = MMSE(step * step * cell.second_moment, mmse, order) if mmse else Cholesky(order)
@@ -271,7 +271,7 @@ def watersic(
         quantizer=dataclasses.replace(cell, step=step, shrink=cell.shrink if shrink is None else shrink),
         coder=coder,
         equalize=Equalize(),
-        sweeps=(2 if isinstance(cell, Uniform) else 0) if sweeps is None else sweeps,
+        sweeps=getattr(cell, "sweeps", 0) if sweeps is None else sweeps,
         refit=refit,
     )
 

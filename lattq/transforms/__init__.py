@@ -4,26 +4,16 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
-from lattq.transforms.chains import (
-    Chain,
-    Folded,
-    append,
-    check_rows,
-    folded,
-    from_state,
-    kept,
-    kind_of,
-    octaves,
-    split_unit,
-    to_state,
-)
+from lattq.transforms.base import BaseTransform, Transform
+from lattq.transforms.chains import Chain, Folded, append, folded, from_state, kept, split_unit, to_state
 from lattq.transforms.designs import Equalize, Fixed, Sort, TransformDesign, refuse_equalize, then
 from lattq.transforms.gain import Gain, Normalize, to_unit
-from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, Transform, bfloat16, grid_scale
+from lattq.transforms.maps import SCALE_GRID, Diagonal, Hadamard, Identity, Permutation, bfloat16, grid_scale
 from lattq.transforms.outliers import Outliers, Sparse
 
 __all__ = [
     "SCALE_GRID",
+    "BaseTransform",
     "Chain",
     "Diagonal",
     "Equalize",
@@ -41,13 +31,10 @@ __all__ = [
     "TransformDesign",
     "append",
     "bfloat16",
-    "check_rows",
     "folded",
     "from_state",
     "grid_scale",
     "kept",
-    "kind_of",
-    "octaves",
     "refuse_equalize",
     "split_unit",
     "then",

@@ -9,34 +9,25 @@ from jaxtyping import Bool, Int
 
 from lattq._array import Array, short_repr
 from lattq.coding import reading
-from lattq.coding.schema import Choice, Inner, Record, Series, checked
-from lattq.errors import InvalidInputError
+from lattq.coding.schema import KIND, Inner, Record, Series, checked
+from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import find, kind_of, register
+from lattq.transforms.base import BaseTransform, Transform
 from lattq.transforms.gain import EXPONENT, Gain
-from lattq.transforms.maps import Diagonal, Hadamard, Identity, Permutation, Transform
-from lattq.transforms.outliers import Sparse
+from lattq.transforms.maps import Identity
 
-__all__ = [
-    "Chain",
-    "Folded",
-    "append",
-    "check_rows",
-    "folded",
-    "from_state",
-    "kept",
-    "kind_of",
-    "octaves",
-    "split_unit",
-    "to_state",
-]
+__all__ = ["Chain", "Folded", "append", "folded", "from_state", "kept", "split_unit", "to_state"]
 
 MOST_PARTS = 16
 
 
+@register("transform", "chain")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class Chain:
+class Chain(BaseTransform):
     """Up to 16 transforms applied one after the other; only the first may be folded, and a chain in it is its parts.
 
+    >>> from lattq.transforms import Diagonal
     >>> Chain((Diagonal(np.array([2.0])), Diagonal(np.array([3.0])))).forward(np.ones((1, 1)))
     array([[6.]])
     """
@@ -73,6 +64,50 @@ class Chain:
             sigma = part.congruence(sigma)
         return sigma
 
+    @property
+    def components(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The parts."""
+        return self.parts
+
+    @property
+    def plain(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all parts are."""
+        return all(part.plain for part in self.parts)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def exponents(self) -> Int[np.ndarray, " n"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the last part, but for a power of two."""
+        rest = split_unit(self)[0]
+        last = rest.parts[-1] if isinstance(rest, Chain) and rest.parts else rest
+        return None if isinstance(last, Chain) else getattr(last, "exponents", None)
+
+    def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
+        """All parts, first to last."""
+        for part in self.parts:
+            found = part.kept(shape, found)  # pyright: ignore[reportAttributeAccessIssue]
+        return found
+
+    def on_inputs(self, x: Array) -> Array:
+        """All parts, first to last."""
+        for part in self.parts:
+            x = part.on_inputs(x)  # pyright: ignore[reportAttributeAccessIssue]
+        return x
+
+    def split(self) -> tuple[Any, Any]:
+        """The sparse part of the first, if it has one: W = S + (what the others undo)."""
+        if not self.parts:
+            return None, self
+        found, first = self.parts[0].split()  # pyright: ignore[reportAttributeAccessIssue]
+        if found is None:
+            return None, self
+        rest = self.parts[1:]
+        return found, Chain(rest if isinstance(first, Identity) else (first, *rest))
+
+    def check_rows(self, rows: int) -> None:
+        """All parts check."""
+        for part in self.parts:
+            part.check_rows(rows)  # pyright: ignore[reportAttributeAccessIssue]
+
     def to_state(self) -> list:
         """Kind and state of every part."""
         return [to_state(part) for part in self.parts]
@@ -81,23 +116,26 @@ class Chain:
     def from_state(state: list, size: int) -> "Chain":
         """Inverse of `to_state`."""
         parts = checked(Chain.schema, state, "chain")
-        kinds = {name: kind for name, kind in KINDS.items() if kind is not Chain}
         with reading("a chain"):
-            return Chain(tuple(_restored(part, size, kinds) for part in parts))
+            return Chain(tuple(_restored(part, size, inside=True) for part in parts))
 
 
+@register("transform", "folded")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class Folded:
+class Folded(BaseTransform):
     """A transform that its owner undoes elsewhere: the quantized weights stay transformed and nothing is charged.
 
     After a round trip through bytes the inner transform is gone, and so is the way back.
 
+    >>> from lattq.transforms import Diagonal
     >>> Folded(Diagonal(np.array([2.0]))).inverse(np.ones((1, 1)))
     array([[1.]])
     """
 
     inner: Transform | None = None
+
+    plain = True
 
     def forward(self, weight: Array) -> Array:
         """The inner transform; raises `InvalidInputError` once it is gone."""
@@ -106,6 +144,10 @@ class Folded:
     def inverse(self, weight: Array) -> Array:
         """The weight, still transformed."""
         return weight
+
+    def on_inputs(self, x: Array) -> Array:
+        """The vectors: the owner has transformed them already."""
+        return x
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """The inner congruence; raises `InvalidInputError` once it is gone."""
@@ -130,6 +172,7 @@ class Folded:
 def append(transform: Transform, last: Transform) -> Transform:
     """One transform, then another.
 
+    >>> from lattq.transforms import Hadamard
     >>> append(Identity(), Hadamard(1))
     Hadamard(seed=1)
     """
@@ -141,6 +184,7 @@ def append(transform: Transform, last: Transform) -> Transform:
 def folded(transform: Transform) -> Folded | None:
     """The folded transform that comes first, if there is one: quantized weights live behind it.
 
+    >>> from lattq.transforms import Hadamard
     >>> folded(Chain((Folded(Hadamard(1)), Hadamard(2))))
     Folded(inner=Hadamard(seed=1))
     """
@@ -152,6 +196,7 @@ def folded(transform: Transform) -> Folded | None:
 def split_unit(transform: Transform) -> tuple[Transform, int]:
     """A transform without the power of two that comes last, and its exponent, 0 where there is none.
 
+    >>> from lattq.transforms import Hadamard
     >>> split_unit(Chain((Hadamard(1), Gain(0.25)))), split_unit(Gain(2.0))
     ((Hadamard(seed=1), -2), (Identity(), 1))
     """
@@ -165,79 +210,29 @@ def split_unit(transform: Transform) -> tuple[Transform, int]:
     return rest[0] if len(rest) == 1 else Chain(rest), last.exponent
 
 
-def octaves(transform: Transform) -> Int[np.ndarray, " n"] | None:
-    """Exponents of a diagonal transform on the grid, alone or last in a chain but for a power of two.
-
-    They tell how codes scale.
-
-    >>> octaves(Diagonal(np.array([1.0, 2.0])))
-    array([ 0, 16])
-    """
-    transform = split_unit(transform)[0]
-    last = transform.parts[-1] if isinstance(transform, Chain) and transform.parts else transform
-    return last.exponents if isinstance(last, Diagonal) else None
-
-
-KINDS = {
-    "identity": Identity, "diagonal": Diagonal, "permutation": Permutation, "hadamard": Hadamard, "chain": Chain,
-    "folded": Folded, "gain": Gain, "sparse": Sparse,
-}  # fmt: skip
-
-
-def check_rows(transform: Transform, rows: int) -> None:
-    """Raise `InvalidInputError` unless the sparse parts of a transform lie in a matrix of so many rows.
-
-    >>> check_rows(Hadamard(seed=3), 4)
-    """
-    for part in transform.parts if isinstance(transform, Chain) else (transform,):
-        if isinstance(part, Sparse):
-            part.check_rows(rows)
-
-
-def kept(transform: Transform, shape: tuple[int, int]) -> Bool[np.ndarray, "rows columns"] | None:
+def kept(transform: Any, shape: tuple[int, int]) -> Bool[np.ndarray, "rows columns"] | None:
     """Which entries of the transformed matrix count: not those that sparse parts replace; None where all do.
 
     Where a later part mixes the columns, all do.
 
+    >>> from lattq.transforms import Permutation, Sparse
     >>> kept(Chain((Sparse(np.array([1]), np.array([9.0]), 2), Permutation(np.array([1, 0])))), (1, 2))
     array([[False,  True]])
     """
-    found = None
-    for part in transform.parts if isinstance(transform, Chain) else (transform,):
-        if isinstance(part, Sparse):
-            found = part.kept(shape) if found is None else found & part.kept(shape)
-        elif isinstance(part, Permutation) and found is not None:
-            found = found[:, part.order]
-        elif isinstance(part, Hadamard | Folded | Chain):
-            found = None
-    return found
-
-
-def kind_of(transform: Transform) -> str:
-    """Name of a transform in a file; raises `InvalidInputError` for one that no file can hold, alone or in a chain.
-
-    >>> kind_of(Hadamard(seed=3))
-    'hadamard'
-    """
-    kind = next((name for name, cls in KINDS.items() if isinstance(transform, cls)), None)
-    if kind is None:
-        msg = f"a file cannot hold the transform {transform!r}; it knows {', '.join(KINDS)}"
-        raise InvalidInputError(msg)
-    for part in transform.parts if isinstance(transform, Chain) else ():
-        kind_of(part)
-    return kind
+    return transform.kept(shape)
 
 
 def to_state(transform: Transform) -> list:
     """[kind, state], for the container, and the exponent of a power of two that comes last.
 
+    >>> from lattq.transforms import Hadamard
     >>> to_state(Hadamard(seed=3)), to_state(Chain((Hadamard(seed=3), Gain(0.25))))
     (['hadamard', [3]], ['hadamard', [3], -2])
     """
     rest, exponent = split_unit(transform)
     if exponent and not split_unit(rest)[1]:
         return [*to_state(rest), exponent]
-    return [kind_of(transform), transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
+    return [kind_of("transform", transform), transform.to_state()]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def from_state(state: list, size: int) -> Transform:
@@ -246,13 +241,16 @@ def from_state(state: list, size: int) -> Transform:
     >>> from_state(["hadamard", [3]], 4)
     Hadamard(seed=3)
     """
-    return _restored(state, size, KINDS)
+    return _restored(state, size)
 
 
-def _restored(state: list, size: int, kinds: dict[str, Any]) -> Transform:
-    stored = {"kind": Choice(*kinds), "state": Inner()}
+def _restored(state: list, size: int, *, inside: bool = False) -> Transform:
+    stored = {"kind": KIND, "state": Inner()}
     if type(state) is list and len(state) > len(stored):
         stored["exponent"] = EXPONENT
     kind, inner, *exponent = checked(Record(**stored), state, "transform")
-    found = kinds[kind].from_state(inner, size)
+    if inside and kind == "chain":
+        msg = "a chain in a chain; the file is damaged"
+        raise DamagedFileError(msg)
+    found = find("transform", kind).from_state(inner, size)
     return append(found, Gain.power_of_two(*exponent)) if exponent else found

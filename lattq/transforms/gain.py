@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from lattq._options import as_float, normalize
 from lattq.coding import reading
 from lattq.coding.schema import Integer, Octets, Record, checked
 from lattq.errors import InvalidInputError
+from lattq.parts import register
+from lattq.transforms.base import BaseTransform
 
 __all__ = ["Gain", "Normalize", "to_unit"]
 
@@ -17,8 +20,9 @@ LARGEST_EXPONENT = 400  # squares of numbers so scaled, times second moments of 
 EXPONENT = Integer(-LARGEST_EXPONENT, LARGEST_EXPONENT)
 
 
+@register("transform", "gain")
 @dataclasses.dataclass(frozen=True)
-class Gain:
+class Gain(BaseTransform):
     """The weight times one positive number, inputs divided by it.
 
     A power of two is charged as its exponent, a byte or two; others are rounded to float32, and charged as that.
@@ -61,6 +65,14 @@ class Gain:
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """Second moment divided by the square of scale."""
         return sigma / self.scale / self.scale
+
+    def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
+        """As before: no entry is moved."""
+        return found
+
+    def on_inputs(self, x: Array) -> Array:
+        """As `inverse`: a diagonal is its own transpose."""
+        return self.inverse(x)
 
     def to_state(self) -> list:
         """The exponent of a power of two, or the scale as float32."""

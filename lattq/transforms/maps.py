@@ -1,7 +1,7 @@
 """Invertible changes of input coordinates, (W, Σ) → (W T⁻¹, T Σ Tᵀ): the elementary maps, frozen values."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +13,8 @@ from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Record, 
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.linalg import randomized_hadamard
 from lattq.linalg.hadamard import has_hadamard_matrix
+from lattq.parts import register
+from lattq.transforms.base import BaseTransform
 
 __all__ = [
     "SCALE_GRID",
@@ -20,7 +22,6 @@ __all__ = [
     "Hadamard",
     "Identity",
     "Permutation",
-    "Transform",
     "bfloat16",
     "grid_scale",
 ]
@@ -31,30 +32,17 @@ MOST_GRID = SCALE_GRID * MOST_EXPONENT
 MOST_STRIDE = 64  # of the grid that a file stores scales on
 
 
-@runtime_checkable
-class Transform(Protocol):
-    """An invertible map of input coordinates."""
-
-    def forward(self, weight: Array) -> Array:
-        """W T⁻¹."""
-        ...
-
-    def inverse(self, weight: Array) -> Array:
-        """W T; undoes `forward`."""
-        ...
-
-    def congruence(self, sigma: np.ndarray) -> np.ndarray:
-        """T Σ Tᵀ, the second moment of the transformed inputs."""
-        ...
-
-
+@register("transform", "identity")
 @dataclasses.dataclass(frozen=True)
-class Identity:
+class Identity(BaseTransform):
     """The transform that changes nothing, and its own design.
 
     >>> Identity().forward(np.ones((1, 2)))
     array([[1., 1.]])
     """
+
+    plain = True
+    keeps_entries = True
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> "Identity":
         """Itself."""
@@ -72,6 +60,14 @@ class Identity:
         """The second moment."""
         return sigma
 
+    def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
+        """As before: no entry is moved."""
+        return found
+
+    def on_inputs(self, x: Array) -> Array:
+        """As `inverse`: a diagonal is its own transpose."""
+        return self.inverse(x)
+
     def to_state(self) -> list:
         """Nothing."""
         return []
@@ -82,9 +78,10 @@ class Identity:
         return Identity(*checked(Record(), state, "identity"))
 
 
+@register("transform", "diagonal")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class Diagonal:
+class Diagonal(BaseTransform):
     """Columns of the weight times `scale`, inputs divided by it.
 
     Parameters
@@ -136,10 +133,18 @@ class Diagonal:
         return sigma / self.scale / self.scale[:, None]
 
     @property
-    def exponents(self) -> Int[np.ndarray, " n"] | None:
+    def exponents(self) -> Int[np.ndarray, " n"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """k where every scale is 2^(k/16), else None."""
         nearest = np.rint(SCALE_GRID * np.log2(self.scale)).astype(np.int64)
         return nearest if np.array_equal(grid_scale(nearest), self.scale) else None
+
+    def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
+        """As before: no entry is moved."""
+        return found
+
+    def on_inputs(self, x: Array) -> Array:
+        """As `inverse`: a diagonal is its own transpose."""
+        return self.inverse(x)
 
     def to_state(self) -> list:
         """Exponents where all scales lie on the grid, else the upper halves of float32 if the lower ones are 0."""
@@ -170,9 +175,10 @@ class Diagonal:
             return Diagonal(scale)
 
 
+@register("transform", "permutation")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class Permutation:
+class Permutation(BaseTransform):
     """Columns taken in another order; useful only where groups or blocks depend on it.
 
     >>> Permutation(np.array([1, 0])).forward(np.array([[3.0, 4.0]]))
@@ -203,6 +209,14 @@ class Permutation:
         _require_size(len(self.order), sigma)
         return sigma[np.ix_(self.order, self.order)]
 
+    def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
+        """The same entries in the new order."""
+        return None if found is None else found[:, self.order]
+
+    def on_inputs(self, x: Array) -> Array:
+        """As `forward`: the map is orthogonal, so that rows times the inverse are rows times the transpose."""
+        return self.forward(x)
+
     def to_state(self) -> list:
         """The order as 16- or 32-bit integers."""
         return [self.order.astype("<u2" if len(self.order) <= 1 << 16 else "<u4").tobytes()]
@@ -216,8 +230,9 @@ class Permutation:
             return Permutation(order)
 
 
+@register("transform", "hadamard")
 @dataclasses.dataclass(frozen=True)
-class Hadamard:
+class Hadamard(BaseTransform):
     """Random signs, then a Hadamard matrix over √n: an orthogonal map that makes columns alike.
 
     Raises `InvalidInputError` where no Hadamard matrix of that size is known.
@@ -253,6 +268,10 @@ class Hadamard:
         """Rows and columns rotated."""
         rotated = self.forward(self.forward(sigma).T)
         return (rotated + rotated.T) / 2
+
+    def on_inputs(self, x: Array) -> Array:
+        """As `forward`: the map is orthogonal, so that rows times the inverse are rows times the transpose."""
+        return self.forward(x)
 
     def to_state(self) -> list:
         """The seed."""

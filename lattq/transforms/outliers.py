@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_float, normalize
@@ -12,16 +12,20 @@ from lattq.codebooks.importance import Importance
 from lattq.coding import decode_integers, encode_integers
 from lattq.coding.schema import Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
+from lattq.transforms.base import BaseTransform
 from lattq.transforms.gain import EXPONENT, to_unit
+from lattq.transforms.maps import Identity
 
 __all__ = ["Outliers", "Sparse"]
 
 MOST_PLACES = 1 << 40
 
 
+@register("transform", "sparse")
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sparse:
+class Sparse(BaseTransform):
     """Float16 numbers, times one power of two, in place of a few entries: W - S goes in, S comes out where it has any.
 
     What is left there is what float16 cannot hold. The inverse replaces: whatever the rest decodes to at these places
@@ -30,7 +34,7 @@ class Sparse:
     Attributes
     ----------
     places : of the entries in the matrix, row by row, ascending
-    values : the entries of S
+    values : the entries of S, rounded to float16, at once
     columns : of the matrix
     exponent : k of the power 2^k that all entries are stored in units of
 
@@ -48,6 +52,15 @@ class Sparse:
 
     schema = Record(count=Integer(0, MOST_PLACES), gaps=Inner(), values=Octets(lambda at: 2 * at.count))
 
+    def __post_init__(self) -> None:
+        with np.errstate(over="ignore"):
+            halves = np.ldexp(self.values, -self.exponent).astype(np.float16)
+        rounded = np.ldexp(halves.astype(np.float64), self.exponent)
+        if not np.isfinite(rounded).all():
+            msg = f"`values` holds {self.values[~np.isfinite(rounded)][0]:.3g}, which is beyond float16"
+            raise InvalidInputError(msg + "; divide the weights by a constant first")
+        object.__setattr__(self, "values", rounded)
+
     def forward(self, weight: Array) -> Array:
         """The weight without the sparse part."""
         return weight - self._spread(weight, self.values)
@@ -61,12 +74,24 @@ class Sparse:
         """The second moment: inputs are as they were."""
         return sigma
 
-    def kept(self, shape: tuple[int, int]) -> Bool[np.ndarray, "rows columns"]:
-        """Where a matrix of this shape has no entry of the sparse part."""
+    def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
+        """Where a matrix of this shape has no entry of the sparse part, and had none that did not count."""
         self._check(shape)
-        found = np.ones(shape, dtype=bool)
-        found.reshape(-1)[self.places] = False
-        return found
+        mine = np.ones(shape, dtype=bool)
+        mine.reshape(-1)[self.places] = False
+        return mine if found is None else mine & found
+
+    def split(self) -> tuple["Sparse", Identity]:
+        """All of it."""
+        return self, Identity()
+
+    def on_inputs(self, x: Array) -> Array:
+        """Raise `InvalidInputError`: a sparse part adds to the product, where it stands first."""
+        msg = (
+            f"a sparse part of {self.places.size} weights comes after other transforms, which would spread it "
+            "over the matrix; take outliers out first"
+        )
+        raise InvalidInputError(msg)
 
     def _check(self, shape: tuple[int, int]) -> None:
         if shape[1] != self.columns:
@@ -128,6 +153,8 @@ class Outliers:
     >>> Outliers(fraction=0.25, sensitive=0.0)(np.array([[1.0, -5.0], [0.5, 2.0]]), np.eye(2)).places
     array([1])
     """
+
+    keeps_entries = True  # what is left are the same weights, in their places
 
     fraction: float = 0.004
     sensitive: float = 0.0005

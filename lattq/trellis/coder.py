@@ -14,6 +14,7 @@ import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
+from lattq.coding import BaseCoder
 from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
@@ -31,6 +32,7 @@ from lattq.coding.twoway import (
     wanted_blocks,
 )
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.parts import register
 from lattq.trellis.codes import LONGEST, POLYNOMIALS, TrellisCode, segment_ends, segments
 
 __all__ = ["EntropyCodedTrellis"]
@@ -41,8 +43,9 @@ STREAM = Record(raw=Octets(), path=WORDS, words=Inner(), escapes=Inner())  # the
 FAIR = 35  # scale class, 2.4 codes, from which on an entropy coder would save less than 1e-5 of a path bit
 
 
+@register("coder", "trellis")
 @dataclasses.dataclass(frozen=True)
-class EntropyCodedTrellis:
+class EntropyCodedTrellis(BaseCoder):
     """Coder of columns whose segments are sequences of a trellis code: `encode(codes)` and `decode(data, shape)`.
 
     Parameters

@@ -100,7 +100,7 @@ def test_round_trips_are_exact_and_cost_the_ideal(
     codes = lattice_codes(name, seed, rows, columns, 2.0 ** min(log, 12.0), classes)
     codes[:, rng.random(columns) < 0.2] = 0
     coder = EntropyCodedLattice(name)
-    data = coder.encode(codes, rows=classes)
+    data = coder.encode(codes, row_classes=classes)
     assert_same(coder.decode(msgpack.unpackb(bytes(msgpack.packb(data) or b"")), codes.shape), codes)
     assert stream_bits(data) <= ideal_bits(name, codes, data, classes) + overhead_bits(codes, data)
     stored = coder.row_classes(data, codes.shape)
@@ -175,7 +175,7 @@ def test_rows_of_like_scale_share_points():
     """Points of rows with their classes cost what the rows' scales say; in the order of the rows they could not."""
     classes = np.random.default_rng(0).integers(0, 4, 960) * 8
     codes = lattice_codes("E8", 1, 960, 50, 4.0, classes)
-    data = EntropyCodedLattice("E8").encode(codes, rows=classes)
+    data = EntropyCodedLattice("E8").encode(codes, row_classes=classes)
     rate = (stream_bits(data) - stream_bits(encode_integers(classes))) / codes.size
     plain = stream_bits(EntropyCodedLattice("E8").encode(lattice_codes("E8", 1, 960, 50, 4.0))) / codes.size
     assert abs(rate - plain - classes.mean() / 8) < 0.02  # the entropy at high rate is that of a Gaussian
@@ -188,7 +188,7 @@ def test_random_access_is_a_part_of_the_whole(seed: int, data: st.DataObject, bl
     classes = np.random.default_rng(seed).integers(-9, 9, rows)
     codes = lattice_codes("E8", seed, rows, 11, 1.5, classes)
     coder = EntropyCodedLattice("E8", block)
-    stream = coder.encode(codes, rows=classes)
+    stream = coder.encode(codes, row_classes=classes)
     columns = data.draw(st.slices(11))
     assert_same(coder.decode(stream, codes.shape, columns=columns), codes[:, columns])
 
@@ -241,7 +241,7 @@ def test_pinned_bytes(name: str, digest: str):
     codes[layout.order[: layout.whole]] = found
     codes[layout.order[layout.whole :]] = tail_step(lattice) * np.rint(x[layout.whole :])
     coder = EntropyCodedLattice(name, block=500)
-    stream = coder.encode(codes, rows=classes)
+    stream = coder.encode(codes, row_classes=classes)
     assert any(escapes for _, _, escapes in stream[3])
     assert_same(coder.decode(stream, codes.shape), codes)
     assert hashlib.blake2b(bytes(msgpack.packb(stream) or b""), digest_size=8).hexdigest() == digest
@@ -254,7 +254,7 @@ def test_damaged_streams_are_refused_or_give_the_right_shape(
     classes = np.random.default_rng(seed).integers(-9, 9, rows) * wide
     codes = lattice_codes(name, seed, rows, 7, 1.5, classes)
     coder = EntropyCodedLattice(name, block=60)
-    damaged = data.draw(damaged_streams(coder.encode(codes, rows=classes)))
+    damaged = data.draw(damaged_streams(coder.encode(codes, row_classes=classes)))
     with refusal_allowed():
         assert coder.decode(damaged, codes.shape).shape == codes.shape
 

@@ -15,7 +15,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop
 from lattq.quantizers import Codebook, CodebookQuantizer, Design, Entries, GPTVQCodebook, Quantizer
 from lattq.quantizers.logarithmic import LogScales
-from lattq.quantizers.tables import rounded_entries
+from lattq.quantizers.rounded import rounded_entries
 from lattq.scheme import Scheme
 from lattq.transforms import Sort
 from tests.contracts import QuantizerContract

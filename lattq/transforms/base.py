@@ -1,0 +1,76 @@
+"""What a transform answers beside its maps."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int
+
+from lattq._array import Array
+from lattq.errors import InvalidInputError
+
+__all__ = ["BaseTransform", "Transform"]
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """An invertible map of input coordinates."""
+
+    def forward(self, weight: Array) -> Array:
+        """W T⁻¹."""
+        ...
+
+    def inverse(self, weight: Array) -> Array:
+        """W T; undoes `forward`."""
+        ...
+
+    def congruence(self, sigma: np.ndarray) -> np.ndarray:
+        """T Σ Tᵀ, the second moment of the transformed inputs."""
+        ...
+
+
+class BaseTransform:
+    """Answers of a transform that most do not need to give themselves, for classes to inherit and to override.
+
+    A class of its own writes `forward`, `inverse` and `congruence` (see `Transform`), and for files
+    ``to_state() -> list`` and a static ``from_state(state, columns)``, and registers itself: `lattq.register`.
+
+    Examples
+    --------
+    >>> class Reversed(BaseTransform):
+    ...     def forward(self, weight):
+    ...         return weight[:, ::-1]
+    ...     inverse = forward
+    ...     def congruence(self, sigma):
+    ...         return sigma[::-1, ::-1]
+    >>> Reversed().split()[0] is None
+    True
+    """
+
+    components: Any = ()
+    """Parts that it is made of, which have kinds of their own."""
+    plain = False
+    """Whether what is stored are the weights as they are used: there is nothing to undo."""
+    exponents: Int[np.ndarray, " n"] | None = None
+    """k where the transform multiplies columns by 2^(k/16): it tells coders how the codes of columns scale."""
+
+    def on_inputs(self, x: Array) -> Array:
+        """T x for rows x: what vectors become before products with the transformed weights.
+
+        Raises `InvalidInputError` where the class does not say.
+        """
+        msg = f"{self!r} is not known to act on vectors; write `on_inputs(x)` in {type(self).__name__}"
+        raise InvalidInputError(msg)
+
+    def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
+        """Which entries of the transformed matrix count, from which counted before; None where all do.
+
+        Sparse parts replace entries, which then do not count. Maps that mix columns make all of them count.
+        """
+        return None
+
+    def split(self) -> tuple[Any, Any]:
+        """The sparse part that is undone last, or None, and the transform of what is left."""
+        return None, self
+
+    def check_rows(self, rows: int) -> None:
+        """Raise `InvalidInputError` unless the transform belongs to a matrix of so many rows; to any."""

@@ -1,0 +1,36 @@
+"""The package of parts under `plugin_package`, as pip would install it, and a process that has not imported it."""
+
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lattq.parts import registry
+
+HOME = Path(__file__).parent / "plugin_package"
+NAME = "lattq_example"
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has imported lattq alone."""
+    for table in ("_classes", "_kinds"):
+        known = getattr(registry, table).items()
+        kept = {key: value for key, value in known if "lattq-example" not in str((key, value))}
+        monkeypatch.setattr(registry, table, kept)
+    monkeypatch.delitem(sys.modules, NAME, raising=False)
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Put the module and its metadata, from its `pyproject.toml`, on the path, and import it."""
+    project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+    info = folder / f"{NAME}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = project["entry-points"]["lattq.parts"].items()
+    (info / "entry_points.txt").write_text("[lattq.parts]\n" + "".join(f"{name} = {value}\n" for name, value in points))
+    forget(monkeypatch)
+    monkeypatch.syspath_prepend(str(HOME / "src"))
+    monkeypatch.syspath_prepend(str(folder))
+    return __import__(NAME)

@@ -1,0 +1,175 @@
+"""The registry of parts, and that nothing above the loop asks which part it holds."""
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lattq as lq
+from lattq.coding import BaseCoder, TwoWay
+from lattq.errors import InvalidInputError
+from lattq.parts import ROLES, kind_of, register, registry, require_part
+from lattq.quantizers import BaseQuantizer, UniformQuantizer
+from lattq.transforms import BaseTransform, Chain, Identity
+from tests.strategies import gaussian_layer
+from tests.test_imports import FILES, LEVEL, module_name, part_of
+
+DESIGNS = {"TransformDesign", "Design", "Feedback"}  # of which a scheme is made: no kinds
+
+
+def part_classes() -> set[str]:
+    """Names of registered classes, and of all that transforms and quantizers have: designs among them."""
+    names = {cls.__name__ for cls in {cls for _, cls in registry._kinds} if cls.__module__.startswith("lattq.")}
+    for room in (lq.transforms, lq.quantizers):
+        names |= {name for name, value in vars(room).items() if inspect.isclass(value)}
+    return names - DESIGNS
+
+
+def ladders(source: str, names: set[str]) -> list[int]:
+    """Lines that ask whether something is an instance, or the type, of a part."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+            kinds = node.args[1]
+        elif isinstance(node, ast.Compare) and any(isinstance(op, ast.Is | ast.Eq) for op in node.ops):
+            kinds = node
+        elif isinstance(node, ast.MatchClass):
+            kinds = node.cls
+        else:
+            continue
+        asked = {getattr(part, "attr", getattr(part, "id", "")) for part in ast.walk(kinds)}
+        found += [node.lineno] * bool(asked & names)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if LEVEL.get(part_of(module_name(path)), 0) > LEVEL["feedback"]], ids=module_name
+)
+def test_nothing_above_the_loop_asks_for_the_kind_of_a_part(path: Path):
+    assert not ladders(path.read_text(), part_classes())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "isinstance(q, UniformQuantizer)",
+        "isinstance(t, transforms.Chain | int)",
+        "type(q) is quantizers.Lattice",
+        "match q:\n    case Codebook(): pass",
+    ],
+)
+def test_a_ladder_is_found(source: str):
+    assert ladders(source, part_classes()) == [1] or ladders(source, part_classes()) == [2]
+
+
+def test_the_registry_holds_what_files_name():
+    assert kind_of("coder", TwoWay()) == "two-way"
+    assert lq.parts.find("quantizer", "uniform") is UniformQuantizer
+
+
+class Minimal:
+    """The protocol of the loop, and nothing else."""
+
+    coder = TwoWay()
+
+    def encode(self, x):
+        return np.rint(x).astype(np.int32)
+
+    def decode(self, codes):
+        return codes * 1.0
+
+    def overload(self, x):
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    quantizer: object
+    group: int | None = None
+    shrink: bool = False
+
+    def __call__(self, entries):
+        return self.quantizer
+
+
+def test_a_quantizer_that_no_file_can_hold_fails_before_anything_is_encoded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Minimal, "encode", None)
+    with pytest.raises(
+        InvalidInputError, match=r"Minimal is not registered, and lacks .*to_state, from_state"
+    ) as caught:
+        lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(Minimal())))
+    for name in ("encode", "decode", "coder", "overload"):
+        assert f" {name}," not in str(caught.value)
+    assert "lattq.quantizers.BaseQuantizer" in str(caught.value)
+    assert '@lattq.register("quantizer", "package/word")' in str(caught.value)
+
+
+def test_a_coder_that_no_file_can_hold_fails_with_the_scheme():
+    class Raw(BaseCoder):
+        pass
+
+    with pytest.raises(InvalidInputError, match="Raw is not registered, and lacks encode, decode; inherit"):
+        lq.Scheme(coder=Raw())
+
+
+def test_a_transform_that_no_file_can_hold_is_found_in_a_chain():
+    class Nothing(BaseTransform):
+        def forward(self, weight):
+            return weight
+
+        inverse = congruence = forward
+
+    with pytest.raises(InvalidInputError, match="Nothing is not registered, and lacks to_state, from_state"):
+        kind_of("transform", Chain((Identity(), Chain((Nothing(),)))))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_classes_are_checked_when_they_are_registered(role: str):
+    with pytest.raises(InvalidInputError, match=f"Empty is no {role}: it lacks .*, to_state, from_state"):
+        register(role, "tests/empty")(type("Empty", (), {}))
+    with pytest.raises(InvalidInputError, match="package/word"):
+        register(role, "word")(type("Empty", (), {}))
+
+
+def test_a_kind_has_one_class():
+    def sign(name: str):
+        methods = {m: (lambda *_: None) for m in ("encode", "decode", "to_state", "from_state")}
+        return register("quantizer", "tests/taken")(type(name, (BaseQuantizer,), methods))
+
+    sign("Once")
+    sign("Once")  # a module that is imported again
+    with pytest.raises(InvalidInputError, match=r"'tests/taken' is .*Once already"):
+        sign("Twice")
+    with pytest.raises(InvalidInputError, match="`role` is 'metric'"):
+        register("metric", "tests/taken")
+
+
+def test_a_subclass_is_a_part_of_its_own():
+    class Other(UniformQuantizer):
+        pass
+
+    with pytest.raises(InvalidInputError, match="Other is not registered; put"):
+        require_part("quantizer", Other(np.ones((1, 1))))
+
+
+def test_a_state_that_no_file_can_hold_is_named():
+    @register("quantizer", "tests/arrays")
+    class Arrays(BaseQuantizer):
+        def encode(self, x):
+            return np.rint(x).astype(np.int32)
+
+        def decode(self, codes):
+            return codes * 1.0
+
+        def to_state(self):
+            return [np.ones(2)]
+
+        @staticmethod
+        def from_state(state, shape):
+            return Arrays()
+
+    with pytest.raises(InvalidInputError, match=r"`to_state` of .* returns what no file can hold"):
+        lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(Arrays())))
