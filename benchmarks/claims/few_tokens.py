@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import each, publish
 
 import lattq as lq
-from lattq.llm import UNBIASED, embedded_model, embedded_text, evaluate
+from lattq.llm import embedded_model, embedded_text, evaluate
 from lattq.llm.convert.stages import Conversion
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure import InputMoments
 from lattq.llm.source import load_tokenizer, token_windows
 from lattq.progress import stage
+from lattq.recipes import UNBIASED
 
 SEED, WINDOW, COLUMNS, EVALUATION = 0, 256, 576, 24
 TOKENS = (1, 2, 4, 16, 64, 256, 1024, 8 * COLUMNS)

@@ -11,7 +11,8 @@ from lattq import lattices
 from lattq.cli import figures
 from lattq.cli.console import AsJson, Debug, command, number, parse_rates, print_json, print_table
 from lattq.errors import InvalidInputError
-from lattq.linalg import check_second_moment, ldl
+from lattq.linalg import ldl
+from lattq.linalg.checks import check_second_moment
 
 __all__ = ["bounds"]
 

@@ -28,7 +28,7 @@ from lattq.cli.console import (
 )
 from lattq.cli.progress import observed
 from lattq.errors import FewTokensWarning, InvalidInputError
-from lattq.quantizers import by_name
+from lattq.quantizers.by_name import by_name
 from lattq.rate import MAX_RATE
 from lattq.scheme import Scheme
 

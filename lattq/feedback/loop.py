@@ -21,9 +21,10 @@ from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.groups import group_bounds
-from lattq.linalg import LDL
+from lattq.linalg.ldl import LDL
 from lattq.linalg.substitution import divide_blocks, substitute
-from lattq.quantizers import BlockQuantizer, Design, Entries, Quantizer
+from lattq.quantizers import Entries
+from lattq.quantizers.base import BlockQuantizer, Design, Quantizer
 
 __all__ = ["GAIN_GRID", "Cancellation", "successive_cancellation"]
 

@@ -8,15 +8,24 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, as_floats, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag, as_integer, normalize
-from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
+from lattq.bounds import BLOCK_FORMATS, number_format
 from lattq.bounds._checks import positive
-from lattq.bounds.block_formats import LARGEST_SCALE, SCALE_BITS, SMALLEST_SCALE, check_number, check_scale
-from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
+from lattq.bounds.block_formats import (
+    LARGEST_SCALE,
+    SCALE_BITS,
+    SMALLEST_SCALE,
+    block_scales,
+    check_number,
+    check_scale,
+)
+from lattq.bounds.formats import E2M1FN, E4M3FN, E8M0, NumberFormat, tie_thresholds
 from lattq.codebooks.scales import best_scales
-from lattq.coding import FixedLength, reading
+from lattq.coding import FixedLength
+from lattq.coding.damage import reading
 from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets, Record, Text, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.parts import NumberForm, register
+from lattq.parts import register
+from lattq.parts.forms import NumberForm
 from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_fit, check_group
@@ -254,9 +263,8 @@ def multiplicative_dither(
 ) -> Float[Array, "rows columns"]:
     """Return 2^U Q(2^-U x) with U uniform on [0, 1) for each entry, Q the nearest value of `scale` times a format.
 
-    Without overflow and underflow the squared error of every x is x² times
-    `lattq.bounds.floating_point_distortion`, whatever x is: floating-point rounding made independent of where in its
-    octave a number lies. A decoder draws the same U from the seed, so nothing but the codes is stored.
+    Without overflow and underflow the squared error of every x is x² times `floating_point_distortion` of
+    `lattq.bounds.format_error`, whatever x is: floating-point rounding made independent of where in its octave it lies. A decoder draws the same U from the seed, so nothing but the codes is stored.
 
     Parameters
     ----------

@@ -12,10 +12,12 @@ from lattq._array import Array, array_namespace, from_host, require_finite, shor
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.schema import SCALE, Choice, Integer, Record, Series, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
+from lattq.lattices import NestedCode, VoronoiCode, best_scales
+from lattq.lattices.packing import NestedCoder
 from lattq.lattices.voronoi import ANY_NAME, LARGEST, any_named
 from lattq.lattices.words import cell_side
-from lattq.parts import NestedForm, register
+from lattq.parts import register
+from lattq.parts.forms import NestedForm
 from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision

@@ -8,10 +8,12 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
-from lattq.coding import FixedLength, TwoWay, pack, unpack
+from lattq.coding import FixedLength, TwoWay
+from lattq.coding.packing import pack, unpack
 from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Real, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
-from lattq.parts import NumberForm, register
+from lattq.parts import register
+from lattq.parts.forms import NumberForm
 from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.scalars import number_form, table_shift

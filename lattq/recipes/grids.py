@@ -6,12 +6,16 @@ import functools
 from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
 from lattq.errors import InvalidInputError
-from lattq.feedback import MMSE, Cholesky, Feedback, NoisyInputs, OpenLoop
-from lattq.lattices import E8, NESTQUANT_SCALES
-from lattq.least_squares import GAINS
+from lattq.feedback import MMSE, Cholesky, OpenLoop
+from lattq.feedback.rules import Feedback, NoisyInputs
+from lattq.lattices import E8
+from lattq.lattices.nested import NESTQUANT_SCALES
+from lattq.least_squares.alternate import GAINS
 from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, Hadamard, Identity, Normalize, Sort, TransformDesign
+from lattq.transforms import Equalize, Hadamard, Normalize
+from lattq.transforms.designs import Sort, TransformDesign
+from lattq.transforms.maps import Identity
 
 __all__ = [
     "UNBIASED",
@@ -178,7 +182,7 @@ def nestquant(
     noise : mean square of the noise of the inputs over that of the inputs, if they are quantized too: 1 / 155 as
         published. The feedback is then `NoisyInputs`
     damping : as in `gptq`, where there is no noise
-    index : how the scale is stored, see `lattq.lattices.NestedCoder`
+    index : how the scale is stored, see `lattq.lattices.packing.NestedCoder`
     feedback : False rounds in the open loop
     seed : of the rotation
 

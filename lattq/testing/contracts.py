@@ -23,11 +23,12 @@ from scipy.special import log_ndtr
 from lattq._array import to_host
 from lattq.errors import InvalidInputError
 from lattq.quantized import Quantized
-from lattq.quantizers import join
+from lattq.quantizers.groups import join
 from lattq.testing.assertions import assert_close, assert_same
 from lattq.testing.strategies import seeds, well_conditioned_moments
 from lattq.testing.streams import must_refuse, stream_bits, through_file
-from lattq.transforms import Identity, from_state, to_state
+from lattq.transforms.chains import from_state, to_state
+from lattq.transforms.maps import Identity
 
 __all__ = ["CoderContract", "QuantizerContract", "TransformContract", "law", "stream_bits"]
 

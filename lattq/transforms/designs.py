@@ -7,7 +7,7 @@ import numpy as np
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
-from lattq.linalg import LDL
+from lattq.linalg.ldl import LDL
 from lattq.transforms.base import Transform
 from lattq.transforms.chains import Chain, Folded
 from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, grid_scale

@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq._options import as_integer, normalize, power_of_two
-from lattq.coding import decode_integers, encode_integers, reading
+from lattq.coding.damage import reading
+from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.linalg import randomized_hadamard
-from lattq.linalg.hadamard import has_hadamard_matrix
+from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
 

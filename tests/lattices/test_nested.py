@@ -13,21 +13,9 @@ from hypothesis import strategies as st
 
 from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.lattices import (
-    E8,
-    NESTQUANT_SCALES,
-    A,
-    D,
-    NestedCode,
-    NestedCoder,
-    VoronoiCode,
-    Z,
-    best_scales,
-    cell_dither,
-    measure_nsm,
-    scales,
-)
-from lattq.lattices.packing import GRID, _frequencies
+from lattq.lattices import E8, A, D, NestedCode, VoronoiCode, Z, best_scales, measure_nsm, scales
+from lattq.lattices.nested import NESTQUANT_SCALES, cell_dither
+from lattq.lattices.packing import GRID, NestedCoder, _frequencies
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same
 from tests.strategies import seeds
