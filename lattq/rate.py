@@ -36,7 +36,7 @@ LARGEST_MOVE = 3 * GRID  # beyond that a slope says nothing
 
 
 @runtime_checkable
-class HasRate(Protocol):
+class _HasRate(Protocol):
     """Anything with a rate in bits per weight: a quantized matrix, or a whole model."""
 
     @property
@@ -45,7 +45,7 @@ class HasRate(Protocol):
         ...
 
 
-Rated = TypeVar("Rated", bound=HasRate)
+Rated = TypeVar("Rated", bound=_HasRate)
 
 
 def at_rate(

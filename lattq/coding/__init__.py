@@ -5,9 +5,8 @@ integers), `decode(data, shape)` restores it exactly. The container adds the hea
 """
 
 from lattq.coding.base import BaseCoder
-from lattq.coding.indices import Indices
 from lattq.coding.packing import FixedLength
 from lattq.coding.pooled import Pooled
 from lattq.coding.twoway import TwoWay
 
-__all__ = ["BaseCoder", "FixedLength", "Indices", "Pooled", "TwoWay"]
+__all__ = ["BaseCoder", "FixedLength", "Pooled", "TwoWay"]

@@ -264,7 +264,8 @@ def multiplicative_dither(
     """Return 2^U Q(2^-U x) with U uniform on [0, 1) for each entry, Q the nearest value of `scale` times a format.
 
     Without overflow and underflow the squared error of every x is x² times `floating_point_distortion` of
-    `lattq.bounds.format_error`, whatever x is: floating-point rounding made independent of where in its octave it lies. A decoder draws the same U from the seed, so nothing but the codes is stored.
+    `lattq.bounds.format_error`, whatever x is: floating-point rounding made independent of where in its octave it lies.
+    A decoder draws the same U from the seed, so nothing but the codes is stored.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
-from lattq.coding import Indices
+from lattq.coding.indices import Indices
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop
 from lattq.quantizers import Codebook, Entries, GPTVQCodebook
