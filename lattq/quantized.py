@@ -25,7 +25,6 @@ from lattq.linalg.checks import require_semidefinite
 from lattq.parts.registry import kind_of
 from lattq.quantizers.scalars import table_shift
 from lattq.transforms import chains
-from lattq.transforms.base import Transform
 
 __all__ = ["Quantized"]
 
@@ -59,7 +58,7 @@ class Quantized:
 
     codes: Int[np.ndarray, "rows columns"]
     quantizer: Any
-    transform: Transform
+    transform: Any
     coder: Any
     row_gains: Int[np.ndarray, " rows"] | None = None
     column_gains: Int[np.ndarray, " columns"] | None = None
