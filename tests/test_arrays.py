@@ -14,6 +14,7 @@ import torch
 import lattq as lq
 from lattq import bounds, codebooks, linalg, matmul
 from lattq._array import as_array, as_floats, as_reals, epsilon
+from lattq.codebooks.product import fit_product, fit_residual
 from lattq.errors import InvalidInputError, LattqError
 from lattq.export.tables import LookupTable
 from lattq.packed import PackedMatrix
@@ -59,8 +60,8 @@ ENTRIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "trellis": ("x", lambda x: lq.trellis.TrellisCode(8).nearest(x)),
     "kmeans": ("x", lambda x: codebooks.kmeans(x, 3).centroids),
     "nearest entries": ("x", lambda x: codebooks.nearest(x, WEIGHT[:5].copy())),
-    "product codebook": ("x", lambda x: codebooks.product.fit_product(x, 3, 2).codebooks),
-    "residual codebook": ("x", lambda x: codebooks.product.fit_residual(x, 3, 2).codebooks),
+    "product codebook": ("x", lambda x: fit_product(x, 3, 2).codebooks),
+    "residual codebook": ("x", lambda x: fit_residual(x, 3, 2).codebooks),
     "packed": ("x", lambda x: PackedMatrix.from_quantized(lq.quantize(WEIGHT, SIGMA, lq.recipes.rtn())).matmul(x.T)),
 }
 
