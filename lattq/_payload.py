@@ -13,7 +13,7 @@ from lattq.errors import DamagedFileError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.parts.registry import find
 from lattq.transforms import chains
-from lattq.transforms.maps import SCALE_GRID
+from lattq.transforms.grid import SCALE_GRID
 
 __all__ = ["FORMAT", "MOST_LIVE", "MOST_WEIGHTS", "PER_BYTE", "class_prior", "expected_gains", "payload_fields"]
 

@@ -15,7 +15,8 @@ from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError
 from lattq.explain import Explanation
 from lattq.feedback import Cholesky, successive_cancellation
-from lattq.feedback.loop import GAIN_GRID, Cancellation
+from lattq.feedback.cancellation import Cancellation
+from lattq.feedback.loop import GAIN_GRID
 from lattq.feedback.rules import Feedback
 from lattq.least_squares.alternate import alternate
 from lattq.linalg.checks import check_layer, with_diagonal
@@ -29,7 +30,8 @@ from lattq.transforms import Diagonal, Equalize, chains
 from lattq.transforms.chains import Chain
 from lattq.transforms.designs import TransformDesign, refuse_equalize
 from lattq.transforms.gain import Gain, to_unit
-from lattq.transforms.maps import Identity, bfloat16
+from lattq.transforms.grid import bfloat16
+from lattq.transforms.maps import Identity
 
 __all__ = ["Scheme", "quantize"]
 

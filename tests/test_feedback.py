@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lattq._array import to_host
 from lattq.errors import InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop, successive_cancellation
-from lattq.feedback.loop import Cancellation
+from lattq.feedback.cancellation import Cancellation
 from lattq.feedback.rules import Feedback, NoisyInputs, column_scale
 from lattq.linalg import ldl
 from lattq.linalg.ldl import LDL

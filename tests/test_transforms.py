@@ -19,7 +19,8 @@ from lattq.transforms.base import Transform
 from lattq.transforms.chains import Chain, Folded
 from lattq.transforms.designs import Sort, TransformDesign
 from lattq.transforms.gain import Gain
-from lattq.transforms.maps import Identity, Permutation, grid_scale
+from lattq.transforms.grid import grid_scale
+from lattq.transforms.maps import Identity, Permutation
 from tests.contracts import TransformContract
 from tests.helpers import assert_same
 from tests.strategies import layers, moment, seeds, well_conditioned_moments

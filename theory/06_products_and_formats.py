@@ -17,7 +17,7 @@ from scipy.special import ndtr
 
 import lattq as lq
 from lattq import bounds
-from lattq.quantizers.formats import multiplicative_dither
+from lattq.quantizers.multiplicative import multiplicative_dither
 
 rng = np.random.default_rng(6)
 

@@ -16,6 +16,7 @@ from lattq import bounds
 from lattq._array import to_host
 from lattq.bounds.layer import layer_spectrum
 from lattq.cli import figures
+from lattq.cli.choices import recipe_of
 from lattq.cli.console import (
     AsJson,
     Debug,
@@ -27,7 +28,6 @@ from lattq.cli.console import (
     print_json,
     print_table,
 )
-from lattq.cli.models import recipe_of
 from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
 from lattq.progress import Stage

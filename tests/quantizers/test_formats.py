@@ -19,7 +19,8 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky
 from lattq.quantizers import Entries, Format
 from lattq.quantizers.base import Design, Quantizer
-from lattq.quantizers.formats import FormatQuantizer, multiplicative_dither
+from lattq.quantizers.formats import FormatQuantizer
+from lattq.quantizers.multiplicative import multiplicative_dither
 from lattq.scheme import Scheme
 from lattq.transforms.gain import Gain
 from tests.contracts import QuantizerContract, stored_parts

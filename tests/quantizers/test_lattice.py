@@ -18,7 +18,8 @@ from lattq.coding.integers import encode_integers
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.feedback import OpenLoop
 from lattq.lattices import BW16, E8, A, A_dual, D, D_dual, Leech24, Z
-from lattq.lattices.coder import EntropyCodedLattice, Layout
+from lattq.lattices.coder import EntropyCodedLattice
+from lattq.lattices.layout import Layout
 from lattq.lattices.words import cell_side, tail_step
 from lattq.quantizers import Lattice, Uniform
 from lattq.quantizers.base import Design, Quantizer
