@@ -18,6 +18,7 @@ def where_measured(
 ) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "n rank"]]:
     """Weight, and F with F Fᵀ = Σ, where errors are measured: behind a folded transform if there is one.
 
+    >>> from lattq.transforms.maps import Identity
     >>> where_measured(Identity(), np.ones((1, 1)), np.array([[4.0]]))
     (array([[1.]]), array([[2.]]))
     """

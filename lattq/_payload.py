@@ -86,7 +86,8 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
 def class_prior(transform: Any) -> Any:
     """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave).
 
-    >>> class_prior(transforms.Diagonal(np.array([1.0, 2.0])))
+    >>> from lattq.transforms import Diagonal
+    >>> class_prior(Diagonal(np.array([1.0, 2.0])))
     array([0, 8])
     """
     exponents = transform.exponents

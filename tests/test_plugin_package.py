@@ -11,6 +11,7 @@ import pytest
 
 import lattq as lq
 from lattq.errors import DamagedFileError, InvalidInputError, MissingPartError
+from lattq.export.convert import lookup_table
 from lattq.parts.registry import find, kind_of
 from lattq.testing import check_coder, check_quantizer, check_transform
 from lattq.transforms.maps import Identity
@@ -89,7 +90,7 @@ def test_packed_products_take_the_form_of_the_part(installed: ModuleType):
 def test_a_form_that_a_part_lacks_is_named(installed: ModuleType):
     layer = lq.quantize(*gaussian_layer(24, 8), scheme(installed))
     with pytest.raises(InvalidInputError, match=r"has no tables.*write `table_form` in PowersQuantizer"):
-        lq.export.convert.lookup_table(layer)
+        lookup_table(layer)
     grouped = lq.quantize(*gaussian_layer(24, 8), scheme(installed, 4))
     with pytest.raises(InvalidInputError, match="write `packed_form` in"):
         lq.packed.PackedMatrix.from_quantized(grouped)

@@ -25,6 +25,7 @@ def packed_scales(scale: np.ndarray, kind: str) -> bytes:
 
 
 def unpacked_scales(data: bytes, kind: str, at: tuple[int, int]) -> np.ndarray:
+    """Inverse of `packed_scales`, for scales of this shape."""
     if kind == "float16":
         return stored_halves(data, at)
     values: Any = byte_values(kind)
