@@ -17,6 +17,7 @@ from lattq._array import as_array, as_floats, as_reals, epsilon
 from lattq.codebooks.product import fit_product, fit_residual
 from lattq.errors import InvalidInputError, LattqError
 from lattq.export.tables import LookupTable
+from lattq.linalg.effective import effective_weight
 from lattq.packed import PackedMatrix
 from lattq.transforms.maps import Permutation
 from tests.helpers import assert_same, assert_same_bits
@@ -49,7 +50,7 @@ ENTRIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "approximate b": ("b", lambda x: matmul.approximate(WEIGHT, x, lq.recipes.rtn()).estimate),
     "sketch": ("x", lambda x: matmul.sketch(x, 8, kind="signs")),
     "two-way variances": ("weight", lambda x: np.concatenate(bounds.two_way_variances(x))),
-    "effective weight": ("weight", lambda x: linalg.effective.effective_weight(x, SIGMA, SIGMA)),
+    "effective weight": ("weight", lambda x: effective_weight(x, SIGMA, SIGMA)),
     "second moment": ("x", moments_of),
     "rotation": ("x", lambda x: linalg.hadamard.randomized_hadamard(x, 3)),
     "fwht": ("x", linalg.hadamard.fwht),
@@ -188,7 +189,7 @@ def test_what_is_no_array_of_numbers_is_named(entry: str, kind: str):
         ("sigma", lambda x: bounds.layer_rate(x, 0.1)),
         ("sigma", lambda x: bounds.high_rate.high_rate_rate(x, 0.1)),
         ("covariance", lambda x: bounds.layer_rate(np.eye(96), 0.1, covariance=x)),
-        ("cross", lambda x: linalg.effective.effective_weight(LARGE, x, np.eye(96))),
+        ("cross", lambda x: effective_weight(LARGE, x, np.eye(96))),
         ("metric", lambda x: codebooks.kmeans(LARGE, 3, metric=x)),
         ("centroids", lambda x: codebooks.nearest(LARGE, x)),
         ("start", lambda x: codebooks.kmeans(LARGE, 3, start=x)),
@@ -276,7 +277,7 @@ MATRIX_CALLS: list[Callable[[Any], Any]] = [
     lambda x: codebooks.kmeans_1d(x, 3),
     lambda x: linalg.ldl(x),
     lambda x: linalg.ldl(np.eye(96), order=x),
-    lambda x: linalg.effective.effective_weight(LARGE, x, x),
+    lambda x: effective_weight(LARGE, x, x),
     lambda x: linalg.hadamard.fwht(x),
     lambda x: linalg.hadamard.randomized_hadamard(LARGE, x),
     lambda x: lq.transforms.Diagonal(x),
