@@ -48,7 +48,7 @@ class Scheme:
     equalize : design of the diagonal that makes the pivots of the feedback equal; None leaves them as they are
     coder : integers to bytes; None takes the one that is made for the quantizer
     sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
-    refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.alternate.alternate.GAINS`
+    refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.alternate.GAINS`
     rounds : how often sweeps and refit follow each other again, for codebooks: no step raises the distortion, if
         nothing is charged for bits
 
