@@ -27,7 +27,6 @@ from lattq.quantizers import Entries, Given, Uniform
 from lattq.quantizers.base import Design
 from lattq.quantizers.groups import join
 from lattq.transforms import Diagonal, Equalize, chains
-from lattq.transforms.chains import Chain
 from lattq.transforms.designs import TransformDesign, refuse_equalize
 from lattq.transforms.gain import Gain, to_unit
 from lattq.transforms.grid import bfloat16
@@ -250,10 +249,10 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
 def _merged(found: Quantized) -> Quantized:
     """The gains of columns as part of the diagonal, which comes last: one number of 16 bits for both."""
     whole: Any = found.transform
-    *parts, diagonal = whole.parts if isinstance(whole, Chain) else (whole,)
+    *parts, diagonal = whole.parts if isinstance(whole, chains.Chain) else (whole,)
     gains = 1.0 if found.column_gains is None else np.maximum(found.column_gains, 1) / GAIN_GRID
     merged = Diagonal(bfloat16(diagonal.scale / gains))
-    transform = Chain((*parts, merged)) if parts else merged
+    transform = chains.Chain((*parts, merged)) if parts else merged
     return found.revalued(transform=transform, column_gains=None)
 
 
