@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import to_host
-from lattq.coding.groups import GroupCoder
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.coding.groups import GroupCoder, group_states
+from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.parts.registry import find, kind_of, require_part
 from lattq.quantizers.base import BaseQuantizer
@@ -96,17 +96,8 @@ class GroupQuantizer(BaseQuantizer):
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "GroupQuantizer":
         """Inverse of `to_state` for a matrix of this shape."""
-        group, parts = state
-        if type(group) is not int or group < 1 or len(parts) != -(-shape[1] // group):
-            msg = f"quantizers of {len(parts)} groups of {group!r} columns for {shape[1]}; the file is damaged"
-            raise DamagedFileError(msg)
-        found = []
-        for number, (kind, own) in enumerate(parts):
-            if kind == "groups":
-                msg = "groups of groups; the file is damaged"
-                raise DamagedFileError(msg)
-            width = min(group, shape[1] - number * group)
-            found.append(find("quantizer", kind).from_state(own, (shape[0], width)))
+        group, parts = group_states("quantizer", state, shape)
+        found = [find("quantizer", kind).from_state(own, sides) for kind, own, sides in parts]
         return GroupQuantizer(tuple(found), group)
 
 
