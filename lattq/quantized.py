@@ -287,10 +287,9 @@ class Quantized:
 
     def _kinds(self) -> list[str]:
         """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
-        transform, _ = chains.split_unit(self.transform)
-        parts = {"quantizer": self.quantizer, "transform": transform, "coder": self.coder}
         kind_of("transform", self.transform)
-        return [kind_of(role, part) for role, part in parts.items()]
+        parts = self.quantizer, chains.split_unit(self.transform)[0], self.coder
+        return [kind_of(role, part) for role, part in zip(("quantizer", "transform", "coder"), parts, strict=True)]
 
     def _title(self) -> str:
         parts = chains.split_unit(self.transform)[0], self.quantizer, self.coder
