@@ -249,7 +249,8 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
 def _merged(found: Quantized) -> Quantized:
     """The gains of columns as part of the diagonal, which comes last: one number of 16 bits for both."""
     whole: Any = found.transform
-    *parts, diagonal = whole.parts if isinstance(whole, chains.Chain) else (whole,)
+    parts: list[Any] = list(whole.parts) if isinstance(whole, chains.Chain) else [whole]
+    diagonal = parts.pop()
     gains = 1.0 if found.column_gains is None else np.maximum(found.column_gains, 1) / GAIN_GRID
     merged = Diagonal(bfloat16(diagonal.scale / gains))
     transform = chains.Chain((*parts, merged)) if parts else merged

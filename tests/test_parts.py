@@ -72,7 +72,7 @@ def test_a_ladder_is_found(source: str):
 
 def test_the_registry_holds_what_files_name():
     assert kind_of("coder", TwoWay()) == "two-way"
-    assert lq.parts.registry.find("quantizer", "uniform") is UniformQuantizer
+    assert registry.find("quantizer", "uniform") is UniformQuantizer
 
 
 class Minimal:

@@ -23,6 +23,8 @@ from harness import RESULTS, publish
 
 import lattq as lq
 from lattq import Scheme, bounds
+from lattq.bounds import formats as number_formats
+from lattq.bounds import product as product_bounds
 from lattq.coding import FixedLength
 from lattq.feedback import OpenLoop
 from lattq.lattices import E8, NestedCode, VoronoiCode
@@ -156,7 +158,7 @@ def outliers() -> list[dict]:
     for name, quantizer in (
         ("INT4, scale per vector", AbsMax(16, None)),
         ("INT4, groups of 128", AbsMax(16, 128)),
-        ("E2M1", Format(bounds.formats.E2M1FN, None)),
+        ("E2M1", Format(number_formats.E2M1FN, None)),
         ("MXFP4", Format.named("mxfp4")),
         ("NF4", Format.named("nf4")),
         ("NestQuant E8", lq.recipes.nestquant(feedback=False).quantizer),
@@ -194,7 +196,7 @@ def main() -> None:
             "every scheme within 0.03 bit of its prediction": abs(off["gap"] - off["predicted_gap"]) <= 0.03,
             "no error below Γ": min(row["gap"] for row in rows) > 0 and min(r["over_gamma"] for r in sketches) > 1,
             "sketched trellis within 4 % of Γ below R*": all(
-                row["over_gamma"] <= 1.04 for row in sketches if row["rate"] < bounds.product.PRODUCT_CRITICAL_RATE
+                row["over_gamma"] <= 1.04 for row in sketches if row["rate"] < product_bounds.PRODUCT_CRITICAL_RATE
             ),
             "NestQuant, q = 14, four scales, coded index: gap <= 0.32 bit": fourteen["gap"] <= 0.32,
             "NestQuant, raw index: gap <= 0.36 bit": raw["gap"] <= 0.36,
