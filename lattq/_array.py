@@ -6,7 +6,7 @@ Factorisations, randomness and entropy coding happen on the host, in NumPy.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
@@ -15,6 +15,7 @@ from lattq.errors import InvalidInputError
 
 # `Any` at run time: jaxtyping then checks shape and dtype of whatever array library the caller uses.
 Array = Any
+Class = TypeVar("Class", bound=type)
 SHOWN = 8  # entries of an array that a repr prints
 
 __all__ = [
@@ -210,7 +211,7 @@ def require_integers(name: str, x: Array) -> None:
         raise InvalidInputError(msg)
 
 
-def short_repr(cls: type) -> type:
+def short_repr(cls: Class) -> Class:
     """Decorator of a dataclass that holds arrays: its repr shows their shapes where they have more than 8 entries.
 
     >>> import dataclasses
@@ -219,8 +220,9 @@ def short_repr(cls: type) -> type:
     """
 
     def shown(value: Any) -> str:
-        if is_array_api_obj(value) and math.prod(value.shape) > SHOWN:
-            return f"<{' x '.join(map(str, value.shape))} {str(value.dtype).removeprefix('torch.')}>"
+        shape = value.shape if is_array_api_obj(value) else ()
+        if math.prod(shape) > SHOWN:
+            return f"<{' x '.join(map(str, shape))} {str(value.dtype).removeprefix('torch.')}>"
         return repr(value)
 
     def represent(self: Any) -> str:
@@ -229,5 +231,5 @@ def short_repr(cls: type) -> type:
         ]
         return f"{type(self).__qualname__}({', '.join(fields)})"
 
-    cls.__repr__ = represent
+    setattr(cls, "__repr__", represent)  # noqa: B010  (a class of any type)
     return cls

@@ -1,5 +1,6 @@
 """No quantized matrix is worse than one of zeros: more damping, then gains of rows, and all of it counted."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -46,7 +47,7 @@ def no_worse_than_zeros(
     --------
     >>> import lattq as lq
     >>> weight, sigma = np.array([[0.9, -0.9]]), np.ones((2, 2))  # whose errors cancel exactly if it is zero
-    >>> layer = lq.quantize(weight, sigma, lq.recipes.rtn(levels=4))
+    >>> layer = lq.quantize(weight, sigma, lq.recipes.rtn(levels=2, fit="range"))
     >>> layer.stats["shrunk_rows"], layer.distortion(weight, sigma)
     (1, 0.0)
     """
@@ -63,7 +64,7 @@ def no_worse_than_zeros(
     for damping in DAMPINGS if feeds_back else ():
         again, _ = encode(damping)
         tried.append((distortion(again), damping, again))
-    least, damping, found = min(tried, key=lambda one: (one[0] > zeros, one[0] * 4.0 ** one[2].rate))
+    least, damping, found = min(tried, key=lambda one: (one[0] > zeros, _cost(one[0], one[2].rate)))
     stats = {**found.stats, "retries": len(tried) - 1, "damping": damping}
     if least <= zeros:
         return found.revalued(stats=stats)
@@ -77,6 +78,11 @@ def no_worse_than_zeros(
         "and not those that cancel their errors in `sigma`; choose another one"
     )
     raise InvalidInputError(msg)
+
+
+def _cost(distortion: float, rate: float) -> float:
+    """Distortion in bits, where a factor 4 is a bit per weight."""
+    return 0.5 * math.log2(distortion) + rate if distortion > 0 else -math.inf
 
 
 def _with_gains(found: Quantized, weight: np.ndarray, moment: np.ndarray) -> list[Quantized]:

@@ -102,7 +102,7 @@ def expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) ->
     return GAIN_GRID if found is None else found
 
 
-def _quantizer(state: tuple, coder: Any, context: Mapping[str, Any], shape: tuple[int, int]) -> Any:
+def _quantizer(state: Any, coder: Any, context: Mapping[str, Any], shape: tuple[int, int]) -> Any:
     """The quantizer of a file, with what the coder has stored for it."""
     kind, own = state
     found = find("quantizer", kind).from_state(own, shape)

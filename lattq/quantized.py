@@ -57,7 +57,7 @@ class Quantized:
 
     codes: Int[np.ndarray, "rows columns"]
     quantizer: Any
-    transform: transforms.Transform
+    transform: Any
     coder: Any
     row_gains: Int[np.ndarray, " rows"] | None = None
     column_gains: Int[np.ndarray, " columns"] | None = None

@@ -211,7 +211,7 @@ def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int, kept: np.ndar
     plain = np.divide(found, gains, out=np.zeros_like(found), where=gains != 0)  # a gain of 0 brings what it can
     with_gains, without = (float(np.sum(pivots * np.square(e))) for e in (noise, noise + found - plain))
     bits = 8 * len(encode_integers(result.gains)[2]) / found.size
-    if without < with_gains * 4.0**bits:
+    if without <= with_gains or (with_gains > 0 and math.log2(without / with_gains) < 2 * bits):
         plainly = dataclasses.replace(design, shrinks=False)
         return successive_cancellation(weight, factor, plainly, sweeps=sweeps, kept=kept)
     return result

@@ -148,7 +148,8 @@ def forged(state: list, other: list, rng: random.Random) -> list:
             value = rng.choice([[x] for x in (value, 0, b"")])
         else:
             value = another(value, rng)
-        at(found, path[:-1])[path[-1]] = value
+        *outer, last = path
+        at(found, tuple(outer))[last] = value
     return found
 
 

@@ -268,7 +268,7 @@ def test_a_wrong_product_with_inputs_is_caught():
 def test_options_that_no_file_holds_are_caught():
     class Arrays(TestPlain):
         def coder(self):
-            return Plain(width=np.int64(4))
+            return Plain(width=np.int64(4))  # pyright: ignore[reportArgumentType]
 
     with pytest.raises(AssertionError, match="a file cannot hold"):
         Arrays().test_a_file_gives_back_the_same_coder()

@@ -66,7 +66,7 @@ def test_no_scheme_is_worse_than_zeros(name: str, layer: Layer, step: float):
 FEW = np.random.default_rng(0).standard_normal((63, 64))
 RUNAWAY = {
     "ecvq": (recipes.ecvq(0.1), moment(np.geomspace(1, 1e-12, 64), 3)),
-    "gptq": (recipes.gptq(2, damping=0.0), FEW.T @ FEW / 63),
+    "gptq": (recipes.gptq(2, damping=0.0, fit="range"), FEW.T @ FEW / 63),
     "bitshift": (recipes.bitshift(1, memory=6, damping=0.0), FEW[:32].T @ FEW[:32] / 32),
     "nested": (recipes.nestquant(3, damping=0.0), moment(np.geomspace(1, 1e-12, 64), 3)),
     "coarse": (recipes.huffman_gptq(10.0), FEW.T @ FEW / 63),
@@ -145,3 +145,15 @@ def test_damping_is_that_of_the_feedback():
         assert ours.to_bytes() == lq.quantize(weight, sigma, recipes.gptq(4, damping=damping)).to_bytes()
     assert not _encoded(weight, sigma, recipes.rtn(4), 0.0)[1]
     assert not _encoded(weight, np.eye(N), Scheme(feedback=Cholesky()), 0.0)[1]
+
+
+def test_rates_of_a_few_weights_are_no_overflow():
+    """Two weights carry hundreds of bytes: factors of 4 for each bit would be no numbers."""
+    weight, sigma = np.array([[0.9, -0.9]]), np.ones((2, 2))
+    for scheme in (
+        recipes.rtn(2, fit="range"),
+        recipes.gptq(2, damping=0.0),
+        recipes.gptvq(1, dimension=1, damping=0.0),
+    ):
+        found = lq.quantize(weight, sigma, scheme)
+        assert found.distortion(weight, sigma) <= 1e-12

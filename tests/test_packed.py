@@ -223,7 +223,8 @@ def test_forms_may_lie_in_memory_in_any_order():
     index, scales = rng.integers(0, 4, (9, 96)), rng.uniform(1, 2, (9, 12))
     which, tables = rng.integers(0, 3, (9, 12)), rng.normal(size=(3, 4))
     one = NumberForm(index, tables, which, scales, 8)
-    other = NumberForm(*(np.asfortranarray(part) for part in (index, tables, which, scales)), 8)
+    turned = [np.asfortranarray(part) for part in (index, tables, which, scales)]
+    other = NumberForm(turned[0], turned[1], turned[2], turned[3], 8)
     x, found = rng.normal(size=(96, 2)).astype(np.float32), []
     for form in (one, other):
         packed = PackedMatrix((9, 96), packers["numbers"](form, form.index, None).codes)

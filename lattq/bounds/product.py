@@ -60,7 +60,7 @@ def product_distortion(rate: Array | Number) -> Any:
     --------
     >>> product_distortion(1.0)
     0.4375
-    >>> product_distortion([0.5, 2.0]).round(6)
+    >>> product_distortion(np.array([0.5, 2.0])).round(6)
     array([0.717706, 0.121094])
     """
     bits = _rates(rate)

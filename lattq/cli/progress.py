@@ -1,7 +1,6 @@
 """Observers of progress: a bar for each stage on a terminal, lines of JSON for programs and logs."""
 
 import contextlib
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +48,7 @@ class JsonLines:
     {"event": "end", "stage": ["layers"], "done": 1, "total": 1, "seconds": 0...}
     """
 
-    def __init__(self, stream: io.TextIOBase) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def begin(self, stage: Stage) -> None:

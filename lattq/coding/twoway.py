@@ -208,9 +208,9 @@ def read_scales(stored: list, shape: tuple[int, int], prior: Prior) -> TwoWayMod
 def live_codes(data: list, shape: tuple[int, int], prior: Prior) -> int:
     """Codes in columns that are not all zeros, of coded data that begins with scales.
 
-    >>> codes = np.array([[0, 3], [0, -1]])
+    >>> codes = np.array([[0, 3], [0, -1]] * 40)
     >>> live_codes(TwoWay().encode(codes), codes.shape, 0)
-    2
+    80
     """
     *scales, _ = checked(DATA, data, "coded data", columns=shape[1])
     return shape[0] * int(np.count_nonzero(read_scales(scales, shape, prior).columns))

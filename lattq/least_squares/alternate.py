@@ -1,5 +1,6 @@
 """Re-estimate what the codes decode to, with the codes frozen: least squares on the true quadratic loss."""
 
+import math
 from collections.abc import Callable
 
 import msgpack
@@ -81,7 +82,7 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
         for name in parameters:
             better = _FITS[name](found, ws, s)
             less, bits = _loss(better, w, root), (_side_bits(better) - _side_bits(found)) / w.size
-            if less * 4.0 ** max(bits, 0.0) < loss:
+            if less < loss and (less == 0 or math.log2(loss / less) > 2 * max(bits, 0.0)):
                 found, loss, kept = better, less, kept + 1
         if kept == before:
             break

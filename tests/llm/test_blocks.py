@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from lattq.llm import measure, source
 from lattq.llm.measure.blocks import BlockStream, WholeModel, follow
@@ -90,7 +91,7 @@ class Skipping(transformers.PreTrainedModel):
         for block in self.blocks:
             total = total + hidden
             hidden = block(hidden, past=total)
-        return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=hidden)
+        return BaseModelOutput(last_hidden_state=hidden)
 
 
 def test_blocks_that_take_more_than_hidden_states_run_in_the_whole_model():

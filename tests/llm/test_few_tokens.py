@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def divergence(out: Path) -> float:
     return found.kl_bits_per_token
 
 
-def converted(out: Path, **options: object) -> llm.Report:
+def converted(out: Path, **options: Any) -> llm.Report:
     """Quantize the embedded model."""
     return llm.quantize_model(llm.embedded_model(), out, calibration_text=TEXT, **options)
 
@@ -75,7 +76,7 @@ def test_sigma_is_shrunk_and_the_accumulator_is_not(tiny: Path):
             model(windows)
     for name, layer in layers.items():
         plain = moments.moment(name).matrix
-        assert np.linalg.matrix_rank(plain) <= 8 < layer.in_features
+        assert np.linalg.matrix_rank(plain) <= 8 < layer.weight.shape[1]
         assert np.linalg.eigvalsh(moments.sigma(name))[0] > 0
         np.testing.assert_array_equal(moments.cross(name), moments.sigma(name))  # nothing drifts
         assert moments.tokens(name) == 8

@@ -85,7 +85,7 @@ def test_a_stack_is_its_parameter_to_every_implementation_of_experts(tmp_path: P
     llm.quantize_model(tmp_path / "source", tmp_path / "out", **options)
     kind = transformers.MixtralForCausalLM
     model = kind.from_pretrained(tmp_path / "out").eval()
-    stack = model.model.layers[0].mlp.experts.gate_up_proj
+    stack = model.get_submodule("model.layers.0.mlp.experts").gate_up_proj
     assert isinstance(stack, Stack)
     assert stack.shape == (4, 96, 32)
     assert torch.equal(stack[1], stack[torch.tensor([0, 1])][1])
@@ -121,7 +121,7 @@ def test_conv1d_comes_back_as_conv1d(tmp_path: Path):
     options = {"calibration_text": llm.embedded_text("calibration")[:4000], "step": 0.05, "samples": 2, "window": 24}
     llm.quantize_model(tmp_path / "source", tmp_path / "out", **options)
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
-    assert isinstance(model.transformer.h[0].mlp.c_fc, llm.LattqLinear)
+    assert isinstance(model.get_submodule("transformer.h.0.mlp.c_fc"), llm.LattqLinear)
     dense = copy.deepcopy(model).dequantize()
     assert type(dense.transformer.h[0].mlp.c_fc) is Conv1D
     with torch.no_grad():

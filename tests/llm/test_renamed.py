@@ -13,7 +13,7 @@ import lattq as lq
 from lattq import llm, recipes
 from lattq.llm.convert import stages
 from lattq.llm.run import attach
-from lattq.llm.source import checkpoint
+from lattq.llm.source import checkpoint, choose_modules
 from tests.llm.conftest import TEXT
 from tests.test_cli import values
 from tests.tiny import save_tokenizer
@@ -131,8 +131,9 @@ def test_tensors_that_loading_merges_are_written_as_they_are_in_the_model(kind: 
     assert checkpoint.unread_tensors(tmp_path / "source", model) == {}
     model = checkpoint.load_model(tmp_path / "source")
     name = "model.layers.1.self_attn.q_proj"
-    weight = model.get_submodule(name).weight.detach()
-    attach(model, {name: lq.quantize(weight, torch.eye(32), recipes.rtn()).payload}, "run")
+    found = choose_modules(model, [name])
+    payload = lq.quantize(found[name].weight, torch.eye(32), recipes.rtn()).payload
+    attach(model, found, {name: payload}, "run")
     model.save_pretrained(tmp_path / "out")
     restored = type(model).from_pretrained(tmp_path / "out")
     for (key, mine), (_, theirs) in zip(model.state_dict().items(), restored.state_dict().items(), strict=True):

@@ -75,9 +75,9 @@ def test_tensors_that_do_not_fill_the_model_are_named(source: Path, tiny: Path, 
     rewrite(source, change)
     with pytest.raises(InvalidInputError, match=name):
         llm.quantize_model(source, tmp_path / "out", **FAST)
-    for options in ({"model": source}, {"model": tiny, "reference": source}):
+    for model, reference in ((source, None), (tiny, source)):
         with pytest.raises(InvalidInputError, match=name):
-            llm.evaluate(text=TEXT[:8000], **options)
+            llm.evaluate(model, TEXT[:8000], reference=reference)
     assert not list(tmp_path.glob("out*"))
 
 

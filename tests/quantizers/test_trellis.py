@@ -75,7 +75,9 @@ def test_the_protocols_hold(states: int):
     assert quantizer.coder == EntropyCodedTrellis(states)
     assert kind.group is None
     assert kind.second_moment == TrellisCode(states).second_moment
-    assert (quantizer.overload(np.ones((2, 1))), quantizer.underflow()) == (0, 0)
+    assert quantizer.overload(np.ones((2, 1))) == 0
+    assert isinstance(quantizer, TrellisQuantizer)
+    assert quantizer.underflow() == 0
 
 
 @given(seed=seeds, states=st.sampled_from([4, 64, 1024]), step=st.sampled_from([0.25, 1.0, 8.0]))

@@ -77,7 +77,7 @@ class Reflection(lq.transforms.BaseTransform):
         return (weight - 2 * (weight @ unit)[:, None] * unit).astype(weight.dtype)
 
     inverse = forward
-    on_inputs = forward
+    on_inputs = forward  # pyright: ignore[reportAssignmentType]
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         moved = self.forward(self.forward(sigma).T)
