@@ -220,9 +220,9 @@ def short_repr(cls: Class) -> Class:
     """
 
     def shown(value: Any) -> str:
-        shape = value.shape if is_array_api_obj(value) else ()
-        if math.prod(shape) > SHOWN:
-            return f"<{' x '.join(map(str, shape))} {str(value.dtype).removeprefix('torch.')}>"
+        shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+        if is_array_api_obj(value) and math.prod(shape) > SHOWN:
+            return f"<{' x '.join(map(str, shape))} {str(dtype).removeprefix('torch.')}>"
         return repr(value)
 
     def represent(self: Any) -> str:

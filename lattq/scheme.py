@@ -239,10 +239,10 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
 
 def _merged(found: Quantized) -> Quantized:
     """The gains of columns as part of the diagonal, which comes last: one number of 16 bits for both."""
-    diagonal = found.transform.parts[-1] if isinstance(found.transform, transforms.Chain) else found.transform
+    whole: Any = found.transform
+    *parts, diagonal = whole.parts if isinstance(whole, transforms.Chain) else (whole,)
     gains = 1.0 if found.column_gains is None else np.maximum(found.column_gains, 1) / GAIN_GRID
     merged = transforms.Diagonal(transforms.bfloat16(diagonal.scale / gains))
-    parts = found.transform.parts[:-1] if isinstance(found.transform, transforms.Chain) else ()
     transform = transforms.Chain((*parts, merged)) if parts else merged
     return found.revalued(transform=transform, column_gains=None)
 

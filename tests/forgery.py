@@ -148,8 +148,7 @@ def forged(state: list, other: list, rng: random.Random) -> list:
             value = rng.choice([[x] for x in (value, 0, b"")])
         else:
             value = another(value, rng)
-        *outer, last = path
-        at(found, tuple(outer))[last] = value
+        at(found, path[:-1])[list(path)[-1]] = value
     return found
 
 

@@ -182,7 +182,7 @@ def test_reconstructions_are_what_the_quantizers_decode(design: Any, layer: Laye
     weight, sigma = layer
     found = successive_cancellation(weight, Cholesky().factor(weight, sigma), design, sweeps=sweeps)
     parts: list[Any] = found.quantizers
-    quantizer = UniformQuantizer.concatenate(parts, design.group or len(sigma))
+    quantizer: Any = UniformQuantizer.concatenate(parts, design.group or len(sigma))
     decoded = quantizer.decode(found.codes) * found.gains / 128
     room = 8 * EPS * (np.abs(weight).max() + np.abs(decoded).max())  # Ŵ is what the errors leave of W
     np.testing.assert_allclose(found.reconstruction, decoded, rtol=0, atol=room)

@@ -81,7 +81,7 @@ def test_reversed_columns_are_textbook_gptq(
     design = (AbsMax if symmetric else MinMax)(levels, group)
     found = successive_cancellation(weight, Cholesky("reversed", damping).factor(weight, sigma), design)
     parts: list[Any] = found.quantizers
-    quantizer = UniformQuantizer.concatenate(parts, group or len(sigma))
+    quantizer: Any = UniformQuantizer.concatenate(parts, group or len(sigma))
     assert_same(quantizer.decode(found.codes), expected)
 
 

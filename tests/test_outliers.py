@@ -1,5 +1,7 @@
 """Dense and sparse: what leaves the matrix comes back, bytes are those of places and values, damage is seen."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,7 +61,7 @@ def test_values_are_what_is_restored_in_every_form(name: str, seed: int):
     weight, sigma = gaussian_layer(16, 24)
     weight = weight + 5 * (np.random.default_rng(seed).random(weight.shape) < 0.02)
     layer = lq.quantize(weight, sigma, SCHEMES[name])
-    sparse = layer.transform.parts[0] if isinstance(layer.transform, Chain) else layer.transform
+    sparse: Any = layer.transform.parts[0] if isinstance(layer.transform, Chain) else layer.transform
     found = layer.dequantize(np.float64)
     np.testing.assert_array_equal(found.reshape(-1)[sparse.places], sparse.values)
     np.testing.assert_array_equal(lq.Quantized.from_bytes(layer.to_bytes()).dequantize(np.float64), found)

@@ -125,7 +125,7 @@ def test_a_transform_that_no_file_can_hold_is_found_in_a_chain():
         inverse = congruence = forward
 
     with pytest.raises(InvalidInputError, match="Nothing is not registered, and lacks to_state, from_state"):
-        kind_of("transform", Chain((Identity(), Chain((Nothing(),)))))
+        kind_of("transform", Chain((Identity(), Chain((Nothing(),)))))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("role", ROLES)

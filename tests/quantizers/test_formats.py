@@ -225,7 +225,8 @@ def test_stored_state_is_exact(seed: int, rows: int, columns: int, kind: Format,
 )
 def test_damaged_state_is_refused(change, error: str):
     part = design(Format(E2M1FN, None, "e4m3"), np.ones((2, 3)))
-    state = FormatQuantizer.concatenate([part], 3).to_state()
+    whole: Any = FormatQuantizer.concatenate([part], 3)
+    state = whole.to_state()
     with pytest.raises(DamagedFileError, match=error):
         FormatQuantizer.from_state(change(state), (2, 3))
 
