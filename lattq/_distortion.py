@@ -5,21 +5,24 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lattq import bounds, transforms
+from lattq import bounds
 from lattq.linalg.checks import require_root
+from lattq.transforms import chains
+from lattq.transforms.base import Transform
 
 __all__ = ["reference_rate", "rounding", "squared_error", "where_measured"]
 
 
 def where_measured(
-    transform: transforms.Transform, weight: Float[np.ndarray, "rows columns"], sigma: Float[np.ndarray, "n n"]
+    transform: Transform, weight: Float[np.ndarray, "rows columns"], sigma: Float[np.ndarray, "n n"]
 ) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "n rank"]]:
     """Weight, and F with F Fᵀ = Σ, where errors are measured: behind a folded transform if there is one.
 
-    >>> where_measured(transforms.Identity(), np.ones((1, 1)), np.array([[4.0]]))
+    >>> from lattq.transforms.maps import Identity
+    >>> where_measured(Identity(), np.ones((1, 1)), np.array([[4.0]]))
     (array([[1.]]), array([[2.]]))
     """
-    folded = transforms.folded(transform)
+    folded = chains.folded(transform)
     if folded is not None and folded.inner is not None:
         weight, sigma = folded.forward(weight), folded.congruence(sigma)
     return weight, require_root(sigma)

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from lattq._array import Array, to_host
 from lattq._distortion import squared_error, where_measured
 from lattq.errors import InvalidInputError
-from lattq.feedback import GAIN_GRID
-from lattq.least_squares import fit_rows
+from lattq.feedback.loop import GAIN_GRID
+from lattq.least_squares.gains import fit_rows
 from lattq.quantized import Quantized
-from lattq.transforms import split_unit
+from lattq.transforms.chains import split_unit
 
 __all__ = ["DAMPINGS", "no_worse_than_zeros"]
 

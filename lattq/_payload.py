@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from lattq import transforms
-from lattq.coding import CLASSES_PER_OCTAVE, decode_integers
+from lattq.coding.integers import decode_integers
 from lattq.coding.schema import KIND, Inner, Integer, Record, checked
+from lattq.coding.tables import CLASSES_PER_OCTAVE
 from lattq.errors import DamagedFileError
-from lattq.feedback import GAIN_GRID
-from lattq.parts import find
+from lattq.feedback.loop import GAIN_GRID
+from lattq.parts.registry import find
+from lattq.transforms import chains
+from lattq.transforms.grid import SCALE_GRID
 
 __all__ = ["FORMAT", "MOST_LIVE", "MOST_WEIGHTS", "PER_BYTE", "class_prior", "expected_gains", "payload_fields"]
 
@@ -56,7 +58,7 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
     elif shape != tuple(expected):
         msg = f"a matrix of {height} x {width} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
         raise DamagedFileError(msg)
-    transform: Any = transforms.from_state(transform, width)
+    transform: Any = chains.from_state(transform, width)
     transform.check_rows(height)
     prior = class_prior(transform)
     coder = find("coder", coder[0]).from_state(coder[1], shape)
@@ -84,11 +86,12 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
 def class_prior(transform: Any) -> Any:
     """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave).
 
-    >>> class_prior(transforms.Diagonal(np.array([1.0, 2.0])))
+    >>> from lattq.transforms import Diagonal
+    >>> class_prior(Diagonal(np.array([1.0, 2.0])))
     array([0, 8])
     """
     exponents = transform.exponents
-    return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // transforms.SCALE_GRID
+    return 0 if exponents is None else exponents * CLASSES_PER_OCTAVE // SCALE_GRID
 
 
 def expected_gains(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> Any:

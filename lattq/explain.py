@@ -6,7 +6,7 @@ from typing import Any
 
 from lattq.quantized import Quantized
 
-__all__ = ["Explanation", "Stage"]
+__all__ = ["Explanation"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lattq.quantized import Quantized
 
-__all__ = ["load", "plain_modes", "save"]
+__all__ = ["load", "save"]
 
 
 def save(path: str | Path, quantized: Quantized) -> None:

@@ -13,13 +13,12 @@ from lattq import bounds
 from lattq._array import Array, array_namespace, as_floats, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, as_seed
 from lattq.errors import CodeOverflowError, InvalidInputError
-from lattq.feedback import GAIN_GRID
-from lattq.linalg import randomized_hadamard
-from lattq.linalg.hadamard import has_hadamard_matrix
+from lattq.feedback.loop import GAIN_GRID
+from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
-__all__ = ["SCALINGS", "SKETCHES", "Product", "approximate", "sketch"]
+__all__ = ["approximate", "sketch"]
 
 SCALINGS = ("wiener", "unbiased", "none")
 SKETCHES = ("hadamard", "gaussian", "signs")

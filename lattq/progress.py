@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
-__all__ = ["Observer", "Several", "Stage", "stage"]
+__all__ = ["Observer", "Stage"]
 
 T = TypeVar("T")
 

@@ -13,17 +13,18 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Bool, Float, Int
 
-from lattq import transforms
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, rounding, squared_error, where_measured
 from lattq._payload import FORMAT, class_prior, expected_gains, payload_fields
-from lattq.coding import encode_integers, reading
+from lattq.coding.damage import reading
+from lattq.coding.integers import encode_integers
 from lattq.coding.schema import unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.feedback import GAIN_GRID
+from lattq.feedback.loop import GAIN_GRID
 from lattq.linalg.checks import require_semidefinite
-from lattq.parts import kind_of
-from lattq.quantizers import table_shift
+from lattq.parts.registry import kind_of
+from lattq.quantizers.scalars import table_shift
+from lattq.transforms import chains
 
 __all__ = ["Quantized"]
 
@@ -95,7 +96,7 @@ class Quantized:
             FORMAT,
             list(self.shape),
             [kind_of("quantizer", self.quantizer), self.quantizer.to_state()],
-            transforms.to_state(self.transform),
+            chains.to_state(self.transform),
             *gains,
             [kind_of("coder", self.coder), self.coder.to_state()],
             self.coded,
@@ -123,7 +124,7 @@ class Quantized:
         """
         gains, centroids = self.side_state()
         states = {
-            "transform": [transforms.to_state(self.transform)],
+            "transform": [chains.to_state(self.transform)],
             "quantizer": [[kind_of("quantizer", self.quantizer), self.quantizer.to_state()]],
             "gains": [one for one in (*gains, *centroids) if one is not None],
             "coder": [[kind_of("coder", self.coder), self.coder.to_state()], self.coded],
@@ -144,7 +145,7 @@ class Quantized:
     @functools.cached_property
     def kept(self) -> Bool[np.ndarray, "rows columns"] | None:
         """Which entries the codes decide, in the coordinates of the transform; None where they decide all."""
-        return transforms.kept(self.transform, self.shape)
+        return chains.kept(self.transform, self.shape)
 
     def decoded(self, shift: float = 0.0) -> Float[np.ndarray, "rows columns"]:
         """Reconstruction in the coordinates of the transform, float64; `shift` moves all codes by so many cells.
@@ -286,13 +287,13 @@ class Quantized:
 
     def _kinds(self) -> list[str]:
         """Kinds of the parts; raises `InvalidInputError` for one that no file can hold."""
-        transform, _ = transforms.split_unit(self.transform)
+        transform, _ = chains.split_unit(self.transform)
         parts = {"quantizer": self.quantizer, "transform": transform, "coder": self.coder}
         kind_of("transform", self.transform)
         return [kind_of(role, part) for role, part in parts.items()]
 
     def _title(self) -> str:
-        parts = transforms.split_unit(self.transform)[0], self.quantizer, self.coder
+        parts = chains.split_unit(self.transform)[0], self.quantizer, self.coder
         names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 

@@ -14,11 +14,11 @@ from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_seed, power_of_two
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError
-from lattq.linalg import check_layer
+from lattq.linalg.checks import check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
-__all__ = ["HasRate", "at_rate", "first_step", "grid_step", "largest_levels", "most", "search_step", "searched"]
+__all__ = ["at_rate"]
 
 TOLERANCE = 0.005
 GRID = (
@@ -36,7 +36,7 @@ LARGEST_MOVE = 3 * GRID  # beyond that a slope says nothing
 
 
 @runtime_checkable
-class HasRate(Protocol):
+class _HasRate(Protocol):
     """Anything with a rate in bits per weight: a quantized matrix, or a whole model."""
 
     @property
@@ -45,7 +45,7 @@ class HasRate(Protocol):
         ...
 
 
-Rated = TypeVar("Rated", bound=HasRate)
+Rated = TypeVar("Rated", bound=_HasRate)
 
 
 def at_rate(

@@ -8,20 +8,29 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from lattq import transforms
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._guard import no_worse_than_zeros
 from lattq._options import as_integer, normalize
-from lattq.coding import encode_integers
+from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError
 from lattq.explain import Explanation
-from lattq.feedback import GAIN_GRID, Cancellation, Cholesky, Feedback, successive_cancellation
-from lattq.least_squares import alternate
-from lattq.linalg import LDL, check_layer
-from lattq.linalg.checks import with_diagonal
-from lattq.parts import kind_of, require_part
+from lattq.feedback import Cholesky, successive_cancellation
+from lattq.feedback.cancellation import Cancellation
+from lattq.feedback.loop import GAIN_GRID
+from lattq.feedback.rules import Feedback
+from lattq.least_squares.alternate import alternate
+from lattq.linalg.checks import check_layer, with_diagonal
+from lattq.linalg.ldl import LDL
+from lattq.parts.registry import kind_of, require_part
 from lattq.quantized import Quantized
-from lattq.quantizers import Design, Entries, Given, Uniform, join
+from lattq.quantizers import Entries, Given, Uniform
+from lattq.quantizers.base import Design
+from lattq.quantizers.groups import join
+from lattq.transforms import Diagonal, Equalize, chains
+from lattq.transforms.designs import TransformDesign, refuse_equalize
+from lattq.transforms.gain import Gain, to_unit
+from lattq.transforms.grid import bfloat16
+from lattq.transforms.maps import Identity
 
 __all__ = ["Scheme", "quantize"]
 
@@ -38,7 +47,7 @@ class Scheme:
     equalize : design of the diagonal that makes the pivots of the feedback equal; None leaves them as they are
     coder : integers to bytes; None takes the one that is made for the quantizer
     sweeps : passes of coordinate descent after the loop (see `successive_cancellation`)
-    refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.GAINS`
+    refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.alternate.GAINS`
     rounds : how often sweeps and refit follow each other again, for codebooks: no step raises the distortion, if
         nothing is charged for bits
 
@@ -48,24 +57,24 @@ class Scheme:
     True
     """
 
-    transform: transforms.TransformDesign = dataclasses.field(default_factory=transforms.Identity)
+    transform: TransformDesign = dataclasses.field(default_factory=Identity)
     feedback: Feedback = dataclasses.field(default_factory=Cholesky)
     quantizer: Design = dataclasses.field(default_factory=Uniform)
     coder: Any = None
-    equalize: transforms.Equalize | None = None
+    equalize: Equalize | None = None
     sweeps: int = 0
     refit: tuple[str, ...] = ()
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        kinds = {"transform": transforms.TransformDesign, "feedback": Feedback, "quantizer": Design}
+        kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": Design}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 msg = f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
                 raise InvalidInputError(msg)
         normalize(self, as_integer, "rounds", "sweeps")
         self._check_rounds()
-        transforms.refuse_equalize(self.transform)
+        refuse_equalize(self.transform)
 
     def explain(self, weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"]) -> Explanation:
         """What runs on this matrix, in order, with bits and distortion of each stage; prints as a table.
@@ -165,15 +174,15 @@ def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) 
     if scheme.equalize:
         diagonal = scheme.equalize(factor, weight.shape[0])
         _require_range(changed, diagonal.scale)
-        transform, changed = transforms.append(transform, diagonal), diagonal.forward(changed)
+        transform, changed = chains.append(transform, diagonal), diagonal.forward(changed)
         factor = factor.rescaled(1 / diagonal.scale)
-    unit = transforms.to_unit(changed) if getattr(scheme.quantizer, "scale_free", False) else transforms.Gain(1.0)
+    unit = to_unit(changed) if getattr(scheme.quantizer, "scale_free", False) else Gain(1.0)
     if unit.scale != 1.0:
-        transform, changed = transforms.append(transform, unit), unit.forward(changed)
+        transform, changed = chains.append(transform, unit), unit.forward(changed)
         factor = factor.rescaled(np.full(weight.shape[1], 1 / unit.scale))
     if scheme.quantizer.shrink:
         _require_squares(changed)
-    kept = transforms.kept(transform, tuple(weight.shape))
+    kept = chains.kept(transform, tuple(weight.shape))
     result = _shorter(changed, factor, _Stored(scheme.quantizer), scheme.sweeps, kept)
     codes = to_host(result.codes)
     quantizer = join(result.quantizers, scheme.quantizer.group or weight.shape[1], tuple(weight.shape))
@@ -240,10 +249,10 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
 def _merged(found: Quantized) -> Quantized:
     """The gains of columns as part of the diagonal, which comes last: one number of 16 bits for both."""
     whole: Any = found.transform
-    *parts, diagonal = whole.parts if isinstance(whole, transforms.Chain) else (whole,)
+    *parts, diagonal = whole.parts if isinstance(whole, chains.Chain) else (whole,)
     gains = 1.0 if found.column_gains is None else np.maximum(found.column_gains, 1) / GAIN_GRID
-    merged = transforms.Diagonal(transforms.bfloat16(diagonal.scale / gains))
-    transform = transforms.Chain((*parts, merged)) if parts else merged
+    merged = Diagonal(bfloat16(diagonal.scale / gains))
+    transform = chains.Chain((*parts, merged)) if parts else merged
     return found.revalued(transform=transform, column_gains=None)
 
 

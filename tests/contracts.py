@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from lattq.quantizers import Entries, join
+from lattq.quantizers import Entries
+from lattq.quantizers.groups import join
 from lattq.testing.contracts import CoderContract, QuantizerContract, TransformContract, law, stream_bits
 from tests.helpers import assert_same
 

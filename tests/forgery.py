@@ -13,7 +13,7 @@ import numpy as np
 
 import lattq as lq
 from lattq.coding import cosets
-from lattq.lattices import EntropyCodedLattice
+from lattq.lattices.coder import EntropyCodedLattice
 from lattq.lattices.words import words_of_lattice
 from lattq.trellis.bitshift import CODES, BitshiftCode
 from tests.schemes import every_scheme

@@ -3,14 +3,17 @@
 import numpy as np
 
 from lattq import recipes
-from lattq.bounds import NF4, NumberFormat, float_format, int_format
+from lattq.bounds.formats import NF4, NumberFormat, float_format, int_format
 from lattq.coding import Pooled, TwoWay
 from lattq.feedback import Cholesky, OpenLoop
-from lattq.lattices import E8, A, D, EntropyCodedLattice, Leech24
-from lattq.least_squares import PARAMETERS
+from lattq.lattices import E8, A, D, Leech24
+from lattq.lattices.coder import EntropyCodedLattice
+from lattq.least_squares.alternate import PARAMETERS
 from lattq.quantizers import AbsMax, Bitshift, Codebook, Format, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Diagonal, Fixed, Permutation, Sort, then
+from lattq.transforms import Diagonal, Fixed, then
+from lattq.transforms.designs import Sort
+from lattq.transforms.maps import Permutation
 from lattq.trellis import EntropyCodedTrellis
 
 FIXED_RATE = {

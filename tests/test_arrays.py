@@ -14,9 +14,12 @@ import torch
 import lattq as lq
 from lattq import bounds, codebooks, linalg, matmul
 from lattq._array import as_array, as_floats, as_reals, epsilon
+from lattq.codebooks.product import fit_product, fit_residual
 from lattq.errors import InvalidInputError, LattqError
 from lattq.export.tables import LookupTable
+from lattq.linalg.effective import effective_weight
 from lattq.packed import PackedMatrix
+from lattq.transforms.maps import Permutation
 from tests.helpers import assert_same, assert_same_bits
 from tests.strategies import moment
 
@@ -47,10 +50,10 @@ ENTRIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "approximate b": ("b", lambda x: matmul.approximate(WEIGHT, x, lq.recipes.rtn()).estimate),
     "sketch": ("x", lambda x: matmul.sketch(x, 8, kind="signs")),
     "two-way variances": ("weight", lambda x: np.concatenate(bounds.two_way_variances(x))),
-    "effective weight": ("weight", lambda x: linalg.effective_weight(x, SIGMA, SIGMA)),
+    "effective weight": ("weight", lambda x: effective_weight(x, SIGMA, SIGMA)),
     "second moment": ("x", moments_of),
-    "rotation": ("x", lambda x: linalg.randomized_hadamard(x, 3)),
-    "fwht": ("x", linalg.fwht),
+    "rotation": ("x", lambda x: linalg.hadamard.randomized_hadamard(x, 3)),
+    "fwht": ("x", linalg.hadamard.fwht),
     "nearest": ("x", lq.lattices.BW16.nearest),
     "nearest of a family": ("x", lambda x: lq.lattices.D(16).nearest_integer(x)),
     "voronoi code": ("x", lambda x: lq.lattices.VoronoiCode(lq.lattices.Z(16), 5).encode(x)),
@@ -58,8 +61,8 @@ ENTRIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "trellis": ("x", lambda x: lq.trellis.TrellisCode(8).nearest(x)),
     "kmeans": ("x", lambda x: codebooks.kmeans(x, 3).centroids),
     "nearest entries": ("x", lambda x: codebooks.nearest(x, WEIGHT[:5].copy())),
-    "product codebook": ("x", lambda x: codebooks.fit_product(x, 3, 2).codebooks),
-    "residual codebook": ("x", lambda x: codebooks.fit_residual(x, 3, 2).codebooks),
+    "product codebook": ("x", lambda x: fit_product(x, 3, 2).codebooks),
+    "residual codebook": ("x", lambda x: fit_residual(x, 3, 2).codebooks),
     "packed": ("x", lambda x: PackedMatrix.from_quantized(lq.quantize(WEIGHT, SIGMA, lq.recipes.rtn())).matmul(x.T)),
 }
 
@@ -118,7 +121,7 @@ def test_narrow_types_count_as_the_float32_that_they_are(entry: str, dtype: Any)
 def test_a_second_moment_of_a_narrow_type(dtype: Any):
     sigma = (np.eye(16) + 0.25 * np.eye(16, k=1) + 0.25 * np.eye(16, k=-1)).astype(dtype)
     wide = sigma.astype(np.float32)
-    assert_same(linalg.check_second_moment(sigma), linalg.check_second_moment(wide))
+    assert_same(linalg.checks.check_second_moment(sigma), linalg.checks.check_second_moment(wide))
     assert bounds.layer_rate(sigma, 0.1) == bounds.layer_rate(wide, 0.1)
 
 
@@ -184,9 +187,9 @@ def test_what_is_no_array_of_numbers_is_named(entry: str, kind: str):
         ("sigma", lambda x: lq.quantize(LARGE, x, lq.recipes.rtn())),
         ("sigma", linalg.ldl),
         ("sigma", lambda x: bounds.layer_rate(x, 0.1)),
-        ("sigma", lambda x: bounds.high_rate_rate(x, 0.1)),
+        ("sigma", lambda x: bounds.high_rate.high_rate_rate(x, 0.1)),
         ("covariance", lambda x: bounds.layer_rate(np.eye(96), 0.1, covariance=x)),
-        ("cross", lambda x: linalg.effective_weight(LARGE, x, np.eye(96))),
+        ("cross", lambda x: effective_weight(LARGE, x, np.eye(96))),
         ("metric", lambda x: codebooks.kmeans(LARGE, 3, metric=x)),
         ("centroids", lambda x: codebooks.nearest(LARGE, x)),
         ("start", lambda x: codebooks.kmeans(LARGE, 3, start=x)),
@@ -213,7 +216,7 @@ def test_other_arguments_that_are_no_arrays_are_named(name: str, call: Any, kind
         ("column_variance", lambda x: bounds.layer_rate(np.eye(4), 0.1, column_variance=x)),
         ("weights", lambda x: codebooks.kmeans_1d(np.arange(96.0), 3, x)),
         ("weights", lambda x: moments_of(np.ones((96, 16)), weights=x)),
-        ("largest", lambda x: bounds.block_scales(x, FORMAT, "float16")),
+        ("largest", lambda x: bounds.block_formats.block_scales(x, FORMAT, "float16")),
     ],
 )
 def test_vectors_that_are_no_arrays_are_named(name: str, call: Any, kind: str):
@@ -267,19 +270,19 @@ MATRIX_CALLS: list[Callable[[Any], Any]] = [
     lambda x: bounds.product_rate(x),
     lambda x: lq.lattices.E8.nearest(x),
     lambda x: lq.lattices.measure_nsm(x, 100),
-    lambda x: lq.lattices.entropy(lq.lattices.E8, x),
+    lambda x: lq.lattices.theta.entropy(lq.lattices.E8, x),
     lambda x: lq.lattices.best_scales(lq.lattices.E8, 5, 2, sample=x),
     lambda x: codebooks.kmeans(x, 3),
     lambda x: codebooks.kmeans(LARGE, x),
     lambda x: codebooks.kmeans_1d(x, 3),
     lambda x: linalg.ldl(x),
     lambda x: linalg.ldl(np.eye(96), order=x),
-    lambda x: linalg.effective_weight(LARGE, x, x),
-    lambda x: linalg.fwht(x),
-    lambda x: linalg.randomized_hadamard(LARGE, x),
+    lambda x: effective_weight(LARGE, x, x),
+    lambda x: linalg.hadamard.fwht(x),
+    lambda x: linalg.hadamard.randomized_hadamard(LARGE, x),
     lambda x: lq.transforms.Diagonal(x),
-    lambda x: lq.transforms.Permutation(x),
-    lambda x: lq.transforms.Gain(x),
+    lambda x: Permutation(x),
+    lambda x: lq.transforms.gain.Gain(x),
     lambda x: dataclasses.replace(LAYER, quantizer=x),
     lambda x: dataclasses.replace(LAYER, transform=x),
     lambda x: dataclasses.replace(LAYER, coder=x),
@@ -310,8 +313,8 @@ def test_no_error_prints_an_array(place: int, kind: str):
         LAYER.quantizer,
         LAYER.transform,
         lq.transforms.Diagonal(np.ones(5000)),
-        lq.transforms.Permutation(np.arange(5000)),
-        lq.transforms.Sparse(np.arange(5000), np.ones(5000), 5000),
+        Permutation(np.arange(5000)),
+        lq.transforms.outliers.Sparse(np.arange(5000), np.ones(5000), 5000),
         lq.quantize(LARGE, np.eye(96), lq.recipes.gptq(group=8)).quantizer,
         lq.quantize(LARGE, np.eye(96), lq.recipes.palettize()).quantizer,
         lq.recipes.squeezellm(importance=np.ones((96, 96))),

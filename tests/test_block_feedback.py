@@ -12,7 +12,9 @@ import lattq as lq
 from lattq import recipes
 from lattq.bounds import CUBIC_GAP
 from lattq.errors import InvalidInputError
-from lattq.feedback import Cholesky, ElementwiseCholesky, Feedback, successive_cancellation
+from lattq.feedback import Cholesky, successive_cancellation
+from lattq.feedback.elementwise import ElementwiseCholesky
+from lattq.feedback.rules import Feedback
 from lattq.least_squares.tables import fit_tables
 from lattq.quantizers import Codebook, Given, Uniform
 from lattq.scheme import Scheme

@@ -16,6 +16,7 @@ import lattq as lq
 from lattq import llm
 from lattq.cli import console, demo, main
 from lattq.cli.entry import app
+from lattq.llm.run.layers import LattqLinear
 from lattq.progress import Several, Stage
 from tests.tiny import save_tokenizer, tiny_config
 
@@ -248,7 +249,7 @@ def test_export_to_core_ml(recipe: str, options: list[Any], tiny: Path, text: Pa
     found = values("export", out, "--to", "coreml", "--out", package)
     tables = lq.export.coreml.read(package)
     model = transformers.AutoModelForCausalLM.from_pretrained(out)
-    layers = {name: one for name, one in model.named_modules() if isinstance(one, llm.LattqLinear)}
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, LattqLinear)}
     assert set(tables) == set(layers)
     assert found["layers"] == len(layers)
     for name, layer in layers.items():

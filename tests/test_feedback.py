@@ -11,17 +11,11 @@ from hypothesis import strategies as st
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError
-from lattq.feedback import (
-    MMSE,
-    Cancellation,
-    Cholesky,
-    Feedback,
-    NoisyInputs,
-    OpenLoop,
-    column_scale,
-    successive_cancellation,
-)
-from lattq.linalg import LDL, ldl
+from lattq.feedback import MMSE, Cholesky, OpenLoop, successive_cancellation
+from lattq.feedback.cancellation import Cancellation
+from lattq.feedback.rules import Feedback, NoisyInputs, column_scale
+from lattq.linalg import ldl
+from lattq.linalg.ldl import LDL
 from lattq.quantizers import AbsMax, Entries, MinMax, Uniform, UniformQuantizer
 from tests.helpers import assert_same
 from tests.strategies import layers, moment, second_moments, seeds, weights

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.feedback import MMSE, Cholesky, column_scale, successive_cancellation
-from lattq.linalg import LDL, ldl
+from lattq.feedback import MMSE, Cholesky, successive_cancellation
+from lattq.feedback.rules import column_scale
+from lattq.linalg import ldl
+from lattq.linalg.ldl import LDL
 from lattq.quantizers import Uniform
 from tests.helpers import assert_same
 from tests.strategies import moment, rank_deficient_moments, second_moments, seeds, weights, well_conditioned_moments

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 import lattq as lq
 from lattq._payload import MOST_LIVE, MOST_WEIGHTS, PER_BYTE
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError
-from lattq.transforms import Chain, Diagonal, Gain, Hadamard
+from lattq.transforms import Diagonal, Hadamard
+from lattq.transforms.chains import Chain
+from lattq.transforms.gain import Gain
+from lattq.transforms.maps import Identity
 from tests.damage import memory_limit, replace
 from tests.forgery import Case, cases, corpus, huge, packed
 from tests.helpers import assert_same
@@ -178,7 +181,7 @@ def test_zeros_of_4096_squared_are_read_without_a_shape(name: str):
     quantizer = small.quantizer
     if name == "lattice":
         quantizer = dataclasses.replace(quantizer, row_classes=None)
-    payload = lq.Quantized(zeros, quantizer, lq.transforms.Identity(), small.coder).payload
+    payload = lq.Quantized(zeros, quantizer, Identity(), small.coder).payload
     assert len(payload) < 600
     assert not lq.Quantized.from_payload(payload).codes.any()
 
@@ -186,9 +189,7 @@ def test_zeros_of_4096_squared_are_read_without_a_shape(name: str):
 def test_more_weights_than_a_file_may_hold_want_a_shape():
     codes = np.zeros((1024, 1024), dtype=np.int32)
     codes[0] = 1
-    found = lq.Quantized(
-        codes, lq.quantizers.UniformQuantizer(np.ones((1, 1))), lq.transforms.Identity(), lq.coding.TwoWay()
-    )
+    found = lq.Quantized(codes, lq.quantizers.UniformQuantizer(np.ones((1, 1))), Identity(), lq.coding.TwoWay())
     blob = found.to_bytes()
     live = codes.size > max(MOST_LIVE, PER_BYTE * len(found.payload))
     if live:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq import bounds, recipes
 from lattq.errors import InvalidInputError
+from lattq.transforms.maps import Identity
 from tests.strategies import gaussian_layer, rank_deficient_moments, seeds
 
 
@@ -29,10 +30,10 @@ def test_errors_that_no_input_sees_are_lossless():
     sigma = np.outer([1.0, 1.0], [1.0, 1.0])
     codes = np.array([[0, 1], [0, 0]], dtype=np.int32)
     quantizer = lq.quantizers.UniformQuantizer(np.array([[1.0]]))
-    seen = lq.Quantized(codes, quantizer, lq.transforms.Identity(), quantizer.coder)
+    seen = lq.Quantized(codes, quantizer, Identity(), quantizer.coder)
     assert seen.gap(np.array([[0.3, 0.7], [0.1, -0.1]]), sigma) == -math.inf
     assert math.isfinite(seen.gap(weight, sigma))
-    nothing = lq.Quantized(codes * 0, quantizer, lq.transforms.Identity(), quantizer.coder)
+    nothing = lq.Quantized(codes * 0, quantizer, Identity(), quantizer.coder)
     assert nothing.gap(np.array([[0.3, -0.3], [0.1, -0.1]]), sigma) == nothing.rate
 
 

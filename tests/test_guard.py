@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq import _guard, recipes
 from lattq.errors import InvalidInputError
-from lattq.feedback import GAIN_GRID, Cholesky
+from lattq.feedback import Cholesky
+from lattq.feedback.loop import GAIN_GRID
 from lattq.scheme import Scheme, _encoded
 from tests.helpers import assert_same
 from tests.schemes import NAMES, every_scheme

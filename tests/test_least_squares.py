@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq.errors import InvalidInputError
 from lattq.feedback import OpenLoop
-from lattq.least_squares import GAINS
+from lattq.least_squares.alternate import GAINS
 from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
 from tests.helpers import assert_same

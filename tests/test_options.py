@@ -8,10 +8,12 @@ import pytest
 import lattq as lq
 from lattq.coding import FixedLength, TwoWay
 from lattq.errors import InvalidInputError
-from lattq.lattices import E8, EntropyCodedLattice
+from lattq.lattices import E8
+from lattq.lattices.coder import EntropyCodedLattice
 from lattq.quantizers import AbsMax, Bitshift, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.transforms import Hadamard
-from lattq.trellis import BitshiftCode, EntropyCodedTrellis, TrellisCode
+from lattq.trellis import EntropyCodedTrellis, TrellisCode
+from lattq.trellis.bitshift import BitshiftCode
 
 REQUIRED = [
     *((Uniform, name) for name in ("step", "offset")),

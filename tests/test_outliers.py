@@ -12,7 +12,10 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop, successive_cancellation
 from lattq.packed import PackedMatrix
 from lattq.quantizers import AbsMax, Codebook, Uniform
-from lattq.transforms import Chain, Normalize, Outliers, Sort, Sparse, from_state, then, to_state
+from lattq.transforms import Normalize, Outliers, then
+from lattq.transforms.chains import Chain, from_state, to_state
+from lattq.transforms.designs import Sort
+from lattq.transforms.outliers import Sparse
 from tests.contracts import TransformContract
 from tests.damage import damaged_streams, refusal_allowed
 from tests.strategies import gaussian_layer, seeds

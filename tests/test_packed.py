@@ -9,17 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
-from lattq.bounds import NF4, NumberFormat, number_format
+from lattq.bounds import number_format
+from lattq.bounds.formats import NF4, NumberFormat
 from lattq.errors import InvalidInputError
 from lattq.feedback import OpenLoop
 from lattq.lattices import E8, D, HierarchicalCode
-from lattq.least_squares import PARAMETERS
+from lattq.least_squares.alternate import PARAMETERS
 from lattq.packed import PackedMatrix
 from lattq.packed.convert import packers
-from lattq.parts import NumberForm
+from lattq.parts.forms import NumberForm
 from lattq.quantizers import AbsMax, Format, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import BaseTransform, Chain, Diagonal, Fixed, Folded, Gain, Hadamard, Normalize, Permutation, then
+from lattq.transforms import BaseTransform, Diagonal, Fixed, Hadamard, Normalize, then
+from lattq.transforms.chains import Chain, Folded
+from lattq.transforms.gain import Gain
+from lattq.transforms.maps import Permutation
 from tests.strategies import seeds
 
 COLUMNS = 96

@@ -16,10 +16,15 @@ from lattq.kernels import packed_tables
 from lattq.packed import PackedMatrix
 from lattq.packed.forms import Tables
 from lattq.packed.vectors import VectorTables
-from lattq.quantizers import AbsMax, Codebook, CodebookQuantizer
+from lattq.quantizers import AbsMax, Codebook
+from lattq.quantizers.codebook import CodebookQuantizer
 from lattq.recipes import gptvq, palettize, pq, squeezellm
 from lattq.scheme import Scheme
-from lattq.transforms import Chain, Gain, Hadamard, Identity, Outliers, Sparse, then
+from lattq.transforms import Hadamard, Outliers, then
+from lattq.transforms.chains import Chain
+from lattq.transforms.gain import Gain
+from lattq.transforms.maps import Identity
+from lattq.transforms.outliers import Sparse
 from tests.strategies import seeds
 
 EPS = np.finfo(np.float32).eps

@@ -11,9 +11,12 @@ import pytest
 import lattq as lq
 from lattq.coding import BaseCoder, TwoWay
 from lattq.errors import InvalidInputError
-from lattq.parts import ROLES, kind_of, register, registry, require_part
+from lattq.parts import register, registry
+from lattq.parts.registry import ROLES, kind_of, require_part
 from lattq.quantizers import BaseQuantizer, UniformQuantizer
-from lattq.transforms import BaseTransform, Chain, Identity
+from lattq.transforms import BaseTransform
+from lattq.transforms.chains import Chain
+from lattq.transforms.maps import Identity
 from tests.strategies import gaussian_layer
 from tests.test_imports import FILES, LEVEL, module_name, part_of
 
@@ -69,7 +72,7 @@ def test_a_ladder_is_found(source: str):
 
 def test_the_registry_holds_what_files_name():
     assert kind_of("coder", TwoWay()) == "two-way"
-    assert lq.parts.find("quantizer", "uniform") is UniformQuantizer
+    assert lq.parts.registry.find("quantizer", "uniform") is UniformQuantizer
 
 
 class Minimal:

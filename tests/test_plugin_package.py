@@ -11,8 +11,10 @@ import pytest
 
 import lattq as lq
 from lattq.errors import DamagedFileError, InvalidInputError, MissingPartError
-from lattq.parts import find, kind_of
+from lattq.export.convert import lookup_table
+from lattq.parts.registry import find, kind_of
 from lattq.testing import check_coder, check_quantizer, check_transform
+from lattq.transforms.maps import Identity
 from tests.plugin import NAME, forget, install
 from tests.strategies import gaussian_layer
 
@@ -67,7 +69,7 @@ def test_a_package_that_does_not_load_is_named(installed: ModuleType, monkeypatc
 @pytest.mark.parametrize("group", [None, 3])
 def test_groups_that_no_one_joins_are_kept_side_by_side(installed: ModuleType, group: int | None):
     weight, sigma = gaussian_layer(24, 8)
-    plain = dataclasses.replace(scheme(installed, group), coder=None, transform=lq.transforms.Identity())
+    plain = dataclasses.replace(scheme(installed, group), coder=None, transform=Identity())
     layer = lq.quantize(weight, sigma, plain)
     assert kind_of("quantizer", layer.quantizer) == ("groups" if group else "lattq-example/powers")
     again = lq.Quantized.from_bytes(layer.to_bytes())
@@ -88,7 +90,7 @@ def test_packed_products_take_the_form_of_the_part(installed: ModuleType):
 def test_a_form_that_a_part_lacks_is_named(installed: ModuleType):
     layer = lq.quantize(*gaussian_layer(24, 8), scheme(installed))
     with pytest.raises(InvalidInputError, match=r"has no tables.*write `table_form` in PowersQuantizer"):
-        lq.export.lookup_table(layer)
+        lookup_table(layer)
     grouped = lq.quantize(*gaussian_layer(24, 8), scheme(installed, 4))
     with pytest.raises(InvalidInputError, match="write `packed_form` in"):
         lq.packed.PackedMatrix.from_quantized(grouped)

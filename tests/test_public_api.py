@@ -4,7 +4,10 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import io
 import re
+import tokenize
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -110,3 +113,62 @@ def test_every_part_has_an_api_page():
     parts = {module_name(path) for path in PUBLIC} - {"lattq", "lattq.kernels"}  # kernels answer through other parts
     missing = sorted(part for part in parts if f"::: {part}\n" not in pages)
     assert not missing, f"no page in docs/api shows {missing}"
+
+
+ROOT = FILES[0].parents[1]
+MOST_NAMES, MOST_AT_THE_TOP = 160, 24
+PAGES = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/tutorials/*.py"), *ROOT.glob("theory/*.py")]
+
+
+def words_of_code(text: str) -> set[str]:
+    """Words in the fenced blocks and the `inline code` of a page; lines that only place a module there do not count."""
+    kept = "\n".join(line for line in text.splitlines() if not line.startswith(":::"))
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```", kept, re.DOTALL | re.MULTILINE)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", kept, flags=re.DOTALL | re.MULTILINE))
+    return set(re.findall(r"\w+", " ".join([*fenced, *inline])))
+
+
+def words_of_notebook(source: str) -> set[str]:
+    """Names in the code of a notebook, and words of code in its comments."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    comments = "\n".join(token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT)
+    return {token.string for token in tokens if token.type == tokenize.NAME} | words_of_code(comments)
+
+
+def shown() -> set[str]:
+    """Every word that the documentation shows as code, outside what is generated from docstrings."""
+    pages = [page for page in PAGES if "_generated" not in page.parts]
+    words = [(words_of_notebook if page.suffix == ".py" else words_of_code)(page.read_text()) for page in pages]
+    return set().union(*words)
+
+
+def namespaces() -> dict[str, list[str]]:
+    """What each namespace that users import from lists."""
+    return {module_name(path): list(load(path).__all__) for path in PUBLIC}
+
+
+def not_shown(names: Iterable[str], words: set[str]) -> list[str]:
+    """Names that no page shows in use."""
+    return sorted(name for name in names if name not in words)
+
+
+def test_few_names_are_public():
+    names = namespaces()
+    total = sum(map(len, names.values()))
+    assert total <= MOST_NAMES, f"{total} public names: { ({name: len(listed) for name, listed in names.items()}) }"
+    assert len(names["lattq"]) <= MOST_AT_THE_TOP, f"lattq lists {names['lattq']}"
+
+
+def test_public_names_are_shown_in_use():
+    words = shown()
+    found = {module: not_shown(names, words) for module, names in namespaces().items()}
+    found = {module: names for module, names in found.items() if names}
+    assert not found, f"no page shows {found}: show them in use, or leave them to the module that defines them"
+
+
+def test_a_name_that_no_page_shows_is_found():
+    page = "::: lattq.hidden\n\nProse about walking.\n\n```python\n>>> lq.quantize(weight)\n```\n\nSee `lq.save`."
+    assert not_shown(["quantize", "save", "walking", "hidden"], words_of_code(page)) == ["hidden", "walking"]
+    notebook = "# Prose about walking, and `lq.load`.\nlayer = lq.refit(layer)\ntitle = 'jumping'\n"
+    assert not_shown(["refit", "load", "walking", "jumping"], words_of_notebook(notebook)) == ["jumping", "walking"]
+    assert not_shown(["no_such_name_anywhere"], shown()) == ["no_such_name_anywhere"]

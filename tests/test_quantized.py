@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lattq as lq
-from lattq.coding import encode_integers
+from lattq.coding.integers import encode_integers
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.quantized import FORMAT
 from lattq.quantizers import Bitshift

@@ -16,7 +16,9 @@ from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.linalg import ldl
 from lattq.quantizers import AbsMax, MinMax, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Chain, Diagonal, Equalize, Hadamard, Identity
+from lattq.transforms import Diagonal, Equalize, Hadamard
+from lattq.transforms.chains import Chain
+from lattq.transforms.maps import Identity
 from tests.schemes import NAMES, every_scheme
 from tests.strategies import gaussian_layer, moment, seeds
 
@@ -272,7 +274,7 @@ def test_a_published_column_is_charged_one_number_of_16_bits(seed: int):
     weight, sigma = gaussian_layer(24, 16)
     weight = weight * np.random.default_rng(seed).uniform(0.5, 2.0, weight.shape)
     layer = lq.quantize(weight, sigma, recipes.watersic_published(0.3))
-    kind, state = transforms.to_state(layer.transform)
+    kind, state = transforms.chains.to_state(layer.transform)
     assert (kind, [len(part) for part in state]) == ("diagonal", [2 * 16])
     assert layer.column_gains is None
     again = lq.Quantized.from_bytes(layer.to_bytes())
@@ -295,7 +297,7 @@ def test_order_and_groups_go_together():
     order = np.argsort(-np.diag(sigma))
     by_hand = lq.quantize(weight[:, order], sigma[np.ix_(order, order)], recipes.gptq(4, group=16))
     np.testing.assert_array_equal(ordered.dequantize()[:, order], by_hand.dequantize())
-    assert recipes.gptq(4, group=None, order="sorted").transform == transforms.Identity()  # costs nothing
+    assert recipes.gptq(4, group=None, order="sorted").transform == transforms.maps.Identity()  # costs nothing
 
 
 def test_the_plain_rules_have_names():

@@ -13,7 +13,9 @@ from lattq._options import as_float, as_integer
 from lattq.errors import DamagedFileError, InvalidInputError, RateNotReachedError
 from lattq.feedback import MMSE, Cholesky, successive_cancellation
 from lattq.quantizers import AbsMax, MinMax, Uniform, UniformQuantizer
-from lattq.transforms import Chain, Diagonal, Equalize, Fixed, Folded, Hadamard, Permutation, then
+from lattq.transforms import Diagonal, Equalize, Fixed, Hadamard, then
+from lattq.transforms.chains import Chain, Folded
+from lattq.transforms.maps import Permutation
 
 COLUMNS = 12
 
@@ -77,7 +79,7 @@ def test_narrow_matrices_reach_their_rate(shape: tuple[int, int]):
 def test_rounding_of_the_eigenvalues_is_not_a_negative_one():
     """It grows with the largest eigenvalue, here 8 times the largest entry."""
     columns = np.square(np.random.default_rng(0).standard_normal((400, 8))).mean(axis=0)
-    assert lq.bounds.layer_spectrum(np.ones((8, 8)), columns)[0] == 0.0
+    assert lq.bounds.layer.layer_spectrum(np.ones((8, 8)), columns)[0] == 0.0
 
 
 def test_the_search_starts_on_weights_that_have_no_two_way_variances():

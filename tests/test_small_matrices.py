@@ -15,7 +15,7 @@ from lattq.coding import TwoWay
 from lattq.coding.ans import coder_of, decode_classes, encode_classes, words_of
 from lattq.coding.integers import cheapest, encode_integers
 from lattq.errors import DamagedFileError
-from lattq.feedback import column_scale
+from lattq.feedback.rules import column_scale
 from lattq.linalg import ldl
 from lattq.rate import GRID, TOLERANCE, grid_step, search_step
 from lattq.transforms import Diagonal, Equalize

@@ -9,22 +9,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import lattq as lq
-from lattq.bounds import E2M1FN, NF4
+from lattq.bounds.formats import E2M1FN, NF4
 from lattq.coding import TwoWay
 from lattq.errors import InvalidInputError
 from lattq.lattices import E8, NestedCode, VoronoiCode
-from lattq.quantizers import (
-    BitshiftQuantizer,
-    CodebookQuantizer,
-    FormatQuantizer,
-    LatticeQuantizer,
-    NestedQuantizer,
-    TrellisQuantizer,
-    UniformQuantizer,
-)
+from lattq.quantizers import UniformQuantizer
+from lattq.quantizers.bitshift import BitshiftQuantizer
+from lattq.quantizers.codebook import CodebookQuantizer
+from lattq.quantizers.formats import FormatQuantizer
+from lattq.quantizers.lattice import LatticeQuantizer
 from lattq.quantizers.logarithmic import LogScales
-from lattq.transforms import Identity, Sparse
-from lattq.trellis import BitshiftCode
+from lattq.quantizers.nested import NestedQuantizer
+from lattq.quantizers.trellis import TrellisQuantizer
+from lattq.transforms.maps import Identity
+from lattq.transforms.outliers import Sparse
+from lattq.trellis.bitshift import BitshiftCode
 from tests.strategies import gaussian_layer, seeds
 
 ROWS, COLUMNS = 6, 8

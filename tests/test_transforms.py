@@ -12,24 +12,15 @@ from hypothesis import strategies as st
 from lattq import transforms
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import MMSE, Cholesky
-from lattq.linalg import LDL, ldl
-from lattq.transforms import (
-    Chain,
-    Diagonal,
-    Equalize,
-    Fixed,
-    Folded,
-    Gain,
-    Hadamard,
-    Identity,
-    Normalize,
-    Permutation,
-    Sort,
-    Transform,
-    TransformDesign,
-    grid_scale,
-    then,
-)
+from lattq.linalg import ldl
+from lattq.linalg.ldl import LDL
+from lattq.transforms import Diagonal, Equalize, Fixed, Hadamard, Normalize, then
+from lattq.transforms.base import Transform
+from lattq.transforms.chains import Chain, Folded
+from lattq.transforms.designs import Sort, TransformDesign
+from lattq.transforms.gain import Gain
+from lattq.transforms.grid import grid_scale
+from lattq.transforms.maps import Identity, Permutation
 from tests.contracts import TransformContract
 from tests.helpers import assert_same
 from tests.strategies import layers, moment, seeds, well_conditioned_moments
@@ -182,8 +173,8 @@ def test_other_scales_have_no_exponents():
 
 def stored(transform: Any, n: int) -> Any:
     """The transform after a trip through the container's bytes."""
-    packed = msgpack.packb(transforms.to_state(transform))
-    return transforms.from_state(msgpack.unpackb(packed or b""), n)
+    packed = msgpack.packb(transforms.chains.to_state(transform))
+    return transforms.chains.from_state(msgpack.unpackb(packed or b""), n)
 
 
 @given(seed=seeds, n=st.sampled_from(sorted(HADAMARD_SIZES)))
@@ -229,7 +220,7 @@ def test_folded_weights_stay_transformed():
     assert_same(folded.forward(weight), inner.forward(weight))
     assert_same(folded.congruence(sigma), inner.congruence(sigma))
     assert_same(folded.inverse(weight), weight)
-    assert transforms.to_state(folded) == ["folded", []]
+    assert transforms.chains.to_state(folded) == ["folded", []]
 
 
 def test_a_folded_transform_is_gone_after_a_round_trip():
@@ -244,8 +235,8 @@ def test_only_the_first_of_a_chain_may_be_folded():
     """What is quantized lives behind the folded part; a stored part before it could not be undone."""
     inner, stored_part = Folded(random_diagonal(4, 1)), random_diagonal(4, 2)
     chain = Chain((Chain((inner, stored_part)), stored_part))
-    assert transforms.folded(chain) is inner
-    assert transforms.folded(stored_part) is None
+    assert transforms.chains.folded(chain) is inner
+    assert transforms.chains.folded(stored_part) is None
     weight = np.ones((2, 4))
     np.testing.assert_allclose(chain.inverse(chain.forward(weight)), inner.forward(weight))
     for parts in ((stored_part, inner), (inner, inner), (stored_part, Chain((inner,)))):
@@ -302,10 +293,10 @@ def test_normalize_takes_the_largest_magnitude_to_its_place(xp: ModuleType):
     assert float(np.float32(gain.scale)) == gain.scale
     assert np.abs(gain.forward(weight)).max() == pytest.approx(448.0, rel=2.0**-24)
     assert Normalize()(xp.zeros((2, 2)), np.eye(2)) == Gain(1.0)
-    state = transforms.to_state(gain)
-    assert transforms.from_state(state, 2) == gain
+    state = transforms.chains.to_state(gain)
+    assert transforms.chains.from_state(state, 2) == gain
     with pytest.raises(DamagedFileError, match="3 bytes"):
-        transforms.from_state(["gain", [b"abc"]], 2)
+        transforms.chains.from_state(["gain", [b"abc"]], 2)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e39, 1e-50, np.nan])

@@ -13,7 +13,10 @@ from lattq import recipes
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky
 from lattq.scheme import Scheme
-from lattq.transforms import Chain, Diagonal, Fixed, Gain, Hadamard, Identity, from_state, split_unit, then, to_state
+from lattq.transforms import Diagonal, Fixed, Hadamard, then
+from lattq.transforms.chains import Chain, from_state, split_unit, to_state
+from lattq.transforms.gain import Gain
+from lattq.transforms.maps import Identity
 from tests.helpers import assert_same
 from tests.schemes import FIXED_RATE, for_columns
 from tests.strategies import moment, seeds

@@ -86,7 +86,7 @@ described = filled.rates > 0.0
 assert np.all(filled.distortions[described] == filled.level)  # (1.7)
 assert np.all(filled.distortions[~described] == variances[~described])
 assert math.isclose(filled.distortion, 0.2, rel_tol=1e-13)  # (1.8)
-assert math.isclose(bounds.distortion_rate(variances, filled.rate), 0.2, rel_tol=1e-12)
+assert math.isclose(bounds.waterfilling.distortion_rate(variances, filled.rate), 0.2, rel_tol=1e-12)
 
 change = 1e-5
 slope = bounds.rate_distortion(variances, 0.2 + change) - bounds.rate_distortion(variances, 0.2 - change)
@@ -220,8 +220,8 @@ def spread(values: np.ndarray) -> float:
 fine = 0.5 * row_variance.min() * spectrum.min()
 pooled = bounds.layer_rate(sigma, fine, column_variance=column_variance.mean())
 assert math.isclose(pooled - rate(fine), spread(row_variance) + spread(column_variance), abs_tol=1e-11)
-assert math.isclose(bounds.high_rate_rate(sigma, fine, column_variance.mean()), pooled, abs_tol=1e-11)
-assert bounds.high_rate_rate(sigma, 0.1) < bounds.layer_rate(sigma, 0.1)
+assert math.isclose(bounds.high_rate.high_rate_rate(sigma, fine, column_variance.mean()), pooled, abs_tol=1e-11)
+assert bounds.high_rate.high_rate_rate(sigma, 0.1) < bounds.layer_rate(sigma, 0.1)
 
 # %% [markdown]
 # ## Cells
@@ -332,8 +332,8 @@ model = bounds.absmax_distortion(levels, group)
 assert abs(per_group.mean() - model) < 4.0 * per_group.std() / math.sqrt(len(sample))  # (1.21)
 
 for size, loss in ((128, 0.72), (1024, 1.00), (4096, 1.14), (14336, 1.25)):  # (1.22)
-    assert round(0.5 * math.log2(bounds.expected_squared_maximum(size) / 3.0), 2) == loss
-    assert bounds.absmax_asymptotic_loss(size) > loss
+    assert round(0.5 * math.log2(bounds.absmax.expected_squared_maximum(size) / 3.0), 2) == loss
+    assert bounds.absmax.absmax_asymptotic_loss(size) > loss
 best = min((2**k for k in range(2, 13)), key=lambda size: bounds.absmax_loss(16, size, scale_bits=16.0))
 assert best == 128
 assert round(bounds.absmax_loss(16, best, scale_bits=16.0), 2) == 0.95

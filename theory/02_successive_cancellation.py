@@ -429,7 +429,7 @@ figure
 # direction does not average out. The plain loop rounds to the nearest and shrinks only columns without bits. The gap
 # of each layer is then larger and the model better: on the embedded language model the divergence at 2 bits is half
 # of that with MMSE feedback, and smaller at every rate measured (`benchmarks/claims/language_model.py`). Hence
-# `lattq.llm.UNBIASED`, watersic without MMSE feedback, is what models are quantized with.
+# `lattq.recipes.UNBIASED`, watersic without MMSE feedback, is what models are quantized with.
 
 # %% [markdown]
 # ## 2.7 Targets out of range

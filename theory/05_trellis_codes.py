@@ -26,7 +26,8 @@ from lattq.coding.ans import COSETS, encode_classes
 from lattq.coding.cosets import coset_index, log_partition, scale
 from lattq.coding.tables import scale_class
 from lattq.errors import RateNotReachedError
-from lattq.quantizers import Trellis, TrellisQuantizer
+from lattq.quantizers import Trellis
+from lattq.quantizers.trellis import TrellisQuantizer
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
 
 rng = np.random.default_rng(5)

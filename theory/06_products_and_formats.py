@@ -17,7 +17,7 @@ from scipy.special import ndtr
 
 import lattq as lq
 from lattq import bounds
-from lattq.quantizers import multiplicative_dither
+from lattq.quantizers.multiplicative import multiplicative_dither
 
 rng = np.random.default_rng(6)
 
@@ -61,7 +61,7 @@ rng = np.random.default_rng(6)
 # At one bit this is 0.78 where (6.2) has 0.44.
 
 # %%
-star = bounds.PRODUCT_CRITICAL_RATE
+star = bounds.product.PRODUCT_CRITICAL_RATE
 grid = np.linspace(0.01, 4, 4000)
 explained = (1 - 4.0**-grid) ** 2 / grid
 assert abs(grid[np.argmax(explained)] - star) < 1e-3
@@ -71,7 +71,7 @@ assert np.all(np.diff(gamma, 2) > -1e-12)
 assert np.all(gamma <= 1 - (1 - 4.0**-grid) ** 2 + 1e-15)
 assert abs(float(bounds.product_distortion(0.5)) - 0.7177) < 1e-4
 assert abs(float(bounds.unbiased_product_distortion(1.0)) - 0.7778) < 1e-4
-assert bounds.two_rate_product_distortion(0.3, 50.0) == bounds.one_sided_product_distortion(0.3)
+assert bounds.product.two_rate_product_distortion(0.3, 50.0) == bounds.one_sided_product_distortion(0.3)
 
 
 def product_error(a: np.ndarray, b: np.ndarray, a_hat: np.ndarray, b_hat: np.ndarray) -> float:
@@ -105,7 +105,7 @@ for rate in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0):
 # %%
 x = np.linspace(-8, 8, 16001)
 for rho, peak in ((0.0, 0.0), (0.5, 0.0), (0.8, math.sqrt(3 - 1 / 0.64))):
-    density = np.asarray(bounds.product_point_density(x, rho))
+    density = np.asarray(bounds.format_error.product_point_density(x, rho))
     assert abs(np.trapezoid(density, x) - 1) < 1e-4
     assert abs(abs(x[np.argmax(density)]) - peak) < 2e-3
 
@@ -138,41 +138,44 @@ for rho, peak in ((0.0, 0.0), (0.5, 0.0), (0.8, math.sqrt(3 - 1 / 0.64))):
 
 # %%
 for mantissa, known in ((1, 0.0107234), (2, 0.0027805), (3, 0.00070205)):
-    assert abs(bounds.floating_point_distortion(mantissa) - known) < 5e-8
+    assert abs(bounds.format_error.floating_point_distortion(mantissa) - known) < 5e-8
 for mantissa in (4, 6, 8):
-    law = bounds.floating_point_distortion(mantissa) * 4.0**mantissa * 32 * math.log(2)
+    law = bounds.format_error.floating_point_distortion(mantissa) * 4.0**mantissa * 32 * math.log(2)
     assert abs(law - 1) < 4.0**-mantissa
-assert abs(bounds.floating_point_loss(2, 12) - (2 - 1.236)) < 1e-3
+assert abs(bounds.format_error.floating_point_loss(2, 12) - (2 - 1.236)) < 1e-3
 octave = np.exp2((np.arange(16) + 0.5) / 16)
-for number, mantissa in ((bounds.E4M3FN, 3), (bounds.E5M2, 2)):
+for number, mantissa in ((bounds.formats.E4M3FN, 3), (bounds.formats.E5M2, 2)):
     mean = np.mean([bounds.format_distortion(number, scale=scale) for scale in octave])
-    assert abs(mean / bounds.floating_point_distortion(mantissa) - 1) < 1e-3
+    assert abs(mean / bounds.format_error.floating_point_distortion(mantissa) - 1) < 1e-3
 for value in (1.0, 1.37, 25.0):
-    dithered = multiplicative_dither(np.full((40_000, 1), value), bounds.E4M3FN, seed=1)
+    dithered = multiplicative_dither(np.full((40_000, 1), value), bounds.formats.E4M3FN, seed=1)
     squares = (dithered / value - 1) ** 2
-    assert abs(squares.mean() - bounds.floating_point_distortion(3)) < 4 * squares.std() / 200
+    assert abs(squares.mean() - bounds.format_error.floating_point_distortion(3)) < 4 * squares.std() / 200
 
 sizes = [2, 4, 8, 16, 32, 64, 128, 170, 512, 2048, 8192, 32768]
-integers = [0.5 * math.log2(bounds.expected_squared_maximum(n) / 3) for n in sizes]
+integers = [0.5 * math.log2(bounds.absmax.expected_squared_maximum(n) / 3) for n in sizes]
 assert abs(integers[sizes.index(170)] - (2 - 1.236)) < 1e-3
-assert abs(bounds.absmax_asymptotic_loss(76) - (2 - 1.236)) < 3e-3
+assert abs(bounds.absmax.absmax_asymptotic_loss(76) - (2 - 1.236)) < 3e-3
 best = {name: bounds.number_format(name) for name in ("e2m1fn", "int4")}
-best = {name: bounds.format_loss(number, scale=bounds.best_format_scale(number)) for name, number in best.items()}
+best = {
+    name: bounds.format_loss(number, scale=bounds.format_error.best_format_scale(number))
+    for name, number in best.items()
+}
 assert abs(best["e2m1fn"] - 0.850) < 1e-3
 assert abs(best["int4"] - 0.861) < 1e-3
-assert abs(bounds.floating_point_loss(2, 1) - 0.728) < 1e-3
+assert abs(bounds.format_error.floating_point_loss(2, 1) - 0.728) < 1e-3
 
 # %% [markdown]
 # More than half of what E4M3 loses, 2.76 bits, is the fixed length: its codes have an entropy of 6.45 bits. With an
 # entropy coder 1.21 bits are left, for steps that are not equal; equal ones leave 0.2546 (1.16).
 
 # %%
-edges = np.concatenate([[-np.inf], bounds.E4M3FN.thresholds, [np.inf]])
+edges = np.concatenate([[-np.inf], bounds.formats.E4M3FN.thresholds, [np.inf]])
 probabilities = np.diff(ndtr(edges))
 probabilities = probabilities[probabilities > 0]
 entropy = -float(probabilities @ np.log2(probabilities))
-coded = entropy - bounds.gaussian_rate(1.0, bounds.format_distortion(bounds.E4M3FN))
-assert abs(bounds.format_loss(bounds.E4M3FN) - 2.764) < 1e-3
+coded = entropy - bounds.gaussian_rate(1.0, bounds.format_distortion(bounds.formats.E4M3FN))
+assert abs(bounds.format_loss(bounds.formats.E4M3FN) - 2.764) < 1e-3
 assert abs(entropy - 6.45) < 0.01
 assert abs(coded - 1.214) < 1e-3
 
@@ -304,7 +307,7 @@ left.plot(list(channel), list(channel.values()), "o", color="k", markersize=4, l
 left.plot(star, bounds.product_distortion(star), "s", color="tab:orange", label="R*")
 left.set(xlabel="bits per entry of both factors", ylabel="normalised error", title="6.1: products", ylim=(3e-3, 3))
 middle.plot(sizes, integers, "o-", markersize=4, label="integers, largest of n (6.7)")
-asymptote = [bounds.absmax_asymptotic_loss(n) for n in sizes[2:]]
+asymptote = [bounds.absmax.absmax_asymptotic_loss(n) for n in sizes[2:]]
 middle.plot(sizes[2:], asymptote, ":", color="tab:gray", label="½ log(2 ln n / 3)")
 for exponent in (2, 3):
     middle.axhline(exponent - 1.236, linestyle="--", color=f"C{exponent}", label=f"floating point, E{exponent} (6.9)")

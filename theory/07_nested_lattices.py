@@ -19,18 +19,8 @@ import numpy as np
 from scipy.stats import chi2
 
 from lattq.bounds import space_filling_gap
-from lattq.lattices import (
-    E8,
-    NESTQUANT_SCALES,
-    D,
-    HierarchicalCode,
-    Lattice,
-    NestedCode,
-    NestedFigures,
-    VoronoiCode,
-    best_scales,
-)
-from lattq.lattices.nested import trial
+from lattq.lattices import E8, D, HierarchicalCode, Lattice, NestedCode, VoronoiCode, best_scales
+from lattq.lattices.nested import NESTQUANT_SCALES, NestedFigures, trial
 from lattq.lattices.scales import _descent, _first, _table
 
 rng = np.random.default_rng(7)

@@ -14,8 +14,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lattq as lq
-from lattq.bounds import CUBIC_GAP, ball_second_moment, entropy_coded_scalar, fixed_rate_constant, space_filling_gap
-from lattq.codebooks import GAUSSIAN, LAPLACIAN, UNIFORM, curve, kmeans, kmeans_1d, lloyd_max, panter_dite
+from lattq.bounds import CUBIC_GAP, entropy_coded_scalar, space_filling_gap
+from lattq.bounds.vector import ball_second_moment, fixed_rate_constant
+from lattq.codebooks import GAUSSIAN, LAPLACIAN, UNIFORM, kmeans, kmeans_1d, lloyd_max
+from lattq.codebooks.kmeans_1d import curve
+from lattq.codebooks.lloyd_max import panter_dite
 
 rng = np.random.default_rng(0)
 

@@ -24,9 +24,11 @@ import lattq as lq
 from lattq.bounds import CUBIC_GAP, layer_distortion, rate_distortion
 from lattq.codebooks import lloyd_max
 from lattq.codebooks.local_metrics import kmeans_blocks
-from lattq.feedback import Cholesky, ElementwiseCholesky, OpenLoop, successive_cancellation
+from lattq.feedback import Cholesky, OpenLoop, successive_cancellation
+from lattq.feedback.elementwise import ElementwiseCholesky
 from lattq.least_squares.tables import fit_tables
-from lattq.linalg import LDL, ldl
+from lattq.linalg import ldl
+from lattq.linalg.ldl import LDL
 from lattq.quantizers import Codebook, Given, GPTVQCodebook
 from lattq.recipes import ecvq, watersic
 

@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lattq as lq
-from lattq.bounds import E2M1FN, absmax_distortion, block_distortion
+from lattq.bounds import absmax_distortion, block_distortion
+from lattq.bounds.formats import E2M1FN
 from lattq.codebooks import best_scales
 
 rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness import publish
 
-from lattq.trellis import BitshiftCode
+from lattq.trellis.bitshift import BitshiftCode
 
 SEED, TILE, MANY, FEW = 0, 256, 1_000_000, 200_000
 CODES = ("latin", "lut", "1mad", "3inst")

@@ -29,8 +29,8 @@ from language_model import measure
 import lattq as lq
 from lattq import recipes
 from lattq.feedback import Cholesky, successive_cancellation
-from lattq.llm import UNBIASED
 from lattq.quantizers import Given
+from lattq.recipes import UNBIASED
 
 SEED = 0
 SETTINGS = ((2, 1), (2, 2), (2, 4), (3, 1), (3, 2))

@@ -179,7 +179,7 @@ def exactness(trials: int = 300) -> float:
 def vectors() -> list[dict]:
     """Tables of vectors on fresh Gaussian samples, beside the limit of their dimension."""
     from lattq import lattices
-    from lattq.bounds import fixed_rate_constant
+    from lattq.bounds.vector import fixed_rate_constant
     from lattq.codebooks import kmeans, nearest
 
     moments = {2: lattices.A(2).nsm, 4: lattices.D(4).nsm, 8: lattices.E8.nsm}

@@ -62,7 +62,7 @@ def kept_bytes(output: torch.Tensor, weight: torch.Tensor) -> int:
 
 def measure(name: str) -> dict[str, Any]:
     """In a fresh process: peaks of both passes, and their seconds."""
-    from lattq.llm import soft_palettize
+    from lattq.llm.tune.soft_palette import soft_palettize
 
     torch.set_num_threads(1)
     dtype = getattr(torch, name.split(",")[0])
@@ -134,8 +134,8 @@ def difference_error(trials: int = 20) -> dict[str, float]:
 
     The second number is the same with entries that do not move, to show what the implicit part is worth.
     """
-    from lattq.codebooks import soft_kmeans
-    from lattq.llm import soft_palettize
+    from lattq.codebooks.differentiable import soft_kmeans
+    from lattq.llm.tune.soft_palette import soft_palettize
 
     worst = {"implicit": 0.0, "entries_fixed": 0.0}
     for seed in range(trials):

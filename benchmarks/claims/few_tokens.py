@@ -22,9 +22,10 @@ from harness import each, publish
 
 import lattq as lq
 from lattq.errors import FewTokensWarning
-from lattq.llm import UNBIASED, embedded_model, embedded_text, evaluate, quantize_model
+from lattq.llm import embedded_model, embedded_text, evaluate, quantize_model
 from lattq.llm.measure import InputMoments
 from lattq.llm.source import token_windows
+from lattq.recipes import UNBIASED
 
 SEED, WINDOW, COLUMNS, EVALUATION = 0, 256, 576, 24
 TOKENS = (1, 2, 4, 16, 64, 256, 1024, 8 * COLUMNS)

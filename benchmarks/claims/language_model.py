@@ -8,7 +8,7 @@ Every point is a model directory written to disk, loaded back through `transform
 its rate is the bytes of what replaces the quantized weights. A small model hardly feels 4 bits in perplexity; the KL to
 the unquantized model (bits per token) shows it. Recipes with a step run twice: with one step for all layers, which
 gives them all the same distortion, and with steps scaled by what a layer's error costs the loss.
-Watersic runs without MMSE feedback, as in a model it should (`lattq.llm.UNBIASED`), and with it; once more with a
+Watersic runs without MMSE feedback, as in a model it should (`lattq.recipes.UNBIASED`), and with it; once more with a
 trellis of 256 states in place of the cube.
 """
 
@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import RESULTS, publish
 
 import lattq as lq
-from lattq.llm import UNBIASED, embedded_model, embedded_text, evaluate, quantize_model
+from lattq.llm import embedded_model, embedded_text, evaluate, quantize_model
+from lattq.recipes import UNBIASED
 
 SEED, SAMPLES = 0, 128
 LEVELS = (3, 4, 6, 8, 12, 16, 23)

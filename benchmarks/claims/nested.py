@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import publish
 
 import lattq as lq
-from lattq.lattices import E8, NESTQUANT_SCALES, A, D, NestedCode, VoronoiCode, Z, best_scales
+from lattq.lattices import E8, A, D, NestedCode, VoronoiCode, Z, best_scales
+from lattq.lattices.nested import NESTQUANT_SCALES
 
 SEED, VECTORS = 4, 1_000_000
 ALL = ((Z(1), 256), (Z(2), 16), (A(2), 256), (D(4), 16), (E8, 2), (E8, 4))

@@ -29,10 +29,12 @@ from speed import gigahertz
 
 import lattq as lq
 from lattq.lattices import E8, D, HierarchicalCode, NestedCode, VoronoiCode
-from lattq.linalg import fwht, hadamard_matrix
+from lattq.linalg.hadamard import fwht, hadamard_matrix
 from lattq.packed import PackedMatrix
-from lattq.quantizers import CodebookQuantizer, NestedQuantizer, UniformQuantizer
-from lattq.transforms import Identity
+from lattq.quantizers import UniformQuantizer
+from lattq.quantizers.codebook import CodebookQuantizer
+from lattq.quantizers.nested import NestedQuantizer
+from lattq.transforms.maps import Identity
 
 SEED, SIDE, GROUP, THREADS, ROUNDS, PER_CYCLE = 0, 8192, 128, 2, 6, 2
 LENGTH, BATCH = 4096, 4096

@@ -29,7 +29,8 @@ import lattq as lq
 from lattq import Scheme, bounds
 from lattq.coding import FixedLength
 from lattq.feedback import OpenLoop
-from lattq.lattices import E8, NESTQUANT_SCALES, NestedCode, VoronoiCode
+from lattq.lattices import E8, NestedCode, VoronoiCode
+from lattq.lattices.nested import NESTQUANT_SCALES
 from lattq.quantizers import AbsMax, Format, Lattice, Nested, Trellis, Uniform
 from lattq.transforms import Hadamard, then
 
@@ -176,7 +177,7 @@ def outliers() -> list[dict]:
         ("INT4, scale per vector", AbsMax(16, None)),
         ("INT4, groups of 128", AbsMax(16, 128)),
         (f"INT4, groups of 128, {LEAST}", AbsMax(16, 128, fit="error")),
-        ("E2M1", Format(bounds.E2M1FN, None)),
+        ("E2M1", Format(bounds.formats.E2M1FN, None)),
         ("MXFP4", Format.named("mxfp4")),
         (f"MXFP4, {LEAST}", Format.named("mxfp4", fit="error")),
         ("NF4", Format.named("nf4")),
@@ -224,7 +225,7 @@ def main() -> None:
             "every scheme within 0.03 bit of its prediction": abs(off["gap"] - off["predicted_gap"]) <= 0.03,
             "no error below Γ": min(row["gap"] for row in rows) > 0 and min(r["over_gamma"] for r in sketches) > 1,
             "sketched trellis within 4 % of Γ below R*": all(
-                row["over_gamma"] <= 1.04 for row in sketches if row["rate"] < bounds.PRODUCT_CRITICAL_RATE
+                row["over_gamma"] <= 1.04 for row in sketches if row["rate"] < bounds.product.PRODUCT_CRITICAL_RATE
             ),
             "NestQuant, q = 14, four scales, coded index: gap <= 0.32 bit": fourteen["gap"] <= 0.32,
             "NestQuant, raw index: gap <= 0.36 bit": raw["gap"] <= 0.36,

@@ -12,7 +12,7 @@ import numpy as np
 
 import lattq as lq
 from lattq.errors import InvalidInputError
-from lattq.testing import check_quantizer
+from lattq.testing import check_coder, check_quantizer, check_transform
 
 # %% [markdown]
 # ## The quantizer: a frozen value
@@ -102,7 +102,7 @@ assert layers["open"].rate == layers["fed back"].rate
 assert layers["fed back"].distortion(weight, sigma) < 0.6 * layers["open"].distortion(weight, sigma)
 
 # %% [markdown]
-# Where the bits go and what each stage does to the distortion:
+# Where the bits go and what each stage does to the distortion is an `Explanation`:
 
 # %%
 explained = fed_back.explain(weight, sigma)
@@ -155,6 +155,13 @@ else:
     raise AssertionError
 
 # %% [markdown]
+# Transforms and coders have suites of their own:
+
+# %%
+check_transform(lq.transforms.Normalize())
+check_coder(lq.coding.FixedLength(3, -1), low=-1, high=1)
+
+# %% [markdown]
 # ## In a package
 #
 # Put the module into a package of the name that the kind begins with, and tell where it is in its `pyproject.toml`:
@@ -164,6 +171,7 @@ else:
 # tutorial = "the_module"
 # ```
 #
-# Whoever has installed the package can then read the files, without importing it first; without it, the error says
-# `pip install tutorial`. Transforms (`lattq.transforms.BaseTransform`) and coders (`lattq.coding.BaseCoder`) go the
-# same way. For packed products write `packed_form`, for tables of other systems and their refits `table_form`.
+# Whoever has installed the package can then read the files, without importing it first; without it, a
+# `MissingPartError` says `pip install tutorial`. Transforms (`lattq.transforms.BaseTransform`) and coders
+# (`lattq.coding.BaseCoder`) go the same way. For packed products write `packed_form`, for tables of other systems and
+# their refits `table_form`: their forms are in `lattq.parts.forms`.

@@ -48,7 +48,7 @@ def format_distortion(number: NumberFormat, *, scale: Number = 1.0, variance: Nu
 
     Examples
     --------
-    >>> from lattq.bounds import E2M1FN, E4M3FN
+    >>> from lattq.bounds.formats import E2M1FN, E4M3FN
     >>> round(format_distortion(E2M1FN, scale=0.5), 6), round(format_distortion(E4M3FN), 8)
     (0.012702, 0.00070451)
     """
@@ -72,7 +72,7 @@ def best_format_scale(number: NumberFormat, *, variance: Number = 1.0) -> float:
 
     Examples
     --------
-    >>> from lattq.bounds import E2M1FN, int_format
+    >>> from lattq.bounds.formats import E2M1FN, int_format
     >>> round(best_format_scale(E2M1FN), 4), round(best_format_scale(int_format(4)), 4)
     (0.4871, 0.3534)
     """
@@ -110,7 +110,7 @@ def format_loss(
 
     Examples
     --------
-    >>> from lattq.bounds import E4M3FN
+    >>> from lattq.bounds.formats import E4M3FN
     >>> round(format_loss(E4M3FN), 4)
     2.7645
     """

@@ -14,7 +14,9 @@ import typer
 
 from lattq import bounds
 from lattq._array import to_host
+from lattq.bounds.layer import layer_spectrum
 from lattq.cli import figures
+from lattq.cli.choices import recipe_of
 from lattq.cli.console import (
     AsJson,
     Debug,
@@ -26,7 +28,6 @@ from lattq.cli.console import (
     print_json,
     print_table,
 )
-from lattq.cli.models import recipe_of
 from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
 from lattq.progress import Stage
@@ -201,7 +202,7 @@ class _Bench:
 def _variances(weight: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Variances of the independent Gaussians that a layer asks to be coded."""
     rows, columns = bounds.two_way_variances(weight)
-    return np.outer(rows, bounds.layer_spectrum(sigma, columns)).ravel()
+    return np.outer(rows, layer_spectrum(sigma, columns)).ravel()
 
 
 def _print(rows: list[dict[str, Any]], perplexity: float) -> None:

@@ -10,7 +10,8 @@ from lattq.cli.console import AsJson, Debug, command, number, print_json, print_
 from lattq.cli.inspection import payloads, shapes_of
 from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
-from lattq.export import coreml, lookup_table
+from lattq.export import coreml
+from lattq.export.convert import lookup_table
 from lattq.export.tables import LookupTable
 from lattq.files import load
 from lattq.quantized import Quantized

@@ -15,7 +15,7 @@ from lattq.errors import DamagedFileError
 from lattq.files import load
 from lattq.progress import Stage
 from lattq.quantized import Quantized
-from lattq.transforms import split_unit
+from lattq.transforms.chains import split_unit
 
 __all__ = ["inspect", "payloads", "shapes_of"]
 

@@ -8,10 +8,14 @@ import typer
 
 from lattq import bounds as limits
 from lattq import lattices
+from lattq.bounds.high_rate import high_rate_distortion
+from lattq.bounds.layer import layer_spectrum
+from lattq.bounds.waterfilling import waterfill_product
 from lattq.cli import figures
 from lattq.cli.console import AsJson, Debug, command, number, parse_rates, print_json, print_table
 from lattq.errors import InvalidInputError
-from lattq.linalg import check_second_moment, ldl
+from lattq.linalg import ldl
+from lattq.linalg.checks import check_second_moment
 
 __all__ = ["bounds"]
 
@@ -112,12 +116,12 @@ def layer_limits(sigma: np.ndarray, rates: list[float], variance: float) -> dict
     >>> found["condition"], round(found["cancellation"][0]["spread_loss"], 4)
     (4.0, 0.161)
     """
-    spectrum = limits.layer_spectrum(sigma)
+    spectrum = layer_spectrum(sigma)
     rows = [
         {
             "rate": rate,
-            "distortion": limits.waterfill_product(variance, spectrum, rate=rate).distortion,
-            "high_rate_distortion": limits.high_rate_distortion(sigma, rate, variance) or None,  # none if singular
+            "distortion": waterfill_product(variance, spectrum, rate=rate).distortion,
+            "high_rate_distortion": high_rate_distortion(sigma, rate, variance) or None,  # none if singular
         }
         for rate in rates
     ]

@@ -1,19 +1,15 @@
 """`lattq quantize` and `lattq eval`: from a model directory to a quantized one, and what that did to the model."""
 
 import dataclasses
-import enum
-import functools
 import importlib
-import inspect
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lattq import recipes
+from lattq.cli.choices import Allocation, Fit, Order, RecipeName, recipe_of
 from lattq.cli.console import (
     AsJson,
     Debug,
@@ -28,71 +24,13 @@ from lattq.cli.console import (
 )
 from lattq.cli.progress import observed
 from lattq.errors import FewTokensWarning, InvalidInputError
-from lattq.quantizers import by_name
+from lattq.quantizers.by_name import by_name
 from lattq.rate import MAX_RATE
-from lattq.scheme import Scheme
 
 __all__ = ["evaluate", "quantize"]
 
 EMBEDDED = "embedded"
 DEFAULT_RATE = 3.0
-
-
-class RecipeName(enum.StrEnum):
-    """Recipes by name."""
-
-    watersic = "watersic"
-    huffman_gptq = "huffman_gptq"
-    watersic_published = "watersic_published"
-    ecvq = "ecvq"
-    gptq = "gptq"
-    gptq_published = "gptq_published"
-    gptvq = "gptvq"
-    gptvq_published = "gptvq_published"
-    nestquant = "nestquant"
-    palettize = "palettize"
-    pq = "pq"
-    rtn = "rtn"
-    squeezellm = "squeezellm"
-
-
-class Fit(enum.StrEnum):
-    """What steps are fitted to."""
-
-    error = "error"
-    range = "range"
-
-
-class Order(enum.StrEnum):
-    """Orders of the feedback; "sorted" codes the columns of largest second moment first."""
-
-    natural = "natural"
-    reversed = "reversed"
-    sorted = "sorted"
-    pivoted = "pivoted"
-
-
-class Allocation(enum.StrEnum):
-    """How steps differ between layers."""
-
-    loss = "loss"
-    distortion = "distortion"
-
-
-def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
-    """A recipe with the options that are not None; raises `InvalidInputError` for one it does not have.
-
-    >>> recipe_of("rtn", group=None, sweeps=None)(levels=4).quantizer
-    AbsMax(levels=4, group=128, shrink=False, shared=False, fit='error')
-    """
-    recipe = recipes.UNBIASED if name == "watersic" else getattr(recipes, name)
-    given = {key: value for key, value in options.items() if value is not None}
-    for key in given.keys() - inspect.signature(recipe).parameters.keys():
-        msg = f"`--{key}` does not apply to the recipe {name}; leave it out or choose another recipe"
-        raise InvalidInputError(msg)
-    if given.get("group") == 0:
-        given["group"] = None
-    return functools.partial(recipe, **given)
 
 
 @command

@@ -39,6 +39,7 @@ class Bar:
 class JsonLines:
     """One line of JSON for each event: event, path of the stage, done, total, seconds, and the step's name.
 
+    >>> import io
     >>> stream = io.StringIO()
     >>> with Stage("layers", 1, observer=JsonLines(stream)) as stage:
     ...     stage.advance("q")

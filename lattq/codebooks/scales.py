@@ -60,7 +60,7 @@ def best_scales(
     Examples
     --------
     >>> best_scales(np.array([[0.4, -1.1, 2.1, -2.9]]), np.arange(-4.0, 4.0)).scale.round(3)
-    array([1.006])
+    array([0.683])
     >>> best_scales(np.array([[0.4, -1.1]]), np.arange(-4.0, 4.0), candidates=np.array([[0.25, 0.5]])).scale
     array([0.5])
     """

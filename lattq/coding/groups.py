@@ -7,7 +7,8 @@ import numpy as np
 
 from lattq.coding.base import BaseCoder
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.parts import find, kind_of, register
+from lattq.parts import register
+from lattq.parts.registry import find, kind_of
 
 __all__ = ["GroupCoder"]
 

@@ -6,34 +6,21 @@ noise's (theory 3.3). All of it is integer arithmetic on charged integers: any d
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes, require_codes
 from lattq.coding.base import BaseCoder
+from lattq.coding.blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.schema import Inner, Integer, Record, Series, checked
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import DamagedFileError
 from lattq.parts import register
 
-__all__ = [
-    "BLOCK",
-    "DATA",
-    "TwoWay",
-    "TwoWayModel",
-    "check_block",
-    "column_blocks",
-    "live_codes",
-    "read_scales",
-    "row_classes",
-    "stored_scales",
-    "wanted_blocks",
-]
+__all__ = ["DATA", "TwoWay", "TwoWayModel", "live_codes", "read_scales", "row_classes", "stored_scales"]
 
 Prior = np.ndarray | int
 CAP = limit(CLASSES - 1) + 1
@@ -42,8 +29,6 @@ NOISE_CLASSES = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.25, 0.5, 1.
 
 SAMPLE_COLUMNS = 64
 ROW_BLOCK = 64  # rows whose squares a cache holds
-LARGEST_BLOCK = 1 << 24
-BLOCK = Integer(1, LARGEST_BLOCK)
 MOST_OCTAVES = 1 << 10  # between a row class, a column class, or a prior, and another
 WIDEST = CLASSES_PER_OCTAVE * MOST_OCTAVES
 DATA = Record(
@@ -145,49 +130,6 @@ class TwoWay(BaseCoder):
         """LMMSE gains, in 128ths, that the column classes predict."""
         columns = self.read_model(data, shape, prior)[0].columns
         return np.array([expected_gain(int(k)) for k in columns])
-
-
-def check_block(block: int) -> None:
-    """Raise `InvalidInputError` unless a stream of so many codes is one that a decoder should allocate.
-
-    >>> check_block(1024)
-    """
-    if not 1 <= block <= LARGEST_BLOCK:
-        msg = f"`block` is {block}; a stream holds 1 to {LARGEST_BLOCK} codes, which bounds a decoder's memory"
-        raise InvalidInputError(msg)
-
-
-def column_blocks(shape: tuple[int, int], block: int) -> list[slice]:
-    """Column ranges of the independent streams.
-
-    >>> column_blocks((100, 5), 200)
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
-    step = _block_width(shape, block)
-    return [slice(start, min(start + step, shape[1])) for start in range(0, shape[1], step)]
-
-
-def _block_width(shape: tuple[int, int], block: int) -> int:
-    """Columns of a stream."""
-    return max(1, -(-block // shape[0]))
-
-
-def wanted_blocks(
-    streams: list, shape: tuple[int, int], block: int, columns: slice | None
-) -> Iterator[tuple[slice, Any, np.ndarray, np.ndarray]]:
-    """Blocks that hold any of `columns`: their range, stream, places among the wanted columns, and places inside."""
-    step = _block_width(shape, block)
-    if len(streams) != -(-shape[1] // step):
-        msg = f"{len(streams)} streams for {-(-shape[1] // step)} blocks of columns; the file is damaged"
-        raise DamagedFileError(msg)
-    wanted = np.arange(shape[1])[columns or slice(None)]
-    index = wanted // step
-    order = np.argsort(index, kind="stable")
-    for places in np.split(order, np.flatnonzero(np.diff(index[order])) + 1):
-        if places.size:
-            start = int(index[places[0]]) * step
-            one = slice(start, min(start + step, shape[1]))
-            yield one, streams[start // step], places, wanted[places] - start
 
 
 def stored_scales(model: TwoWayModel, prior: Prior) -> list:

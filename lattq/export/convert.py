@@ -6,9 +6,9 @@ import numpy as np
 
 from lattq.errors import InvalidInputError
 from lattq.export.tables import LookupTable
-from lattq.parts import TableForm
+from lattq.parts.forms import TableForm
 from lattq.quantized import Quantized
-from lattq.transforms import split_unit
+from lattq.transforms.chains import split_unit
 
 __all__ = ["lookup_table"]
 

@@ -8,8 +8,8 @@ from scipy.linalg import solve_triangular
 from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.feedback.rules import Cholesky, check_options
-from lattq.linalg import LDL
 from lattq.linalg.checks import check_block
+from lattq.linalg.ldl import LDL
 
 __all__ = ["ElementwiseCholesky"]
 

@@ -9,67 +9,23 @@ by the pivots (theory 2.1). GPTQ, LDLQ, Babai's nearest plane, SIC and WaterSIC 
 If the reconstruction itself is charged tr(Ŵ J Ŵᵀ), the same holds with (2.6b) taken from the targets.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable
-
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.linalg import solve_triangular
 
-from lattq._array import Array, array_namespace, from_host, short_repr
+from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
+from lattq.feedback.cancellation import Cancellation
 from lattq.feedback.groups import group_bounds
-from lattq.linalg import LDL
+from lattq.linalg.ldl import LDL
 from lattq.linalg.substitution import divide_blocks, substitute
-from lattq.quantizers import BlockQuantizer, Design, Entries, Quantizer
+from lattq.quantizers import Entries
+from lattq.quantizers.base import BlockQuantizer, Design, Quantizer
 
-__all__ = ["GAIN_GRID", "Cancellation", "successive_cancellation"]
+__all__ = ["GAIN_GRID", "successive_cancellation"]
 
 GAIN_GRID = 128  # gains are multiples of 1/128: their rounding costs 0.1 % of the distortion at 4 bits
-
-
-@short_repr
-@dataclasses.dataclass(frozen=True, eq=False)
-class Cancellation:
-    """What the loop returns; all arrays in the original column order.
-
-    Attributes
-    ----------
-    codes : integers, one per weight
-    gains : LMMSE gain of each column in 128ths (128 where nothing is shrunk)
-    quantizers : the quantizer of each group, in column order
-    overload : weights outside the range of their quantizer
-
-    Examples
-    --------
-    >>> from lattq.linalg import ldl
-    >>> from lattq.quantizers import Uniform
-    >>> found = successive_cancellation(np.array([[0.6, 1.2]]), ldl(np.eye(2)), Uniform(1.0))
-    >>> found.codes, found.noise.round(1)
-    (array([[1, 1]], dtype=int32), array([[-0.4,  0.2]]))
-    """
-
-    codes: Int[Array, "rows columns"]
-    gains: Int[np.ndarray, " columns"]
-    quantizers: list[Quantizer]
-    overload: int
-    _reconstruct: Callable[[], Array]
-    _subtract: Callable[[], Array]
-
-    @functools.cached_property
-    def reconstruction(self) -> Float[Array, "rows columns"]:
-        """Ŵ."""
-        return self._reconstruct()
-
-    @functools.cached_property
-    def noise(self) -> Float[Array, "rows columns"]:
-        """The plain rounding errors target - Ŵ of the last pass; up to the order (W - Ŵ) U, if nothing else moves it.
-
-        What moves it are sweeps and a penalty.
-        """
-        return self._subtract()
 
 
 def successive_cancellation(

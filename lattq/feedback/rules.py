@@ -10,9 +10,8 @@ from scipy.special import polygamma
 from lattq._array import Array, require_finite, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError
-from lattq.linalg import LDL
 from lattq.linalg.checks import check_block, with_diagonal
-from lattq.linalg.ldl import unchecked_ldl
+from lattq.linalg.ldl import LDL, unchecked_ldl
 
 __all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "check_options", "column_scale"]
 

@@ -2,7 +2,7 @@
 
 States that differ in the oldest bit lead to the two states that differ in the newest one. Of the four branches of such
 a butterfly two carry a label L and two carry L + 2 mod 4, since the polynomial of z1 has both end taps and that of z0
-has neither. `lattq.trellis.best_path` is the plain form of the same search.
+has neither. `lattq.trellis.viterbi.best_path` is the plain form of the same search.
 """
 
 import functools

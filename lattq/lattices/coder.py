@@ -12,71 +12,26 @@ import functools
 import constriction
 import numpy as np
 
-from lattq._array import short_repr
 from lattq._options import as_integer, normalize
 from lattq.coding import BaseCoder
 from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
+from lattq.coding.blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.cosets import MOST, coset_index, log_partition
 from lattq.coding.damage import reading
 from lattq.coding.schema import WORDS, Inner, Record, checked
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.tables import TOTAL
-from lattq.coding.twoway import (
-    BLOCK,
-    DATA,
-    TwoWayModel,
-    check_block,
-    column_blocks,
-    live_codes,
-    read_scales,
-    stored_scales,
-    wanted_blocks,
-)
+from lattq.coding.twoway import DATA, TwoWayModel, live_codes, read_scales, stored_scales
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.lattice import Lattice
+from lattq.lattices.layout import Layout
 from lattq.lattices.words import NAME, Words, check_fingerprint, expected_gains, named, tail_step, words_of_lattice
 from lattq.parts import register
 
-__all__ = ["EntropyCodedLattice", "Layout"]
+__all__ = ["EntropyCodedLattice"]
 
 Coder = constriction.stream.stack.AnsCoder
 STREAM = Record(cosets=WORDS, words=Inner(), escapes=Inner())  # the last two are of `encode_classes`
-
-
-@short_repr
-@dataclasses.dataclass(frozen=True, eq=False)
-class Layout:
-    """Which rows make up points: n after n in the order of their classes, and fewer than n left over.
-
-    >>> layout = Layout(np.array([5, 0, 5, 0, 0]), 2)
-    >>> layout.order, layout.whole, layout.classes
-    (array([1, 3, 4, 0, 2]), 4, array([0, 5, 5]))
-    """
-
-    rows: np.ndarray
-    dimension: int
-
-    @functools.cached_property
-    def order(self) -> np.ndarray:
-        """The rows, sorted."""
-        return np.argsort(self.rows, kind="stable")
-
-    @functools.cached_property
-    def whole(self) -> int:
-        """How many of them are in points."""
-        return len(self.rows) // self.dimension * self.dimension
-
-    @functools.cached_property
-    def classes(self) -> np.ndarray:
-        """One class for each point, that of its middle row, then those of the rows left over."""
-        ordered = self.rows[self.order]
-        return np.append(ordered[self.dimension // 2 : self.whole : self.dimension], ordered[self.whole :])
-
-    @functools.cached_property
-    def repeats(self) -> np.ndarray:
-        """How many rows have each of `classes`."""
-        points = self.whole // self.dimension
-        return np.repeat([self.dimension, 1], [points, len(self.rows) - self.whole])
 
 
 @register("coder", "lattice")

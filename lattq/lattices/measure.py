@@ -99,7 +99,7 @@ def measure_gap(lattice: Lattice, step: float, samples: int, seed: int = 0, conf
     """Bits per sample above the rate–distortion function of N(0, 1) of the lattice with ideal entropy coding.
 
     Vectors x of independent N(0, 1) go to the nearest point y of the scaled lattice, which is coded with the Gaussian
-    model of `lattq.lattices.log_partition` at its best scale and decoded as g y, with the best gain g: two numbers that
+    model of `theta.log_partition` at its best scale and decoded as g y, with the best gain g: two numbers that
     are fitted to all samples. The rate is the length under the model, not an entropy of frequencies.
 
     Parameters

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt
 
 from lattq._array import Array, array_namespace, as_reals, from_host, require_integers, to_host
 from lattq._options import as_integer, normalize
-from lattq.coding import pack, unpack
+from lattq.coding.packing import pack, unpack
 from lattq.coding.schema import Text
 from lattq.errors import InvalidInputError
 from lattq.lattices import catalogue
@@ -172,7 +172,7 @@ class VoronoiCode:
         return digits
 
     def pack(self, digits: Int[Array, "*batch n"]) -> bytes:
-        """Digits in words of up to eight bytes, see `lattq.coding.pack`."""
+        """Digits in words of up to eight bytes, see `lattq.coding.packing.pack`."""
         self._check(digits)
         return pack(to_host(digits).ravel().astype(np.int64), self.q)
 

@@ -13,8 +13,7 @@ from lattq._distortion import squared_error
 from lattq.errors import InvalidInputError
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
-from lattq.linalg import check_layer
-from lattq.linalg.checks import require_root
+from lattq.linalg.checks import check_layer, require_root
 from lattq.quantized import Quantized
 
 __all__ = ["GAINS", "PARAMETERS", "alternate", "refit"]

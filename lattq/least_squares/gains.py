@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy.linalg import solve
 
-from lattq.feedback import GAIN_GRID
+from lattq.feedback.loop import GAIN_GRID
 from lattq.quantized import Quantized
 
 __all__ = ["fit_centroids", "fit_columns", "fit_rows"]

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 
 from lattq._array import short_repr
-from lattq.feedback import GAIN_GRID
+from lattq.feedback.loop import GAIN_GRID
 from lattq.quantized import Quantized
-from lattq.transforms import split_unit
+from lattq.transforms.chains import split_unit
 
 __all__ = ["fit_tables", "fit_tables_by_adam"]
 

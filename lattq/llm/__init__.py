@@ -8,20 +8,12 @@ from pathlib import Path
 from lattq.errors import InvalidInputError
 from lattq.llm.convert.files import stored_bytes
 from lattq.llm.convert.quantize import quantize_model
-from lattq.llm.convert.report import LayerRow, Report
-from lattq.llm.evaluation.evaluate import Evaluation, evaluate
-from lattq.llm.run.layers import LattqLinear
-from lattq.llm.run.plugin import LattqConfig, LattqHfQuantizer, register
-from lattq.llm.tune.soft_palette import SoftPalette, harden, soft_palettize
-from lattq.recipes import UNBIASED
+from lattq.llm.convert.report import Report
+from lattq.llm.evaluation.evaluate import evaluate
+from lattq.llm.run.plugin import register
+from lattq.llm.tune.soft_palette import SoftPalette, harden
 
 __all__ = [
-    "UNBIASED",
-    "Evaluation",
-    "LattqConfig",
-    "LattqHfQuantizer",
-    "LattqLinear",
-    "LayerRow",
     "Report",
     "SoftPalette",
     "embedded_model",
@@ -29,8 +21,6 @@ __all__ = [
     "evaluate",
     "harden",
     "quantize_model",
-    "register",
-    "soft_palettize",
     "stored_bytes",
 ]
 

@@ -7,7 +7,7 @@ import numpy as np
 from lattq.errors import InvalidInputError
 from lattq.packed.forms import VALUES, VECTORS, Nested8, Tables, aligned
 from lattq.packed.vectors import VectorTables, check_fit, scalar_group, vector_tables
-from lattq.parts import NestedForm, NumberForm, TableForm
+from lattq.parts.forms import NestedForm, NumberForm, TableForm
 
 __all__ = ["Packed", "packers"]
 

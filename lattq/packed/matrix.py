@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from lattq import transforms
 from lattq._array import Array, as_reals, from_host, short_repr, to_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
-from lattq.feedback import GAIN_GRID
+from lattq.feedback.loop import GAIN_GRID
 from lattq.lattices import HierarchicalCode
 from lattq.packed.convert import packers
 from lattq.packed.forms import VALUES, Layers, Nested8, Tables, in_threads
 from lattq.packed.sparse import SparseRows
 from lattq.packed.vectors import VectorTables
 from lattq.quantized import Quantized
+from lattq.transforms.maps import Identity
 
 __all__ = ["PackedMatrix"]
 
@@ -54,7 +54,7 @@ class PackedMatrix:
 
     shape: tuple[int, int]
     codes: Tables | VectorTables | Nested8 | Layers
-    transform: Any = dataclasses.field(default_factory=transforms.Identity)
+    transform: Any = dataclasses.field(default_factory=Identity)
     factors: Float[np.ndarray, " columns"] | None = None
     sparse: SparseRows | None = None
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int64, UInt32
 
-from lattq import transforms
 from lattq._array import short_repr
 from lattq.errors import InvalidInputError
+from lattq.transforms.outliers import Sparse
 
 __all__ = ["SparseRows"]
 
@@ -29,10 +29,10 @@ class SparseRows:
     values: Float[np.ndarray, " entries"]
 
     @staticmethod
-    def packed(sparse: transforms.Sparse, dense: Float[np.ndarray, "rows columns"]) -> "SparseRows":
+    def packed(sparse: Sparse, dense: Float[np.ndarray, "rows columns"]) -> "SparseRows":
         """What the product with `dense` lacks where entries replace its own; `InvalidInputError` if they do not fit.
 
-        >>> found = SparseRows.packed(transforms.Sparse(np.array([1, 5]), np.array([9.0, 7.0]), 3), np.ones((2, 3)))
+        >>> found = SparseRows.packed(Sparse(np.array([1, 5]), np.array([9.0, 7.0]), 3), np.ones((2, 3)))
         >>> found.starts, found.values
         (array([0, 1, 2]), array([8., 6.], dtype=float32))
         """

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, UInt8, UInt32
 
 from lattq._array import short_repr
-from lattq.coding import Indices
+from lattq.coding.indices import Indices
 from lattq.errors import InvalidInputError
 from lattq.packed.forms import VALUES
-from lattq.parts import TableForm
+from lattq.parts.forms import TableForm
 
 __all__ = ["VectorTables", "check_fit", "scalar_group", "vector_tables"]
 

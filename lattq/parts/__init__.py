@@ -5,18 +5,6 @@ products, tables and least squares, which are plain arrays. Kinds of lattq are p
 "package/word", and the package names the module that registers them as an entry point of the group "lattq.parts".
 """
 
-from lattq.parts.forms import NestedForm, NumberForm, RunScales, TableForm
-from lattq.parts.registry import GROUP, ROLES, find, kind_of, register, require_part
+from lattq.parts.registry import register
 
-__all__ = [
-    "GROUP",
-    "ROLES",
-    "NestedForm",
-    "NumberForm",
-    "RunScales",
-    "TableForm",
-    "find",
-    "kind_of",
-    "register",
-    "require_part",
-]
+__all__ = ["register"]

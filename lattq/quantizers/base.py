@@ -7,7 +7,7 @@ import numpy as np
 
 from lattq._array import Array
 from lattq.coding import TwoWay
-from lattq.parts import NestedForm, NumberForm, TableForm
+from lattq.parts.forms import NestedForm, NumberForm, TableForm
 from lattq.quantizers.entries import Entries
 
 __all__ = ["BaseQuantizer", "BlockQuantizer", "Design", "Given", "Quantizer"]

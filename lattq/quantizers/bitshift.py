@@ -16,8 +16,7 @@ from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
 from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, alike, half, spread, stored_halves
-from lattq.trellis import BitshiftCode
-from lattq.trellis.bitshift import CODES, LONGEST, MOST_BITS, MOST_MEMORY
+from lattq.trellis.bitshift import CODES, LONGEST, MOST_BITS, MOST_MEMORY, BitshiftCode
 
 __all__ = ["Bitshift", "BitshiftQuantizer"]
 
@@ -156,7 +155,7 @@ class Bitshift:
     bits : per weight, 1 to 4
     memory : bits of the register, to 16; time grows as 2^memory, the squared error at 2 bits falls from 0.077 of the
         variance at 8 to 0.070 at 12 and 0.067 at 16
-    code : "latin", "lut", "1mad" or "3inst", see `lattq.trellis.BitshiftCode`
+    code : "latin", "lut", "1mad" or "3inst", see `lattq.trellis.bitshift.BitshiftCode`
     block : rows of the longest tile, to 2048
     group : columns that share a scale; None for all
     shrink : scale each column by its LMMSE gain, inside the loop

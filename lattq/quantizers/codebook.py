@@ -10,12 +10,13 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, from_host, require_finite, short_repr, to_host
 from lattq.codebooks.local_metrics import nearest_in_blocks
-from lattq.coding import reading
+from lattq.coding.damage import reading
 from lattq.coding.indices import Indices
 from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import Choice, Flag, Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.parts import TableForm, register
+from lattq.parts import register
+from lattq.parts.forms import TableForm
 from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.logarithmic import LogScales
 from lattq.quantizers.rounded import rounded_entries, stored_tables

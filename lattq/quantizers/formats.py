@@ -1,30 +1,37 @@
 """Number formats with a scale for each block: FP4 to FP8, integers and NF4."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lattq._array import Array, array_namespace, as_floats, from_host, require_finite, short_repr, to_host
+from lattq._array import Array, array_namespace, from_host, require_finite, short_repr, to_host
 from lattq._options import as_flag, as_integer, normalize
-from lattq.bounds import BLOCK_FORMATS, E2M1FN, NumberFormat, block_scales, number_format
-from lattq.bounds._checks import positive
-from lattq.bounds.block_formats import LARGEST_SCALE, SCALE_BITS, SMALLEST_SCALE, check_number, check_scale
-from lattq.bounds.formats import E4M3FN, E8M0, tie_thresholds
+from lattq.bounds import BLOCK_FORMATS, number_format
+from lattq.bounds.block_formats import (
+    LARGEST_SCALE,
+    SCALE_BITS,
+    SMALLEST_SCALE,
+    block_scales,
+    check_number,
+    check_scale,
+)
+from lattq.bounds.formats import E2M1FN, NumberFormat, tie_thresholds
 from lattq.codebooks.scales import best_scales
-from lattq.coding import FixedLength, reading
+from lattq.coding import FixedLength
+from lattq.coding.damage import reading
 from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets, Record, Text, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.parts import NumberForm, register
+from lattq.parts import register
+from lattq.parts.forms import NumberForm
 from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
+from lattq.quantizers.format_scales import byte_values, packed_scales, positive_scales, unpacked_scales
 from lattq.quantizers.integers import check_fit, check_group
 from lattq.quantizers.scalars import number_form
-from lattq.quantizers.steps import GROUP, HEIGHT, alike, cast, groups_of, half, spread, stored_halves
-from lattq.quantizers.uniform import dither_offsets
+from lattq.quantizers.steps import GROUP, HEIGHT, alike, cast, groups_of, half, spread
 
-__all__ = ["Format", "FormatQuantizer", "multiplicative_dither"]
+__all__ = ["Format", "FormatQuantizer"]
 
 NAME = Text(r".{0,64}")
 
@@ -114,7 +121,7 @@ class FormatQuantizer(BaseQuantizer):
         if self.kind == "float16":
             scale = half("scale", self.scale)
         else:
-            host, values = to_host(self.scale).astype(np.float64), _byte_values(self.kind)
+            host, values = to_host(self.scale).astype(np.float64), byte_values(self.kind)
             places = np.searchsorted((values[1:] + values[:-1]) / 2, host)
             rounded = values[places]
             if not ((rounded > 0) & (host <= values[-1])).all():
@@ -144,14 +151,14 @@ class FormatQuantizer(BaseQuantizer):
         """Scales in their own format, and the name of that of the numbers, with its values where no name gives them."""
         scale = to_host(self.scale).astype(np.float64)
         number = [self.number.name] if _is_named(self.number) else [*_described(self.number)]
-        return [self.kind, self.group, scale.shape[0], _packed(scale, self.kind), number]
+        return [self.kind, self.group, scale.shape[0], packed_scales(scale, self.kind), number]
 
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "FormatQuantizer":
         """Inverse of `to_state` for a matrix of this shape, on the host in float64."""
         found = checked(FormatQuantizer.schema, state, "format quantizer", rows=shape[0], columns=shape[1])
         kind, group, height, data, (name, *own) = found
-        scale = _unpacked(data, kind, (height, -(-shape[1] // group)))
+        scale = unpacked_scales(data, kind, (height, -(-shape[1] // group)))
         values = np.frombuffer(own[1] if own else b"", dtype="<f8")
         if not np.abs(values).max(initial=0.0) <= SCALE.high:
             msg = f"a number format that reaches to {np.abs(values).max():.3g}; the file is damaged"
@@ -241,60 +248,12 @@ class Format:
             found = best_scales(x, self.number.values, entries.power).scale[:, None]
             limits = SMALLEST_SCALE[self.scale], LARGEST_SCALE[self.scale]
             return np.where(found > 0.0, np.clip(found, *limits).astype(np.float16).astype(np.float64), 0.0)
-        allowed, octave = _positive_scales(self.scale)
+        allowed, octave = positive_scales(self.scale)
         places = np.searchsorted(allowed, plain) + np.arange(-2 * octave, octave + 1)
         candidates = allowed[np.clip(places, 0, allowed.size - 1)]
         found = best_scales(x, self.number.values, entries.power, candidates=candidates).scale[:, None]
         live = ((x != 0.0) & (entries.power > 0.0)).any(axis=1, keepdims=True)
         return np.where(live, found, 0.0)
-
-
-def multiplicative_dither(
-    x: Float[Array, "rows columns"], number: NumberFormat, seed: int, *, scale: float = 1.0
-) -> Float[Array, "rows columns"]:
-    """Return 2^U Q(2^-U x) with U uniform on [0, 1) for each entry, Q the nearest value of `scale` times a format.
-
-    Without overflow and underflow the squared error of every x is x² times
-    `lattq.bounds.floating_point_distortion`, whatever x is: floating-point rounding made independent of where in its
-    octave a number lies. A decoder draws the same U from the seed, so nothing but the codes is stored.
-
-    Parameters
-    ----------
-    x : numbers to round
-    number : a floating-point format
-    seed : of U, from 0 to 2^64 - 1; a column's draws depend on the seed and its index only
-    scale : what the values of the format are multiplied by, for all entries
-
-    Raises
-    ------
-    InvalidInputError : if x is no matrix of finite floating-point numbers, `number` no format, `scale` not positive or
-        `seed` no seed
-
-    Examples
-    --------
-    >>> x = np.full((20000, 1), 1.3)
-    >>> error = multiplicative_dither(x, number_format("e4m3fn"), seed=1) - x
-    >>> round(float(np.mean((error / x) ** 2)), 4)
-    0.0007
-    """
-    if not 0 <= as_integer("seed", seed) < 2**64:
-        msg = f"`seed` is {seed}; a seed is an integer of at least 0 and below 2^64"
-        raise InvalidInputError(msg)
-    scale, x = positive("scale", scale), as_floats("x", x)
-    xp = array_namespace(x)
-    check_number(number)
-    if x.ndim != 2:
-        msg = f"`x` has shape {tuple(x.shape)}; pass a matrix of floating-point numbers"
-        raise InvalidInputError(msg)
-    octave = np.exp2(dither_offsets(seed, x.shape[0], np.arange(x.shape[1])) + 0.5)
-    moved = FormatQuantizer(xp.astype(from_host(scale * octave, like=x), xp.float64), number)
-    return xp.astype(moved.decode(moved.encode(x)), x.dtype)
-
-
-def _positive_scales(kind: str) -> tuple[np.ndarray, int]:
-    """Scales of a format of eight bits, and how many an octave has."""
-    values = E8M0.values if kind == "e8m0" else E4M3FN.values[E4M3FN.values > 0.0]
-    return values, 1 if kind == "e8m0" else 8
 
 
 def _is_named(number: NumberFormat) -> bool:
@@ -306,26 +265,3 @@ def _is_named(number: NumberFormat) -> bool:
 
 def _described(number: NumberFormat) -> tuple[str, int, bytes]:
     return number.name, number.bits, number.values.astype("<f8").tobytes()
-
-
-def _packed(scale: np.ndarray, kind: str) -> bytes:
-    """Scales in their own format: half precision, or the bytes of E4M3 and E8M0."""
-    if kind == "float16":
-        return scale.astype("<f2").tobytes()
-    return np.searchsorted(_byte_values(kind), scale).astype(np.uint8).tobytes()
-
-
-def _unpacked(data: bytes, kind: str, at: tuple[int, int]) -> np.ndarray:
-    if kind == "float16":
-        return stored_halves(data, at)
-    values: Any = _byte_values(kind)
-    index = np.frombuffer(data, dtype=np.uint8)
-    if index.max() >= values.size or not values[index.min()] > 0:
-        msg = f"bytes {index.min()} ... {index.max()} are not all scales of {kind}; the file is damaged"
-        raise DamagedFileError(msg)
-    return values[index].reshape(at)
-
-
-def _byte_values(kind: str) -> np.ndarray:
-    """What the bytes 0, 1, ... of a scale mean."""
-    return E8M0.values if kind == "e8m0" else E4M3FN.values[-E4M3FN.low :]

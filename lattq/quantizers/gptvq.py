@@ -14,7 +14,7 @@ __all__ = ["GPTVQCodebook"]
 
 @dataclasses.dataclass(frozen=True)
 class GPTVQCodebook(Codebook):
-    """Design of tables as published with GPTVQ, for `lattq.feedback.ElementwiseCholesky`: a baseline, not a proposal.
+    """Design of tables as published with GPTVQ, for `ElementwiseCholesky`: a baseline, not a proposal.
 
     Seeds lie at evenly spaced ranks of (x - μ)ᵀ S⁻¹ (x - μ). k-means weighs coordinates by U_jj where errors cost
     1 / U_jj², lookups by 1 / U_jj; entries that no vector takes become zero; entries are rounded to integers last.

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int, Num
 from lattq._array import to_host
 from lattq.coding.groups import GroupCoder
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.parts import find, kind_of, register, require_part
+from lattq.parts import register
+from lattq.parts.registry import find, kind_of, require_part
 from lattq.quantizers.base import BaseQuantizer
 
 __all__ = ["GroupQuantizer", "as_stored", "join"]

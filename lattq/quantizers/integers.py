@@ -10,8 +10,8 @@ from lattq._options import as_flag, as_integer, check_levels, normalize
 from lattq.codebooks.scales import ScaleFit, best_scales
 from lattq.errors import InvalidInputError
 from lattq.quantizers.entries import Entries
-from lattq.quantizers.steps import SMALLEST_STEP
-from lattq.quantizers.uniform import UniformQuantizer, centered
+from lattq.quantizers.steps import SMALLEST_STEP, centered
+from lattq.quantizers.uniform import UniformQuantizer
 
 __all__ = ["AbsMax", "MinMax"]
 

@@ -11,9 +11,9 @@ from lattq._options import as_flag, as_float, normalize
 from lattq.coding.schema import SCALE, Record, checked
 from lattq.coding.squares import fit_squares
 from lattq.errors import CodeOverflowError, InvalidInputError
-from lattq.lattices import EntropyCodedLattice
-from lattq.lattices.coder import Layout
+from lattq.lattices.coder import EntropyCodedLattice
 from lattq.lattices.lattice import LARGEST
+from lattq.lattices.layout import Layout
 from lattq.lattices.words import NAME, cell_side, named, tail_step
 from lattq.parts import register
 from lattq.quantizers.entries import Entries

@@ -10,7 +10,7 @@ from lattq._array import short_repr
 from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.parts import RunScales
+from lattq.parts.forms import RunScales
 
 __all__ = ["LogScales"]
 

@@ -1,8 +1,6 @@
 """Nested lattices along the rows (NestQuant): adjacent columns are a vector, coded at one of a few scales."""
 
 import dataclasses
-import functools
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -12,13 +10,15 @@ from lattq._array import Array, array_namespace, from_host, require_finite, shor
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.schema import SCALE, Choice, Integer, Record, Series, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.lattices import NestedCode, NestedCoder, VoronoiCode, best_scales
+from lattq.lattices import NestedCode, VoronoiCode
+from lattq.lattices.packing import NestedCoder
 from lattq.lattices.voronoi import ANY_NAME, LARGEST, any_named
-from lattq.lattices.words import cell_side
-from lattq.parts import NestedForm, register
+from lattq.parts import register
+from lattq.parts.forms import NestedForm
 from lattq.quantizers.base import BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
+from lattq.quantizers.nested_codes import gaussian_scales, rest_code
 from lattq.quantizers.nested_form import nested_form
 from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, alike, half, spread, stored_halves
 
@@ -282,24 +282,3 @@ class Nested:
         )
         scale = xp.astype(half_precision(deviation), targets.dtype) * xp.astype(largest > 0, targets.dtype)
         return NestedQuantizer(scale, self.code, block, index=self.index)
-
-
-@functools.cache
-def gaussian_scales(
-    lattice: lattices.Lattice, q: int, count: int, rule: str, coded: bool, shaping: str
-) -> tuple[float, ...]:
-    """`best_scales` for independent Gaussian numbers, computed once."""
-    return best_scales(lattice, q, count, rule=rule, coded=coded, shaping=shaping)
-
-
-@functools.cache
-def rest_code(code: NestedCode, size: int) -> NestedCode:
-    """The cubic code of `size` columns left over: a cell of the same volume, and the same q and scales.
-
-    >>> rest_code(NestedCode(VoronoiCode(lattices.D(4), 8), (0.5,)), 1).scales
-    (0.5946035575013605,)
-    """
-    lattice = code.code.lattice
-    side = cell_side(lattice) / lattice.integer_scale
-    scales: Any = tuple(scale * side for scale in code.scales)
-    return NestedCode(VoronoiCode(lattices.Z(size), code.code.q), scales, code.rule)

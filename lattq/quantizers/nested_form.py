@@ -4,7 +4,7 @@ import numpy as np
 
 from lattq.errors import InvalidInputError
 from lattq.lattices import E8, NestedCode
-from lattq.parts import NestedForm
+from lattq.parts.forms import NestedForm
 
 __all__ = ["nested_form"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lattq.parts import NumberForm
+from lattq.parts.forms import NumberForm
 
 __all__ = ["number_form", "table_shift"]
 

@@ -20,6 +20,7 @@ __all__ = [
     "OneStep",
     "alike",
     "cast",
+    "centered",
     "check_step",
     "groups_of",
     "half",
@@ -183,3 +184,13 @@ def spread(values: Array, group: int, like: Array) -> Array:
     if values.shape[1] in (1, like.shape[1]):
         return values
     return array_namespace(values).repeat(values, group, axis=1)[:, : like.shape[1]]
+
+
+def centered(levels: int) -> tuple[int, int]:
+    """Smallest and largest of this many codes around 0; an even number has one more below.
+
+    >>> centered(4), centered(5)
+    ((-2, 1), (-2, 2))
+    """
+    low = -(levels // 2)
+    return low, low + levels - 1

@@ -13,8 +13,9 @@ from lattq.errors import CodeOverflowError
 from lattq.parts import register
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
-from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
+from lattq.trellis import EntropyCodedTrellis, TrellisCode
 from lattq.trellis.coder import SEGMENT, STATES
+from lattq.trellis.codes import segments
 
 __all__ = ["Trellis", "TrellisQuantizer"]
 

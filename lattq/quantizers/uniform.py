@@ -8,11 +8,14 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
-from lattq.coding import FixedLength, TwoWay, pack, unpack
+from lattq.coding import FixedLength, TwoWay
+from lattq.coding.packing import pack, unpack
 from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Real, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
-from lattq.parts import NumberForm, register
+from lattq.parts import register
+from lattq.parts.forms import NumberForm
 from lattq.quantizers.base import BaseQuantizer
+from lattq.quantizers.dither import dither_offsets
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.scalars import number_form, table_shift
 from lattq.quantizers.steps import (
@@ -22,6 +25,7 @@ from lattq.quantizers.steps import (
     SMALLEST_STEP,
     alike,
     cast,
+    centered,
     check_step,
     half,
     spread,
@@ -29,12 +33,10 @@ from lattq.quantizers.steps import (
     stored_halves,
 )
 
-__all__ = ["Uniform", "UniformQuantizer", "centered", "dither_offsets"]
+__all__ = ["Uniform", "UniformQuantizer"]
 
 LARGEST_CODE = 2**30
 LARGEST_ZERO = 2.0**53
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-CACHED = 1 << 15  # numbers that a cache holds
 MOST_VALUES = 1 << 16  # of a table
 
 
@@ -295,39 +297,3 @@ class Uniform:
         return UniformQuantizer(
             step, array_namespace(targets).astype(zero, targets.dtype), low, high, dither=self.dither
         )
-
-
-def centered(levels: int) -> tuple[int, int]:
-    """Smallest and largest of this many codes around 0; an even number has one more below.
-
-    >>> centered(4), centered(5)
-    ((-2, 1), (-2, 2))
-    """
-    low = -(levels // 2)
-    return low, low + levels - 1
-
-
-def dither_offsets(seed: int, rows: int, columns: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [-1/2, 1/2), shape (rows, columns); those of a column depend on seed and column only.
-
-    >>> bool((dither_offsets(1, 3, np.array([2])) == dither_offsets(1, 3, np.arange(4))[:, 2:3]).all())
-    True
-    """
-    start = (np.asarray(columns, dtype=np.uint64) << np.uint64(32)) * GOLDEN
-    start += _mixed(np.array([seed], dtype=np.uint64) + GOLDEN)
-    found = np.empty((rows, len(columns)))
-    height = max(1, CACHED // max(len(columns), 1))
-    for first in range(0, rows, height):
-        row = np.arange(first, min(first + height, rows), dtype=np.uint64)[:, None]
-        found[first : first + height] = (_mixed(row * GOLDEN + start) >> np.uint64(11)) * 2.0**-53 - 0.5
-    return found
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """A permutation of 64-bit integers that leaves no trace of their order: the finalizer of SplitMix64.
-
-    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    """
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return x ^ (x >> np.uint64(31))

@@ -3,15 +3,14 @@
 Recipes with a `step` are entropy coded, recipes with `levels` or `bits` have a fixed rate. All return a `Scheme`.
 """
 
+from lattq.recipes.cells import bitshift, nestquant
 from lattq.recipes.codebooks import ecvq, gptvq, gptvq_published, palettize, pq, squeezellm
 from lattq.recipes.grids import (
     UNBIASED,
-    bitshift,
     block_format,
     gptq,
     gptq_published,
     huffman_gptq,
-    nestquant,
     rtn,
     watersic,
     watersic_published,

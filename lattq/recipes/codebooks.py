@@ -5,10 +5,12 @@ from typing import Any
 
 from lattq._options import as_float, as_integer
 from lattq.errors import InvalidInputError
-from lattq.feedback import Cholesky, ElementwiseCholesky, OpenLoop
+from lattq.feedback import Cholesky, OpenLoop
+from lattq.feedback.elementwise import ElementwiseCholesky
 from lattq.quantizers import Codebook, GPTVQCodebook
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, Identity, Outliers
+from lattq.transforms import Equalize, Outliers
+from lattq.transforms.maps import Identity
 
 __all__ = ["ecvq", "gptvq", "gptvq_published", "palettize", "pq", "squeezellm"]
 

@@ -6,21 +6,21 @@ import functools
 from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
 from lattq.errors import InvalidInputError
-from lattq.feedback import MMSE, Cholesky, Feedback, NoisyInputs, OpenLoop
-from lattq.lattices import E8, NESTQUANT_SCALES
-from lattq.least_squares import GAINS
-from lattq.quantizers import AbsMax, Bitshift, Format, Lattice, MinMax, Nested, Trellis, Uniform
+from lattq.feedback import MMSE, Cholesky, OpenLoop
+from lattq.feedback.rules import Feedback
+from lattq.least_squares.alternate import GAINS
+from lattq.quantizers import AbsMax, Format, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Equalize, Hadamard, Identity, Normalize, Sort, TransformDesign
+from lattq.transforms import Equalize, Normalize
+from lattq.transforms.designs import Sort, TransformDesign
+from lattq.transforms.maps import Identity
 
 __all__ = [
     "UNBIASED",
-    "bitshift",
     "block_format",
     "gptq",
     "gptq_published",
     "huffman_gptq",
-    "nestquant",
     "rtn",
     "watersic",
     "watersic_published",
@@ -121,96 +121,6 @@ def gptq_published(
     MinMax(levels=16, group=128, shrink=False, shared=False, fit='range')
     """
     return gptq(levels, group=group, symmetric=symmetric, order=order, damping=damping, fit="range")
-
-
-def bitshift(
-    bits: int = 2,
-    *,
-    memory: int = 12,
-    code: str = "latin",
-    rotation: TransformDesign | None = None,
-    order: str = "reversed",
-    damping: float = 0.01,
-    shared: bool = True,
-) -> Scheme:
-    """A trellis of fixed rate down the rows of each column, with Cholesky feedback (QTIP, Tseng et al. 2024).
-
-    Parameters
-    ----------
-    bits : per weight, 1 to 4
-    memory, code, shared : as in `lattq.quantizers.Bitshift`
-    rotation : a transform before the feedback, such as `Hadamard(seed)` of `lattq.transforms`, as QTIP has it: the code
-        is made for Gaussian weights of one variance
-    order, damping : as in `gptq`
-
-    Examples
-    --------
-    >>> bitshift(bits=3).quantizer
-    Bitshift(bits=3, memory=12, code='latin', block=256, group=1, shrink=False, shared=True)
-    """
-    return Scheme(
-        transform=rotation or Identity(),
-        feedback=Cholesky(order, damping),
-        quantizer=Bitshift(bits, memory, code, shared=shared),
-    )
-
-
-def nestquant(
-    levels: int = 14,
-    *,
-    scales: int | str | tuple[float, ...] = 4,
-    noise: float = 0.0,
-    damping: float = 1e-2,
-    index: str = "coded",
-    feedback: bool = True,
-    seed: int = 0,
-) -> Scheme:
-    """Nested E8 lattices along rotated rows (NestQuant, Savkin et al. 2025): log2(levels) bits, and 1/4 for the scale.
-
-    For weights, with feedback in blocks of eight columns; without it for activations, keys and values, whose rows are
-    quantized as they come (`lattq.matmul.approximate`).
-
-    Parameters
-    ----------
-    levels : q of the nested lattice, 2 to 256
-    scales : how many, the best ones for Gaussian numbers; or the published ones for "weights", "activations", "keys" or
-        "values" (with levels=14); or the scales themselves
-    noise : mean square of the noise of the inputs over that of the inputs, if they are quantized too: 1 / 155 as
-        published. The feedback is then `NoisyInputs`
-    damping : as in `gptq`, where there is no noise
-    index : how the scale is stored, see `lattq.lattices.NestedCoder`
-    feedback : False rounds in the open loop
-    seed : of the rotation
-
-    Raises
-    ------
-    InvalidInputError : for published scales with other levels, or noise without feedback
-
-    Examples
-    --------
-    >>> nestquant(feedback=False).feedback
-    OpenLoop(block=8)
-    >>> nestquant(noise=1 / 155).feedback.noise == 1 / 155
-    True
-    """
-    if isinstance(scales, str):
-        if scales not in NESTQUANT_SCALES:
-            msg = f"`scales` is {scales!r}; scales are published for {', '.join(NESTQUANT_SCALES)}"
-            raise InvalidInputError(msg)
-        if levels != 14:
-            msg = f"`levels` is {levels!r}; the scales for {scales!r} are published for 14: pass scales=4"
-            raise InvalidInputError(msg)
-        scales = tuple(scale / 14 for scale in NESTQUANT_SCALES[scales])
-    noise = as_float("noise", noise)
-    if noise and not feedback:
-        msg = f"`noise` is {noise}, which only feedback can use; leave it out, or pass feedback=True"
-        raise InvalidInputError(msg)
-    closed: Feedback = NoisyInputs(noise, block=8) if noise else Cholesky("natural", damping, block=8)
-    return Scheme(
-        transform=Hadamard(seed),
-        feedback=closed if feedback else OpenLoop(block=8),
-        quantizer=Nested(E8, levels, scales, index=index),
-    )
 
 
 def huffman_gptq(step: float, *, order: str = "reversed", damping: float = 0.0, shrink: bool = False) -> Scheme:

@@ -10,7 +10,7 @@ import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 from lattq.errors import InvalidInputError
-from lattq.parts import require_part
+from lattq.parts.registry import require_part
 
 __all__ = ["check_coder", "check_quantizer", "check_transform"]
 
@@ -76,7 +76,7 @@ def check_transform(
 
     Examples
     --------
-    >>> from lattq.transforms import Sort
+    >>> from lattq.transforms.designs import Sort
     >>> check_transform(Sort())
     """
     contracts = _contracts()

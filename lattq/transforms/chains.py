@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from lattq._array import Array, short_repr
-from lattq.coding import reading
+from lattq.coding.damage import reading
 from lattq.coding.schema import KIND, Inner, Record, Series, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.parts import find, kind_of, register
+from lattq.parts import register
+from lattq.parts.registry import find, kind_of
 from lattq.transforms.base import BaseTransform, Transform
 from lattq.transforms.gain import EXPONENT, Gain
 from lattq.transforms.maps import Identity
@@ -215,7 +216,8 @@ def kept(transform: Any, shape: tuple[int, int]) -> Bool[np.ndarray, "rows colum
 
     Where a later part mixes the columns, all do.
 
-    >>> from lattq.transforms import Permutation, Sparse
+    >>> from lattq.transforms.maps import Permutation
+    >>> from lattq.transforms.outliers import Sparse
     >>> kept(Chain((Sparse(np.array([1]), np.array([9.0]), 2), Permutation(np.array([1, 0])))), (1, 2))
     array([[False,  True]])
     """

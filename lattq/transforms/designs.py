@@ -7,10 +7,11 @@ import numpy as np
 
 from lattq._array import Array
 from lattq.errors import InvalidInputError
-from lattq.linalg import LDL
+from lattq.linalg.ldl import LDL
 from lattq.transforms.base import Transform
 from lattq.transforms.chains import Chain, Folded
-from lattq.transforms.maps import SCALE_GRID, Diagonal, Permutation, grid_scale
+from lattq.transforms.grid import SCALE_GRID, grid_scale
+from lattq.transforms.maps import Diagonal, Permutation
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 1 << 20)  # 16ths of an octave between scales; with the last there is one for all
 

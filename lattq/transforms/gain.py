@@ -8,7 +8,7 @@ import numpy as np
 
 from lattq._array import Array, array_namespace
 from lattq._options import as_float, normalize
-from lattq.coding import reading
+from lattq.coding.damage import reading
 from lattq.coding.schema import Integer, Octets, Record, checked
 from lattq.errors import InvalidInputError
 from lattq.parts import register

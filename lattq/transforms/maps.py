@@ -7,29 +7,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr
-from lattq._options import as_integer, normalize, power_of_two
-from lattq.coding import decode_integers, encode_integers, reading
-from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Record, checked
+from lattq._options import as_integer, normalize
+from lattq.coding.damage import reading
+from lattq.coding.integers import decode_integers, encode_integers
+from lattq.coding.schema import Either, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.linalg import randomized_hadamard
-from lattq.linalg.hadamard import has_hadamard_matrix
+from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
+from lattq.transforms.grid import MOST_GRID, MOST_STRIDE, SCALE_GRID, grid_scale, widest_grid
 
-__all__ = [
-    "SCALE_GRID",
-    "Diagonal",
-    "Hadamard",
-    "Identity",
-    "Permutation",
-    "bfloat16",
-    "grid_scale",
-]
-
-SCALE_GRID = 16  # scales of `Equalize` lie on a grid of 1/16 octave, which costs 0.0002 bit a weight
-OCTAVE = np.array([power_of_two(k, SCALE_GRID) for k in range(SCALE_GRID)])
-MOST_GRID = SCALE_GRID * MOST_EXPONENT
-MOST_STRIDE = 64  # of the grid that a file stores scales on
+__all__ = ["Diagonal", "Hadamard", "Identity", "Permutation"]
 
 
 @register("transform", "identity")
@@ -149,7 +137,7 @@ class Diagonal(BaseTransform):
     def to_state(self) -> list:
         """Exponents where all scales lie on the grid, else the upper halves of float32 if the lower ones are 0."""
         if self.exponents is not None:
-            grid = _grid(self.exponents)
+            grid = widest_grid(self.exponents)
             return [grid, *encode_integers(self.exponents >> (grid.bit_length() - 1))]
         bits = self.scale.astype("<f4").view("<u4")
         return [self.scale.astype("<f4").tobytes() if (bits & 0xFFFF).any() else (bits >> 16).astype("<u2").tobytes()]
@@ -284,37 +272,6 @@ class Hadamard(BaseTransform):
             msg = f"a rotation of {size} columns, for which no Hadamard matrix is known; the file is damaged"
             raise DamagedFileError(msg)
         return Hadamard(*checked(Hadamard.schema, state, "rotation"))
-
-
-def _grid(exponents: np.ndarray) -> int:
-    """The widest grid that integers lie on, at most 64: its power of two plus where it begins.
-
-    >>> _grid(np.array([3, 7, 11])), _grid(np.array([2, 3]))
-    (7, 1)
-    """
-    gaps = int(np.gcd.reduce(exponents - exponents[0]))
-    stride = min(gaps & -gaps, MOST_STRIDE) or 1
-    return stride + int(exponents[0]) % stride
-
-
-def bfloat16(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Numbers rounded to bfloat16: the upper half of float32, ties to even.
-
-    >>> bfloat16(np.array([1.0, 1.01]))
-    array([1.       , 1.0078125])
-    """
-    bits = np.asarray(values, dtype=np.float32).view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-    return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
-
-
-def grid_scale(exponents: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """2^(k/16), from the integer and the fractional octave.
-
-    >>> grid_scale(np.array([0, 16, -8])).round(4)
-    array([1.    , 2.    , 0.7071])
-    """
-    return np.ldexp(OCTAVE[exponents % SCALE_GRID], exponents // SCALE_GRID)
 
 
 def _row(values: np.ndarray, like: Array) -> Array:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_float, normalize
 from lattq.codebooks.importance import Importance
-from lattq.coding import decode_integers, encode_integers
+from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.schema import Inner, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register

@@ -16,21 +16,12 @@ import numpy as np
 from lattq._options import as_integer, normalize
 from lattq.coding import BaseCoder
 from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
+from lattq.coding.blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.schema import WORDS, Choice, Flag, Inner, Integer, Octets, Record, checked
 from lattq.coding.squares import fit_squares, square_classes
-from lattq.coding.twoway import (
-    BLOCK,
-    DATA,
-    TwoWayModel,
-    check_block,
-    column_blocks,
-    live_codes,
-    read_scales,
-    stored_scales,
-    wanted_blocks,
-)
+from lattq.coding.twoway import DATA, TwoWayModel, live_codes, read_scales, stored_scales
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
 from lattq.trellis.codes import LONGEST, POLYNOMIALS, TrellisCode, segment_ends, segments

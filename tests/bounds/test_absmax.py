@@ -11,15 +11,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import (
-    CUBIC_GAP,
-    Grid,
-    absmax_asymptotic_loss,
-    absmax_distortion,
-    absmax_loss,
-    expected_squared_maximum,
-    gaussian_rate,
-)
+from lattq.bounds import CUBIC_GAP, absmax_distortion, absmax_loss, gaussian_rate
+from lattq.bounds.absmax import Grid, absmax_asymptotic_loss, expected_squared_maximum
 from lattq.errors import InvalidInputError
 
 GRIDS: list[Grid] = ["full", "narrow", "cells"]

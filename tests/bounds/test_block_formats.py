@@ -12,21 +12,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lattq.bounds import (
-    BLOCK_FORMATS,
-    E2M1FN,
-    E8M0,
-    NF4,
-    BlockFormat,
-    absmax_distortion,
-    block_distortion,
-    block_loss,
-    block_scales,
-    gaussian_rate,
-    int_format,
-    number_format,
-)
-from lattq.bounds.formats import nearest_value
+from lattq.bounds import BLOCK_FORMATS, BlockFormat, absmax_distortion, block_distortion, gaussian_rate, number_format
+from lattq.bounds.block_formats import block_loss, block_scales
+from lattq.bounds.formats import E2M1FN, E8M0, NF4, int_format, nearest_value
 from lattq.errors import InvalidInputError
 
 TYPES = {

@@ -9,20 +9,14 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import (
-    E2M1FN,
-    NumberFormat,
+from lattq.bounds import format_distortion, format_loss, gaussian_rate, number_format
+from lattq.bounds.format_error import (
     best_format_scale,
     floating_point_distortion,
     floating_point_loss,
-    format_distortion,
-    format_loss,
-    gaussian_rate,
-    int_format,
-    number_format,
     product_point_density,
 )
-from lattq.bounds.formats import nearest_value
+from lattq.bounds.formats import E2M1FN, NumberFormat, int_format, nearest_value
 from lattq.errors import InvalidInputError
 
 FORMATS = ["e2m1fn", "e3m2fn", "e2m3fn", "e4m3fn", "e5m2", "int4", "int8-full", "nf4"]

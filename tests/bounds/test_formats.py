@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import E8M0, NF4, NumberFormat, float_format, int_format, normal_float, number_format
-from lattq.bounds.formats import nearest_value, tie_thresholds
+from lattq.bounds import number_format
+from lattq.bounds.formats import (
+    E8M0,
+    NF4,
+    NumberFormat,
+    float_format,
+    int_format,
+    nearest_value,
+    normal_float,
+    tie_thresholds,
+)
 from lattq.errors import InvalidInputError
 
 OTHERS = {

@@ -8,7 +8,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import gaussian_distortion, gaussian_entropy, gaussian_rate, shannon_lower_bound
+from lattq.bounds import gaussian_distortion, gaussian_rate, shannon_lower_bound
+from lattq.bounds.gaussian import gaussian_entropy
 from lattq.errors import InvalidInputError
 
 variances = st.floats(1e-100, 1e100)

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import (
-    CUBIC_GAP,
-    cancellation_loss,
-    high_rate_distortion,
-    high_rate_rate,
-    layer_distortion,
-    layer_rate,
-    space_filling_gap,
-)
+from lattq.bounds import CUBIC_GAP, cancellation_loss, layer_distortion, layer_rate, space_filling_gap
+from lattq.bounds.high_rate import high_rate_distortion, high_rate_rate
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 
 positives = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20).map(np.array)

@@ -7,14 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import (
-    high_rate_distortion,
-    layer_distortion,
-    layer_rate,
-    layer_spectrum,
-    rate_distortion,
-    waterfill,
-)
+from lattq.bounds import layer_distortion, layer_rate, rate_distortion, waterfill
+from lattq.bounds.high_rate import high_rate_distortion
+from lattq.bounds.layer import layer_spectrum
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 
 EPS = float(np.finfo(np.float64).eps)

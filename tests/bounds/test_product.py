@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq.bounds import (
-    PRODUCT_CRITICAL_RATE,
     gaussian_distortion,
-    high_rate_product_distortion,
     one_sided_product_distortion,
-    product_bits,
     product_distortion,
     product_rate,
-    two_rate_product_distortion,
     unbiased_product_distortion,
+)
+from lattq.bounds.product import (
+    PRODUCT_CRITICAL_RATE,
+    high_rate_product_distortion,
+    product_bits,
+    two_rate_product_distortion,
     universal_product_error,
 )
 from lattq.errors import InvalidInputError

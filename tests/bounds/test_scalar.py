@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import CUBIC_GAP, Reconstruction, entropy_coded_scalar, gaussian_rate
+from lattq.bounds import CUBIC_GAP, entropy_coded_scalar, gaussian_rate
+from lattq.bounds.scalar import Reconstruction
 from lattq.errors import InvalidInputError
 
 RECONSTRUCTIONS: list[Reconstruction] = ["shrunk", "centroid", "midpoint"]

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from lattq import lattices
-from lattq.bounds import ball_second_moment, fixed_rate_constant, random_coding_second_moment
-from lattq.codebooks import panter_dite
+from lattq.bounds.vector import ball_second_moment, fixed_rate_constant, random_coding_second_moment
+from lattq.codebooks.lloyd_max import panter_dite
 from lattq.errors import InvalidInputError
 
 LATTICES = [lattices.Z(1), lattices.A(2), lattices.D(4), lattices.E8, lattices.BW16, lattices.Leech24]

@@ -10,7 +10,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lattq.bounds import Waterfilling, distortion_rate, gaussian_rate, rate_distortion, waterfill, waterfill_product
+from lattq.bounds import gaussian_rate, rate_distortion, waterfill
+from lattq.bounds.waterfilling import Waterfilling, distortion_rate, waterfill_product
 from lattq.errors import InvalidInputError
 
 EPS = float(np.finfo(np.float64).eps)

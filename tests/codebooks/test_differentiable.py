@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lattq.codebooks import kmeans_1d, soft_kmeans
+from lattq.codebooks import kmeans_1d
+from lattq.codebooks.differentiable import soft_kmeans
 from lattq.errors import InvalidInputError
 from tests.strategies import seeds
 

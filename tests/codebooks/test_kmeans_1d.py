@@ -10,8 +10,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lattq.codebooks import curve, kmeans_1d
-from lattq.codebooks.kmeans_1d import _Sums, distinct
+from lattq.codebooks import kmeans_1d
+from lattq.codebooks.kmeans_1d import _Sums, curve, distinct
 from lattq.errors import InvalidInputError
 from tests.strategies import seeds
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from lattq.bounds import entropy_coded_scalar
-from lattq.codebooks import GAUSSIAN, LAPLACIAN, UNIFORM, Density, curve, lloyd_max, panter_dite
+from lattq.codebooks import GAUSSIAN, LAPLACIAN, UNIFORM, lloyd_max
+from lattq.codebooks.kmeans_1d import curve
+from lattq.codebooks.lloyd_max import Density, panter_dite
 from lattq.errors import InvalidInputError
 
 # Max 1960 has four digits; these are two independent recomputations.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lattq.codebooks import PaletteDesign, kmeans_1d
-from lattq.coding import pack
+from lattq.coding.packing import pack
 from lattq.errors import InvalidInputError
 
 

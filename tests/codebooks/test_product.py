@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.codebooks import ResidualCodebook, fit_product, fit_residual, kmeans
+from lattq.codebooks import kmeans
+from lattq.codebooks.product import ResidualCodebook, fit_product, fit_residual
 from lattq.errors import InvalidInputError
 from tests.strategies import seeds
 

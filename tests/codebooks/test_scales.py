@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.bounds import E2M1FN, NF4, number_format
+from lattq.bounds import number_format
+from lattq.bounds.formats import E2M1FN, NF4
 from lattq.codebooks import best_scales
 from lattq.errors import InvalidInputError
 from lattq.kernels import scales as native

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.coding import Indices
+from lattq.coding.indices import Indices
 from lattq.errors import DamagedFileError, InvalidInputError
 from tests.contracts import stream_bits
 from tests.damage import damaged_streams, refusal_allowed

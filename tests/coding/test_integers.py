@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.coding import decode_integers, encode_integers
+from lattq.coding.integers import decode_integers, encode_integers
 from lattq.errors import DamagedFileError
 from tests.contracts import stream_bits
 from tests.damage import damaged_streams, refusal_allowed

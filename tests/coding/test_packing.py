@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.coding import FixedLength, pack, unpack
-from lattq.coding.packing import packed_size
+from lattq.coding import FixedLength
+from lattq.coding.packing import pack, packed_size, unpack
 from lattq.errors import DamagedFileError, InvalidInputError
 from tests.contracts import CoderContract
 from tests.damage import damaged_bytes

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_ndtr
 
-from lattq.coding import TwoWay, encode_integers
+from lattq.coding import TwoWay
+from lattq.coding.integers import encode_integers
 from lattq.coding.tables import CLASSES, SHARE, TOTAL, gaussian_counts, limit
 from lattq.coding.twoway import TwoWayModel
 from tests.contracts import CoderContract, stream_bits

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq.kernels import fwht as native
-from lattq.linalg import fwht, hadamard, hadamard_matrix, hadamard_transform
+from lattq.linalg import hadamard
+from lattq.linalg.hadamard import fwht, hadamard_matrix, hadamard_transform
 from tests.strategies import seeds
 
 

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lattq.coding import encode_integers
 from lattq.coding.cosets import coset_index, counts, limit, scale
+from lattq.coding.integers import encode_integers
 from lattq.coding.twoway import TwoWayModel, read_scales
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.lattices import EntropyCodedLattice, log_partition
-from lattq.lattices.coder import Layout
+from lattq.lattices.coder import EntropyCodedLattice
+from lattq.lattices.layout import Layout
+from lattq.lattices.theta import log_partition
 from lattq.lattices.words import cell_side, named, tail_step, words_of_lattice
 from tests.contracts import CoderContract, stream_bits
 from tests.damage import damaged_streams, refusal_allowed

@@ -12,21 +12,8 @@ from hypothesis import strategies as st
 
 from lattq._array import to_host
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.lattices import (
-    BW16,
-    E8,
-    A,
-    A_dual,
-    D,
-    D_dual,
-    HierarchicalCode,
-    Lattice,
-    Leech24,
-    VoronoiCode,
-    Z,
-    integer_product,
-    small_leaders,
-)
+from lattq.lattices import BW16, E8, A, A_dual, D, D_dual, HierarchicalCode, Lattice, Leech24, VoronoiCode, Z
+from lattq.lattices.products import integer_product, small_leaders
 from lattq.lattices.voronoi import any_named
 from tests.helpers import assert_same
 from tests.strategies import seeds

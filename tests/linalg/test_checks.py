@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
-from lattq.linalg import check_second_moment
+from lattq.linalg.checks import check_second_moment
 from tests.helpers import assert_same
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq.errors import InvalidInputError
-from lattq.linalg import effective_weight, ldl
+from lattq.linalg import ldl
+from lattq.linalg.effective import effective_weight
 from tests.helpers import assert_same
 from tests.strategies import seeds
 

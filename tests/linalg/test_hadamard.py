@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError
-from lattq.linalg import fwht, hadamard_matrix, hadamard_transform, random_signs, randomized_hadamard
+from lattq.linalg.hadamard import fwht, hadamard_matrix, hadamard_transform, random_signs, randomized_hadamard
 from lattq.linalg.hadamard_bases import base_matrix, has_base
 from tests.helpers import assert_same
 from tests.strategies import seeds

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import block_diag
 
-from lattq.linalg import LDL, ldl
+from lattq.linalg import ldl
+from lattq.linalg.ldl import LDL
 from tests.helpers import assert_same
 from tests.oracles.rational_ldl import rational_pivots
 from tests.strategies import rank_deficient_moments, second_moments, seeds, well_conditioned_moments

@@ -19,6 +19,7 @@ from lattq import llm, recipes
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError, RateNotReachedError
 from lattq.llm.convert import files as model_files
 from lattq.llm.convert import passes, stages
+from lattq.llm.run.layers import LattqLinear
 from lattq.progress import Stage
 from tests.llm.conftest import TEXT
 from tests.test_progress import Recorder
@@ -66,12 +67,12 @@ def test_rows_measure_the_stored_layers(tiny: Path, tmp_path: Path):
     report = llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert [row.name for row in report.layers] == [
-        name for name, layer in model.named_modules() if isinstance(layer, llm.LattqLinear)
+        name for name, layer in model.named_modules() if isinstance(layer, LattqLinear)
     ]
     for row in report.layers:
         layer = model.get_submodule(row.name)
         assert row.shape == (layer.out_features, layer.in_features)
-        assert isinstance(layer, llm.LattqLinear)
+        assert isinstance(layer, LattqLinear)
         assert row.rate == 8 * len(layer.payload) / (row.shape[0] * row.shape[1])
         assert row.reference is not None
         assert row.gap == row.rate - row.reference > 0
@@ -241,7 +242,7 @@ def test_a_head_outside_the_blocks_can_be_asked_for(tiny: Path, tmp_path: Path):
     report = llm.quantize_model(tiny, tmp_path / "out", step=0.02, modules=names, **FAST)
     assert {row.name for row in report.layers} == set(names)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert isinstance(model.lm_head, llm.LattqLinear)
+    assert isinstance(model.lm_head, LattqLinear)
 
 
 def test_a_block_of_an_encoder(tmp_path: Path):
@@ -259,7 +260,7 @@ def test_a_block_of_an_encoder(tmp_path: Path):
     assert 0.99 < found.mean_cosine < 1
     assert (tmp_path / "out" / "1_Pooling" / "config.json").exists()
     model = transformers.AutoModel.from_pretrained(tmp_path / "out")
-    assert isinstance(model.encoder.layer[0].attention.self.query, llm.LattqLinear)
+    assert isinstance(model.encoder.layer[0].attention.self.query, LattqLinear)
 
 
 @pytest.mark.parametrize(

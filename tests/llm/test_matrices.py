@@ -15,6 +15,7 @@ from benchmarks.classes import ZOO
 from lattq import llm
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm import measure, source
+from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source.experts import Stack
 from lattq.llm.source.matrices import watching
 
@@ -121,7 +122,7 @@ def test_conv1d_comes_back_as_conv1d(tmp_path: Path):
     options = {"calibration_text": llm.embedded_text("calibration")[:4000], "step": 0.05, "samples": 2, "window": 24}
     llm.quantize_model(tmp_path / "source", tmp_path / "out", **options)
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
-    assert isinstance(model.get_submodule("transformer.h.0.mlp.c_fc"), llm.LattqLinear)
+    assert isinstance(model.get_submodule("transformer.h.0.mlp.c_fc"), LattqLinear)
     dense = copy.deepcopy(model).dequantize()
     assert type(dense.transformer.h[0].mlp.c_fc) is Conv1D
     with torch.no_grad():

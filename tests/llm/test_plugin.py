@@ -15,8 +15,9 @@ import torch
 import transformers
 
 import lattq as lq
-from lattq import llm
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.llm.run.layers import LattqLinear
+from lattq.llm.run.plugin import register
 from lattq.llm.source.matrices import replace
 
 TOKENS = torch.tensor([[5, 9, 300, 41, 7]])
@@ -52,7 +53,7 @@ def test_loaded_layers_compute_with_the_decoded_weights(tiny: Path, quantized: P
     model = load(quantized, dtype=torch.float32)
     dense = load(tiny, dtype=torch.float32)
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, llm.LattqLinear):
+        if isinstance(layer, LattqLinear):
             weight = lq.Quantized.from_payload(layer.payload).dequantize()
             dense.get_submodule(name).weight.data = torch.from_numpy(weight)
     assert torch.equal(logits(model), logits(dense))
@@ -80,7 +81,7 @@ def test_dequantize_gives_dense_layers_of_the_same_values(quantized: Path, tmp_p
     model = load(quantized)
     expected = logits(model)
     dense = model.dequantize()
-    assert not any(isinstance(layer, llm.LattqLinear) for layer in dense.modules())
+    assert not any(isinstance(layer, LattqLinear) for layer in dense.modules())
     assert dense.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
     assert torch.equal(logits(dense), expected)
     dense.save_pretrained(tmp_path)
@@ -94,7 +95,7 @@ def test_generate(quantized: Path):
 
 def test_the_base_model_loads_and_saves_too(quantized: Path, tmp_path: Path):
     base = load(quantized, transformers.AutoModel)
-    assert isinstance(base.layers[1].mlp.up_proj, llm.LattqLinear)
+    assert isinstance(base.layers[1].mlp.up_proj, LattqLinear)
     base.save_pretrained(tmp_path)
     again = load(tmp_path, transformers.AutoModel)
     with torch.no_grad():
@@ -116,7 +117,7 @@ def test_a_cast_leaves_payloads_alone(quantized: Path, dtype: torch.dtype):
 def test_a_layer_survives_pickle_and_state_dict(quantized: Path):
     layer = load(quantized).model.layers[0].self_attn.q_proj
     again = pickle.loads(pickle.dumps(layer))
-    fresh = llm.LattqLinear(layer.out_features, layer.in_features, bias=True).to(torch.bfloat16)
+    fresh = LattqLinear(layer.out_features, layer.in_features, bias=True).to(torch.bfloat16)
     fresh.load_state_dict(layer.state_dict())
     x = torch.ones(1, 64, dtype=torch.bfloat16)
     assert torch.equal(again(x), layer(x))
@@ -125,7 +126,7 @@ def test_a_layer_survives_pickle_and_state_dict(quantized: Path):
 
 
 def test_registering_twice_is_harmless():
-    llm.register()
+    register()
 
 
 SCRIPT = """

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 from torch.nn.utils import parametrize
 
-from lattq.codebooks import kmeans_1d, soft_kmeans
+from lattq.codebooks import kmeans_1d
+from lattq.codebooks.differentiable import soft_kmeans
 from lattq.errors import InvalidInputError
-from lattq.llm import SoftPalette, harden, soft_palettize
+from lattq.llm import SoftPalette, harden
 from lattq.llm.tune import soft_palette
+from lattq.llm.tune.soft_palette import soft_palettize
 from tests.strategies import seeds
 
 WIDE = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

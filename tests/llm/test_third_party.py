@@ -10,6 +10,7 @@ import transformers
 import lattq as lq
 from lattq import llm
 from lattq.errors import MissingPartError
+from lattq.llm.run.layers import LattqLinear
 from tests.llm.conftest import TEXT
 from tests.plugin import NAME, forget, install
 
@@ -39,13 +40,13 @@ def test_a_model_directory_holds_parts_of_another_package(tiny: Path, tmp_path: 
     dense = transformers.AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
     kinds = set()
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, llm.LattqLinear):
+        if isinstance(layer, LattqLinear):
             quantized = lq.Quantized.from_payload(layer.payload)
             kinds.add(type(quantized.transform).__name__)
             dense.get_submodule(name).weight.data = torch.from_numpy(quantized.dequantize())
     assert kinds == {"Reflection"}
     assert torch.equal(logits(model), logits(dense))
-    payload = next(layer.payload for layer in model.modules() if isinstance(layer, llm.LattqLinear))
+    payload = next(layer.payload for layer in model.modules() if isinstance(layer, LattqLinear))
     forget(monkeypatch)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if not list(Path(p).glob(f"{NAME}*"))])
     with pytest.raises(MissingPartError, match="pip install lattq-example"):

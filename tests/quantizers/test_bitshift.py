@@ -13,12 +13,15 @@ from scipy.special import ndtri
 import lattq as lq
 from lattq._array import to_host
 from lattq.coding import FixedLength
+from lattq.coding.damage import reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop
-from lattq.least_squares import GAINS
-from lattq.quantizers import Bitshift, BitshiftQuantizer, Design, Entries, Quantizer
+from lattq.least_squares.alternate import GAINS
+from lattq.quantizers import Bitshift, Entries
+from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.bitshift import BitshiftQuantizer
 from lattq.scheme import Scheme
-from lattq.trellis import BitshiftCode
+from lattq.trellis.bitshift import BitshiftCode
 from tests.contracts import QuantizerContract
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same
@@ -199,7 +202,7 @@ def test_forged_states_are_refused(data: st.DataObject):
     weight, sigma = gaussian_layer(9, 5)
     state = lq.quantize(weight, sigma, Scheme(quantizer=Bitshift(2, 6, shared=False))).quantizer.to_state()
     forged = data.draw(damaged_streams(msgpack.unpackb(msgpack.packb(state) or b"")))
-    with refusal_allowed(), lq.coding.reading("a state"):
+    with refusal_allowed(), reading("a state"):
         found = BitshiftQuantizer.from_state(forged, weight.shape)
         assert found.decode(np.zeros((9, 5), dtype=np.int32)).shape == (9, 5)
 

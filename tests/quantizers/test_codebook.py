@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
-from lattq.coding import Indices
+from lattq.coding.indices import Indices
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky, OpenLoop
-from lattq.quantizers import Codebook, CodebookQuantizer, Design, Entries, GPTVQCodebook, Quantizer
+from lattq.quantizers import Codebook, Entries, GPTVQCodebook
+from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.codebook import CodebookQuantizer
 from lattq.quantizers.logarithmic import LogScales
 from lattq.quantizers.rounded import rounded_entries
 from lattq.scheme import Scheme
-from lattq.transforms import Sort
+from lattq.transforms.designs import Sort
 from tests.contracts import QuantizerContract
 from tests.helpers import assert_same
 from tests.strategies import gaussian_layer, seeds

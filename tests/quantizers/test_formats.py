@@ -11,24 +11,18 @@ from hypothesis import strategies as st
 
 import lattq as lq
 from lattq._array import to_host
-from lattq.bounds import (
-    BLOCK_FORMATS,
-    E2M1FN,
-    E4M3FN,
-    E8M0,
-    NF4,
-    NumberFormat,
-    block_distortion,
-    floating_point_distortion,
-    int_format,
-    number_format,
-)
+from lattq.bounds import BLOCK_FORMATS, block_distortion, number_format
+from lattq.bounds.format_error import floating_point_distortion
+from lattq.bounds.formats import E2M1FN, E4M3FN, E8M0, NF4, NumberFormat, int_format
 from lattq.coding import FixedLength
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import Cholesky
-from lattq.quantizers import Design, Entries, Format, FormatQuantizer, Quantizer, multiplicative_dither
+from lattq.quantizers import Entries, Format
+from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.formats import FormatQuantizer
+from lattq.quantizers.multiplicative import multiplicative_dither
 from lattq.scheme import Scheme
-from lattq.transforms import Gain
+from lattq.transforms.gain import Gain
 from tests.contracts import QuantizerContract, stored_parts
 from tests.helpers import assert_same
 from tests.strategies import gaussian_layer, seeds

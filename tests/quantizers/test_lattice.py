@@ -12,13 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
-from lattq.coding import TwoWay, encode_integers
+from lattq.coding import TwoWay
+from lattq.coding.damage import reading
+from lattq.coding.integers import encode_integers
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.feedback import OpenLoop
-from lattq.lattices import BW16, E8, A, A_dual, D, D_dual, EntropyCodedLattice, Leech24, Z
-from lattq.lattices.coder import Layout
+from lattq.lattices import BW16, E8, A, A_dual, D, D_dual, Leech24, Z
+from lattq.lattices.coder import EntropyCodedLattice
+from lattq.lattices.layout import Layout
 from lattq.lattices.words import cell_side, tail_step
-from lattq.quantizers import Design, Lattice, LatticeQuantizer, Quantizer, Uniform
+from lattq.quantizers import Lattice, Uniform
+from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.lattice import LatticeQuantizer
 from lattq.scheme import Scheme
 from tests.contracts import QuantizerContract, stream_bits
 from tests.damage import damaged_streams, refusal_allowed
@@ -187,7 +192,7 @@ def test_other_coders_take_the_codes_as_they_are():
 def test_forged_states_are_refused(data: st.DataObject):
     state = LatticeQuantizer(np.array([[0.25]]), E8).to_state()
     forged = data.draw(damaged_streams(state) | st.sampled_from([[0.5, name] for name in ("A(2)", "E7", 3, None, [])]))
-    with refusal_allowed(), lq.coding.reading("a state"):
+    with refusal_allowed(), reading("a state"):
         found = LatticeQuantizer.from_state(forged, (8, 1))
         assert found.decode(np.zeros((8, 1), dtype=np.int32)).shape == (8, 1)
 

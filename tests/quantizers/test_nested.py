@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 import lattq as lq
 from lattq._array import to_host
+from lattq.coding.damage import reading
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop
-from lattq.lattices import E8, NESTQUANT_SCALES, A, D, NestedCode, VoronoiCode, Z
-from lattq.quantizers import Design, Entries, Nested, NestedQuantizer, Quantizer
+from lattq.lattices import E8, A, D, NestedCode, VoronoiCode, Z
+from lattq.lattices.nested import NESTQUANT_SCALES
+from lattq.quantizers import Entries, Nested
+from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.nested import NestedQuantizer
 from lattq.scheme import Scheme
 from lattq.transforms import Hadamard
 from tests.contracts import QuantizerContract
@@ -234,7 +238,7 @@ def test_forged_states_are_refused(data: st.DataObject):
     scheme = Scheme(quantizer=Nested(D(4), 5, (0.4, 0.8), group=4), feedback=Cholesky(block=4))
     state = lq.quantize(weight, sigma, scheme).quantizer.to_state()
     forged = data.draw(damaged_streams(msgpack.unpackb(msgpack.packb(state) or b"")))
-    with refusal_allowed(), lq.coding.reading("a state"):
+    with refusal_allowed(), reading("a state"):
         found = NestedQuantizer.from_state(forged, weight.shape)
         assert found.decode(np.zeros((9, 8), dtype=np.int32)).shape == (9, 8)
 
@@ -249,7 +253,7 @@ def test_sizes_that_no_file_has_are_refused(place: int, value: Any):
     scheme = Scheme(quantizer=Nested(D(4), 5, (0.4, 0.8)), feedback=Cholesky(block=4))
     state = lq.quantize(weight, sigma, scheme).quantizer.to_state()
     assert NestedQuantizer.from_state(state, weight.shape).to_state() == state
-    with pytest.raises(DamagedFileError), lq.coding.reading("a state"):
+    with pytest.raises(DamagedFileError), reading("a state"):
         NestedQuantizer.from_state([*state[:place], value, *state[place + 1 :]], weight.shape)
 
 

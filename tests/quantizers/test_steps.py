@@ -12,8 +12,10 @@ from lattq._array import to_host
 from lattq.coding.schema import SCALE, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices import E8
-from lattq.quantizers import Entries, Lattice, LatticeQuantizer, Trellis, TrellisQuantizer, Uniform
+from lattq.quantizers import Entries, Lattice, Trellis, Uniform
+from lattq.quantizers.lattice import LatticeQuantizer
 from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, spread, step_like, stored_halves
+from lattq.quantizers.trellis import TrellisQuantizer
 from tests.helpers import assert_same
 
 

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq import recipes
 from lattq.coding.cosets import log_partition, scale
+from lattq.coding.damage import reading
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.kernels.viterbi import resolution
-from lattq.quantizers import Design, Entries, Quantizer, Trellis, TrellisQuantizer
-from lattq.quantizers.trellis import WIDE
+from lattq.quantizers import Entries, Trellis
+from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.trellis import WIDE, TrellisQuantizer
 from lattq.rate import at_rate
 from lattq.scheme import Scheme
-from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
+from lattq.trellis import EntropyCodedTrellis, TrellisCode
+from lattq.trellis.codes import segments
 from tests.contracts import QuantizerContract, law
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same
@@ -251,14 +254,14 @@ def test_damaged_steps_are_refused(state: list):
 
 @pytest.mark.parametrize("state", [[1.0, 5, 9], [1.0, 2**40, 9], [1.0, 8, 0], [1.0, 8, -3]])
 def test_states_of_no_code_are_refused(state: list):
-    with pytest.raises(DamagedFileError, match=r"`(states|segment)`"), lq.coding.reading("a state"):
+    with pytest.raises(DamagedFileError, match=r"`(states|segment)`"), reading("a state"):
         TrellisQuantizer.from_state(state, (9, 5))
 
 
 @given(data=st.data())
 def test_forged_states_are_refused_or_decode(data: st.DataObject):
     forged = data.draw(damaged_streams([0.5, 8, 4]))
-    with refusal_allowed(), lq.coding.reading("a state"):
+    with refusal_allowed(), reading("a state"):
         found = TrellisQuantizer.from_state(forged, (9, 5))
         assert found.decode(np.zeros((9, 5), dtype=np.int32)).shape == (9, 5)
         assert found.encode(np.zeros((9, 5))).shape == (9, 5)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lattq.errors import InvalidInputError
-from lattq.quantizers import AbsMax, Design, Entries, MinMax, Quantizer, Uniform, UniformQuantizer
-from lattq.quantizers.uniform import dither_offsets
+from lattq.quantizers import AbsMax, Entries, MinMax, Uniform, UniformQuantizer
+from lattq.quantizers.base import Design, Quantizer
+from lattq.quantizers.dither import dither_offsets
 from tests.contracts import QuantizerContract, stored_parts
 from tests.helpers import assert_same
 from tests.strategies import seeds

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from lattq.errors import InvalidInputError
 from lattq.kernels import bitshift as kernel
-from lattq.trellis import BitshiftCode
-from lattq.trellis.bitshift import LONGEST, SCALES, best_states
+from lattq.trellis.bitshift import LONGEST, SCALES, BitshiftCode, best_states
 from tests.strategies import seeds
 
 CODES = sorted(SCALES)

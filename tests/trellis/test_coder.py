@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.coding import encode_integers
 from lattq.coding.ans import COSETS, encode_classes
 from lattq.coding.cosets import coset_index, counts, limit, log_partition, scale, shift, shifted, upper_half
+from lattq.coding.integers import encode_integers
 from lattq.coding.squares import square_classes
 from lattq.coding.tables import TOTAL
 from lattq.coding.twoway import TwoWayModel, read_scales
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.trellis import EntropyCodedTrellis, TrellisCode, segments
+from lattq.trellis import EntropyCodedTrellis, TrellisCode
 from lattq.trellis.coder import FAIR, square_gains
+from lattq.trellis.codes import segments
 from tests.contracts import CoderContract, law, stream_bits
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same

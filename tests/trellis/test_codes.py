@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from lattq.errors import InvalidInputError
 from lattq.kernels.viterbi import resolution
-from lattq.trellis import TrellisCode, best_path, segments
-from lattq.trellis.codes import POLYNOMIALS
+from lattq.trellis import TrellisCode
+from lattq.trellis.codes import POLYNOMIALS, segments
+from lattq.trellis.viterbi import best_path
 from tests.strategies import seeds
 
 # Granular gains in dB, each from one sequence of 20 000 uniform samples; compare Marcellin and Fischer, IEEE Trans.

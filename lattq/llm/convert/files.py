@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from lattq.coding import reading
+from lattq.coding.damage import reading
 from lattq.errors import LattqError
 from lattq.files import plain_modes
 from lattq.llm.run.digests import RUN, TENSORS

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from lattq.errors import InvalidInputError
-from lattq.linalg import effective_weight
+from lattq.linalg.effective import effective_weight
 from lattq.llm.convert.report import LayerRow, layer_row
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.blocks import BlockStream, WholeModel, follow
@@ -22,7 +22,7 @@ from lattq.llm.source.matrices import Matrix
 from lattq.llm.source.windows import batches_of
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
-from lattq.transforms import folded
+from lattq.transforms.chains import folded
 
 __all__ = ["Encoder", "clean_pass", "propagated_pass"]
 

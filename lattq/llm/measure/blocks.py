@@ -79,7 +79,7 @@ class WholeModel:
 
     Examples
     --------
-    >>> WholeModel(nn.Linear(2, 2), [torch.zeros(1, 4), torch.zeros(1, 4)]).hidden
+    >>> WholeModel(nn.Linear(2, 2), [torch.zeros(1, 4, dtype=torch.int64)] * 2).hidden
     [None, None]
     """
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lattq.coding import reading
+from lattq.coding.damage import reading
 from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = ["Entry", "dtype_name", "read_header", "read_tensors", "skeleton", "weight_files"]

@@ -1,8 +1,8 @@
 """Fine-tuning weights that will have few different values: soft k-means under autograd.
 
 A weight is replaced by its mixtures of 2^bits entries at the fixed point of soft k-means, and gradients come from the
-implicit function theorem (`lattq.codebooks.soft_kmeans`). Both depend on a number's value alone, so a table with a row
-for each value of 16 bits does for a weight of any size: no table of weights by entries exists, and none is kept.
+implicit function theorem (`lattq.codebooks.differentiable`). Both depend on a number's value alone, so a table with a
+row for each value of 16 bits does for a weight of any size: no table of weights by entries exists, and none is kept.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from lattq._array import require_finite, to_host
 from lattq._options import as_integer
-from lattq.codebooks import SoftClustering, soft_kmeans
+from lattq.codebooks.differentiable import SoftClustering, soft_kmeans
 from lattq.errors import InvalidInputError
 from lattq.llm.tune.values import ValueTable
 

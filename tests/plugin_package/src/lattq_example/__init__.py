@@ -7,7 +7,7 @@ import numpy as np
 
 import lattq as lq
 from lattq.errors import InvalidInputError
-from lattq.parts import NumberForm
+from lattq.parts.forms import NumberForm
 
 __all__ = ["Deflate", "Powers", "PowersQuantizer", "Reflect", "Reflection"]
 

@@ -1,0 +1,70 @@
+"""What the options of `lattq quantize` choose from, and the recipe that they make."""
+
+import enum
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from lattq import recipes
+from lattq.errors import InvalidInputError
+from lattq.scheme import Scheme
+
+__all__ = ["Allocation", "Fit", "Order", "RecipeName", "recipe_of"]
+
+
+class RecipeName(enum.StrEnum):
+    """Recipes by name."""
+
+    watersic = "watersic"
+    huffman_gptq = "huffman_gptq"
+    watersic_published = "watersic_published"
+    ecvq = "ecvq"
+    gptq = "gptq"
+    gptq_published = "gptq_published"
+    gptvq = "gptvq"
+    gptvq_published = "gptvq_published"
+    nestquant = "nestquant"
+    palettize = "palettize"
+    pq = "pq"
+    rtn = "rtn"
+    squeezellm = "squeezellm"
+
+
+class Fit(enum.StrEnum):
+    """What steps are fitted to."""
+
+    error = "error"
+    range = "range"
+
+
+class Order(enum.StrEnum):
+    """Orders of the feedback; "sorted" codes the columns of largest second moment first."""
+
+    natural = "natural"
+    reversed = "reversed"
+    sorted = "sorted"
+    pivoted = "pivoted"
+
+
+class Allocation(enum.StrEnum):
+    """How steps differ between layers."""
+
+    loss = "loss"
+    distortion = "distortion"
+
+
+def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
+    """A recipe with the options that are not None; raises `InvalidInputError` for one it does not have.
+
+    >>> recipe_of("rtn", group=None, sweeps=None)(levels=4).quantizer
+    AbsMax(levels=4, group=128, shrink=False, shared=False, fit='error')
+    """
+    recipe = recipes.UNBIASED if name == "watersic" else getattr(recipes, name)
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given.keys() - inspect.signature(recipe).parameters.keys():
+        msg = f"`--{key}` does not apply to the recipe {name}; leave it out or choose another recipe"
+        raise InvalidInputError(msg)
+    if given.get("group") == 0:
+        given["group"] = None
+    return functools.partial(recipe, **given)
