@@ -405,7 +405,8 @@ def highlights() -> str:
         f"cube {white['Z', 3.0]:.3f}.",
         f"Divergence of the embedded model, bits per token: with the trellis {point('watersic, trellis', 2.0, 'loss')} "
         f"and {point('watersic, trellis', 3.0, 'loss')}; `watersic` {point('watersic', 2.0, 'loss')} and "
-        f"{point('watersic', 3.0, 'loss')}; `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4).",
+        f"{point('watersic', 3.0, 'loss')}; `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4), as "
+        f"published {point('gptq as published', 8)} and {point('gptq as published', 16)}.",
         f"Look-up tables of pairs, two bits, same model: GPTVQ as published {pairs['gptvq_published, d = 2']}, `gptvq` "
         f"{pairs['gptvq, d = 2']}, the same bytes.",
         f"A {size} layer takes {seconds} on one core; its bytes decode at "
