@@ -248,13 +248,10 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
 
 def _merged(found: Quantized) -> Quantized:
     """The gains of columns as part of the diagonal, which comes last: one number of 16 bits for both."""
-    whole: Any = found.transform
-    parts: list[Any] = list(whole.parts) if isinstance(whole, chains.Chain) else [whole]
-    diagonal = parts.pop()
+    first, diagonal = chains.split_last(found.transform)
     gains = 1.0 if found.column_gains is None else np.maximum(found.column_gains, 1) / GAIN_GRID
     merged = Diagonal(bfloat16(diagonal.scale / gains))
-    transform = chains.Chain((*parts, merged)) if parts else merged
-    return found.revalued(transform=transform, column_gains=None)
+    return found.revalued(transform=chains.append(first, merged), column_gains=None)
 
 
 def _require_range(weight: Array, scale: np.ndarray) -> None:

@@ -140,8 +140,7 @@ def test_outliers_are_exact_and_charged():
     dense, sparse = (lq.quantize(weight, np.eye(64), lq.recipes.squeezellm(3, outliers=x)) for x in (0.0, 0.018))
     assert sparse.distortion(weight, np.eye(64)) < 1.1 * plain.distortion(weight, np.eye(64))
     assert sparse.distortion(weight, np.eye(64)) < 0.9 * dense.distortion(weight, np.eye(64))
-    assert isinstance(sparse.transform, Sparse)
-    count = sparse.transform.places.size
+    count = sparse.transform.split()[0].places.size
     assert count >= 256
     assert 16 * count < 8 * (sparse.nbytes - plain.nbytes) < (16 + 16) * count
 
@@ -164,8 +163,8 @@ def test_bad_fractions_and_shapes_are_named(unchecked):
         Outliers(1.0)
     with pytest.raises(InvalidInputError, match="`sensitive` is 'many'"):
         Outliers(sensitive="many")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InvalidInputError, match="beyond float16"):
-        Outliers(0.5)(np.array([[1e5, 1.0]]), np.eye(2))
+    beyond = Outliers(0.5)(np.array([[1e5, 1.0]]), np.eye(2))  # of float16, but for their power of two
+    np.testing.assert_allclose(beyond.values, 1e5, rtol=2.0**-11)
     with pytest.raises(InvalidInputError, match="do not fit the shape"):
         Sparse(np.array([3]), np.array([1.0]), 4).forward(np.ones((2, 3)))
     weight, sigma = gaussian_layer(4, 4)

@@ -32,12 +32,12 @@ LUCK = 4 * 0.72 * np.sqrt(2.8 / (ROWS * COLUMNS)) + 0.0011
 @pytest.mark.parametrize(
     ("scheme", "parts"),
     [
-        (recipes.rtn(), (None, OpenLoop(), AbsMax(16, 128), None)),
-        (recipes.rtn(3, group=None, symmetric=False), (None, OpenLoop(), MinMax(3, None), None)),
-        (recipes.gptq(), (None, Cholesky("reversed", 0.01), AbsMax(16, 128), None)),
+        (recipes.rtn(), (None, OpenLoop(), AbsMax(16, 128, fit="error"), None)),
+        (recipes.rtn(3, group=None, symmetric=False), (None, OpenLoop(), MinMax(3, None, fit="error"), None)),
+        (recipes.gptq(), (None, Cholesky("reversed", 0.01), AbsMax(16, 128, fit="error"), None)),
         (
             recipes.gptq(8, group=32, symmetric=False, order="natural", damping=0.1),
-            (None, Cholesky("natural", 0.1), MinMax(8, 32), None),
+            (None, Cholesky("natural", 0.1), MinMax(8, 32, fit="error"), None),
         ),
         (recipes.huffman_gptq(0.1), (None, Cholesky("reversed", 0.0), Uniform(0.1), TwoWay())),
         (
@@ -50,7 +50,7 @@ LUCK = 4 * 0.72 * np.sqrt(2.8 / (ROWS * COLUMNS)) + 0.0011
         ),
         (
             recipes.watersic_published(0.1),
-            (Equalize(exact=True), Cholesky("natural", 1e-4), Uniform(0.1, shrink=True), Pooled()),
+            (Equalize(merged=True), Cholesky("natural", 1e-4), Uniform(0.1, shrink=True), Pooled()),
         ),
     ],
     ids=["rtn", "ternary", "gptq", "gptq options", "huffman_gptq", "watersic", "watersic options", "published"],

@@ -271,7 +271,7 @@ for name in ("mxfp4", "nvfp4", "nf4", "mxfp8-e4m3"):
 # more for each, and (6.11).
 
 # %%
-size, sigma2, epsilon = 10_000, 1 / 12, 0.1
+size, sigma2, epsilon = 10_240, 1 / 12, 0.1
 x, y = math.sqrt(sigma2) * rng.standard_normal((2, size, 64))
 errors = {}
 for kappa in (1.0, 0.5, 0.1):
@@ -292,7 +292,7 @@ for kind, expected in (("hadamard", 1 - 0.25), ("gaussian", 1 / 1.25), ("signs",
     assert abs(np.sum(error**2) * 1024 / np.sum(small[0] ** 2) / np.sum(small[1] ** 2) - expected) < 0.02
 
 # %% [markdown]
-# At 3.6 bits per coordinate of $N(0, \frac1{12} I_{10000})$ the errors of inner products have the deviation 1.18
+# At 3.6 bits per coordinate of $N(0, \frac1{12} I_{10240})$ the errors of inner products have the deviation 1.20
 # without a sketch; with a tenth of the coordinates, each with 1.7 bits more, 25. Above $R^*$ one never sketches.
 
 # %%

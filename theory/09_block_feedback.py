@@ -516,18 +516,19 @@ assert losses[1] - losses[4] < 0.5 * (losses[0] - losses[1])
 
 plain = lq.Scheme(feedback=Cholesky("reversed", block=2), quantizer=Codebook(16, 2, rows=16, entry_bits=None))
 found = lq.quantize(weight, sigma, plain)
-solved = fit_tables(found, weight @ sigma, sigma)
+target, moment = found.transform.forward(weight), found.transform.congruence(sigma)  # in the unit of the tables
+solved = fit_tables(found, target @ moment, moment)
 integers = dataclasses.replace(found, quantizer=dataclasses.replace(found.quantizer, entry_bits=8))
-rounded = fit_tables(integers, weight @ sigma, sigma)
+rounded = fit_tables(integers, target @ moment, moment)
 least, cost = 0.0, 0.0
 for part, step in zip(range(0, 256, 16), rounded.quantizer.steps[:, 0], strict=True):
-    w, indices = weight[part : part + 16], np.asarray(found.codes)[part : part + 16]
+    w, indices = target[part : part + 16], np.asarray(found.codes)[part : part + 16]
     places = 2 * indices + np.arange(64) % 2
     z = (places == np.arange(32)[:, None, None]).astype(float)
-    normal, right = np.einsum("kri,ij,lrj->kl", z, sigma, z, optimize=True), np.einsum("kri,ri->k", z, w @ sigma)
+    normal, right = np.einsum("kri,ij,lrj->kl", z, moment, z, optimize=True), np.einsum("kri,ri->k", z, w @ moment)
     entries = np.linalg.lstsq(normal, right)[0]
     error = w - np.einsum("k,kri->ri", entries, z)
-    least += np.sum((error @ sigma) * error)
+    least += np.sum((error @ moment) * error)
     cost += step**2 / 12 * np.trace(normal)
 before, after, coarse = (one.distortion(weight, sigma) for one in (found, solved, rounded))
 least, cost = least / weight.size, cost / weight.size

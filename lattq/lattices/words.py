@@ -51,9 +51,10 @@ def named(name: str) -> Lattice:
     >>> named("D(4)"), named("E8")
     (Lattice(D(4)), Lattice(E8))
     """
-    if name in SINGLE:
-        return SINGLE[name]
-    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,2})\)", name)
+    text = name if isinstance(name, str) else ""
+    if text in SINGLE:
+        return SINGLE[text]
+    found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,2})\)", text)
     if not found or int(found[2]) > LARGEST_DIMENSION:
         msg = (
             f"`name` is {name!r}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), n up to "

@@ -17,7 +17,7 @@ from lattq.transforms.base import BaseTransform, Transform
 from lattq.transforms.gain import EXPONENT, Gain
 from lattq.transforms.maps import Identity
 
-__all__ = ["Chain", "Folded", "append", "folded", "from_state", "kept", "split_unit", "to_state"]
+__all__ = ["Chain", "Folded", "append", "folded", "from_state", "kept", "split_last", "split_unit", "to_state"]
 
 MOST_PARTS = 16
 
@@ -209,6 +209,17 @@ def split_unit(transform: Transform) -> tuple[Transform, int]:
     if not isinstance(transform, Chain):
         return Identity(), last.exponent
     return rest[0] if len(rest) == 1 else Chain(rest), last.exponent
+
+
+def split_last(transform: Any) -> tuple[Transform, Any]:
+    """What comes before the last transform, and that.
+
+    >>> from lattq.transforms import Hadamard
+    >>> split_last(Chain((Hadamard(1), Hadamard(2))))
+    (Hadamard(seed=1), Hadamard(seed=2))
+    """
+    *parts, last = transform.parts if isinstance(transform, Chain) else (transform,)
+    return (parts[0] if len(parts) == 1 else Chain(tuple(parts)) if parts else Identity()), last
 
 
 def kept(transform: Any, shape: tuple[int, int]) -> Bool[np.ndarray, "rows columns"] | None:

@@ -37,7 +37,7 @@ SAMPLES = {
     "choice": (Choice(None, 1, 4, "a"), [None, 1, 4, "a"], [True, 1.0, 2, "b", b"a", []]),
     "text": (Text(r"[a-z]{2,5}"), ["ab", "abcde"], ["a", "abcdef", "AB", "ab\n", b"ab", 3, None]),
     "bytes": (Octets(3), [b"abc"], [b"ab", b"abcd", "abc", [97, 98, 99], None]),
-    "words": (WORDS, [b"", b"abcd"], [b"a", b"abcde", "abcd", None]),
+    "words": (WORDS, [b"", b"a", b"abcd"], ["abcd", 4, None]),
     "either": (Either(None, Integer(0, 1), Real(5.0, 6.0)), [None, 0, 5.5], [2, 4.0, "x", []]),
     "series": (Series(Integer(0, 9), 1, 3), [[1], [1, 2, 3]], [[], [1, 2, 3, 4], [10], (1,), {}, "1", 1, None]),
     "record": (Record(a=Integer(0, 9), b=Flag()), [[1, True]], [[1], [1, True, 2], [True, True], [1, 1], {}, None]),

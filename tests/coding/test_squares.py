@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq.coding.cosets import MOST, log_partition, scale
-from lattq.coding.integers import encode_integers
+from lattq.coding.integers import _stored, encode_integers
 from lattq.coding.squares import NOISE, fit_squares, square_classes
 from lattq.coding.tables import scale_class
 from lattq.coding.twoway import NO_NOISE, TwoWayModel
@@ -31,9 +31,17 @@ def scaled(seed: int, rows: int, columns: int, low: float = -3, high: float = 6)
     return codes
 
 
+def stored_bits(columns: np.ndarray) -> float:
+    """What a file takes for the classes of columns."""
+    return _stored(columns)
+
+
 @given(seed=seeds, rows=st.integers(1, 30), columns=st.integers(1, 6), by_row=st.booleans())
 def test_no_class_of_a_column_is_cheaper(seed: int, rows: int, columns: int, by_row: bool):
-    """Given equal rows, every class is tried with every code; only whole zeros have class 0."""
+    """Given equal rows, every class is tried with every code; what is not the best is cheaper to store.
+
+    Nothing but zeros has class 0.
+    """
     codes = scaled(seed, rows, columns)
     kinds = np.random.default_rng(seed).integers(0, 2, (rows, 1)) if by_row else codes & 1
     codes += (codes + kinds) & 1  # the parity that the kind says
@@ -43,8 +51,11 @@ def test_no_class_of_a_column_is_cheaper(seed: int, rows: int, columns: int, by_
         exact_bits(codes, kinds, np.full(codes.shape, k)).sum(axis=0) for k in range(MOST + 1)
     ])  # fmt: skip
     found = every[model.columns, np.arange(columns)]
-    np.testing.assert_allclose(found, every.min(axis=0), rtol=1e-12, atol=1e-9)
-    assert_same(model.columns == 0, ~codes.any(axis=0))
+    lost, best = found.sum() - every.min(axis=0).sum(), every.argmin(axis=0)
+    assert -1e-9 <= lost <= stored_bits(best) - stored_bits(model.columns) + 1e-9
+    if columns == 1:
+        assert lost <= 1e-9
+    assert not codes[:, model.columns == 0].any()
 
 
 @given(seed=seeds, rows=st.integers(2, 30), noise=st.sampled_from(NOISE))
@@ -63,7 +74,8 @@ def test_known_rows_are_kept_and_columns_are_the_best_given_them(seed: int, rows
             columns = model.columns.copy()
             columns[j] += change
             if columns[j] > 0 and model.columns[j] > 0:
-                assert mine <= bits(TwoWayModel(known, columns, model.noise)) + 1e-9 * (1 + abs(mine))
+                rival = bits(TwoWayModel(known, columns, model.noise)) + stored_bits(columns)
+                assert mine <= rival + 1e-9 * (1 + abs(mine))
     assert mine <= bits(TwoWayModel(known, model.columns, noise)) + 1e-9 * (1 + abs(mine))
 
 

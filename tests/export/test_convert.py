@@ -31,7 +31,7 @@ def test_weights_are_the_same(
     )
     found = lq.quantize(weight, np.eye(12), scheme)
     table = lookup_table(found)
-    np.testing.assert_array_equal(table.dense().astype(np.float64), found.dequantize(np.float64))
+    np.testing.assert_array_equal(table.dense(), found.dequantize(np.float16))  # exact but for its subnormal numbers
     assert table.axis == (0 if down else 1)
 
 

@@ -146,10 +146,6 @@ def test_equal_weights_know_no_second_moment():
 def test_rounded_entries_are_what_files_hold(unit: float, bits: int):
     """In float16 too, whatever their size: a step of few digits, a multiple of the smallest number."""
     entries = unit * np.random.default_rng(3).standard_normal((16, 2))
-    if np.abs(entries).max() < 2.0**-24:
-        with pytest.raises(InvalidInputError, match="beyond float16"):
-            rounded_entries(entries, bits)
-        return
     found, step = rounded_entries(entries, bits)
     np.testing.assert_array_equal(found.astype(np.float16).astype(np.float64), found)
     assert step is not None
@@ -254,9 +250,7 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(InvalidInputError, match=message):
             lq.quantize(weight, sigma, Scheme(feedback=feedback, quantizer=kind))
-    with pytest.raises(InvalidInputError, match="beyond float16"):
-        lq.quantize(weight * 1e6, sigma, Scheme(quantizer=Codebook(4, entry_bits=None)))
-    with pytest.raises(InvalidInputError, match="beyond float16"):
+    with pytest.raises(InvalidInputError, match="largest magnitude of `weight`"):
         lq.quantize(weight * 1e300, sigma, lq.recipes.palettize(2))
     refused: list[tuple[dict[str, Any], str]] = [
         ({"rounds": 1}, "only codebooks are fitted in rounds"),

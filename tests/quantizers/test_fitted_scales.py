@@ -130,7 +130,8 @@ def test_the_additional_code_lies_on_the_better_side(levels: int, seed: int):
     assert_same(both[0].decode(both[0].encode(x)), -both[1].decode(both[1].encode(-x)))
     loud = np.array([[1.0, 0.1]])  # a control: the plain rule knows one side only
     plain = [AbsMax(levels)(Entries(values)) for values in (loud, -loud)]
-    assert (plain[0].decode(plain[0].encode(loud)) != -plain[1].decode(plain[1].encode(-loud))).any()
+    if levels > 2:  # of two levels 0 is nearest to all of these
+        assert (plain[0].decode(plain[0].encode(loud)) != -plain[1].decode(plain[1].encode(-loud))).any()
 
 
 @pytest.mark.parametrize(

@@ -167,8 +167,8 @@ def test_gaussian_weights_cost_the_space_filling_gap(lattice: Any):
 
 
 def test_restored_layers_are_never_coded_again(monkeypatch: pytest.MonkeyPatch):
-    weight, sigma, _ = layer_of_rows(60, 8)
-    found = lq.quantize(weight, sigma, lq.recipes.watersic(0.2, quantizer=Lattice(E8, shrink=True)))
+    weight, sigma, _ = layer_of_rows(600, 8)
+    found = lq.quantize(weight, sigma, lq.recipes.watersic(2.0, quantizer=Lattice(E8, shrink=True)))
     blob, gains = found.to_bytes(), found.column_gains
     monkeypatch.setattr(EntropyCodedLattice, "encode", None)
     again = lq.Quantized.from_bytes(blob)
