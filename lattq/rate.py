@@ -193,7 +193,7 @@ def _place(step: float) -> int:
     return round(GRID * math.log2(step))
 
 
-def _next_place(misses: dict[int, float], floor: float) -> int:
+def _next_place(misses: dict[int, float], floor: int | float) -> int:
     """Place in the grid to try next, from how far rates were off, in the order they were tried."""
     (last, miss), slope = list(misses.items())[-1], -1.0
     if len(misses) > 1:

@@ -93,10 +93,11 @@ def test_no_round_raises_the_distortion(kind: Codebook):
     scheme = Scheme(feedback=Cholesky("reversed", block=block), quantizer=kind, sweeps=0, refit=())
     plain = lq.quantize(weight, sigma, scheme)
     before = plain.distortion(weight, sigma)
-    factor = Cholesky(block=block).factor(weight, sigma)
+    changed = plain.transform.forward(weight)  # in the unit of the tables
+    factor = Cholesky(block=block).factor(changed, plain.transform.congruence(sigma))
     start, found = plain.decoded(), []
     for sweeps in (1, 2, 3):
-        result = successive_cancellation(weight, factor, Given(plain.quantizer), sweeps=sweeps, start=start)
+        result = successive_cancellation(changed, factor, Given(plain.quantizer), sweeps=sweeps, start=start)
         found.append(dataclasses.replace(plain, codes=result.codes).distortion(weight, sigma))
     rounds = [
         lq.quantize(weight, sigma, dataclasses.replace(scheme, sweeps=2, refit=("tables",), rounds=rounds))

@@ -52,8 +52,9 @@ def test_distortion_is_a_twelfth_of_the_squared_step_at_most(layer: Layer, step:
     scheme = lq.recipes.watersic(step, mmse=0.0, sweeps=0, shrink=False)
     found = lq.quantize(weight, sigma, scheme)
     scale = np.square(np.abs(weight - found.dequantize(np.float64)) @ np.sqrt(np.diag(sigma))).sum() / weight.size
-    pivot = 2.0 ** (1 / 16)  # scales lie on a grid
-    assert found.distortion(weight, sigma) <= pivot * step**2 / 4 * (1 + 1e-9) + 4 * EPS**0.5 * scale
+    factor = scheme.feedback.factor(weight, sigma)
+    left = np.mean(factor.pivots / np.square(found.transform.scale[factor.order]))  # scales lie on a grid
+    assert found.distortion(weight, sigma) <= left * step**2 / 4 * (1 + 1e-9) + 4 * EPS**0.5 * scale
 
 
 def test_distortion_at_high_rate_is_a_twelfth_of_the_squared_step():

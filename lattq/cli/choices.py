@@ -62,7 +62,8 @@ def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
     """
     recipe = recipes.UNBIASED if name == "watersic" else getattr(recipes, name)
     given = {key: value for key, value in options.items() if value is not None}
-    for key in given.keys() - inspect.signature(recipe).parameters.keys():
+    known = inspect.signature(recipe).parameters
+    for key in (key for key in given if key not in known):
         msg = f"`--{key}` does not apply to the recipe {name}; leave it out or choose another recipe"
         raise InvalidInputError(msg)
     if given.get("group") == 0:

@@ -190,8 +190,9 @@ class UniformQuantizer(BaseQuantizer):
         if isinstance(steps, float) and height != 1:
             msg = f"one step for {height} rows of steps; the file is damaged"
             raise DamagedFileError(msg)
-        if isinstance(steps, float) and not abs(steps) >= 2.0**-MOST_EXPONENT:
-            msg = f"a step of {steps}; the file is damaged"
+        size = 1.0 if isinstance(steps, bytes) else steps if low is None else abs(steps)
+        if not size >= 2.0**-MOST_EXPONENT:  # codes without ends have no better side
+            msg = f"`step` is {steps}; the file is damaged"
             raise DamagedFileError(msg)
         if (low is None) != (high is None) or (low is not None and not 0 <= high - low <= 255):
             msg = f"codes from {low} to {high}; the file is damaged"

@@ -203,13 +203,11 @@ def test_random_access_reads_only_the_blocks_it_needs():
 
 
 @given(seed=seeds, prior=st.lists(st.integers(-40, 40), min_size=9, max_size=9))
-def test_a_prior_changes_the_classes_and_nothing_else(seed: int, prior: list[int]):
+def test_codes_come_back_with_any_prior(seed: int, prior: list[int]):
     codes, guess = lattice_codes("E8", seed, 35, 9, 1.0), np.array(prior)
     coder = EntropyCodedLattice("E8")
     stream = coder.encode(codes, guess)
     assert_same(coder.decode(stream, codes.shape, guess), codes)
-    assert stream[-1] == coder.encode(codes)[-1]
-    assert_same(coder.gains(stream, codes.shape, guess), coder.gains(coder.encode(codes), codes.shape))
 
 
 def test_gains_are_those_of_noise_in_the_cell():
