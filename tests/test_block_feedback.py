@@ -117,6 +117,7 @@ def test_tables_are_the_least_squares_solution(seed: int, dimension: int, down: 
     kind = Codebook(3, dimension, None, 2 * dimension, entry_bits=None, down=down, scale=scale)
     rule = Cholesky("reversed", block=1 if down else dimension)
     found = lq.quantize(weight, sigma, Scheme(feedback=rule, quantizer=kind))
+    weight, sigma = found.transform.forward(weight), found.transform.congruence(sigma)  # in the unit of the tables
     root = np.linalg.cholesky(sigma)
     tables = found.quantizer.tables
     basis = []
@@ -127,7 +128,8 @@ def test_tables_are_the_least_squares_solution(seed: int, dimension: int, down: 
         basis.append((dataclasses.replace(found, quantizer=probe).decoded() @ root).ravel())
     solution = np.linalg.lstsq(np.array(basis).T, (weight @ root).ravel())[0]
     best = float(np.sum(((weight @ root).ravel() - solution @ np.array(basis)) ** 2)) / weight.size
-    fitted = fit_tables(found, weight @ sigma, sigma).distortion(weight, sigma)
+    error = (weight - fit_tables(found, weight @ sigma, sigma).decoded()) @ root
+    fitted = float(np.sum(error**2)) / weight.size
     # conjugate gradients stop at 1e-4 in the residual, or in as many steps as there are unknowns; entries then lose
     # 2^-11 of themselves, which weighs at most the largest eigenvalue of sigma
     rounding = float(np.linalg.eigvalsh(sigma).max()) * (2.0**-11 * np.abs(solution).max() * 4) ** 2

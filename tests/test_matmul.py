@@ -244,7 +244,7 @@ def test_a_size_that_the_scheme_refuses_comes_with_one_that_it_takes():
         ({"scheme_b": "same"}, "`scheme_b` is 'same'"),
         ({"a": [[1.0]]}, "`a` is a list"),
         ({"exact_b": "no"}, "`exact_b` is 'no'"),
-        ({"a": np.full((8, 2), 1e200), "b": np.full((8, 2), 1e200), "scheme_a": rounded(1e197)}, "beyond float64"),
+        ({"a": np.full((8, 2), 1e158), "b": np.full((8, 2), 1e158), "scheme_a": rounded(1e153)}, "beyond float64"),
     ],
 )
 def test_options_of_other_types_are_named(change: dict, message: str, unchecked):

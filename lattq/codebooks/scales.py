@@ -70,6 +70,8 @@ def best_scales(
     grids = np.atleast_2d(np.asarray(values, dtype=np.float64))
     mass = np.ones((1, host.shape[1])) if weights is None else np.atleast_2d(to_host(weights)).astype(np.float64)
     _check(host, grids, mass)
+    unit = 2.0 ** np.floor(np.log2(mass.max())) if mass.any() else 1.0  # squares of small weights leave float64
+    mass = mass / unit
     found, error, grid = np.zeros(len(host)), np.zeros(len(host)), np.zeros(len(host), np.int64)
     ladders, sizes, doubled = _ladders(grids)
     if candidates is None:
@@ -80,7 +82,7 @@ def best_scales(
             msg = f"`candidates` of shape {candidates.shape} for {host.shape[0]} rows and {len(grids)} grids; "
             raise InvalidInputError(msg + "pass positive scales for each row, and one grid")
         native.best_of(host, mass, ladders[0], sizes[0], candidates.astype(np.float64), found, error)
-    return ScaleFit(*(from_host(array, like=x) for array in (found, error, grid)))
+    return ScaleFit(*(from_host(array, like=x) for array in (found, error * unit, grid)))
 
 
 def _check(x: np.ndarray, grids: np.ndarray, mass: np.ndarray) -> None:
