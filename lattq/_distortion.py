@@ -34,7 +34,8 @@ def squared_error(error: Float[np.ndarray, "rows columns"], root: Float[np.ndarr
     >>> squared_error(np.array([[1.0, 3.0]]), np.eye(2))
     5.0
     """
-    return float(np.sum(np.square(error @ root))) / error.size
+    with np.errstate(over="ignore"):  # beyond float64 it is infinite
+        return float(np.sum(np.square(error @ root))) / error.size
 
 
 def rounding(error: Float[np.ndarray, "rows columns"], root: Float[np.ndarray, "columns rank"]) -> float:

@@ -35,11 +35,10 @@ def converted(out: Path, **options: Any) -> llm.Report:
 def test_few_tokens_are_not_worse_than_round_to_nearest(tmp_path: Path):
     nearest = converted(tmp_path / "rtn", recipe=recipes.rtn, levels=8, window=2, samples=1)
     limit = divergence(tmp_path / "rtn")
-    for window in (2, 64):
-        with pytest.warns(FewTokensWarning):
-            few = converted(tmp_path / f"{window}", rate=nearest.rate, window=window, samples=1)
-        assert few.rate <= nearest.rate + 0.005
-        assert divergence(tmp_path / f"{window}") <= limit
+    with pytest.warns(FewTokensWarning):
+        few = converted(tmp_path / "few", rate=nearest.rate, window=2, samples=1)
+    assert few.rate <= nearest.rate + 0.005
+    assert divergence(tmp_path / "few") <= limit
 
 
 def test_a_layer_that_saw_few_tokens_is_named(tiny: Path, tmp_path: Path):
