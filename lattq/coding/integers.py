@@ -8,7 +8,7 @@ from lattq.coding.schema import Inner, Integer, Record, checked
 from lattq.coding.tables import CLASSES, code_lengths, limit, scale_class
 from lattq.errors import DamagedFileError
 
-__all__ = ["EXACT", "cheapest", "decode_integers", "encode_integers"]
+__all__ = ["EXACT", "cheapest", "decode_integers", "encode_integers", "stored_bits"]
 
 CAP = limit(CLASSES - 1) + 1
 SPREADS = (0, 1, 9, 17, 25, 33)  # classes of differences: none, and 1/8 to 2 in octaves
@@ -86,7 +86,7 @@ def cheapest(bits: np.ndarray, values: np.ndarray, prior: np.ndarray | int) -> t
         centre = _common(bits, differences) if index == 0 else int(np.median(differences[columns, tried[-1]]))
         away = np.minimum(np.abs(differences - centre), CAP)
         tried.append((bits + lengths[index][away]).argmin(axis=1))
-    totals = [float(bits[columns, one].sum()) + _stored(differences[columns, one]) for one in tried]
+    totals = [float(bits[columns, one].sum()) + stored_bits(differences[columns, one]) for one in tried]
     best = int(np.argmin(totals))
     return tried[best], totals[best]
 
@@ -99,7 +99,7 @@ def _common(bits: np.ndarray, differences: np.ndarray) -> int:
     return low + int(known.sum(axis=0).argmin())
 
 
-def _stored(differences: np.ndarray) -> float:
+def stored_bits(differences: np.ndarray) -> float:
     """Bits of integers, without those of the parameters."""
     away = differences - int(np.median(differences))
     return float(code_lengths(CAP)[best_class(away)][np.minimum(np.abs(away), CAP)].sum())

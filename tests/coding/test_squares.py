@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq.coding.cosets import MOST, log_partition, scale
-from lattq.coding.integers import _stored, encode_integers
+from lattq.coding.integers import encode_integers, stored_bits
 from lattq.coding.squares import NOISE, fit_squares, square_classes
 from lattq.coding.tables import scale_class
 from lattq.coding.twoway import NO_NOISE, TwoWayModel
@@ -29,11 +29,6 @@ def scaled(seed: int, rows: int, columns: int, low: float = -3, high: float = 6)
     codes = np.rint(rng.standard_normal((rows, columns)) * np.exp2(rng.uniform(low, high, columns))).astype(np.int32)
     codes[:, rng.random(columns) < 0.1] = 0
     return codes
-
-
-def stored_bits(columns: np.ndarray) -> float:
-    """What a file takes for the classes of columns."""
-    return _stored(columns)
 
 
 @given(seed=seeds, rows=st.integers(1, 30), columns=st.integers(1, 6), by_row=st.booleans())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lattq import bounds
+from lattq._distortion import reference_rate
 from lattq.errors import InvalidInputError
 from lattq.quantized import Quantized
 
@@ -186,8 +186,7 @@ def layer_row(
     reference = None
     if distortion > 0:
         try:
-            rows, columns = bounds.two_way_variances(target)
-            reference = bounds.layer_rate(sigma, distortion, rows, columns)
+            reference = reference_rate(target, sigma, distortion, None, None, None)
         except InvalidInputError as error:  # pruned weights have no Gaussian reference; the layer itself is fine
             stats["no_reference"] = str(error)
     gap = None if reference is None else rate - reference
