@@ -6,6 +6,7 @@ Factorisations, randomness and entropy coding happen on the host, in NumPy.
 
 import dataclasses
 import math
+import reprlib
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,7 +79,8 @@ def _is_narrow(dtype: np.dtype) -> bool:
 
 
 def _no_array(name: str, x: Any, advice: str) -> InvalidInputError:
-    return InvalidInputError(f"`{name}` is a {type(x).__name__}, {advice.replace('{}', name)}")
+    shown = reprlib.repr(x) if isinstance(x, str | bytes | int | float | None) else f"a {type(x).__name__}"
+    return InvalidInputError(f"`{name}` is {shown}, {advice.replace('{}', name)}")
 
 
 def as_reals(name: str, x: Any) -> Array:

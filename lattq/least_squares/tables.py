@@ -1,6 +1,7 @@
 """Entries of codebooks by least squares, indices as they are: a small positive definite system, never formed."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -83,12 +84,14 @@ def fit_tables_by_adam(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quant
     """The update of GPTVQ as published: 25 steps of Adam at rate 1e-3; where the loss ends higher, a tenth of the rate.
 
     Its result depends on the unit of the weights, unlike least squares: the unit is that of the weights as they came.
+    That of the inputs drops out, up to Adam's 1e-8: a power of four brings the trace of Σ near 1.
     """
     linear = _Entries.of(found)
     if linear is None:
         return found
     unit = 2.0 ** -split_unit(found.transform)[1]
-    start, ws, s = linear.tables.reshape(-1) * unit, ws / unit, s / unit / unit
+    of_inputs = 4.0 ** (math.frexp(np.trace(s))[1] // 2)
+    start, ws, s = linear.tables.reshape(-1) * unit, ws * (unit / of_inputs), s / of_inputs
 
     def slope(entries: np.ndarray) -> tuple[float, np.ndarray]:
         """Loss, less that of zero entries, and its gradient."""
