@@ -5,6 +5,7 @@
 What stands between their markers is written from the JSON files under results/ and nothing else; a test compares them.
 """
 
+import collections
 import functools
 import json
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ CLAIMS = (
     "codebook_loop",
     "differentiable",
     "language_model",
+    "few_tokens",
     "cost",
     "speed",
     "packed",
@@ -360,6 +362,19 @@ def language_model() -> str:
     return table(["recipe", "rate", "KL, bits per token", "perplexity", "same top-1"], cells)
 
 
+def few_tokens() -> str:
+    """KL of the embedded model by recipe and number of calibration tokens."""
+    rows = published("few_tokens")["rows"]
+    draws = collections.defaultdict(list)
+    for row in rows:
+        draws[row["recipe"], row["tokens"]].append(row["kl"])
+    found = {key: f"{sum(kl) / len(kl):.4f}" for key, kl in draws.items()}
+    counts = sorted({row["tokens"] for row in rows})
+    rates = {row["recipe"]: f"{row['rate']:.3f}" for row in rows}
+    lines = [[f"`{name}`", rate, *(found.get((name, count), "") for count in counts)] for name, rate in rates.items()]
+    return table(["recipe", "rate", *(f"{count} tokens" if count > 1 else "1 token" for count in counts)], lines)
+
+
 def cost() -> str:
     """Time and memory of one layer against its size."""
     keys = {
@@ -454,6 +469,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "forged files": forged_files,
     "forged worst": forged_worst,
     "language model": language_model,
+    "few tokens": few_tokens,
     "cost": cost,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
