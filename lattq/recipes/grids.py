@@ -5,7 +5,7 @@ import functools
 
 from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.feedback.rules import Feedback
 from lattq.least_squares.alternate import GAINS
@@ -172,7 +172,7 @@ def watersic(
     """
     cell, step = Uniform() if quantizer is None else quantizer, as_float("step", step)
     if not all(hasattr(cell, name) for name in ("step", "second_moment")):
-        msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
+        msg = f"`quantizer` is {shown(cell)}; a cell with a step is Uniform(), Trellis() or Lattice()"
         raise InvalidInputError(msg)
     feedback = MMSE(step * step * cell.second_moment, mmse, order) if mmse else Cholesky(order)
     return Scheme(

@@ -10,7 +10,7 @@ from lattq._array import Array, array_namespace
 from lattq._options import as_float, normalize
 from lattq.coding.damage import reading
 from lattq.coding.schema import Integer, Octets, Record, checked
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
 
@@ -93,7 +93,7 @@ class Gain(BaseTransform):
     def power_of_two(exponent: int) -> "Gain":
         """The gain 2^exponent; raises `InvalidInputError` for an exponent beyond `LARGEST_EXPONENT`."""
         if not (type(exponent) is int and abs(exponent) <= LARGEST_EXPONENT):
-            msg = f"`exponent` is {exponent!r}; a power of two has an integer within ± {LARGEST_EXPONENT}"
+            msg = f"`exponent` is {shown(exponent)}; a power of two has an integer within ± {LARGEST_EXPONENT}"
             raise InvalidInputError(msg)
         return Gain(math.ldexp(1.0, exponent))
 
