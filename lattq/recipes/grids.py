@@ -12,6 +12,7 @@ from lattq.least_squares.alternate import GAINS
 from lattq.quantizers import AbsMax, Format, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Normalize
+from lattq.transforms.gain import LARGEST
 from lattq.transforms.designs import Sort, TransformDesign
 from lattq.transforms.maps import Identity
 
@@ -64,7 +65,8 @@ def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None, fit: 
     True
     """
     design = Format.named(name, fit=fit)
-    transform = Normalize() if design.scale == "e4m3" else Identity()
+    largest = LARGEST if fit == "range" else 0.75 * LARGEST  # the best scale may lie above the plain one
+    transform = Normalize(largest) if design.scale == "e4m3" else Identity()
     return Scheme(transform=transform, feedback=OpenLoop() if feedback is None else feedback, quantizer=design)
 
 

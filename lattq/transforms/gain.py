@@ -14,7 +14,9 @@ from lattq.errors import InvalidInputError, shown
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
 
-__all__ = ["Gain", "Normalize", "to_unit"]
+__all__ = ["LARGEST", "Gain", "Normalize", "to_unit"]
+
+LARGEST = 2688.0  # of NVFP4: the largest number of E2M1 times that of E4M3
 
 LARGEST_EXPONENT = 400  # squares of numbers so scaled, times second moments of any sensible unit, are within float64
 EXPONENT = Integer(-LARGEST_EXPONENT, LARGEST_EXPONENT)
@@ -128,13 +130,13 @@ def _times_power(x: Array, exponent: int) -> Array:
 class Normalize:
     """Design of the gain that takes the largest magnitude of the weight to `largest`.
 
-    NVFP4 takes it to 448 · 6 = 2688: then no scale of a block is beyond E4M3.
+    NVFP4 takes it to 448 · 6 = 2688: then no plain scale of a block is beyond E4M3.
 
     >>> Normalize(6.0)(np.array([[0.5, -3.0]]), np.eye(2))
     Gain(scale=2.0)
     """
 
-    largest: float = 2688.0
+    largest: float = LARGEST
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "largest")
