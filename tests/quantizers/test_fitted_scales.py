@@ -50,6 +50,20 @@ def test_no_more_error_than_the_best_of_200_scales(seed: int, levels: int, shift
         assert (cost(kind, entries) <= 1.001 * best).all()
 
 
+@pytest.mark.parametrize("levels", [4, 8, 16])
+def test_zero_points_downhill_lose_little_to_all_of_them(levels: int):
+    """With 200 scales for every zero point: single groups may stop in a minimum of their own, all together do not."""
+    rng = np.random.default_rng(levels)
+    x, pivots = rng.standard_normal((200, 32)), np.exp(2 * rng.standard_normal(32))
+    full = (x.max(axis=1, keepdims=True) - x.min(axis=1, keepdims=True)) / (levels - 1)
+    best = np.full(len(x), np.inf)
+    for zero in range(levels):
+        for part in np.linspace(0.1, 1.2, 200):
+            error = x - integers(levels, full * part, zero, x)
+            best = np.minimum(best, np.sum(pivots * error**2, axis=1))
+    assert cost(MinMax(levels, fit="error"), Entries(x, pivots=pivots)).sum() <= 1.02 * best.sum()
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("levels", [4, 8, 16])
 def test_recipes_are_at_the_best_of_200_scales_per_group(levels: int, symmetric: bool):
