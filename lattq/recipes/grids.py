@@ -12,8 +12,8 @@ from lattq.least_squares.alternate import GAINS
 from lattq.quantizers import AbsMax, Format, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Normalize
-from lattq.transforms.gain import LARGEST
 from lattq.transforms.designs import Sort, TransformDesign
+from lattq.transforms.gain import LARGEST
 from lattq.transforms.maps import Identity
 
 __all__ = [
