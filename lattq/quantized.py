@@ -19,7 +19,7 @@ from lattq._payload import FORMAT, class_prior, expected_gains, payload_fields
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
 from lattq.coding.schema import unpacked
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError, shown
 from lattq.feedback.loop import GAIN_GRID
 from lattq.linalg.checks import require_semidefinite
 from lattq.parts.registry import kind_of
@@ -243,6 +243,7 @@ class Quantized:
         ------
         DamagedFileError : if any byte differs from what `to_bytes` wrote, or it holds a matrix of another shape
         """
+        _require_bytes("blob", blob)
         start = 8 + int.from_bytes(blob[:8], "little")
         if len(blob) < 8 or start > len(blob) or b'"lattq"' not in blob[8:start]:
             msg = f"{len(blob)} bytes are not a lattq file; it is truncated or damaged"
@@ -265,6 +266,7 @@ class Quantized:
         ------
         DamagedFileError : if any byte differs from what `payload` held, or it holds a matrix of another shape
         """
+        _require_bytes("payload", payload)
         body, digest = payload[:-8], payload[-8:]
         if len(digest) < 8 or _digest(body) != digest:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
@@ -299,3 +301,9 @@ class Quantized:
 
 def _digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=8).digest()
+
+
+def _require_bytes(name: str, blob: object) -> None:
+    if not isinstance(blob, bytes | bytearray):
+        msg = f"`{name}` is {shown(blob)}, no bytes; pass what a file holds"
+        raise InvalidInputError(msg)

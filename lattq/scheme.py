@@ -9,10 +9,11 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._distortion import squared_error, where_measured
 from lattq._guard import no_worse_than_zeros
 from lattq._options import as_integer, normalize
 from lattq.coding.integers import encode_integers
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.explain import Explanation
 from lattq.feedback import Cholesky, successive_cancellation
 from lattq.feedback.cancellation import Cancellation
@@ -70,7 +71,8 @@ class Scheme:
         kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": Design}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                msg = f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
+                part = shown(getattr(self, name))
+                msg = f"`{name}` is {part}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
                 raise InvalidInputError(msg)
         normalize(self, as_integer, "rounds", "sweeps")
         self._check_rounds()
@@ -105,9 +107,9 @@ class Scheme:
             if name == "loop" or getattr(self, name):
                 found = quantize(weight, sigma, dataclasses.replace(self, **changes))
                 runs.append((name, does, found, found.distortion(weight, sigma)))
-        final = runs[-1][2]
-        zeros = dataclasses.replace(final, row_gains=np.zeros(final.shape[0], dtype=np.int64))
-        return Explanation.of(self, zeros.distortion(weight, sigma), runs)
+        checked, moment = check_layer(weight, sigma)
+        found = where_measured(runs[-1][2].transform, to_host(checked).astype(np.float64), moment)
+        return Explanation.of(self, squared_error(*found), runs)
 
     def _check_rounds(self) -> None:
         for name in ("sweeps", "rounds"):
@@ -155,7 +157,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
            [0., 1.]], dtype=float32)
     """
     if not isinstance(scheme, Scheme):
-        msg = f"`scheme` is {scheme!r}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
+        msg = f"`scheme` is {shown(scheme)}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
         raise InvalidInputError(msg)
     weight, moment = check_layer(weight, sigma)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads

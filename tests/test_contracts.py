@@ -8,9 +8,11 @@ from array_api_compat import array_namespace
 
 from lattq._array import require_finite, to_host
 from lattq.coding import BaseCoder
+from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.quantizers import BaseQuantizer
-from lattq.transforms import BaseTransform
+from lattq.testing import check_transform
+from lattq.transforms import BaseTransform, Equalize, Hadamard, Normalize, then
 from tests.contracts import CoderContract, QuantizerContract, TransformContract, stream_bits
 
 
@@ -272,3 +274,16 @@ def test_options_that_no_file_holds_are_caught():
 
     with pytest.raises(AssertionError, match="a file cannot hold"):
         Arrays().test_a_file_gives_back_the_same_coder()
+
+
+@pytest.mark.parametrize("design", [Hadamard(1), then(Hadamard(1), Normalize())], ids=str)
+def test_designs_of_the_library_pass_the_checks(design):
+    check_transform(design, columns=(1, 2, 4, 8, 12))
+
+
+@pytest.mark.parametrize(
+    ("design", "message"), [(Hadamard(1), "the nearest sizes are 2 and 4"), (Equalize(), "comes last of all")], ids=str
+)
+def test_what_a_design_cannot_take_is_said(design, message):
+    with pytest.raises(InvalidInputError, match=message):
+        check_transform(design, columns=(3,))

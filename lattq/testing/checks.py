@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from lattq.errors import InvalidInputError
 from lattq.parts.registry import require_part
+from lattq.transforms.designs import refuse_equalize
 
 __all__ = ["check_coder", "check_quantizer", "check_transform"]
 
@@ -59,35 +60,36 @@ def check_quantizer(
 
 
 def check_transform(
-    design: Any, *, max_columns: int = 12, libraries: tuple[ModuleType, ...] = (numpy_namespace,)
+    design: Any, *, columns: Sequence[int] = range(1, 13), libraries: tuple[ModuleType, ...] = (numpy_namespace,)
 ) -> None:
     """Check a design of transforms: inverses, distortions, products with inputs, and that a file gives back every bit.
 
     Parameters
     ----------
-    design : of weight and second moment, for any number of columns, as `lattq.Scheme` takes it
-    max_columns : largest number of columns tried
+    design : of weight and second moment, as `lattq.Scheme` takes it
+    columns : numbers of columns tried
     libraries : as in `check_quantizer`
 
     Raises
     ------
     AssertionError : with the law that is broken
-    InvalidInputError : if hypothesis is missing, or no file can hold the part
+    InvalidInputError : if hypothesis is missing, no file can hold the part, or the design refuses a number of columns
 
     Examples
     --------
-    >>> from lattq.transforms.designs import Sort
-    >>> check_transform(Sort())
+    >>> from lattq.transforms import Hadamard
+    >>> check_transform(Hadamard(seed=1), columns=(1, 2, 4, 8, 12))
     """
     contracts = _contracts()
-    require_part("transform", design(np.ones((2, 2)), np.eye(2)))
+    refuse_equalize(design)
+    require_part("transform", design(np.ones((1, columns[0])), np.eye(columns[0])))
 
     class Check(contracts.TransformContract):
         def transform(self, sigma: np.ndarray, seed: int) -> Any:
             return design(np.random.default_rng(seed).standard_normal((8, len(sigma))), sigma)
 
     check = Check()
-    check.max_n = max_columns
+    check.columns = columns
     _run(check, libraries)
 
 

@@ -11,6 +11,7 @@ A concrete test class inherits a suite and supplies instances; the laws come wit
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -137,17 +138,22 @@ class QuantizerContract(ABC):
 class TransformContract(ABC):
     """Laws of ``forward(weight)``, ``inverse(weight)`` and ``congruence(sigma)``."""
 
-    max_n: int = 12
-    """Largest number of columns tried."""
+    columns: Sequence[int] = range(1, 13)
+    """Numbers of columns tried."""
 
     @abstractmethod
     def transform(self, sigma: np.ndarray, seed: int) -> Any:
         """Return a transform for inputs with second moment `sigma`."""
 
+    def draw(self, data: Any) -> np.ndarray:
+        """A second moment of inputs."""
+        n = data.draw(st.sampled_from(self.columns))
+        return data.draw(well_conditioned_moments(n, n))
+
     @law
     @given(data=st.data(), seed=seeds, rows=st.integers(1, 6))
     def test_inverse_undoes_forward(self, xp: ModuleType, data: Any, seed: int, rows: int) -> None:
-        sigma = data.draw(well_conditioned_moments(max_n=self.max_n))
+        sigma = self.draw(data)
         transform = self.transform(sigma, seed)
         weight = np.random.default_rng(seed).standard_normal((rows, sigma.shape[0]))
         returned = transform.inverse(transform.forward(xp.asarray(weight)))
@@ -157,7 +163,7 @@ class TransformContract(ABC):
     @given(data=st.data(), seed=seeds, rows=st.integers(1, 6))
     def test_distortion_is_invariant(self, data: Any, seed: int, rows: int) -> None:
         """tr((W - V) Σ (W - V)ᵀ) is the same in the new coordinates."""
-        sigma = data.draw(well_conditioned_moments(max_n=self.max_n))
+        sigma = self.draw(data)
         transform = self.transform(sigma, seed)
         weight, other = np.random.default_rng(seed).standard_normal((2, rows, sigma.shape[0]))
         error = weight - other
@@ -170,7 +176,7 @@ class TransformContract(ABC):
     @given(data=st.data(), seed=seeds, rows=st.integers(1, 6))
     def test_a_file_gives_back_the_same_transform(self, data: Any, seed: int, rows: int) -> None:
         """Every bit of what it undoes."""
-        sigma = data.draw(well_conditioned_moments(max_n=self.max_n))
+        sigma = self.draw(data)
         transform, n = self.transform(sigma, seed), sigma.shape[0]
         weight = np.random.default_rng(seed).standard_normal((rows, n))
         restored = from_state(through_file(to_state(transform)), n)
@@ -180,7 +186,7 @@ class TransformContract(ABC):
     @given(data=st.data(), seed=seeds, rows=st.integers(1, 6))
     def test_products_with_inputs_are_invariant(self, data: Any, seed: int, rows: int) -> None:
         """(W T⁻¹)(T x) = W x, where the transform says how it acts on vectors."""
-        sigma = data.draw(well_conditioned_moments(max_n=self.max_n))
+        sigma = self.draw(data)
         transform, rng = self.transform(sigma, seed), np.random.default_rng(seed)
         weight, x = rng.standard_normal((rows, len(sigma))), rng.standard_normal((3, len(sigma)))
         try:

@@ -241,7 +241,8 @@ class Hadamard(BaseTransform):
             raise InvalidInputError(msg)
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> "Hadamard":
-        """Itself: the rotation does not depend on the data."""
+        """Itself: the data do not matter. Raises `InvalidInputError` if there is no rotation of that size."""
+        self.forward(sigma[:1])
         return self
 
     def forward(self, weight: Array) -> Array:

@@ -104,8 +104,9 @@ class Workspace:
         if hashlib.blake2b(body, digest_size=DIGEST).digest() != digest:
             return None
         end = 4 + int.from_bytes(body[:4], "little")
-        row = json.loads(body[4:end])
-        return Quantized.from_payload(body[end:]), LayerRow(**{**row, "shape": tuple(row["shape"])})
+        stored = json.loads(body[4:end])
+        row = LayerRow(**{**stored, "shape": tuple(stored["shape"])})
+        return Quantized.from_payload(body[end:], row.shape), row
 
     def forget(self, value: float | int) -> None:
         """Drop the layers of a pass that missed the rate."""
