@@ -2,8 +2,8 @@
 
     python benchmarks/claims/language_model.py [--only RECIPE ...]
 
-Integers have groups of 128, unless said otherwise, and steps of least error, but "as published" spans the range of each group with a zero
-point. With `--only` the other rows stay as they were published: runs are independent of each other.
+Integers have groups of 128, unless said otherwise, and steps of least error, but "as published" spans the range of each
+group with a zero point. With `--only` the other rows stay as they were published: runs are independent of each other.
 Every point is a model directory written to disk, loaded back through `transformers`, and measured on the held-out text;
 its rate is the bytes of what replaces the quantized weights. A small model hardly feels 4 bits in perplexity; the KL to
 the unquantized model (bits per token) shows it. Recipes with a step run twice: with one step for all layers, which
