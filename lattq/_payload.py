@@ -110,7 +110,7 @@ def _quantizer(state: Any, coder: Any, context: Mapping[str, Any], shape: tuple[
     kind, own = state
     found = find("quantizer", kind).from_state(own, shape)
     found.check_coder(coder)
-    known = {name: value for name, value in context.items() if hasattr(found, name)}
+    known = {name: value for name, value in context.items() if name in found.carried}
     return dataclasses.replace(found, **known) if known else found
 
 

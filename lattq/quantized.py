@@ -18,7 +18,7 @@ from lattq._distortion import reference_rate, rounding, squared_error, where_mea
 from lattq._payload import FORMAT, class_prior, expected_gains, payload_fields
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
-from lattq.coding.schema import unpacked
+from lattq.coding.schema import packed, unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.linalg.checks import require_semidefinite
@@ -26,7 +26,7 @@ from lattq.parts.registry import kind_of
 from lattq.quantizers.scalars import table_shift
 from lattq.transforms import chains
 
-__all__ = ["Quantized"]
+__all__ = ["Quantized", "sealed"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Quantized:
     @functools.cached_property
     def coded(self) -> Any:
         """What the coder makes of the codes."""
-        shared = {name: getattr(self.quantizer, name, None) for name in self.coder.carries}
+        shared = {name: getattr(self.quantizer, name) for name in self.coder.carries if name in self.quantizer.carried}
         return self.coder.encode(self.codes, class_prior(self.transform), **shared)
 
     def revalued(self, **changes: Any) -> "Quantized":
@@ -91,19 +91,25 @@ class Quantized:
     @functools.cached_property
     def payload(self) -> bytes:
         """Everything a decoder needs, with a 64-bit hash at its end; what a model directory stores per layer."""
+        fields = self._fields()
+        body = msgpack.Packer().pack_array_header(len(fields)) + b"".join(fields)
+        return sealed(body)
+
+    def _fields(self) -> list[bytes]:
+        """Messages of what the payload holds; raises `InvalidInputError` for what a part gives and no file can hold."""
         gains, centroids = self.side_state()
-        state = [
-            FORMAT,
-            list(self.shape),
-            [kind_of("quantizer", self.quantizer), self.quantizer.to_state()],
-            chains.to_state(self.transform),
-            *gains,
-            [kind_of("coder", self.coder), self.coder.to_state()],
-            self.coded,
-            *centroids,
+        quantizer = [kind_of("quantizer", self.quantizer), self.quantizer.to_state()]
+        coder = [kind_of("coder", self.coder), self.coder.to_state()]
+        return [
+            packed(FORMAT, "the version"),
+            packed(list(self.shape), "the shape"),
+            packed(quantizer, f"`to_state` of {self.quantizer!r}"),
+            packed(chains.to_state(self.transform), f"`to_state` of {self.transform!r}"),
+            *(packed(one, "gains") for one in gains),
+            packed(coder, f"`to_state` of {self.coder!r}"),
+            packed(self.coded, f"what `encode` of {self.coder!r} returns"),
+            *(packed(one, "centroids") for one in centroids),
         ]
-        body = bytes(msgpack.packb(state) or b"")
-        return body + _digest(body)
 
     def side_state(self) -> tuple[list, list]:
         """Gains of rows and of columns (as differences from what the decoder expects), and centroids, as stored."""
@@ -122,14 +128,9 @@ class Quantized:
         >>> sum(layer.sizes().values()) == layer.nbytes
         True
         """
-        gains, centroids = self.side_state()
-        states = {
-            "transform": [chains.to_state(self.transform)],
-            "quantizer": [[kind_of("quantizer", self.quantizer), self.quantizer.to_state()]],
-            "gains": [one for one in (*gains, *centroids) if one is not None],
-            "coder": [[kind_of("coder", self.coder), self.coder.to_state()], self.coded],
-        }
-        found = {name: sum(len(msgpack.packb(one) or b"") for one in state) for name, state in states.items()}
+        _, _, quantizer, transform, rows, columns, coder, data, *centroids = map(len, self._fields())
+        gains = sum(centroids) + sum(size for size in (rows, columns) if size > 1)  # a byte says that there are none
+        found = {"transform": transform, "quantizer": quantizer, "gains": gains, "coder": coder + data}
         return {**found, "container": self.nbytes - sum(found.values())}
 
     @property
@@ -172,6 +173,10 @@ class Quantized:
         with np.errstate(over="ignore", invalid="ignore"):
             values = self.transform.inverse(self.decoded())
             largest = float(np.abs(values).max(initial=0.0))
+        if largest != largest:
+            names = f"{type(self.quantizer).__name__} and {type(self.transform).__name__}"
+            msg = f"the codes decode to NaN: the numbers of {names}, or what they do with them, are wrong"
+            raise InvalidInputError(msg)
         if not largest <= float(np.finfo(dtype).max):
             msg = f"values up to {largest:.3g} do not fit `dtype` = {np.dtype(dtype).name}; pass a wider one"
             raise InvalidInputError(msg)
@@ -295,6 +300,15 @@ class Quantized:
         parts = chains.split_unit(self.transform)[0], self.quantizer, self.coder
         names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
+
+
+def sealed(body: bytes) -> bytes:
+    """A payload: its body and the hash of that.
+
+    >>> len(sealed(b""))
+    8
+    """
+    return body + _digest(body)
 
 
 def _digest(body: bytes) -> bytes:

@@ -8,7 +8,8 @@ from array_api_compat import array_namespace
 
 from lattq._array import require_finite, to_host
 from lattq.coding import BaseCoder
-from lattq.errors import InvalidInputError
+from lattq.coding.schema import SCALE, Integer, Octets, Real, Record, checked
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
 from lattq.quantizers import BaseQuantizer
 from lattq.testing import check_transform
@@ -39,7 +40,7 @@ class Rounding(BaseQuantizer):
 
     @staticmethod
     def from_state(state, shape):
-        return Rounding(*state)
+        return Rounding(*checked(Record(step=SCALE, offset=Real(0.0, 1.0), drift=Real(-9.0, 9.0)), state))
 
 
 class TestRounding(QuantizerContract):
@@ -115,11 +116,11 @@ class Scaling(BaseTransform):
 
     def forward(self, weight):
         xp = array_namespace(weight)
-        return weight / xp.asarray(self.scale)
+        return weight / xp.asarray(self.scale, dtype=weight.dtype)
 
     def inverse(self, weight):
         xp = array_namespace(weight)
-        return weight * xp.asarray(self.scale)
+        return weight * xp.asarray(self.scale, dtype=weight.dtype)
 
     def congruence(self, sigma):
         return self.scale[:, None] * sigma * self.scale ** (self.power - 1)
@@ -129,7 +130,10 @@ class Scaling(BaseTransform):
 
     @staticmethod
     def from_state(state, columns):
-        return Scaling(np.frombuffer(state[0]), state[1])
+        scale, power = checked(Record(scale=Octets(8 * columns), power=Integer(1, 2)), state)
+        if not (np.frombuffer(scale) > 0).all():
+            raise DamagedFileError("no scale")
+        return Scaling(np.frombuffer(scale), power)
 
 
 class TestScaling(TransformContract):
@@ -272,7 +276,7 @@ def test_options_that_no_file_holds_are_caught():
         def coder(self):
             return Plain(width=np.int64(4))  # pyright: ignore[reportArgumentType]
 
-    with pytest.raises(AssertionError, match="a file cannot hold"):
+    with pytest.raises(AssertionError, match="no file can hold"):
         Arrays().test_a_file_gives_back_the_same_coder()
 
 

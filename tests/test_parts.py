@@ -13,7 +13,7 @@ from lattq.coding import BaseCoder, TwoWay
 from lattq.errors import InvalidInputError
 from lattq.parts import register, registry
 from lattq.parts.registry import ROLES, kind_of, require_part
-from lattq.quantizers import BaseQuantizer, UniformQuantizer
+from lattq.quantizers import BaseDesign, BaseQuantizer, UniformQuantizer
 from lattq.transforms import BaseTransform
 from lattq.transforms.chains import Chain
 from lattq.transforms.maps import Identity
@@ -91,7 +91,7 @@ class Minimal:
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOf:
+class OneOf(BaseDesign):
     quantizer: object
     group: int | None = None
     shrink: bool = False
@@ -176,5 +176,5 @@ def test_a_state_that_no_file_can_hold_is_named():
         def from_state(state, shape):
             return Arrays()
 
-    with pytest.raises(InvalidInputError, match=r"`to_state` of .* returns what no file can hold"):
+    with pytest.raises(InvalidInputError, match=r"`to_state` of .* is what no file can hold"):
         lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(Arrays())))  # pyright: ignore[reportArgumentType]

@@ -32,7 +32,7 @@ class BaseCoder:
     components: Any = ()
     """Parts that it is made of, which have kinds of their own."""
     carries: ClassVar[tuple[str, ...]] = ()
-    """Names of what the coder stores for the quantizer: keywords of `encode`, attributes of the quantizer."""
+    """What it stores for quantizers that name it (`carried`): keywords of `encode`, which may be left out."""
 
     def context(self, data: Any, shape: tuple[int, int], prior: Any = 0) -> Mapping[str, Any]:
         """Values of `carries`, read from the data; the restored quantizer is given them."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgpack
 
-from lattq.errors import DamagedFileError
+from lattq.errors import DamagedFileError, InvalidInputError
 
 __all__ = [
     "KIND",
@@ -32,6 +32,7 @@ __all__ = [
     "Series",
     "Text",
     "checked",
+    "packed",
     "unpacked",
 ]
 
@@ -251,6 +252,19 @@ def checked(schema: Schema, value: Any, name: str = "state", **sizes: int) -> An
     lattq.errors.DamagedFileError: `order` is 3 bytes, not 4 bytes; the file is damaged
     """
     return schema.read(value, SimpleNamespace(**sizes), name)
+
+
+def packed(value: Any, what: str) -> bytes:
+    """A `msgpack` message of the value that `what` is; raises `InvalidInputError` for a value that no file can hold.
+
+    >>> packed([1, b"a"], "a state")
+    b'\\x92\\x01\\xc4\\x01a'
+    """
+    try:
+        return bytes(msgpack.packb(value) or b"")
+    except (TypeError, ValueError, OverflowError) as error:
+        msg = f"{what} is what no file can hold ({error}); return Python's own integers, floats, strings, bytes, lists"
+        raise InvalidInputError(msg) from error
 
 
 def unpacked(body: bytes) -> Any:

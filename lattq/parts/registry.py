@@ -16,13 +16,16 @@ _STATE = ("components", "to_state", "from_state")
 # What the parts of a role answer, and the base class that answers the most for them. Components are parts inside.
 ROLES = {
     "transform": (
-        ("forward", "inverse", "congruence", "plain", "exponents", "on_inputs", "kept", "split", "check_rows", *_STATE),
+        (
+            *("forward", "inverse", "congruence", "plain", "keeps_entries", "exponents", "on_inputs", "kept", "split"),
+            *("check_rows", *_STATE),
+        ),
         "lattq.transforms.BaseTransform",
     ),
     "quantizer": (
         (
             *("encode", "decode", "coder", "overload", "underflow", "idle", "ordered", "stored", "concatenate"),
-            *("check_codes", "check_coder", "packed_form", "table_form", *_STATE),
+            *("check_codes", "check_coder", "packed_form", "table_form", "in_block", "idle_zeros", "carried", *_STATE),
         ),
         "lattq.quantizers.BaseQuantizer",
     ),

@@ -31,7 +31,7 @@ def assert_close(actual: Any, desired: Any, *, rtol: float | None = None, atol: 
         f"array libraries differ: {type(actual)} against {type(desired)}"
     )
     host, wanted = np.asarray(to_host(actual)), np.asarray(to_host(desired))
-    dtypes = [dtype for x in (actual, desired) if (dtype := getattr(x, "dtype", None)) is not None]
+    dtypes = [x.dtype for x in (actual, desired) if _namespace(x)]
     assert len(set(dtypes)) < 2, f"dtypes differ: {dtypes[0]} against {dtypes[1]}"
     assert host.shape == wanted.shape, f"shapes differ: {host.shape} against {wanted.shape}"
     if rtol is None:

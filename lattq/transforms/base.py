@@ -50,6 +50,8 @@ class BaseTransform:
     """Parts that it is made of, which have kinds of their own."""
     plain = False
     """Whether what is stored are the weights as they are used: there is nothing to undo."""
+    keeps_entries = False
+    """Whether all entries stay in their places and in their unit, though some may leave the matrix."""
     exponents: Int[np.ndarray, " n"] | None = None
     """k where the transform multiplies columns by 2^(k/16): it tells coders how the codes of columns scale."""
 

@@ -101,7 +101,7 @@ def test_every_vector_takes_its_best_entry(seed: int, dimension: int, down: bool
     metric = root @ root.T + 0.1 * np.eye(dimension)
     start = dimension
     block = x[:, start : start + (1 if down else dimension)]
-    part = quantizer.part(start, np.full((1, 1), 2.0) if down else metric)
+    part = quantizer.in_block(start, np.full((1, 1), 2.0) if down else metric)
     found = block - part.decode(part.encode(block))
     for index in range(0, height, dimension if down else 1):
         own = slice(index, index + (dimension if down else 1))
@@ -118,10 +118,10 @@ def test_the_metric_matters():
     """Negative control: the same vector takes another entry where errors along one axis cost more."""
     quantizer = CodebookQuantizer(np.array([[[[0.0, 1.0], [1.0, 0.0]]]]), rows=1)
     x = np.array([[0.4, 0.6]])
-    codes = [int(quantizer.part(0, np.diag(m)).encode(x)[0, 0]) for m in ([1.0, 1.0], [9.0, 1.0], [1.0, 9.0])]
+    codes = [int(quantizer.in_block(0, np.diag(m)).encode(x)[0, 0]) for m in ([1.0, 1.0], [9.0, 1.0], [1.0, 9.0])]
     assert codes == [0, 0, 0]
     y = np.array([[0.6, 0.55]])
-    codes = [int(quantizer.part(0, np.diag(m)).encode(y)[0, 0]) for m in ([9.0, 1.0], [1.0, 9.0])]
+    codes = [int(quantizer.in_block(0, np.diag(m)).encode(y)[0, 0]) for m in ([9.0, 1.0], [1.0, 9.0])]
     assert codes == [1, 0]
 
 
@@ -129,7 +129,7 @@ def test_where_an_error_is_free_the_nearest_entry_is_taken():
     """Any would do for the distortion, but what it leaves is fed back into columns that must make up for it."""
     quantizer = design(Codebook(4, 2), np.random.default_rng(0).standard_normal((8, 4)))
     x = np.random.default_rng(1).standard_normal((8, 2))
-    np.testing.assert_array_equal(quantizer.part(2, np.zeros((2, 2))).encode(x), quantizer.encode(x))
+    np.testing.assert_array_equal(quantizer.in_block(2, np.zeros((2, 2))).encode(x), quantizer.encode(x))
 
 
 def test_equal_weights_know_no_second_moment():

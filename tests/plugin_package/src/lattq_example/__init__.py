@@ -53,7 +53,7 @@ class PowersQuantizer(lq.quantizers.BaseQuantizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Powers:
+class Powers(lq.quantizers.BaseDesign):
     """Design: the largest magnitude of a group of columns is the largest level."""
 
     levels: int = 7
