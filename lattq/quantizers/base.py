@@ -175,7 +175,7 @@ class BaseDesign:
     """Whether its quantizers follow their targets into any unit: targets times g give reconstructions times g.
 
     Weights then come to it with a largest magnitude in [1, 2), by a power of two that `quantize` stores, so that
-    float16 holds what is in proportion to them. One with numbers in the unit of the weights, such as a step, says False.
+    float16 holds what is in proportion to them. One with numbers in the unit of the weights, as a step is, says False.
     """
     in_rounds: Any = False
     """Whether codes and quantizers may be found again in turns: `rounds` of a scheme."""

@@ -1,6 +1,5 @@
-"""States and streams that nobody wrote, in files whose hash is right: refused, or read as the numbers that they hold."""
+"""States and streams that nobody wrote, in files whose hash is right: refused, or read as the numbers they hold."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from lattq.quantized import Quantized, sealed
 __all__ = ["another", "refuse_damage"]
 
 FIELDS = {"quantizer": (2, 1), "transform": (3, 1), "coder": (6, 1), "data": (7,)}  # where a payload has them
-MOST = 200  # files tried
+MOST = 100  # files tried
 ODD = (None, -1, 0, 1 << 40, 0.5, float("nan"), 1e308, "x", b"", b"\xff", [])
 
 
@@ -21,12 +20,13 @@ def refuse_damage(layer: Quantized, field: str) -> None:
     """Assert that damage to a field of a payload is a `LattqError`, or decodes to numbers."""
     fields = unpacked(layer.payload[:-8])
     own = _at(fields, FIELDS[field])
-    for value in itertools.islice(another(own), MOST):
+    others = list(another(own))
+    for value in others[:: -(-len(others) // MOST)]:
         payload = sealed(packed(_with(fields, FIELDS[field], value), "the payload"))
         try:
             found = Quantized.from_payload(payload, layer.shape)
-            decoded = found.quantizer.decode(found.codes)
-            found.dequantize(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = found.transform.inverse(found.decoded())
         except LattqError:
             continue
         except Exception as error:
@@ -35,7 +35,7 @@ def refuse_damage(layer: Quantized, field: str) -> None:
                 "`lattq.coding.schema`, or raise `DamagedFileError`"
             )
             raise AssertionError(msg) from error
-        assert not np.isnan(decoded).any(), f"{value!r} in place of {own!r} is read, and decodes to NaN; refuse it"
+        assert not np.isnan(values).any(), f"{value!r} in place of {own!r} is read, and decodes to NaN; refuse it"
 
 
 def another(value: Any) -> Iterator[Any]:

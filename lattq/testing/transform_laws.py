@@ -1,6 +1,5 @@
 """Laws of transforms."""
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.errors import UnsatisfiedAssumption
 
 from lattq.coding import TwoWay
 from lattq.errors import InvalidInputError
@@ -89,8 +87,7 @@ class TransformContract(ABC):
         """Transforms of several numbers of columns, and weights for them."""
         for seed, n in enumerate(self.columns):
             weight = np.random.default_rng(seed).standard_normal((4, n))
-            with contextlib.suppress(UnsatisfiedAssumption):
-                yield self.transform(moment(np.geomspace(1.0, 10.0, n), seed), seed), weight
+            yield self.transform(moment(np.geomspace(1.0, 10.0, n), seed), seed), weight
 
     def test_dtypes_are_kept(self) -> None:
         for transform, weight in self.examples():
@@ -124,8 +121,9 @@ class TransformContract(ABC):
     def test_columns_grow_by_their_exponents(self) -> None:
         """2^(k/16), up to one factor for all: the last of several transforms."""
         for transform, weight in self.examples():
-            exponents, (_, last) = transform.exponents, split_last(split_unit(transform)[0])
+            exponents = transform.exponents
             if exponents is not None:
+                last = split_last(split_unit(transform)[0])[1]
                 found = last.forward(weight) / weight * np.exp2(-exponents / 16)
                 assert_close(found, np.full_like(weight, found[0, 0]))
 

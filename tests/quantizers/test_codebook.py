@@ -46,11 +46,14 @@ class Tables(QuantizerContract):
     def quantizer(self, xp: ModuleType) -> CodebookQuantizer:
         return fitted(type(self))
 
+    def beside(self) -> CodebookQuantizer:
+        return fitted(type(self), 8)
+
 
 @functools.cache
-def fitted(kind: type[Tables]) -> CodebookQuantizer:
+def fitted(kind: type[Tables], seed: int = 7) -> CodebookQuantizer:
     """One quantizer for each class: laws draw inputs, not tables."""
-    return design(kind.kind, np.random.default_rng(7).standard_normal((ROWS, kind.columns)) * kind.spread)
+    return design(kind.kind, np.random.default_rng(seed).standard_normal((ROWS, kind.columns)) * kind.spread)
 
 
 class TestNumbers(Tables):
