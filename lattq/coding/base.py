@@ -14,7 +14,8 @@ class BaseCoder:
 
     A coder writes ``encode(codes, prior=0) -> data``, which is bytes or a nested list of bytes and numbers, and
     ``decode(data, shape, prior=0) -> codes``, which restores the codes exactly. `prior` is a guess of the columns'
-    scale classes, up to a constant, that the decoder knows too; it may be ignored.
+    scale classes, up to a constant, that the decoder knows too; it may be ignored. Data come from files: what is read
+    from them is checked with `lattq.coding.schema`, and other errors become `DamagedFileError`.
 
     Examples
     --------

@@ -52,7 +52,8 @@ class BaseQuantizer:
     """Answers of a quantizer that most do not need to give themselves, for classes to inherit and to override.
 
     A class of its own writes `encode` and `decode` (see `Quantizer`), and for files ``to_state() -> list`` (of numbers,
-    strings, bytes and lists) and a static ``from_state(state, shape)``, and registers itself: `lattq.register`.
+    strings, bytes and lists) and a static ``from_state(state, shape)``, which reads it with `lattq.coding.schema` or
+    otherwise refuses what no `to_state` returns, and registers itself: `lattq.register`.
     What `encode` and `decode` do must be what the state says: a number that is stored as float16 is one from the start,
     or becomes one in `stored`.
 

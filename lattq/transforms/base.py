@@ -32,7 +32,8 @@ class BaseTransform:
     """Answers of a transform that most do not need to give themselves, for classes to inherit and to override.
 
     A class of its own writes `forward`, `inverse` and `congruence` (see `Transform`), and for files
-    ``to_state() -> list`` and a static ``from_state(state, columns)``, and registers itself: `lattq.register`.
+    ``to_state() -> list`` and a static ``from_state(state, columns)``, which reads it with `lattq.coding.schema`, and
+    registers itself: `lattq.register`. Arrays are of any library, and come back in their own and in their dtype.
 
     Examples
     --------

@@ -51,3 +51,6 @@ def test_a_model_directory_holds_parts_of_another_package(tiny: Path, tmp_path: 
     monkeypatch.setattr(sys, "path", [p for p in sys.path if not list(Path(p).glob(f"{NAME}*"))])
     with pytest.raises(MissingPartError, match="pip install lattq-example"):
         lq.Quantized.from_payload(payload)
+    with pytest.raises(MissingPartError, match="pip install lattq-example"):
+        transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    assert NAME not in sys.modules
