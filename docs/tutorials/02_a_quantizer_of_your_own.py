@@ -201,6 +201,6 @@ check_coder(lq.coding.FixedLength(3, -1), low=-1, high=1)
 #
 # Whoever has installed the package can then read the files, without importing it first; without it, a
 # `MissingPartError` says `pip install tutorial`, and so does loading a model directory. Transforms
-# (`lattq.transforms.BaseTransform`) and coders (`lattq.coding.BaseCoder`) go the same way; transforms get weights of any
-# array library, unless the design of the quantizer computes in NumPy. For packed products write `packed_form`, for tables of other systems and their
-# refits `table_form`: their forms are in `lattq.parts.forms`.
+# (`lattq.transforms.BaseTransform`) and coders (`lattq.coding.BaseCoder`) go the same way; transforms get weights of
+# any array library, unless the design of the quantizer computes in NumPy. For packed products write `packed_form`, for
+# tables of other systems and their refits `table_form`: their forms are in `lattq.parts.forms`.

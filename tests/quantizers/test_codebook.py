@@ -260,11 +260,13 @@ def test_what_does_not_fit_is_refused():
         ({"sweeps": -1}, "`sweeps` is -1"),
         ({"rounds": 1, "quantizer": Codebook(4, shrink=True)}, "know no gains"),
         ({"rounds": 1, "quantizer": Codebook(4), "refit": ("rows",)}, "know no gains"),
-        ({"quantizer": Codebook(4, importance=np.ones((5, 12))), "transform": Sort()}, "`importance` weighs"),
     ]
     for options, message in refused:
         with pytest.raises(InvalidInputError, match=message):
             Scheme(**options)
+    moved = Scheme(quantizer=Codebook(4, importance=np.ones((5, 12))), transform=Sort())
+    with pytest.raises(InvalidInputError, match="`importance` weighs"):
+        lq.quantize(weight, sigma, moved)
     unpublished: list[dict[str, Any]] = [{"down": True}, {"slope": 0.1}, {"weighted": False}]
     for options in unpublished:
         with pytest.raises(InvalidInputError, match="published codebooks"):
