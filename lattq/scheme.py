@@ -69,7 +69,10 @@ class Scheme:
         kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": BaseDesign}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                msg = f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
+                msg = (
+                    f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists "
+                    "them, or one of a class that inherits from it"
+                )
                 raise InvalidInputError(msg)
         normalize(self, as_integer, "rounds", "sweeps")
         self._check_rounds()

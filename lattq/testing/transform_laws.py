@@ -123,6 +123,9 @@ class TransformContract(ABC):
         for transform, weight in self.examples():
             exponents = transform.exponents
             if exponents is not None:
+                assert np.shape(exponents) == weight.shape[1:], (
+                    f"{np.shape(exponents)} exponents for {weight.shape[1]} columns"
+                )
                 last = split_last(split_unit(transform)[0])[1]
                 found = last.forward(weight) / weight * np.exp2(-exponents / 16)
                 assert_close(found, np.full_like(weight, found[0, 0]))
