@@ -1,6 +1,7 @@
 """What a payload holds at its top, how many weights it may have, and the fields of a value from it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers
-from lattq.coding.schema import KIND, Inner, Integer, Record, checked, unpacked
+from lattq.coding.messages import unpacked
+from lattq.coding.schema import KIND, Inner, Integer, Record, checked
 from lattq.coding.tables import CLASSES_PER_OCTAVE
 from lattq.errors import DamagedFileError
 from lattq.feedback.loop import GAIN_GRID
@@ -25,6 +27,7 @@ __all__ = [
     "expected_gains",
     "payload_fields",
     "require_parts",
+    "sealed",
 ]
 
 FORMAT = 1
@@ -97,6 +100,15 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
         "column_gains": columns,
         "centroids": decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
     }, data
+
+
+def sealed(body: bytes) -> bytes:
+    """A payload: its body and the hash of that.
+
+    >>> len(sealed(b""))
+    8
+    """
+    return body + hashlib.blake2b(body, digest_size=HASH).digest()
 
 
 def require_parts(payload: bytes) -> None:

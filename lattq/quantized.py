@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import html
 import json
 from collections.abc import Mapping
@@ -15,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, rounding, squared_error, where_measured
-from lattq._payload import FORMAT, class_prior, expected_gains, payload_fields
+from lattq._payload import FORMAT, HASH, class_prior, expected_gains, payload_fields, sealed
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
-from lattq.coding.schema import packed, unpacked
+from lattq.coding.messages import packed, unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.linalg.checks import require_semidefinite
@@ -26,7 +25,7 @@ from lattq.parts.registry import kind_of
 from lattq.quantizers.scalars import table_shift
 from lattq.transforms import chains
 
-__all__ = ["Quantized", "sealed"]
+__all__ = ["Quantized"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,8 +91,7 @@ class Quantized:
     def payload(self) -> bytes:
         """Everything a decoder needs, with a 64-bit hash at its end; what a model directory stores per layer."""
         fields = self._fields()
-        body = msgpack.Packer().pack_array_header(len(fields)) + b"".join(fields)
-        return sealed(body)
+        return sealed(msgpack.Packer().pack_array_header(len(fields)) + b"".join(fields))
 
     def _fields(self) -> list[bytes]:
         """Messages of what the payload holds; raises `InvalidInputError` for what a part gives and no file can hold."""
@@ -270,8 +268,8 @@ class Quantized:
         ------
         DamagedFileError : if any byte differs from what `payload` held, or it holds a matrix of another shape
         """
-        body, digest = payload[:-8], payload[-8:]
-        if len(digest) < 8 or _digest(body) != digest:
+        body = payload[:-HASH]
+        if sealed(body) != payload:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
@@ -300,16 +298,3 @@ class Quantized:
         parts = chains.split_unit(self.transform)[0], self.quantizer, self.coder
         names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
-
-
-def sealed(body: bytes) -> bytes:
-    """A payload: its body and the hash of that.
-
-    >>> len(sealed(b""))
-    8
-    """
-    return body + _digest(body)
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=8).digest()

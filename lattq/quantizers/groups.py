@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import to_host
 from lattq.coding.groups import GroupCoder, group_states
-from lattq.coding.schema import packed, unpacked
+from lattq.coding.messages import packed, unpacked
 from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.parts.registry import find, kind_of, require_part

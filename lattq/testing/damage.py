@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from lattq.coding.schema import packed, unpacked
+from lattq._payload import sealed
+from lattq.coding.messages import packed, unpacked
 from lattq.errors import LattqError
-from lattq.quantized import Quantized, sealed
+from lattq.quantized import Quantized
 
 __all__ = ["another", "refuse_damage"]
 

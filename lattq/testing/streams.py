@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from lattq.coding.schema import packed, unpacked
+from lattq.coding.messages import packed, unpacked
 from lattq.errors import InvalidInputError
 
 __all__ = ["must_refuse", "stream_bits", "through_file"]
