@@ -6,13 +6,12 @@ Factorisations, randomness and entropy coding happen on the host, in NumPy.
 
 import dataclasses
 import math
-import reprlib
 from typing import Any, TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
 
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 
 # `Any` at run time: jaxtyping then checks shape and dtype of whatever array library the caller uses.
 Array = Any
@@ -79,8 +78,7 @@ def _is_narrow(dtype: np.dtype) -> bool:
 
 
 def _no_array(name: str, x: Any, advice: str) -> InvalidInputError:
-    shown = reprlib.repr(x) if isinstance(x, str | bytes | int | float | None) else f"a {type(x).__name__}"
-    return InvalidInputError(f"`{name}` is {shown}, {advice.replace('{}', name)}")
+    return InvalidInputError(f"`{name}` is {shown(x)}, {advice.replace('{}', name)}")
 
 
 def as_reals(name: str, x: Any) -> Array:

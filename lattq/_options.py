@@ -3,14 +3,14 @@
 import decimal
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 
-__all__ = ["as_flag", "as_float", "as_integer", "as_seed", "check_levels", "normalize", "power_of_two"]
+__all__ = ["among", "as_flag", "as_float", "as_integer", "as_seed", "check_levels", "normalize", "power_of_two"]
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -23,7 +23,7 @@ def as_integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        msg = f"`{name}` is {value!r}; pass an integer"
+        msg = f"`{name}` is {shown(value)}; pass an integer"
         raise InvalidInputError(msg) from None
 
 
@@ -38,7 +38,7 @@ def as_float(name: str, value: Any) -> float:
             return float(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    msg = f"`{name}` is {value!r}; pass a number"
+    msg = f"`{name}` is {shown(value)}; pass a number"
     raise InvalidInputError(msg)
 
 
@@ -50,7 +50,7 @@ def as_flag(name: str, value: Any) -> bool:
     True
     """
     if not isinstance(value, bool | np.bool_):
-        msg = f"`{name}` is {value!r}; pass True or False"
+        msg = f"`{name}` is {shown(value)}; pass True or False"
         raise InvalidInputError(msg)
     return bool(value)
 
@@ -69,6 +69,15 @@ def normalize(design: Any, kind: Callable[[str, Any], Any], *names: str, optiona
         value = getattr(design, name)
         if value is not None or name in names:
             object.__setattr__(design, name, kind(name, value))
+
+
+def among(value: Any, names: Collection[str]) -> bool:
+    """Whether a value is one of these names; also for what has no hash, or compares element by element.
+
+    >>> among("best", ("best", "first")), among([], ("best", "first"))
+    (True, False)
+    """
+    return isinstance(value, str) and value in names
 
 
 def as_seed(seed: Any) -> int:

@@ -12,7 +12,7 @@ from lattq.coding.integers import decode_integers
 from lattq.coding.messages import unpacked
 from lattq.coding.schema import KIND, Inner, Integer, Record, checked
 from lattq.coding.tables import CLASSES_PER_OCTAVE
-from lattq.errors import DamagedFileError
+from lattq.errors import DamagedFileError, InvalidInputError, shown
 from lattq.feedback.loop import GAIN_GRID
 from lattq.parts.registry import find
 from lattq.transforms import chains
@@ -26,6 +26,7 @@ __all__ = [
     "class_prior",
     "expected_gains",
     "payload_fields",
+    "require_bytes",
     "require_parts",
     "sealed",
 ]
@@ -100,6 +101,16 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
         "column_gains": columns,
         "centroids": decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
     }, data
+
+
+def require_bytes(name: str, blob: object) -> None:
+    """Raise `InvalidInputError` unless something is bytes.
+
+    >>> require_bytes("payload", b"")
+    """
+    if not isinstance(blob, bytes | bytearray):
+        msg = f"`{name}` is {shown(blob)}, no bytes; pass what a file holds"
+        raise InvalidInputError(msg)
 
 
 def sealed(body: bytes) -> bytes:

@@ -15,6 +15,19 @@ __all__ = [
 LONGEST = 400  # characters of a message
 
 
+def shown(value: object) -> str:
+    """How a message shows a value: of collections and arrays the type, and the shape if there is one.
+
+    >>> shown(-1.5), shown([1, 2, 3])
+    ('-1.5', 'a list')
+    """
+    if isinstance(value, list | tuple | dict | set):
+        return f"a {type(value).__name__}"
+    if getattr(value, "shape", ()) != ():
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    return repr(value)
+
+
 class LattqError(Exception):
     """Base class of everything lattq raises on purpose; a message that prints a large value loses its middle."""
 

@@ -4,6 +4,7 @@ import contextlib
 import uuid
 from pathlib import Path
 
+from lattq.errors import InvalidInputError, shown
 from lattq.quantized import Quantized
 
 __all__ = ["load", "save"]
@@ -14,6 +15,7 @@ def save(path: str | Path, quantized: Quantized) -> None:
 
     Raises
     ------
+    InvalidInputError : if `quantized` is no quantized matrix, or `path` no path
     OSError : if the folder is missing or refuses
 
     Examples
@@ -28,7 +30,10 @@ def save(path: str | Path, quantized: Quantized) -> None:
     >>> same
     True
     """
-    path = Path(path).absolute()
+    path = _as_path(path).absolute()
+    if not isinstance(quantized, Quantized):
+        msg = f"`quantized` is {shown(quantized)}; pass what `quantize` gives"
+        raise InvalidInputError(msg)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(quantized.to_bytes())
@@ -59,7 +64,14 @@ def load(path: str | Path, shape: tuple[int, int] | None = None) -> Quantized:
     ...         print(str(error)[:29])
     14 bytes are not a lattq file
     """
-    return Quantized.from_bytes(Path(path).read_bytes(), shape)
+    return Quantized.from_bytes(_as_path(path).read_bytes(), shape)
+
+
+def _as_path(path: object) -> Path:
+    if not isinstance(path, str | Path):
+        msg = f"`path` is {shown(path)}, no path; pass the name of a file"
+        raise InvalidInputError(msg)
+    return Path(path)
 
 
 def plain_modes(folder: str | Path) -> None:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, as_floats, from_host, short_repr, to_host
-from lattq._options import as_flag, as_float, as_integer, as_seed
-from lattq.errors import CodeOverflowError, InvalidInputError
+from lattq._options import among, as_flag, as_float, as_integer, as_seed
+from lattq.errors import CodeOverflowError, InvalidInputError, shown
 from lattq.feedback.loop import GAIN_GRID
 from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
 from lattq.quantized import Quantized
@@ -136,8 +136,8 @@ def approximate(
     >>> round(found.rate_a, 2), round(found.error(a, b), 3), round(found.gap(a, b), 1)
     (4.18, 0.027, 1.1)
     """
-    if not isinstance(scaling, str) or scaling not in SCALINGS:
-        msg = f"`scaling` is {scaling!r}; choose from {', '.join(SCALINGS)}"
+    if not among(scaling, SCALINGS):
+        msg = f"`scaling` is {shown(scaling)}; choose from {', '.join(SCALINGS)}"
         raise InvalidInputError(msg)
     keep, seed = as_float("keep", keep), as_seed(seed)
     if not 0.0 < keep <= 1.0:
@@ -206,8 +206,8 @@ def sketch(x: Float[Array, "n columns"], size: int, *, kind: str = "hadamard", s
         msg = f"`size` is {size}; of {n} coordinates 1 to {n} can be kept"
         raise InvalidInputError(msg)
     rng = np.random.default_rng(seed)
-    if not isinstance(kind, str) or kind not in SKETCHES:
-        msg = f"`kind` is {kind!r}; choose from {', '.join(SKETCHES)}"
+    if not among(kind, SKETCHES):
+        msg = f"`kind` is {shown(kind)}; choose from {', '.join(SKETCHES)}"
         raise InvalidInputError(msg)
     if kind == "hadamard":
         chosen = from_host(np.sort(rng.permutation(n)[:size]), like=x)
@@ -238,7 +238,7 @@ def _matrix(name: str, x: Array) -> Array:
 def _check_schemes(scheme_a: Scheme, scheme_b: Scheme | None, *, exact_b: bool) -> None:
     for name, scheme in (("scheme_a", scheme_a), ("scheme_b", scheme_b)):
         if not isinstance(scheme, Scheme) and (name, scheme) != ("scheme_b", None):
-            msg = f"`{name}` is {scheme!r}; pass a `Scheme`, such as `lattq.recipes.nestquant(feedback=False)`"
+            msg = f"`{name}` is {shown(scheme)}; pass a `Scheme`, such as `lattq.recipes.nestquant(feedback=False)`"
             raise InvalidInputError(msg)
     if exact_b and scheme_b is not None:
         msg = "`exact_b` takes B as it is, and `scheme_b` quantizes it; pass one of the two"

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, rounding, squared_error, where_measured
-from lattq._payload import FORMAT, HASH, class_prior, expected_gains, payload_fields, sealed
+from lattq._payload import FORMAT, HASH, class_prior, expected_gains, payload_fields, require_bytes, sealed
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
 from lattq.coding.messages import packed, unpacked
@@ -96,11 +96,10 @@ class Quantized:
     def _fields(self) -> list[bytes]:
         """Messages of what the payload holds; raises `InvalidInputError` for what a part gives and no file can hold."""
         gains, centroids = self.side_state()
-        quantizer = [kind_of("quantizer", self.quantizer), self.quantizer.to_state()]
-        coder = [kind_of("coder", self.coder), self.coder.to_state()]
+        parts = ("quantizer", self.quantizer), ("coder", self.coder)
+        quantizer, coder = ([kind_of(role, part), part.to_state()] for role, part in parts)
         return [
-            packed(FORMAT, "the version"),
-            packed(list(self.shape), "the shape"),
+            *(packed(one, "version and shape") for one in (FORMAT, list(self.shape))),
             packed(quantizer, f"`to_state` of {self.quantizer!r}"),
             packed(chains.to_state(self.transform), f"`to_state` of {self.transform!r}"),
             *(packed(one, "gains") for one in gains),
@@ -172,8 +171,7 @@ class Quantized:
             values = self.transform.inverse(self.decoded())
             largest = float(np.abs(values).max(initial=0.0))
         if largest != largest:
-            names = f"{type(self.quantizer).__name__} and {type(self.transform).__name__}"
-            msg = f"the codes decode to NaN: the numbers of {names}, or what they do with them, are wrong"
+            msg = f"codes decode to NaN; the numbers of {self.quantizer!r}, or of {self.transform!r}, are wrong"
             raise InvalidInputError(msg)
         if not largest <= float(np.finfo(dtype).max):
             msg = f"values up to {largest:.3g} do not fit `dtype` = {np.dtype(dtype).name}; pass a wider one"
@@ -246,6 +244,7 @@ class Quantized:
         ------
         DamagedFileError : if any byte differs from what `to_bytes` wrote, or it holds a matrix of another shape
         """
+        require_bytes("blob", blob)
         start = 8 + int.from_bytes(blob[:8], "little")
         if len(blob) < 8 or start > len(blob) or b'"lattq"' not in blob[8:start]:
             msg = f"{len(blob)} bytes are not a lattq file; it is truncated or damaged"
@@ -268,6 +267,7 @@ class Quantized:
         ------
         DamagedFileError : if any byte differs from what `payload` held, or it holds a matrix of another shape
         """
+        require_bytes("payload", payload)
         body = payload[:-HASH]
         if sealed(body) != payload:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_seed, power_of_two
-from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError
+from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError, shown
 from lattq.linalg.checks import check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
@@ -33,6 +33,7 @@ MOST_ENCODES = 12
 SMALL = 1 << 17  # weights over encodes: where the rate jumps by bytes, there are more, up to 64
 OVERFLOW_MOVE = 8 * GRID  # up, after codes that no coder holds
 LARGEST_MOVE = 3 * GRID  # beyond that a slope says nothing
+LAST_PLACE = 120 * GRID  # either way: steps are float32 numbers
 
 
 @runtime_checkable
@@ -131,7 +132,7 @@ def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]
     ('levels', AbsMax(levels=8, group=32, shrink=False, shared=False, fit='error'))
     """
     if isinstance(recipe, Scheme) or not callable(recipe):
-        msg = f"`recipe` is {recipe!r}; pass a function that returns a `Scheme`, such as `lattq.recipes.watersic`"
+        msg = f"`recipe` is {shown(recipe)}; pass a function that returns a `Scheme`, such as `lattq.recipes.watersic`"
         raise InvalidInputError(msg)
     fixed = recipe.keywords if isinstance(recipe, functools.partial) else {}
     free = [one for one in inspect.signature(recipe).parameters.values() if one.name not in fixed]
@@ -140,7 +141,7 @@ def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]
     if not named and by_place and isinstance(by_place[0].default, str):  # a name is no step
         by_place = []
     if not named and not by_place:
-        msg = f"`recipe` is {recipe!r}, which leaves nothing to search; call `quantize` with what it returns"
+        msg = f"`recipe` is {shown(recipe)}, which leaves nothing to search; call `quantize` with what it returns"
         raise InvalidInputError(msg)
     found = (named or by_place)[0]
     if by_place and found is by_place[0]:
@@ -201,6 +202,7 @@ def _next_place(misses: dict[int, float], floor: int | float) -> int:
         if miss != before:
             slope = min(max((miss - before) / (last - old) * GRID, -2.0), -0.05)
     place = last + round(min(max(-miss / slope * GRID, -LARGEST_MOVE), LARGEST_MOVE))
+    place = min(max(place, -LAST_PLACE), LAST_PLACE)
     low = max((k for k, off in misses.items() if off > 0), default=None)
     high = min((k for k, off in misses.items() if off < 0), default=None)
     if low is not None and high is not None and low < high and not low < place < high:
@@ -221,7 +223,7 @@ def most(recipe: Callable[..., Scheme]) -> int:
     """
     name, scheme = searched(recipe)
     if name not in RANGES:
-        msg = f"`recipe` is {recipe!r}, which takes a step; only levels and bits have a largest number"
+        msg = f"`recipe` is {shown(recipe)}, which takes a step; only levels and bits have a largest number"
         raise InvalidInputError(msg)
     low, high = RANGES[name]
     if name == "levels":

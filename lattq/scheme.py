@@ -9,10 +9,11 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._distortion import squared_error, where_measured
 from lattq._guard import no_worse_than_zeros
 from lattq._options import as_integer, normalize
 from lattq.coding.integers import encode_integers
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.explain import Explanation
 from lattq.feedback import Cholesky, successive_cancellation
 from lattq.feedback.cancellation import Cancellation
@@ -69,10 +70,7 @@ class Scheme:
         kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": BaseDesign}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                msg = (
-                    f"`{name}` is {getattr(self, name)!r}, no `{kind.__name__}`; pass a part as `Scheme` lists "
-                    "them, or one of a class that inherits from it"
-                )
+                msg = f"`{name}` is {shown(getattr(self, name))}, no `{kind.__name__}`; pass one, or inherit from it"
                 raise InvalidInputError(msg)
         normalize(self, as_integer, "rounds", "sweeps")
         self._check_rounds()
@@ -107,9 +105,9 @@ class Scheme:
             if name == "loop" or getattr(self, name):
                 found = quantize(weight, sigma, dataclasses.replace(self, **changes))
                 runs.append((name, does, found, found.distortion(weight, sigma)))
-        final = runs[-1][2]
-        zeros = dataclasses.replace(final, row_gains=np.zeros(final.shape[0], dtype=np.int64))
-        return Explanation.of(self, zeros.distortion(weight, sigma), runs)
+        checked, moment = check_layer(weight, sigma)
+        found = where_measured(runs[-1][2].transform, to_host(checked).astype(np.float64), moment)
+        return Explanation.of(self, squared_error(*found), runs)
 
     def _check_rounds(self) -> None:
         for name in ("sweeps", "rounds"):
@@ -135,8 +133,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
     Parameters
     ----------
-    weight : any array library; the loop runs there, in its dtype (float32 at least), unless the design of the
-        quantizer computes in NumPy only (`BaseDesign.array_generic`)
+    weight : any array library; in its dtype (float32 at least) the loop runs there, or in NumPy, as the design wants it
     sigma : E[x xᵀ], symmetric positive semidefinite; singular is legal
     scheme : see `Scheme` and `lattq.recipes`
 
@@ -154,7 +151,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
            [0., 1.]], dtype=float32)
     """
     if not isinstance(scheme, Scheme):
-        msg = f"`scheme` is {scheme!r}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
+        msg = f"`scheme` is {shown(scheme)}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
         raise InvalidInputError(msg)
     weight, moment = check_layer(weight, sigma)
     weight = weight if scheme.quantizer.array_generic else to_host(weight)

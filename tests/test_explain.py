@@ -22,8 +22,10 @@ def test_bits_add_up_to_the_rate_and_the_last_distortion_is_the_measured_one(nam
     assert min(stage.nbytes for stage in found.stages) >= 0
 
 
-def test_zeros_are_where_it_starts():
-    found = lq.recipes.gptq(4, group=None).explain(WEIGHT, SIGMA)
+@pytest.mark.parametrize("scheme", [lq.recipes.gptq(4, group=None), lq.recipes.squeezellm(3, outliers=0.05)], ids=str)
+def test_zeros_are_where_it_starts(scheme: lq.Scheme):
+    """Of all weights: no part stands for some of them yet."""
+    found = scheme.explain(WEIGHT, SIGMA)
     assert found.stages[0].distortion == pytest.approx(np.trace(WEIGHT @ SIGMA @ WEIGHT.T) / WEIGHT.size, rel=1e-12)
 
 

@@ -122,7 +122,7 @@ def test_imports_go_downwards(path: Path):
         ("lattq.kernels.viterbi", "from lattq.trellis import Trellis"),
         ("lattq.gadgets", "import math"),
         ("lattq.llm.source.checkpoint", "from lattq.llm.run.plugin import LattqConfig"),
-        ("lattq.llm.measure.blocks", "from lattq.llm.convert.report import Report"),
+        ("lattq.llm.measure.hidden_states", "from lattq.llm.convert.report import Report"),
         ("lattq.llm.run.layers", "from lattq.llm import quantize_model"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_forbidden_import_is_found(module: str, source: str):
         ("lattq.trellis.search", "from lattq.kernels import lookup"),
         ("lattq.kernels.viterbi", "from lattq._array import Array\nimport numba\nimport cupy"),
         ("lattq.llm.run.layers", "import torch\nimport transformers\nfrom lattq import recipes"),
-        ("lattq.llm.convert.passes", "from lattq.llm.measure.blocks import BlockStream"),
+        ("lattq.llm.convert.passes", "from lattq.llm.measure.hidden_states import BlockStream"),
         ("lattq", "from lattq.scheme import quantize"),
     ],
 )

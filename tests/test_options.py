@@ -43,6 +43,13 @@ def test_values_that_no_option_has_are_named(kind: Any, name: str, value: Any):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("kind", "name"), REQUIRED, ids=lambda value: getattr(value, "__name__", value))
+def test_a_matrix_in_place_of_an_option_is_not_printed(kind: Any, name: str):
+    with pytest.raises(InvalidInputError, match=rf"`{name}` is a ndarray of shape \(96, 96\)"):
+        kind(**{name: np.full((96, 96), 0.125)})
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(Uniform, "dither"), (Uniform, "levels"), (AbsMax, "group"), (MinMax, "group"), (Bitshift, "group")],

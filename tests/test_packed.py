@@ -16,7 +16,7 @@ from lattq.feedback import OpenLoop
 from lattq.lattices import E8, D, HierarchicalCode
 from lattq.least_squares.alternate import PARAMETERS
 from lattq.packed import PackedMatrix
-from lattq.packed.convert import packers
+from lattq.packed.packers import packers
 from lattq.parts.forms import NumberForm
 from lattq.quantizers import AbsMax, Format, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme

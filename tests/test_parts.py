@@ -227,7 +227,7 @@ def test_fields_may_have_any_name():
 def test_numbers_that_decode_to_nan_are_named():
     layer = lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(Careless())))
     wrong = dataclasses.replace(layer, quantizer=Careless(decoded=lambda x: x * np.nan))
-    with pytest.raises(InvalidInputError, match="decode to NaN: the numbers of Careless and Gain"):
+    with pytest.raises(InvalidInputError, match=r"decode to NaN; the numbers of Careless.* or of Gain"):
         wrong.dequantize()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import lattq as lq
 from lattq.errors import DamagedFileError, InvalidInputError, MissingPartError
-from lattq.export.convert import lookup_table
+from lattq.export.lookup import lookup_table
 from lattq.parts.registry import find, kind_of
 from lattq.testing import check_coder, check_quantizer, check_transform
 from lattq.transforms.maps import Identity

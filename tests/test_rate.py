@@ -53,6 +53,15 @@ def test_integers_take_the_most_levels_that_fit(recipe: Any, rate: float):
     assert lq.quantize(weight, sigma, recipe(levels + 1)).rate > rate
 
 
+def test_what_no_step_reaches_ends_in_the_nearest():
+    """A row alone pays for the scales of all columns, however large the step."""
+    rng = np.random.default_rng(3)
+    inputs = rng.standard_normal((512, 128)) * np.geomspace(1, 0.1, 128)
+    with pytest.raises(RateNotReachedError, match="no step of the recipe") as caught:
+        lq.at_rate(3.0, lq.recipes.watersic_published, rng.standard_normal((1, 128)), inputs.T @ inputs / 512)
+    assert caught.value.best.rate > 3.0
+
+
 def test_the_most_levels_are_256():
     weight, sigma = layer(64, 16)
     assert lq.at_rate(20.0, lq.recipes.rtn, weight, sigma).coder.levels == 256

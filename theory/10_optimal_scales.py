@@ -110,12 +110,14 @@ assert saved["exponential", 16] > 0.5  # one-sided groups want a zero point
 # %% [markdown]
 # ## 10.3 Scales of a few bits
 #
-# A scale that must be a number of a format is the best of the few within reach of the plain one: of E8M0 the plain
-# power of two and its neighbours, of E4M3 eight in an octave. MXFP4's rule keeps the exponent of the largest magnitude,
-# and cuts what lies between 6 and 8; NVFP4's puts it on 6, next to the coarsest step of E2M1. Two levels of scales, as
-# in NVFP4, ask for the scale of the whole tensor too. Once each block takes its best E4M3 number that one hardly
-# matters: E4M3 looks the same in each octave, blocks of one tensor spread over an octave, and so all tensor scales
-# that keep blocks away from the ends of E4M3 give nearly the same error.
+# A scale that must be a number of a format is the best of all that the bound of what is cut leaves: usually a few
+# around the plain one, more where the largest magnitudes weigh little. MXFP4's rule keeps the exponent of the largest
+# magnitude, and cuts what lies between 6 and 8; NVFP4's puts it on 6, next to the coarsest step of E2M1. Two levels of
+# scales, as in NVFP4, ask for the scale of the whole tensor too. Once each block takes its best E4M3 number that one
+# matters little: E4M3 looks the same in each octave, and blocks of one tensor spread over octaves. It must keep blocks
+# away from the ends, though. The published one puts the largest block at the upper end, where no scale above the plain
+# one is left: 1 to 2 % where rows differ by factors of e. Three quarters of it leaves that room. Where a few rows
+# outweigh all others (factors of e² and more) the tensor's scale tunes these, worth some percent; that is not searched.
 
 # %%
 weight, white = rng.standard_normal((128, 512)), np.eye(512)
@@ -126,13 +128,15 @@ for name, fit in itertools.product(("nvfp4", "mxfp4", "nf4"), ("range", "error")
 assert abs(measured["mxfp4", "range"] / block_distortion(lq.bounds.BLOCK_FORMATS["mxfp4"]) - 1) < 0.02
 for name, ratio in (("nvfp4", 0.73), ("mxfp4", 0.94), ("nf4", 0.85)):
     assert abs(measured[name, "error"] / measured[name, "range"] - ratio) < 0.02
-tensor = []
-for part in (0.5, 0.6, 0.7, 0.8, 0.9):
-    gained = lq.transforms.Normalize(2688 * part)(weight, white)
-    design = lq.quantizers.Format(E2M1FN, 16, "e4m3", fit="error")
-    scheme = lq.Scheme(lq.transforms.Fixed(gained), lq.feedback.OpenLoop(), design)
-    tensor.append(lq.quantize(weight, white, scheme).distortion(weight, white))
-assert max(tensor) / min(tensor) < 1.005
+design = lq.quantizers.Format(E2M1FN, 16, "e4m3", fit="error")
+for spread, most in ((0.0, 1.005), (1.0, 1.02)):
+    rows = weight * np.exp(spread * rng.standard_normal((128, 1)))
+    tensor = {}
+    for part in (0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0):
+        scheme = lq.Scheme(lq.transforms.Normalize(2688 * part), lq.feedback.OpenLoop(), design)
+        tensor[part] = lq.quantize(rows, white, scheme).distortion(rows, white)
+    print(f"{spread:g}: " + ", ".join(f"{part:g} {error / min(tensor.values()):.3f}" for part, error in tensor.items()))
+    assert tensor[0.75] < most * min(tensor.values())
 
 # %% [markdown]
 # ## 10.4 What it saves

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 from scipy.special import erfcinv, erfinv, log_ndtr
 
+from lattq._options import among
 from lattq.bounds._checks import Number, integer_at_least, non_negative, positive
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 
 __all__ = ["Grid", "absmax_asymptotic_loss", "absmax_distortion", "absmax_loss", "expected_squared_maximum"]
 
@@ -126,8 +127,8 @@ def expected_squared_maximum(size: int) -> float:
 
 
 def _check_grid(levels: int, grid: Grid) -> int:
-    if grid not in ("full", "narrow", "cells"):
-        msg = f"`grid` is {grid!r}; pass 'full', 'narrow' or 'cells'"
+    if not among(grid, ("full", "narrow", "cells")):
+        msg = f"`grid` is {shown(grid)}; pass 'full', 'narrow' or 'cells'"
         raise InvalidInputError(msg)
     return integer_at_least("levels", levels, 3 if grid == "narrow" else 2)
 

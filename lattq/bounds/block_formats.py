@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy.special import erfcinv, erfinv, log_ndtr
 
 from lattq._array import host_reals
+from lattq._options import among
 from lattq.bounds._checks import Number, integer_at_least, positive
 from lattq.bounds.format_error import gaussian_error
 from lattq.bounds.formats import (
@@ -30,7 +31,7 @@ from lattq.bounds.formats import (
     int_format,
     nearest_value,
 )
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 
 __all__ = ["BLOCK_FORMATS", "BlockFormat", "block_distortion", "block_loss", "block_scales"]
 
@@ -49,8 +50,8 @@ def check_scale(scale: str) -> None:
 
     >>> check_scale("e8m0")
     """
-    if scale not in list(SCALE_BITS):
-        msg = f"`scale` is {scale!r}; pass {', '.join(map(repr, SCALE_BITS))}"
+    if not among(scale, SCALE_BITS):
+        msg = f"`scale` is {shown(scale)}; pass {', '.join(map(repr, SCALE_BITS))}"
         raise InvalidInputError(msg)
 
 
@@ -60,7 +61,7 @@ def check_number(number: NumberFormat) -> None:
     >>> check_number(E2M1FN)
     """
     if not isinstance(number, NumberFormat):
-        msg = f"`number` is {number!r}; pass a format, such as `number_format('e2m1fn')`"
+        msg = f"`number` is {shown(number)}; pass a format, such as `number_format('e2m1fn')`"
         raise InvalidInputError(msg)
     if not number.values[0] < 0.0 < number.values[-1]:
         msg = f"{number!r} reaches from {number.values[0]} to {number.values[-1]}; a block needs values of both signs"

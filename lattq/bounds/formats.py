@@ -14,9 +14,9 @@ from jaxtyping import Float
 from scipy.special import ndtri
 
 from lattq._array import require_finite
-from lattq._options import as_integer
+from lattq._options import among, as_integer
 from lattq.bounds._checks import integer_at_least
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 
 __all__ = [
     "E2M1FN",
@@ -126,8 +126,8 @@ def float_format(
     mantissa_bits = integer_at_least("mantissa_bits", mantissa_bits, 0)
     bits = 1 + exponent_bits + mantissa_bits
     kept = {"ieee": 2**mantissa_bits, "nan": 1, "none": 0}
-    if specials not in list(kept):  # a list takes what has no hash
-        msg = f"`specials` is {specials!r}; pass 'ieee', 'nan' or 'none'"
+    if not among(specials, kept):
+        msg = f"`specials` is {shown(specials)}; pass 'ieee', 'nan' or 'none'"
         raise InvalidInputError(msg)
     if bits > 8:
         msg = f"a sign, {exponent_bits} and {mantissa_bits} bits are {bits}; formats here have at most 8"
@@ -213,7 +213,7 @@ def number_format(name: str) -> NumberFormat:
     (448.0, 57344.0, 6.0)
     """
     if not isinstance(name, str):
-        msg = f"`name` is {name!r}; names of number formats are like 'e4m3fn' and 'int4'"
+        msg = f"`name` is {shown(name)}; names of number formats are like 'e4m3fn' and 'int4'"
         raise InvalidInputError(msg)
     if name == E8M0.name:
         return E8M0

@@ -8,8 +8,9 @@ import numpy as np
 from scipy.optimize import root_scalar
 from scipy.special import entr, ndtr
 
+from lattq._options import among
 from lattq.bounds._checks import Number, exactly_one, positive
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 
 __all__ = ["EntropyCodedScalar", "Reconstruction", "entropy_coded_scalar"]
 
@@ -83,8 +84,8 @@ def entropy_coded_scalar(
     0.453
     """
     exactly_one(rate=rate, step=step)
-    if reconstruction not in ("shrunk", "centroid", "midpoint"):
-        msg = f"`reconstruction` is {reconstruction!r}; pass 'shrunk', 'centroid' or 'midpoint'"
+    if not among(reconstruction, ("shrunk", "centroid", "midpoint")):
+        msg = f"`reconstruction` is {shown(reconstruction)}; pass 'shrunk', 'centroid' or 'midpoint'"
         raise InvalidInputError(msg)
     deviation = math.sqrt(positive("variance", variance))
     side = _side_of_rate(positive("rate", rate)) if rate is not None else _side_of_step(step, deviation)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 
-from lattq.errors import InvalidInputError, LattqError
+from lattq.errors import InvalidInputError, LattqError, shown
 
 __all__ = [
     "AsJson",
@@ -140,7 +140,7 @@ def parse_rates(text: str) -> list[float]:
     except ValueError:
         rates = []
     if not rates or not all(0 < rate <= 24 for rate in rates):
-        msg = f"`--rates` is {text!r}; give numbers of bits above 0 and at most 24 between commas, as 2,3,4"
+        msg = f"`--rates` is {shown(text)}; give numbers of bits above 0 and at most 24 between commas, as 2,3,4"
         raise InvalidInputError(msg)
     return rates
 

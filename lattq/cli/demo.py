@@ -29,7 +29,7 @@ from lattq.cli.console import (
     print_table,
 )
 from lattq.cli.progress import observed
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.progress import Stage
 from lattq.quantizers import Trellis
 
@@ -68,7 +68,7 @@ def demo(
     """
     wanted = parse_rates(rates)
     if min(wanted) < 1:
-        msg = f"`--rates` is {rates!r}; integers of rtn and gptq need at least 1 bit"
+        msg = f"`--rates` is {shown(rates)}; integers of rtn and gptq need at least 1 bit"
         raise InvalidInputError(msg)
     if jobs is not None and jobs < 1:
         msg = f"`--jobs` is {jobs}; use at least 1"

@@ -11,7 +11,7 @@ from lattq.cli.inspection import payloads, shapes_of
 from lattq.cli.progress import observed
 from lattq.errors import InvalidInputError
 from lattq.export import coreml
-from lattq.export.convert import lookup_table
+from lattq.export.lookup import lookup_table
 from lattq.export.tables import LookupTable
 from lattq.files import load
 from lattq.quantized import Quantized

@@ -32,7 +32,7 @@ def best_scales(
     values: Num[np.ndarray, "*grids count"],
     weights: Float[Array, "..."] | None = None,
     *,
-    candidates: Float[np.ndarray, "rows scales"] | None = None,
+    candidates: Float[np.ndarray, " scales"] | None = None,
     start: Int[np.ndarray, " rows"] | None = None,
 ) -> ScaleFit:
     """For each row the positive scale s that minimises the sum of w (x - s v)², v the nearest of the values.
@@ -45,7 +45,7 @@ def best_scales(
     values : in increasing order; or several such grids of equal size, of which a row takes the best that lies downhill
         of where it starts: the next one is tried as long as errors fall
     weights : of squared errors, zero or above: for each column, or for each number; 1 if not given
-    candidates : the only scales allowed, positive; with one grid
+    candidates : the only scales allowed, positive and in increasing order; with one grid
     start : the grid that each row starts from; the first if not given
 
     Returns
@@ -61,7 +61,7 @@ def best_scales(
     --------
     >>> best_scales(np.array([[0.4, -1.1, 2.1, -2.9]]), np.arange(-4.0, 4.0)).scale.round(3)
     array([0.683])
-    >>> best_scales(np.array([[0.4, -1.1]]), np.arange(-4.0, 4.0), candidates=np.array([[0.25, 0.4]])).scale
+    >>> best_scales(np.array([[0.4, -1.1]]), np.arange(-4.0, 4.0), candidates=np.array([0.25, 0.4])).scale
     array([0.4])
     """
     from lattq.kernels import scales as native  # numba takes most of a second to import
@@ -78,10 +78,12 @@ def best_scales(
         first = grid if start is None else np.asarray(start, dtype=np.int64)
         native.least_error(host, mass, ladders, sizes, doubled, first, found, error, grid)
     else:
-        if candidates.shape[0] != len(host) or len(grids) > 1 or not (candidates > 0).all():
-            msg = f"`candidates` of shape {candidates.shape} for {host.shape[0]} rows and {len(grids)} grids; "
-            raise InvalidInputError(msg + "pass positive scales for each row, and one grid")
-        native.best_of(host, mass, ladders[0], sizes[0], candidates.astype(np.float64), found, error)
+        if len(grids) > 1 or not len(candidates) or candidates[0] <= 0 or not (np.diff(candidates) > 0).all():
+            msg = f"`candidates` are {len(candidates)} scales, {len(grids)} grids; pass rising positive ones and a grid"
+            raise InvalidInputError(msg)
+        halved = np.isin(candidates / 2, candidates)
+        above = candidates[~halved].max()
+        native.best_of(host, mass, ladders[0], sizes[0], doubled[0], candidates, above, found, error)
     return ScaleFit(*(from_host(array, like=x) for array in (found, error * unit, grid)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lattq._array import Array, host_reals, short_repr
 from lattq.codebooks.clustering import finite_floats
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 
 __all__ = ["Samples", "Start", "metric_root"]
 
@@ -102,7 +102,7 @@ class Samples:
         elif start == "random":
             entries, count = self.x[rng.choice(len(self.x), size, replace=False)].astype(np.float64), size
         else:
-            msg = f"`start` is {start!r}; pass 'split', 'plus_plus', 'random' or the first entries"
+            msg = f"`start` is {shown(start)}; pass 'split', 'plus_plus', 'random' or the first entries"
             raise InvalidInputError(msg)
         require_distinct(size, count)
         return entries

@@ -12,7 +12,7 @@ import numpy as np
 from lattq._options import as_integer, normalize
 from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes, require_codes
 from lattq.coding.base import BaseCoder
-from lattq.coding.blocks import BLOCK, check_block, column_blocks, wanted_blocks
+from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.schema import Inner, Integer, Record, Series, checked

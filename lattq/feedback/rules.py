@@ -9,7 +9,7 @@ from scipy.special import polygamma
 
 from lattq._array import Array, require_finite, to_host
 from lattq._options import as_float, as_integer, normalize
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.linalg.checks import check_block, with_diagonal
 from lattq.linalg.ldl import LDL, unchecked_ldl
 
@@ -219,5 +219,5 @@ def _permutation(h: np.ndarray, order: str, block: int) -> np.ndarray:
         return np.arange(n).reshape(-1, block)[::-1].reshape(-1)
     if order == "sorted":  # coded from the last to the first, so the largest diagonal entry comes last
         return np.argsort(np.diag(h), kind="stable")
-    msg = f'`order` is {order!r}; choose "natural", "reversed", "sorted" or "pivoted"'
+    msg = f'`order` is {shown(order)}; choose "natural", "reversed", "sorted" or "pivoted"'
     raise InvalidInputError(msg)

@@ -16,7 +16,7 @@ import numpy as np
 __all__ = ["best_of", "least_error"]
 
 compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
-SHRINK, TRIALS = 0.8, 30  # of scales at which the error of what is cut is compared with that of another scale
+SHRINK = 0.8  # of scales at which the error of what is cut is compared with that of another scale
 WINDOW = 1 << 22  # places that are sorted at once, about
 
 
@@ -64,23 +64,35 @@ def least_error(x, weight, ladders, sizes, doubled, start, scale, error, grid):
 
 @compiled
 @no_type_check
-def best_of(x, weight, ladders, sizes, candidates, scale, error):
-    """Fill `scale` and `error` with the best of the candidates of each row, all positive, and its squared error."""
+def best_of(x, weight, ladders, sizes, doubled, candidates, above, scale, error):
+    """Fill `scale` and `error` with the best of rising candidates, the least if all are as good, and its squared error.
+
+    Where a scale is too large to matter its half is a candidate too, but for those up to `above`.
+    """
     edges = (ladders[:, 1:] + ladders[:, :-1]) / 2
     for row in range(len(x)):
+        numbers, w = x[row], weight[min(row, len(weight) - 1)]
+        plain = min(np.searchsorted(candidates, _full(numbers, w, ladders, sizes)), len(candidates) - 1)
+        bound = _error(numbers, w, ladders, edges, sizes, candidates[plain], np.inf)
+        low, high = _range(numbers, w, ladders, edges, sizes, doubled, bound)
+        first = min(np.searchsorted(candidates, low), plain)
         error[row] = np.inf
-        for one in candidates[row]:
-            found = _error(x[row], weight[min(row, len(weight) - 1)], ladders, edges, sizes, one)
+        for one in candidates[first:]:
+            if one > max(high, above) and error[row] < np.inf:
+                break
+            found = _error(numbers, w, ladders, edges, sizes, one, error[row])
             if found < error[row]:
                 scale[row], error[row] = one, found
 
 
 @compiled
 @no_type_check
-def _error(x, weight, ladders, edges, sizes, scale):
-    """Squared error of the nearest values."""
-    total = 0.0
+def _error(x, weight, ladders, edges, sizes, scale, bound):
+    """Squared error of the nearest values, or of enough of them to exceed a bound."""
+    total, most = 0.0, bound / (scale * scale)
     for i in range(len(x)):
+        if total > most:
+            break
         side, size = int(x[i] < 0), abs(x[i]) / scale
         low, high = 0, sizes[side] - 1
         while low < high:
@@ -96,24 +108,36 @@ def _error(x, weight, ladders, edges, sizes, scale):
 
 @compiled
 @no_type_check
+def _full(x, weight, ladders, sizes):
+    """The least scale that cuts nothing."""
+    full = 0.0
+    for i in range(len(x)):
+        side = int(x[i] < 0)
+        if weight[i] > 0 and sizes[side] > 1:
+            full = max(full, abs(x[i]) / ladders[side, sizes[side] - 1])
+    return full
+
+
+@compiled
+@no_type_check
 def _range(x, weight, ladders, edges, sizes, doubled, bound):
     """Scales between which the best one lies, if any is better than `bound`; the lower one first.
 
     Above `high` only values are used whose doubles are values too: half the scale is as good. Below `low` what is cut
     costs more than all errors at another scale.
     """
-    high, full = 0.0, 0.0
+    high, least = 0.0, np.inf
     for i in range(len(x)):
         side, size = int(x[i] < 0), abs(x[i])
-        if weight[i] > 0 and sizes[side] > 1:
+        if weight[i] > 0 and size > 0 and sizes[side] > 1:
             high = max(high, size / edges[side, max(doubled[side], 1) - 1])
-            full = max(full, size / ladders[side, sizes[side] - 1])
-    if full == 0.0:
+            least = min(least, size / ladders[side, sizes[side] - 1])
+    if high == 0.0:
         return 0.0, 0.0
     if bound == np.inf:
-        bound = _error(x, weight, ladders, edges, sizes, 0.8 * full)
+        bound = _error(x, weight, ladders, edges, sizes, 0.8 * _full(x, weight, ladders, sizes), np.inf)
     low = high
-    for _ in range(TRIALS):
+    while low > SHRINK * least:  # below, all are cut
         cut = 0.0
         for i in range(len(x)):
             side = int(x[i] < 0)

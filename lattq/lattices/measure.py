@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from lattq._options import as_float, as_integer, as_seed
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.theta import closed_series, log_partition, scale_of_norm
 
@@ -79,7 +79,7 @@ def measure_nsm(lattice: HasNearest, samples: int, seed: int = 0, confidence: fl
     True
     """
     if not isinstance(lattice, HasNearest):
-        msg = f"`lattice` is {lattice!r}; pass one of `lattq.lattices`, or anything with a `generator` and a `nearest`"
+        msg = f"`lattice` is {shown(lattice)}; pass one of `lattq.lattices`, or what has a `generator` and a `nearest`"
         raise InvalidInputError(msg)
     samples, quantile, rng = _checked(samples, seed, confidence)
     basis = np.asarray(lattice.generator, dtype=np.float64)

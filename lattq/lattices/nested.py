@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, array_namespace, as_reals, from_host, require_finite, require_integers, to_host
-from lattq._options import as_float, as_integer, normalize
-from lattq.errors import InvalidInputError
+from lattq._options import among, as_float, as_integer, normalize
+from lattq.errors import InvalidInputError, shown
 from lattq.lattices.voronoi import VoronoiCode
 
 __all__ = ["NESTQUANT_SCALES", "NestedCode", "NestedFigures", "cell_dither"]
@@ -88,7 +88,7 @@ class NestedCode:
 
     def __post_init__(self) -> None:
         if np.ndim(self.scales) != 1:
-            msg = f"`scales` is {self.scales!r}; pass a tuple of numbers"
+            msg = f"`scales` is {shown(self.scales)}; pass a tuple of numbers"
             raise InvalidInputError(msg)
         object.__setattr__(self, "scales", tuple(as_float("scales", scale) for scale in self.scales))
         normalize(self, as_integer, optional=("dither",))
@@ -99,8 +99,8 @@ class NestedCode:
         if len(self.scales) > 256:
             msg = f"`scales` are {len(self.scales)}; an index takes at most 256"
             raise InvalidInputError(msg)
-        if self.rule not in ("best", "first"):
-            msg = f'`rule` is {self.rule!r}; choose "best" or "first"'
+        if not among(self.rule, ("best", "first")):
+            msg = f'`rule` is {shown(self.rule)}; choose "best" or "first"'
             raise InvalidInputError(msg)
         if self.dither is not None and self.dither < 0:
             msg = f"`dither` is {self.dither}; a seed is at least 0"

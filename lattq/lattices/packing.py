@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Int
 
 from lattq._array import require_integers
-from lattq._options import as_integer, normalize
+from lattq._options import among, as_integer, normalize
 from lattq.coding import BaseCoder
 from lattq.coding.ans import coder_of, words_of
 from lattq.coding.damage import reading
 from lattq.coding.schema import WORDS, Choice, Integer, Octets, Record, Series, checked
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError, shown
 from lattq.lattices.voronoi import LARGEST
 from lattq.lattices.words import LARGEST_DIMENSION
 from lattq.parts import register
@@ -72,8 +72,8 @@ class NestedCoder(BaseCoder):
         if not (self.dimension >= 1 and 2 <= self.q <= LARGEST and 1 <= self.scales <= 256 and self.block >= 1):
             msg = f"{self}: q is 2 to {LARGEST}, there are 1 to 256 scales, and the rest is at least 1"
             raise InvalidInputError(msg)
-        if self.index not in ("packed", "raw", "coded"):
-            msg = f'`index` is {self.index!r}; choose "packed", "raw" or "coded"'
+        if not among(self.index, ("packed", "raw", "coded")):
+            msg = f'`index` is {shown(self.index)}; choose "packed", "raw" or "coded"'
             raise InvalidInputError(msg)
         if self.index == "packed" and self._bits(min(self.dimension, self.block, 65)) > 64:
             msg = f"{self.dimension} digits of base {self.q} and an index of {self.scales} do not fit a word of 64 bits"

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals, short_repr
-from lattq._options import as_integer, as_seed
-from lattq.errors import InvalidInputError
+from lattq._options import among, as_integer, as_seed
+from lattq.errors import InvalidInputError, shown
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.nested import entropy_bits, pulled, trial
 from lattq.lattices.voronoi import VoronoiCode
@@ -67,8 +67,8 @@ def best_scales(
     if not 1 <= count <= 16:
         msg = f"`count` is {count}; choose 1 to 16 scales"
         raise InvalidInputError(msg)
-    if rule not in ("best", "first"):
-        msg = f'`rule` is {rule!r}; choose "best" or "first"'
+    if not among(rule, ("best", "first")):
+        msg = f'`rule` is {shown(rule)}; choose "best" or "first"'
         raise InvalidInputError(msg)
     table = _table(code, _gaussian(code, samples, seed) if sample is None else _checked(sample))
     cuts = _first(table, min(count, len(table.scales)), 0.0)

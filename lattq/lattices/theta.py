@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._options import as_float
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.series import CodeSeries
 
@@ -111,7 +111,7 @@ def closed_series(lattice: Any) -> CodeSeries:
     series = lattice.series if isinstance(lattice, Lattice) else None
     if not isinstance(series, CodeSeries):
         msg = (
-            f"`lattice` is {lattice!r}, which has no partition function in closed form here; "
+            f"`lattice` is {shown(lattice)}, which has no partition function in closed form here; "
             "use Z, D, D_dual, E8, BW16 or Leech24"
         )
         raise InvalidInputError(msg)
@@ -124,7 +124,7 @@ def _sums(lattice: Lattice, scale: Scales) -> tuple[np.ndarray, np.ndarray]:
     try:
         scales = np.asarray(scale, dtype=np.float64)
     except (TypeError, ValueError):
-        msg = f"`scale` is {scale!r}; pass a number or an array of them"
+        msg = f"`scale` is {shown(scale)}; pass a number or an array of them"
         raise InvalidInputError(msg) from None
     if not np.all((scales >= 0.01) & (scales <= 1e9)):
         msg = f"`scale` holds {scales[~((scales >= 0.01) & (scales <= 1e9))].flat[0]}; pass scales from 0.01 to 1e9"

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt
 
 from lattq._array import Array, array_namespace, as_reals, from_host, require_integers, to_host
-from lattq._options import as_integer, normalize
+from lattq._options import among, as_integer, normalize
 from lattq.coding.packing import pack, unpack
 from lattq.coding.schema import Text
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.lattices import catalogue
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.shaping import simplified
@@ -58,14 +58,14 @@ class VoronoiCode:
 
     def __post_init__(self) -> None:
         if not isinstance(self.lattice, Lattice):
-            msg = f"`lattice` is {self.lattice!r}; pass one of `lattq.lattices`, such as E8"
+            msg = f"`lattice` is {shown(self.lattice)}; pass one of `lattq.lattices`, such as E8"
             raise InvalidInputError(msg)
         normalize(self, as_integer, "q")
         if not 2 <= self.q <= LARGEST:
             msg = f"`q` is {self.q}; a Voronoi code here has 2 to {LARGEST} digits in each dimension"
             raise InvalidInputError(msg)
-        if self.shaping not in ("voronoi", "simplified"):
-            msg = f'`shaping` is {self.shaping!r}; choose "voronoi" or "simplified"'
+        if not among(self.shaping, ("voronoi", "simplified")):
+            msg = f'`shaping` is {shown(self.shaping)}; choose "voronoi" or "simplified"'
             raise InvalidInputError(msg)
         if self.shaping == "simplified":
             simplified(self.lattice.name)

@@ -21,7 +21,7 @@ from lattq._array import short_repr
 from lattq.coding.cosets import MOST, log_partition, on_grid, scale
 from lattq.coding.schema import Text
 from lattq.coding.tables import TOTAL
-from lattq.errors import InvalidInputError, LattqError
+from lattq.errors import InvalidInputError, LattqError, shown
 from lattq.lattices import catalogue
 from lattq.lattices.codes import code_words, golay, reed_muller
 from lattq.lattices.lattice import Lattice
@@ -57,7 +57,7 @@ def named(name: str) -> Lattice:
     found = re.fullmatch(r"(Z|D|D_dual)\((\d{1,2})\)", text)
     if not found or int(found[2]) > LARGEST_DIMENSION:
         msg = (
-            f"`name` is {name!r}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), n up to "
+            f"`name` is {shown(name)}; n integers in n dimensions are points of Z(n), D(n), D_dual(n), n up to "
             f"{LARGEST_DIMENSION}, E8, BW16, Leech24"
         )
         raise InvalidInputError(msg)

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
 from lattq._distortion import squared_error
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
 from lattq.linalg.checks import check_layer, require_root
@@ -70,7 +70,7 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
     True
     """
     if unknown := [name for name in parameters if not isinstance(name, str) or name not in _FITS]:
-        msg = f"`parameters` holds {unknown[0]!r}; choose from {', '.join(_FITS)}"
+        msg = f"`parameters` holds {shown(unknown[0])}; choose from {', '.join(_FITS)}"
         raise InvalidInputError(msg)
     s = found.transform.congruence(moment)
     w = found.transform.forward(to_host(weight).astype(np.float64))

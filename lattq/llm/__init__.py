@@ -5,7 +5,8 @@ Importing this package teaches `transformers` the method "lattq"; without it, lo
 
 from pathlib import Path
 
-from lattq.errors import InvalidInputError
+from lattq._options import among
+from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.files import stored_bytes
 from lattq.llm.convert.quantize import quantize_model
 from lattq.llm.convert.report import Report
@@ -42,7 +43,7 @@ def embedded_text(name: str) -> str:
     >>> len(embedded_text("evaluation")) > 100_000
     True
     """
-    if name not in ("calibration", "evaluation"):
-        msg = f'`name` is {name!r}; choose "calibration" or "evaluation"'
+    if not among(name, ("calibration", "evaluation")):
+        msg = f'`name` is {shown(name)}; choose "calibration" or "evaluation"'
         raise InvalidInputError(msg)
     return (embedded_model() / f"{name}.txt").read_text(encoding="utf-8")

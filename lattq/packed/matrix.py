@@ -11,8 +11,8 @@ from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.lattices import HierarchicalCode
-from lattq.packed.convert import packers
 from lattq.packed.forms import VALUES, Layers, Nested8, Tables, in_threads
+from lattq.packed.packers import packers
 from lattq.packed.sparse import SparseRows
 from lattq.packed.vectors import VectorTables
 from lattq.quantized import Quantized

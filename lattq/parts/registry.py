@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lattq.errors import DamagedFileError, InvalidInputError, MissingPartError
+from lattq._options import among
+from lattq.errors import DamagedFileError, InvalidInputError, MissingPartError, shown
 
 __all__ = ["GROUP", "ROLES", "find", "kind_of", "register", "require_part"]
 
@@ -67,14 +68,14 @@ def register(role: str, kind: str) -> Callable[[Part], Part]:
     >>> kind_of("quantizer", Signs())
     'acme/signs'
     """
-    if role not in ROLES:
-        msg = f"`role` is {role!r}; choose {', '.join(ROLES)}"
+    if not among(role, ROLES):
+        msg = f"`role` is {shown(role)}; choose {', '.join(ROLES)}"
         raise InvalidInputError(msg)
 
     def add(cls: Part) -> Part:
         own = cls.__module__.split(".")[0] == "lattq"
         if not re.fullmatch(r"([\w.-]+/)?[\w-]+" if own else r"[\w.-]+/[\w-]+", kind):
-            msg = f'`kind` is {kind!r}; a part of another package is called "package/word", the package as pip knows it'
+            msg = f'`kind` is {shown(kind)}; a part of another package is "package/word", the package as pip knows it'
             raise InvalidInputError(msg)
         names, base = ROLES[role]
         missing = _missing(cls, names)

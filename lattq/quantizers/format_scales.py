@@ -11,10 +11,9 @@ from lattq.quantizers.steps import stored_halves
 __all__ = ["byte_values", "packed_scales", "positive_scales", "unpacked_scales"]
 
 
-def positive_scales(kind: str) -> tuple[np.ndarray, int]:
-    """Scales of a format of eight bits, and how many an octave has."""
-    values = E8M0.values if kind == "e8m0" else E4M3FN.values[E4M3FN.values > 0.0]
-    return values, 1 if kind == "e8m0" else 8
+def positive_scales(kind: str) -> np.ndarray:
+    """Scales of a format of eight bits, rising."""
+    return E8M0.values if kind == "e8m0" else E4M3FN.values[E4M3FN.values > 0.0]
 
 
 def packed_scales(scale: np.ndarray, kind: str) -> bytes:

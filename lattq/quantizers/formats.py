@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, require_finite, short_repr, to_host
-from lattq._options import as_flag, as_integer, normalize
+from lattq._options import among, as_flag, as_integer, normalize
 from lattq.bounds import BLOCK_FORMATS, number_format
 from lattq.bounds.block_formats import (
     LARGEST_SCALE,
@@ -223,7 +223,7 @@ class Format(BaseDesign):
     @staticmethod
     def named(name: str, *, fit: str = "range") -> "Format":
         """The design of a block format of `lattq.bounds.BLOCK_FORMATS`; raises `InvalidInputError` for another name."""
-        if name not in list(BLOCK_FORMATS):
+        if not among(name, BLOCK_FORMATS):
             msg = f"there is no block format {name!r}; choose {', '.join(BLOCK_FORMATS)}"
             raise InvalidInputError(msg)
         block = BLOCK_FORMATS[name]
@@ -235,25 +235,19 @@ class Format(BaseDesign):
         largest = to_host(xp.max(xp.abs(targets), axis=1, keepdims=True)).astype(np.float64)
         scale = block_scales(largest, self.number, self.scale)
         if self.fit == "error":
-            found = self._least_error(entries, scale)
+            found = self._least_error(entries)
             scale = np.where(found > 0.0, found, scale)
         return FormatQuantizer(xp.astype(from_host(scale, like=targets), targets.dtype), self.number, self.scale)
 
-    def _least_error(self, entries: Entries, plain: np.ndarray) -> np.ndarray:
-        """The best scale of each row that its format can hold; 0 where all are as good.
-
-        Of formats of eight bits those two octaves below the plain one, and one above, are compared: one octave further
-        up the same numbers have codes too, and further down the largest magnitude is cut to a quarter.
-        """
+    def _least_error(self, entries: Entries) -> np.ndarray:
+        """The best scale of each row that its format can hold; 0 where all are as good."""
         x = to_host(entries.values).astype(np.float64)
         if self.scale == "float16":
             found = best_scales(x, self.number.values, entries.power).scale[:, None]
             limits = SMALLEST_SCALE[self.scale], LARGEST_SCALE[self.scale]
             return np.where(found > 0.0, np.clip(found, *limits).astype(np.float16).astype(np.float64), 0.0)
-        allowed, octave = positive_scales(self.scale)
-        places = np.searchsorted(allowed, plain) + np.arange(-2 * octave, octave + 1)
-        candidates = allowed[np.clip(places, 0, allowed.size - 1)]
-        found = best_scales(x, self.number.values, entries.power, candidates=candidates).scale[:, None]
+        allowed = positive_scales(self.scale)
+        found = best_scales(x, self.number.values, entries.power, candidates=allowed).scale[:, None]
         live = ((x != 0.0) & (entries.power > 0.0)).any(axis=1, keepdims=True)
         return np.where(live, found, 0.0)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._options import as_flag, as_integer, check_levels, normalize
+from lattq._options import among, as_flag, as_integer, check_levels, normalize
 from lattq.codebooks.scales import ScaleFit, best_scales
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.entries import Entries
-from lattq.quantizers.steps import SMALLEST_STEP, centered
+from lattq.quantizers.steps import GROWN, SMALLEST_STEP, centered
 from lattq.quantizers.uniform import UniformQuantizer
 
 __all__ = ["AbsMax", "MinMax"]
@@ -132,8 +132,10 @@ def check_fit(fit: str) -> None:
 
     >>> check_fit("error")
     """
-    if fit not in ("range", "error"):
-        msg = f'`fit` is {fit!r}; pass "error" for scales of least squared error, or "range" for the largest magnitude'
+    if not among(fit, ("range", "error")):
+        msg = (
+            f'`fit` is {shown(fit)}; pass "error" for scales of least squared error, or "range" for the largest of all'
+        )
         raise InvalidInputError(msg)
 
 
@@ -152,7 +154,7 @@ def half_precision(step: Array) -> Array:
     """
     host = to_host(step).astype(np.float64)
     if np.abs(host).max(initial=0.0) > np.finfo(np.float16).max:
-        msg = f"a step of {np.abs(host).max():.3g} is beyond float16; divide the weights by a constant first"
+        msg = f"a step of {np.abs(host).max():.3g} is beyond float16; {GROWN}"
         raise InvalidInputError(msg)
     rounded = np.copysign(np.maximum(np.abs(host).astype(np.float16), SMALLEST_STEP), host)
     rounded = np.where(host, rounded, 1.0)

@@ -10,7 +10,7 @@ from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, normalize
 from lattq.coding.schema import SCALE, Record, checked
 from lattq.coding.squares import fit_squares
-from lattq.errors import CodeOverflowError, InvalidInputError
+from lattq.errors import CodeOverflowError, InvalidInputError, shown
 from lattq.lattices.coder import EntropyCodedLattice
 from lattq.lattices.lattice import LARGEST
 from lattq.lattices.layout import Layout
@@ -140,7 +140,7 @@ class Lattice(BaseDesign):
         normalize(self, as_flag, "shrink")
         check_step(self.step)
         if not isinstance(self.lattice, lattices.Lattice):
-            msg = f"`lattice` is {self.lattice!r}; pass one of `lattq.lattices`, such as E8"
+            msg = f"`lattice` is {shown(self.lattice)}; pass one of `lattq.lattices`, such as E8"
             raise InvalidInputError(msg)
         named(self.lattice.name)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lattq.errors import InvalidInputError
-from lattq.quantizers.steps import half
+from lattq.quantizers.steps import GROWN, half
 
 __all__ = ["rounded_entries", "stored_tables"]
 
@@ -26,7 +26,7 @@ def rounded_entries(entries: np.ndarray, bits: int | None) -> tuple[np.ndarray, 
     """
     top, half = float(np.abs(entries).max()), np.finfo(np.float16)
     if top > float(half.max):
-        msg = f"the largest entry of a table is {top:.3g}, beyond float16; divide the weights by a constant first"
+        msg = f"the largest entry of a table is {top:.3g}, beyond float16; {GROWN}"
         raise InvalidInputError(msg)
     if bits is None:
         return entries.astype(np.float16).astype(np.float64) + 0.0, None

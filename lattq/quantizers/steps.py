@@ -9,11 +9,12 @@ from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError, shown
 from lattq.quantizers.base import BaseQuantizer
 
 __all__ = [
     "GROUP",
+    "GROWN",
     "HALVES",
     "HEIGHT",
     "SMALLEST_STEP",
@@ -30,6 +31,7 @@ __all__ = [
     "stored_halves",
 ]
 
+GROWN = "raise `damping`, for fed-back errors have grown, or divide the weights by a constant outside of a loop"
 SMALLEST_STEP = float(np.finfo(np.float16).smallest_subnormal)
 HEIGHT = Either(Choice(1), Integer(lambda at: at.rows, lambda at: at.rows))
 """Rows of the scales in a file: one, or all."""
@@ -90,7 +92,7 @@ def one_number(name: str, values: Any) -> float:
     1.0
     """
     if tuple(getattr(values, "shape", ())) != (1, 1):
-        msg = f"`{name}` is {values!r}; pass an array of shape (1, 1)"
+        msg = f"`{name}` is {shown(values)}; pass an array of shape (1, 1)"
         raise InvalidInputError(msg)
     return float(values[0, 0])
 

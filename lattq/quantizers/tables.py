@@ -17,6 +17,7 @@ from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group
 from lattq.quantizers.logarithmic import LogScales, check_run
 from lattq.quantizers.rounded import rounded_entries
+from lattq.quantizers.steps import GROWN
 
 __all__ = ["Codebook"]
 
@@ -133,7 +134,7 @@ class Codebook(BaseDesign):
     def _check(self, host: np.ndarray, blocks: np.ndarray) -> None:
         largest = float(np.abs(host).max(initial=0.0))
         if not largest < 1e30:
-            msg = f"a weight of {largest:.3g} is beyond float16; divide the weights by a constant first"
+            msg = f"a weight of {largest:.3g} is beyond float16; {GROWN}"
             raise InvalidInputError(msg)
         if (np.diff(blocks, axis=1) != 1).any():
             msg = (

@@ -258,8 +258,7 @@ class Uniform(BaseDesign):
     dither: int | None = None
     levels: int | None = None
 
-    array_generic, scale_free = True, False  # `step` is in the unit of the weights
-    sweeps = 2  # passes of coordinate descent after the first that are worth their time
+    array_generic, scale_free, sweeps = True, False, 2  # `step` is in the unit of the weights
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step", "offset")

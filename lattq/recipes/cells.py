@@ -1,7 +1,7 @@
 """Recipes of fixed rate whose cells are no cubes: a trellis, and nested lattices."""
 
 from lattq._options import as_float
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.feedback import Cholesky, OpenLoop
 from lattq.feedback.rules import Feedback, NoisyInputs
 from lattq.lattices import E8
@@ -87,10 +87,10 @@ def nestquant(
     """
     if isinstance(scales, str):
         if scales not in NESTQUANT_SCALES:
-            msg = f"`scales` is {scales!r}; scales are published for {', '.join(NESTQUANT_SCALES)}"
+            msg = f"`scales` is {shown(scales)}; scales are published for {', '.join(NESTQUANT_SCALES)}"
             raise InvalidInputError(msg)
         if levels != 14:
-            msg = f"`levels` is {levels!r}; the scales for {scales!r} are published for 14: pass scales=4"
+            msg = f"`levels` is {shown(levels)}; the scales for {scales!r} are published for 14: pass scales=4"
             raise InvalidInputError(msg)
         scales = tuple(scale / 14 for scale in NESTQUANT_SCALES[scales])
     noise = as_float("noise", noise)

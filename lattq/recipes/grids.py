@@ -5,7 +5,7 @@ import functools
 
 from lattq._options import as_float
 from lattq.coding import Pooled, TwoWay
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.feedback import MMSE, Cholesky, OpenLoop
 from lattq.feedback.rules import Feedback
 from lattq.least_squares.alternate import GAINS
@@ -13,6 +13,7 @@ from lattq.quantizers import AbsMax, Format, Lattice, MinMax, Trellis, Uniform
 from lattq.scheme import Scheme
 from lattq.transforms import Equalize, Normalize
 from lattq.transforms.designs import Sort, TransformDesign
+from lattq.transforms.gain import LARGEST
 from lattq.transforms.maps import Identity
 
 __all__ = [
@@ -64,7 +65,8 @@ def block_format(name: str = "mxfp4", *, feedback: Feedback | None = None, fit: 
     True
     """
     design = Format.named(name, fit=fit)
-    transform = Normalize() if design.scale == "e4m3" else Identity()
+    largest = LARGEST if fit == "range" else 0.75 * LARGEST  # the best scale may lie above the plain one
+    transform = Normalize(largest) if design.scale == "e4m3" else Identity()
     return Scheme(transform=transform, feedback=OpenLoop() if feedback is None else feedback, quantizer=design)
 
 
@@ -172,7 +174,7 @@ def watersic(
     """
     cell, step = Uniform() if quantizer is None else quantizer, as_float("step", step)
     if not all(hasattr(cell, name) for name in ("step", "second_moment")):
-        msg = f"`quantizer` is {cell!r}; a cell with a step is Uniform(), Trellis() or Lattice()"
+        msg = f"`quantizer` is {shown(cell)}; a cell with a step is Uniform(), Trellis() or Lattice()"
         raise InvalidInputError(msg)
     feedback = MMSE(step * step * cell.second_moment, mmse, order) if mmse else Cholesky(order)
     return Scheme(

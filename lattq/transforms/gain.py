@@ -10,11 +10,13 @@ from lattq._array import Array, array_namespace
 from lattq._options import as_float, normalize
 from lattq.coding.damage import reading
 from lattq.coding.schema import Integer, Octets, Record, checked
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
 
-__all__ = ["Gain", "Normalize", "to_unit"]
+__all__ = ["LARGEST", "Gain", "Normalize", "to_unit"]
+
+LARGEST = 2688.0  # of NVFP4: the largest number of E2M1 times that of E4M3
 
 LARGEST_EXPONENT = 400  # squares of numbers so scaled, times second moments of any sensible unit, are within float64
 EXPONENT = Integer(-LARGEST_EXPONENT, LARGEST_EXPONENT)
@@ -93,7 +95,7 @@ class Gain(BaseTransform):
     def power_of_two(exponent: int) -> "Gain":
         """The gain 2^exponent; raises `InvalidInputError` for an exponent beyond `LARGEST_EXPONENT`."""
         if not (type(exponent) is int and abs(exponent) <= LARGEST_EXPONENT):
-            msg = f"`exponent` is {exponent!r}; a power of two has an integer within ± {LARGEST_EXPONENT}"
+            msg = f"`exponent` is {shown(exponent)}; a power of two has an integer within ± {LARGEST_EXPONENT}"
             raise InvalidInputError(msg)
         return Gain(math.ldexp(1.0, exponent))
 
@@ -128,13 +130,13 @@ def _times_power(x: Array, exponent: int) -> Array:
 class Normalize:
     """Design of the gain that takes the largest magnitude of the weight to `largest`.
 
-    NVFP4 takes it to 448 · 6 = 2688: then no scale of a block is beyond E4M3.
+    NVFP4 takes it to 448 · 6 = 2688: then no plain scale of a block is beyond E4M3.
 
     >>> Normalize(6.0)(np.array([[0.5, -3.0]]), np.eye(2))
     Gain(scale=2.0)
     """
 
-    largest: float = 2688.0
+    largest: float = LARGEST
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "largest")

@@ -143,6 +143,8 @@ class Sparse(BaseTransform):
 class Outliers:
     """Design of the sparse part: the weights of largest magnitude, and those where errors cost most (SqueezeLLM).
 
+    A weight that is both counts once, so there are at most `fraction` + `sensitive`.
+
     Parameters
     ----------
     fraction : of weights of largest magnitude; 0.004 as published

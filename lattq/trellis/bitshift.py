@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from scipy.special import ndtri
 
 from lattq._array import as_floats
-from lattq._options import as_integer, normalize
-from lattq.errors import InvalidInputError
+from lattq._options import among, as_integer, normalize
+from lattq.errors import InvalidInputError, shown
 
 __all__ = ["CODES", "LONGEST", "MOST_BITS", "MOST_MEMORY", "BitshiftCode", "best_states"]
 
@@ -71,8 +71,8 @@ class BitshiftCode:
         if not self.bits <= self.memory <= MOST_MEMORY:
             msg = f"`memory` is {self.memory}; with `bits` = {self.bits} it is {self.bits} to {MOST_MEMORY}"
             raise InvalidInputError(msg)
-        if self.code not in tuple(SCALES):  # which takes what cannot be hashed too
-            msg = f"`code` is {self.code!r}; choose one of {', '.join(SCALES)}"
+        if not among(self.code, SCALES):
+            msg = f"`code` is {shown(self.code)}; choose one of {', '.join(SCALES)}"
             raise InvalidInputError(msg)
 
     @property

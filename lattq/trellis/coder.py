@@ -16,7 +16,7 @@ import numpy as np
 from lattq._options import as_integer, normalize
 from lattq.coding import BaseCoder
 from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
-from lattq.coding.blocks import BLOCK, check_block, column_blocks, wanted_blocks
+from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
 from lattq.coding.damage import reading
 from lattq.coding.schema import WORDS, Choice, Flag, Inner, Integer, Octets, Record, checked

@@ -103,6 +103,6 @@ def test_what_has_no_best_scale_is_named(unchecked):
     with pytest.raises(InvalidInputError, match="`weights` of shape"):
         best_scales(np.ones((1, 2)), values, -np.ones(2))
     with pytest.raises(InvalidInputError, match="`candidates`"):
-        best_scales(np.ones((1, 2)), values, candidates=np.zeros((1, 3)))
+        best_scales(np.ones((1, 2)), values, candidates=np.zeros(3))
     with pytest.raises(InvalidInputError, match="`x`"):
         best_scales(np.array([[np.nan]]), values)

@@ -15,7 +15,7 @@ from lattq.errors import InvalidInputError
 from lattq.linalg.effective import effective_weight
 from lattq.llm.convert.report import LayerRow, layer_row
 from lattq.llm.convert.workspace import Workspace
-from lattq.llm.measure.blocks import BlockStream, WholeModel, follow
+from lattq.llm.measure.hidden_states import BlockStream, WholeModel, follow
 from lattq.llm.measure.moments import InputMoments, forward_batches
 from lattq.llm.source.architecture import find_blocks
 from lattq.llm.source.matrices import Matrix

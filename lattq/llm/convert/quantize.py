@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lattq import recipes
-from lattq.errors import FewTokensWarning, InvalidInputError
+from lattq._options import among
+from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
@@ -106,8 +107,8 @@ def quantize_model(
     start = time.perf_counter()
     setting = {"step": step, "levels": levels, "bits": bits}
     _check(recipe, rate, setting)
-    if allocation not in ("loss", "distortion"):
-        msg = f'`allocation` is {allocation!r}; choose "loss" or "distortion"'
+    if not among(allocation, ("loss", "distortion")):
+        msg = f'`allocation` is {shown(allocation)}; choose "loss" or "distortion"'
         raise InvalidInputError(msg)
     for name, count in (("jobs", jobs), ("threads", threads)):
         if count < 1:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.llm.source.matrices import Matrix, matrices
 
 __all__ = ["Choice", "choose", "choose_modules", "find_blocks"]
@@ -138,7 +138,7 @@ def _matching(argument: str, patterns: Iterable[str], known: Mapping[str, Matrix
         matches = {name for name in known if fnmatch.fnmatchcase(name, pattern)}
         if not matches:
             some = ", ".join(list(known)[:8])
-            msg = f"`{argument}` holds {pattern!r}, which no linear layer matches; there are {some}, ..."
+            msg = f"`{argument}` holds {shown(pattern)}, which no linear layer matches; there are {some}, ..."
             raise InvalidInputError(msg)
         found |= matches
     return found

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq import recipes
 from lattq.errors import InvalidInputError
-from lattq.export.convert import lookup_table
+from lattq.export.lookup import lookup_table
 from tests.strategies import gaussian_layer, seeds
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from lattq.llm import measure, source
-from lattq.llm.measure.blocks import BlockStream, WholeModel, follow
+from lattq.llm.measure.hidden_states import BlockStream, WholeModel, follow
 from tests.llm.test_matrices import TOKENS, tiny_model
 
 ONE_BY_ONE = (
