@@ -161,7 +161,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
 def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
     """One run of the scheme with so much more damping of its feedback, and whether it feeds anything back."""
-    transform = scheme.transform(weight, moment)
+    transform: Any = scheme.transform(weight, moment)
     kind_of("transform", transform)
     if scheme.quantizer.importance is not None and not transform.keeps_entries:
         msg = f"`importance` weighs the weights themselves, not those after {transform!r}; leave one out"

@@ -28,8 +28,8 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, points: dict[str, str
     info = folder / f"{NAME}-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = project["entry-points"]["lattq.parts"] if points is None else points
-    lines = [f"{name} = {value}\n" for name, value in points.items()]
+    named = project["entry-points"]["lattq.parts"] if points is None else points
+    lines = [f"{name} = {value}\n" for name, value in named.items()]
     (info / "entry_points.txt").write_text("".join(["[lattq.parts]\n", *lines]))
     forget(monkeypatch)
     monkeypatch.syspath_prepend(str(HOME / "src"))
