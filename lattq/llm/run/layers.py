@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from lattq._payload import require_parts
 from lattq.llm.run.digests import HASH, unbind
 from lattq.quantized import Quantized
 
@@ -61,6 +62,10 @@ class LattqLinear(nn.Module):
             payload = unbind(self.weight.cpu().numpy().tobytes(), self._context)
             self.weight[-HASH:] = _tensor(payload[-HASH:]).to(self.weight.device)
             self._context = None
+
+    def require_parts(self) -> None:
+        """Raise `MissingPartError` if decoding needs a package that is not installed; decodes nothing."""
+        require_parts(self.payload)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "rows columns"]:
         """Decode the weight, on the device of the payload.

@@ -169,6 +169,7 @@ class LattqHfQuantizer(HfQuantizer):
             if at_once:
                 with naming(written):
                     layer.check()
+                    layer.require_parts()
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
