@@ -15,6 +15,8 @@ import torch
 import transformers
 
 import lattq as lq
+from benchmarks.architectures import save_source
+from lattq import llm
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.run.plugin import register
@@ -114,6 +116,34 @@ def test_a_cast_leaves_payloads_alone(quantized: Path, dtype: torch.dtype):
     assert model.model.layers[0].mlp.up_proj.payload == before
 
 
+def test_a_layer_shows_its_decoded_weight(quantized: Path):
+    """Code of a class asks for dtype, device and values of a weight, and may cast its inputs to that dtype."""
+    model = load(quantized)
+    layer = model.model.layers[0].mlp.up_proj
+    assert layer.weight.dtype == torch.bfloat16
+    assert torch.equal(layer.weight, layer.dequantize(torch.bfloat16))
+    assert layer.weight is layer.weight  # decoded once
+    assert torch.nn.Module.to(model, torch.float32).model.layers[0].mlp.up_proj.weight.dtype == torch.float32
+    assert layer.weight.shape == (96, 64)
+    assert layer.encoded.dtype == torch.uint8
+
+
+def test_layers_that_a_class_keeps_in_float32_stay_so(tmp_path: Path):
+    """T5 multiplies by `wo` in float32 when all else is float16."""
+    save_source("T5EncoderModel", tmp_path / "source")
+    options = {"calibration_text": llm.embedded_text("calibration")[:4000], "step": 0.05, "samples": 8, "window": 32}
+    llm.quantize_model(tmp_path / "source", tmp_path / "out", include=["*.wo"], **options)
+    model = load(tmp_path / "out", transformers.T5EncoderModel, dtype=torch.float16)
+    dense = load(tmp_path / "source", transformers.T5EncoderModel, dtype=torch.float16)
+    for part in (model, dense):
+        assert part.encoder.block[0].layer[1].DenseReluDense.wo.weight.dtype == torch.float32
+    with torch.no_grad():
+        wanted = dense.encoder(input_ids=torch.tensor([[5, 9, 30]])).last_hidden_state
+        found = model.encoder(input_ids=torch.tensor([[5, 9, 30]])).last_hidden_state
+    assert found.dtype == wanted.dtype
+    assert (found - wanted).norm() < 0.2 * wanted.norm()
+
+
 def test_a_layer_survives_pickle_and_state_dict(quantized: Path):
     layer = load(quantized).model.layers[0].self_attn.q_proj
     again = pickle.loads(pickle.dumps(layer))
@@ -122,7 +152,7 @@ def test_a_layer_survives_pickle_and_state_dict(quantized: Path):
     x = torch.ones(1, 64, dtype=torch.bfloat16)
     assert torch.equal(again(x), layer(x))
     assert torch.equal(fresh(x), layer(x))
-    assert set(layer.state_dict()) == {"weight", "bias"}
+    assert set(layer.state_dict()) == {"encoded", "bias"}
 
 
 def test_registering_twice_is_harmless():

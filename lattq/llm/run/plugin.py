@@ -1,5 +1,6 @@
 """Model directories of lattq load through `transformers`: the quantizer plug-in."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 import transformers.quantizers.auto as auto
 from torch import Tensor
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -14,7 +16,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.digests import bind, context, digest_of_state, verified_at_load
 from lattq.llm.run.directory import check_places, naming, verify
-from lattq.llm.run.layers import LattqLinear
+from lattq.llm.run.layers import ENCODED, LattqLinear
 from lattq.llm.source.matrices import Matrix, matrices
 
 __all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "block_of", "register", "saved_tensors"]
@@ -101,7 +103,7 @@ class LattqHfQuantizer(HfQuantizer):
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Payloads have any length: for them the loader must not compare shapes."""
         module, _, name = param_name.rpartition(".")
-        return name == "weight" and isinstance(model.get_submodule(module), LattqLinear)
+        return name == ENCODED and isinstance(model.get_submodule(module), LattqLinear)
 
     def is_serializable(self, **kwargs: Any) -> bool:
         """Payloads are saved as they are."""
@@ -113,8 +115,8 @@ class LattqHfQuantizer(HfQuantizer):
         return False
 
     def update_weight_conversions(self, weight_conversions: list[Any], *args: Any) -> list[Any]:
-        """None: the files hold the names of the model."""
-        return []
+        """The files hold the names of the model, and payloads where a program without lattq looks for weights."""
+        return [_Payloads(self.written)]
 
     def get_state_dict_and_metadata(self, model: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The tensors as they are written, payloads bound to their layer; `config.json` gets their digest."""
@@ -122,6 +124,7 @@ class LattqHfQuantizer(HfQuantizer):
         state = saved_tensors(model)
         for name in config.modules:
             payload = bind(model.get_submodule(name).payload, context(config.run, name))
+            del state[f"{name}.{ENCODED}"]
             state[f"{name}.weight"] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
         state |= self.carried
         config.digest = digest_of_state(state)
@@ -155,6 +158,10 @@ class LattqHfQuantizer(HfQuantizer):
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)
         place(model, self.matrices, dict.fromkeys(modules, b""))
+        for pattern, dtype in model._get_dtype_plan(model.dtype).items():
+            for name in (name for name in modules if re.search(pattern.replace("*", ".*"), f"{name}.weight")):
+                layer = model.get_submodule(name)
+                layer.like = layer.like.to(dtype)
         files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
         check_places(files, model.name_or_path)
         if files and verified_at_load():
@@ -179,6 +186,20 @@ class LattqHfQuantizer(HfQuantizer):
         return model
 
 
+class _Payloads(WeightRenaming):
+    """Names in the files of the tensors that hold payloads to those in the model."""
+
+    __slots__ = ("places",)
+
+    def __init__(self, written: Mapping[str, str]) -> None:
+        super().__init__("weight", ENCODED)
+        self.places = {f"{there}.weight": f"{name}.{ENCODED}" for name, there in written.items()}
+
+    def rename_source_key(self, source_key: str) -> tuple[str, str | None]:
+        """The name in the model of a tensor in the files."""
+        return self.places.get(source_key, source_key), None
+
+
 def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
     """Find `name` among some, whether it or the saved one wraps the other in its base model's prefix."""
     prefix = f"{model.base_model_prefix}."
@@ -189,7 +210,8 @@ def place(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]
     """Put layers with payloads where the matrices of a model are."""
     for name, payload in payloads.items():
         matrix = found[name]
-        matrix.place(model, LattqLinear(*matrix.shape, payload=payload).to(matrix.parameter.device))
+        layer = LattqLinear(*matrix.shape, payload=payload, dtype=matrix.parameter.dtype)
+        matrix.place(model, layer.to(matrix.parameter.device))
 
 
 def saved_tensors(model: Any) -> dict[str, Tensor]:
