@@ -21,6 +21,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.run.plugin import register
 from lattq.llm.source.matrices import replace
+from tests.llm.conftest import change_config
 
 TOKENS = torch.tensor([[5, 9, 300, 41, 7]])
 
@@ -229,27 +230,27 @@ def test_a_missing_payload_raises(copied: Path):
     ("change", "message"),
     [
         ({"format_version": 2}, "format version 2"),
+        ({"format_version": "1"}, "format version '1'"),
+        ({"modules": ["model.norm"]}, r"`modules` in config.json is \"\['model.norm'\]\""),
         ({"modules": {"model.layers.0.mlp.up_proj": "96x"}}, "rows x columns"),
         ({"modules": {"model.layers.0.mlp.up_proj": "96x65"}}, "96x65"),
         ({"modules": {"model.norm": "96x64"}}, "model.norm"),
     ],
 )
 def test_a_wrong_config_raises(copied: Path, change: dict, message: str):
-    path = copied / "config.json"
-    config = json.loads(path.read_text())
-    config["quantization_config"] |= change
-    path.write_text(json.dumps(config))
+    """Also one whose digest fits."""
+    change_config(copied, lambda config: config["quantization_config"].update(change), forged=True)
     with pytest.raises(DamagedFileError, match=message):
         load(copied)
 
 
 def test_a_model_without_the_layers_raises(copied: Path):
-    path = copied / "config.json"
-    config = json.loads(path.read_text())
-    config["quantization_config"]["modules"] = {"elsewhere": "96x64"}
-    path.write_text(json.dumps(config))
-    with pytest.raises(InvalidInputError, match="none of the quantized layers"):
+    modules = {"elsewhere": "96x64"}
+    change_config(copied, lambda config: config["quantization_config"].update(modules=modules), forged=True)
+    with pytest.raises(DamagedFileError, match="lists the layer elsewhere, which a LlamaForCausalLM of its sizes"):
         load(copied)
+    with pytest.raises(InvalidInputError, match="none of the quantized layers"):
+        load(copied, transformers.AutoModel)
 
 
 def test_replacing_a_module_that_does_not_exist_raises():

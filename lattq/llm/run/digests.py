@@ -20,6 +20,7 @@ __all__ = [
     "TENSORS",
     "bind",
     "context",
+    "digest_of_config",
     "digest_of_files",
     "digest_of_state",
     "run_name",
@@ -31,6 +32,10 @@ HASH = 8  # bytes of BLAKE2b at the end of a payload
 TENSORS = 16  # bytes of the digest of all tensors
 RUN = 8  # bytes of the name of a run
 SWITCH = "LATTQ_VERIFY"
+BLOCK, OWN = "quantization_config", "config_digest"
+# What loading and saving again changes in a config, and what may be chosen anew each time.
+FREE = {"_attn_implementation", "_name_or_path", "attn_implementation", "dtype", "torch_dtype", "transformers_version"}
+FREE |= {"transformers_weights"}
 
 Job = tuple[str, Callable[[], bytes]]
 
@@ -104,6 +109,18 @@ def digest_of_files(files: Iterable[Path]) -> str:
     return _combined(found)
 
 
+def digest_of_config(config: Mapping[str, Any]) -> str:
+    """Digest of the values in a `config.json`, but for those that each load may choose.
+
+    >>> digest_of_config({"layers": 2, "dtype": "float16"}) == digest_of_config({"layers": 2})
+    True
+    """
+    block = config.get(BLOCK)
+    block = {key: value for key, value in block.items() if key != OWN} if isinstance(block, dict) else block
+    text = json.dumps(_bound_values({**config, BLOCK: block}), sort_keys=True)
+    return _hash(text.encode(), TENSORS).hex()
+
+
 def verified_at_load() -> bool:
     """Whether directories are read in full and checked when they are loaded, as LATTQ_VERIFY says.
 
@@ -151,6 +168,12 @@ def _root(jobs: Iterable[Job]) -> str:
 
 def _combined(leaves: Mapping[str, bytes]) -> str:
     return _hash(b"".join(leaves[key] for key in sorted(leaves)), TENSORS).hex()
+
+
+def _bound_values(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bound_values(one) for key, one in value.items() if key not in FREE}
+    return value
 
 
 def _bound(own: bytes, context: str) -> bytes:

@@ -1,5 +1,6 @@
 """Model directories of lattq load through `transformers`: the quantizer plug-in."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,10 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.llm.run.digests import bind, context, digest_of_state, verified_at_load
+from lattq.llm.run.digests import bind, context, digest_of_config, digest_of_state, verified_at_load
 from lattq.llm.run.directory import check_places, naming, verify
 from lattq.llm.run.layers import ENCODED, LattqLinear
+from lattq.llm.source.checkpoint import read_config
 from lattq.llm.source.matrices import Matrix, matrices
 
 __all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "block_of", "register", "saved_tensors"]
@@ -34,11 +36,12 @@ class LattqConfig(QuantizationConfigMixin):
         expert whose slice of a parameter is inputs × outputs
     run : hexadecimal name of the conversion, to which the payloads are bound
     digest : of all tensors in the weight files, hexadecimal
+    config_digest : of what else `config.json` says, this block included
     format_version : of the directory
 
     Raises
     ------
-    DamagedFileError : for a version or a shape this release cannot read
+    DamagedFileError : for a version, a list of layers or a shape that this release cannot read
 
     Examples
     --------
@@ -50,19 +53,24 @@ class LattqConfig(QuantizationConfigMixin):
 
     def __init__(
         self,
-        modules: dict[str, str] | None = None,
-        run: str = "",
-        digest: str = "",
-        format_version: int = FORMAT,
+        modules: Any = None,  # whatever a file says
+        run: Any = "",
+        digest: Any = "",
+        config_digest: Any = "",
+        format_version: Any = FORMAT,
         **others: Any,
     ) -> None:
         self.quant_method = METHOD
         if format_version != FORMAT:
-            msg = f"format version {format_version}; this lattq reads version {FORMAT}: use the release that wrote it"
+            msg = f"format version {format_version!r}; this lattq reads version {FORMAT}: use the release that wrote it"
             raise DamagedFileError(msg)
         self.format_version = format_version
-        self.modules = dict(modules or {})
-        self.run, self.digest = run, digest
+        modules = {} if modules is None else modules
+        if not isinstance(modules, dict):
+            msg = f"`modules` in config.json is {str(modules)[:40]!r}; expected layers and their shapes"
+            raise DamagedFileError(msg)
+        self.modules = dict(modules)
+        self.run, self.digest, self.config_digest = run, digest, config_digest
         for key, value in others.items():
             if key != "quant_method":
                 setattr(self, key, value)
@@ -129,15 +137,24 @@ class LattqHfQuantizer(HfQuantizer):
         state |= self.carried
         config.digest = digest_of_state(state)
         model.config.quantization_config = config
+        model.config.architectures = [type(model).__name__]  # as `save_pretrained` will
+        config.config_digest = digest_of_config(json.loads(model.config.to_json_string()))
         return state, {}
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         config, modules, known = self.quantization_config, {}, matrices(model)
+        files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
+        check_places(files, model.name_or_path)
+        if files:
+            block_of(read_config(files[0].parent), files[0].parent)
         for name, (rows, columns) in config.shapes().items():
             found = _resolve(model, name, known)
             if found is None:
                 if _resolve(model, name, dict(model.named_modules())) is not None:
                     msg = f"config.json says that {name} is a linear layer, the model has another module there"
+                    raise DamagedFileError(msg)
+                if type(model).__name__ in (model.config.architectures or ()):
+                    msg = f"config.json lists the layer {name}, which a {type(model).__name__} of its sizes does not have"
                     raise DamagedFileError(msg)
                 continue  # a head or pooler this class does not have
             matrix, text = known[found], config.modules[name]
@@ -162,8 +179,6 @@ class LattqHfQuantizer(HfQuantizer):
             for name in (name for name in modules if re.search(pattern.replace("*", ".*"), f"{name}.weight")):
                 layer = model.get_submodule(name)
                 layer.like = layer.like.to(dtype)
-        files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
-        check_places(files, model.name_or_path)
         if files and verified_at_load():
             verify(config, files)
         config.modules = modules
@@ -222,12 +237,25 @@ def saved_tensors(model: Any) -> dict[str, Tensor]:
 
 
 def block_of(config: Mapping[str, Any], directory: Any) -> LattqConfig:
-    """The block `quantization_config` of a `config.json`; raises `InvalidInputError` if it is not one of lattq."""
+    """The block `quantization_config` of a `config.json`.
+
+    Raises
+    ------
+    InvalidInputError : if there is none of lattq, or it names no layer
+    DamagedFileError : if the config is not the one that was written
+    """
     block = config.get("quantization_config")
-    if not isinstance(block, dict) or block.get("quant_method") != METHOD:
+    found = LattqConfig(**block) if isinstance(block, dict) and block.get("quant_method") == METHOD else LattqConfig()
+    if not found.modules:
         msg = f"{directory} holds no quantized layers of lattq; quantize a model first, with `lattq quantize`"
         raise InvalidInputError(msg)
-    return LattqConfig(**block)
+    if found.config_digest != digest_of_config(config):
+        msg = (
+            f"config.json of {directory} is not the one that was written: a value of the model or the list of layers is "
+            "changed; fetch it again, and change models where they are loaded"
+        )
+        raise DamagedFileError(msg)
+    return found
 
 
 def attach(

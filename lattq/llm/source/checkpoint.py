@@ -131,8 +131,12 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """`config.json` of a model directory."""
     path = Path(source) / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            msg = f"it holds {str(found)[:40]}, no keys and values"
+            raise ValueError(msg)
+        return found
+    except (OSError, ValueError) as error:  # of decoding, too
         msg = f"{source} is not a model directory: cannot read config.json ({error}); download the model there first"
         raise InvalidInputError(msg) from error
 
