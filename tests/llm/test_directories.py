@@ -167,7 +167,7 @@ def test_a_changed_config_raises(copied: Path, change: Any, switch: str, monkeyp
     monkeypatch.setenv("LATTQ_VERIFY", switch)
     change_config(copied, change)
     for use in (load, llm.stored_bytes, verify):
-        with pytest.raises(DamagedFileError, match="config.json of .* is not the one that was written"):
+        with pytest.raises(DamagedFileError, match=r"config\.json of .* is not the one that was written"):
             use(copied)
     assert "is not the one that was written" in error("inspect", copied)
 

@@ -247,7 +247,7 @@ def test_a_wrong_config_raises(copied: Path, change: dict, message: str):
 def test_a_model_without_the_layers_raises(copied: Path):
     modules = {"elsewhere": "96x64"}
     change_config(copied, lambda config: config["quantization_config"].update(modules=modules), forged=True)
-    with pytest.raises(DamagedFileError, match="lists the layer elsewhere, which a LlamaForCausalLM of its sizes"):
+    with pytest.raises(DamagedFileError, match="lists the layer elsewhere; a LlamaForCausalLM of its sizes"):
         load(copied)
     with pytest.raises(InvalidInputError, match="none of the quantized layers"):
         load(copied, transformers.AutoModel)

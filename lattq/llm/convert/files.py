@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from lattq.coding.damage import reading
 from lattq.errors import LattqError
 from lattq.files import plain_modes
+from lattq.llm.run.config import LattqConfig, block_of
 from lattq.llm.run.digests import RUN, TENSORS
-from lattq.llm.run.plugin import LattqConfig, block_of
 from lattq.llm.source.checkpoint import read_config
 from lattq.llm.source.weights import read_header, weight_files
 

@@ -23,6 +23,7 @@ __all__ = [
     "digest_of_config",
     "digest_of_files",
     "digest_of_state",
+    "digests_of_state",
     "run_name",
     "unbind",
     "verified_at_load",
@@ -80,6 +81,11 @@ def unbind(payload: bytes, context: str) -> bytes:
 
 def digest_of_state(state: Mapping[str, Tensor]) -> str:
     """Digest of the keys, dtypes, shapes and values of some tensors."""
+    return _combined(digests_of_state(state))
+
+
+def digests_of_state(state: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """A digest for each of some tensors."""
 
     def job(key: str, tensor: Tensor) -> bytes:
         if tensor.device.type == "meta":
@@ -88,7 +94,7 @@ def digest_of_state(state: Mapping[str, Tensor]) -> str:
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         return _leaf(key, dtype_name(tensor.dtype), tuple(tensor.shape), values.data)
 
-    return _root((key, lambda key=key, tensor=tensor: job(key, tensor)) for key, tensor in state.items())
+    return _leaves((key, lambda key=key, tensor=tensor: job(key, tensor)) for key, tensor in state.items())
 
 
 def digest_of_files(files: Iterable[Path]) -> str:
@@ -160,10 +166,6 @@ def _leaves(jobs: Iterable[Job]) -> dict[str, bytes]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         pending = {key: pool.submit(job) for key, job in jobs}
         return {key: one.result() for key, one in pending.items()}
-
-
-def _root(jobs: Iterable[Job]) -> str:
-    return _combined(_leaves(jobs))
 
 
 def _combined(leaves: Mapping[str, bytes]) -> str:

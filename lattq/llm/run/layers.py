@@ -68,7 +68,7 @@ class LattqLinear(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, "rows columns"]:
-        """The decoded weight, in the dtype that a dense layer would have here; no values while a checkpoint is loaded."""
+        """The decoded weight, in the dtype of a dense layer in its place; no values before a checkpoint fills it."""
         if not self._filled:
             return self.like.new_empty((self.out_features, self.in_features), device="meta")
         dense = self._dense

@@ -12,80 +12,16 @@ from torch import Tensor
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.llm.run.config import METHOD, LattqConfig, block_of
 from lattq.llm.run.digests import bind, context, digest_of_config, digest_of_state, verified_at_load
 from lattq.llm.run.directory import check_places, naming, verify
 from lattq.llm.run.layers import ENCODED, LattqLinear
 from lattq.llm.source.checkpoint import read_config
 from lattq.llm.source.matrices import Matrix, matrices
 
-__all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "block_of", "register", "saved_tensors"]
-
-METHOD = "lattq"
-FORMAT = 1
-
-
-class LattqConfig(QuantizationConfigMixin):
-    """What `config.json` says about the quantized layers.
-
-    Parameters
-    ----------
-    modules : name of each quantized matrix to its shape, "rows x columns" without spaces; with a "T" behind it for an
-        expert whose slice of a parameter is inputs × outputs
-    run : hexadecimal name of the conversion, to which the payloads are bound
-    digest : of all tensors in the weight files, hexadecimal
-    config_digest : of what else `config.json` says, this block included
-    format_version : of the directory
-
-    Raises
-    ------
-    DamagedFileError : for a version, a list of layers or a shape that this release cannot read
-
-    Examples
-    --------
-    >>> LattqConfig({"model.layers.0.mlp.up_proj": "576x256"}).shapes()
-    {'model.layers.0.mlp.up_proj': (576, 256)}
-    """
-
-    quant_method: Any
-
-    def __init__(
-        self,
-        modules: Any = None,  # whatever a file says
-        run: Any = "",
-        digest: Any = "",
-        config_digest: Any = "",
-        format_version: Any = FORMAT,
-        **others: Any,
-    ) -> None:
-        self.quant_method = METHOD
-        if format_version != FORMAT:
-            msg = f"format version {format_version!r}; this lattq reads version {FORMAT}: use the release that wrote it"
-            raise DamagedFileError(msg)
-        self.format_version = format_version
-        modules = {} if modules is None else modules
-        if not isinstance(modules, dict):
-            msg = f"`modules` in config.json is {str(modules)[:40]!r}; expected layers and their shapes"
-            raise DamagedFileError(msg)
-        self.modules = dict(modules)
-        self.run, self.digest, self.config_digest = run, digest, config_digest
-        for key, value in others.items():
-            if key != "quant_method":
-                setattr(self, key, value)
-        self.shapes()
-
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each quantized layer."""
-        found = {}
-        for name, text in self.modules.items():
-            rows, _, columns = str(text).removesuffix("T").partition("x")
-            if not (rows.isdecimal() and columns.isdecimal()):
-                msg = f"`modules` in config.json gives {name} the shape {text!r}; expected rows x columns, as 576x256"
-                raise DamagedFileError(msg)
-            found[name] = (int(rows), int(columns))
-        return found
+__all__ = ["LattqHfQuantizer", "attach", "register", "saved_tensors"]
 
 
 class LattqHfQuantizer(HfQuantizer):
@@ -154,7 +90,7 @@ class LattqHfQuantizer(HfQuantizer):
                     msg = f"config.json says that {name} is a linear layer, the model has another module there"
                     raise DamagedFileError(msg)
                 if type(model).__name__ in (model.config.architectures or ()):
-                    msg = f"config.json lists the layer {name}, which a {type(model).__name__} of its sizes does not have"
+                    msg = f"config.json lists the layer {name}; a {type(model).__name__} of its sizes has none"
                     raise DamagedFileError(msg)
                 continue  # a head or pooler this class does not have
             matrix, text = known[found], config.modules[name]
@@ -234,28 +170,6 @@ def saved_tensors(model: Any) -> dict[str, Tensor]:
     left_out = set(model._keys_to_ignore_on_save or ())
     state = {key: value for key, value in model.state_dict().items() if key not in left_out}
     return remove_tied_weights_from_state_dict(state, model)
-
-
-def block_of(config: Mapping[str, Any], directory: Any) -> LattqConfig:
-    """The block `quantization_config` of a `config.json`.
-
-    Raises
-    ------
-    InvalidInputError : if there is none of lattq, or it names no layer
-    DamagedFileError : if the config is not the one that was written
-    """
-    block = config.get("quantization_config")
-    found = LattqConfig(**block) if isinstance(block, dict) and block.get("quant_method") == METHOD else LattqConfig()
-    if not found.modules:
-        msg = f"{directory} holds no quantized layers of lattq; quantize a model first, with `lattq quantize`"
-        raise InvalidInputError(msg)
-    if found.config_digest != digest_of_config(config):
-        msg = (
-            f"config.json of {directory} is not the one that was written: a value of the model or the list of layers is "
-            "changed; fetch it again, and change models where they are loaded"
-        )
-        raise DamagedFileError(msg)
-    return found
 
 
 def attach(
