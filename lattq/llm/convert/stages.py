@@ -127,7 +127,7 @@ class Conversion:
         self.restore()
         attach(self.model, self.layers, {name: one[0].payload for name, one in layers.items()}, run, self.carried)
         with self.work.stage("write"):
-            return self.write(value, layers, start, max_shard_size, beside)
+            return self.write(value, layers, start, max_shard_size, beside, run)
 
     def restore(self) -> None:
         """Give the model its types back, and the values of the source where running it changed them."""
@@ -206,7 +206,7 @@ class Conversion:
         return expected_bytes({name: layer.text for name, layer in self.layers.items()}, sizes, self.others)
 
     def write(
-        self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path]
+        self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path], run: str
     ) -> Report:
         """Write the model and move it to its place."""
         directory = self.workspace.model_directory()
@@ -220,7 +220,7 @@ class Conversion:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
         dense = remainder(self.model, self.carried, self.reasons, files)
-        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense)
+        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense, run)
         with writing(directory):
             report.save(directory)
         self.workspace.publish()

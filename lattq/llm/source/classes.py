@@ -43,7 +43,8 @@ class Reading(NamedTuple):
         """Raise `InvalidInputError` unless the tensors fill the model."""
         if not self.fills:
             what = "give the model with dense weights" if self.integers or self.beside else "complete its files"
-            raise InvalidInputError(f"{self.faults(source, kind)}; {what}")
+            msg = f"{self.faults(source, kind)}; {what}"
+            raise InvalidInputError(msg)
 
     def faults(self, source: Any, kind: type) -> str:
         """What is wrong, in words; empty if nothing is."""
