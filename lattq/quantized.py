@@ -170,7 +170,7 @@ class Quantized:
         with np.errstate(over="ignore", invalid="ignore"):
             values = self.transform.inverse(self.decoded())
             largest = float(np.abs(values).max(initial=0.0))
-        if largest != largest:
+        if np.isnan(largest):
             msg = f"codes decode to NaN; the numbers of {self.quantizer!r}, or of {self.transform!r}, are wrong"
             raise InvalidInputError(msg)
         if not largest <= float(np.finfo(dtype).max):
