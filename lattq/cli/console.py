@@ -87,9 +87,10 @@ def models() -> Any:
         llm = importlib.import_module("lattq.llm")
         logging = importlib.import_module("transformers").utils.logging
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in MODEL_LIBRARIES:
+        missing = (error.name or "").split(".")[0]
+        if missing not in MODEL_LIBRARIES:
             raise
-        msg = f"this command needs {error.name}: pip install lattq[llm]"
+        msg = f"this command needs {missing}: pip install lattq[llm]"
         raise LattqError(msg) from None
     logging.disable_progress_bar()
     logging.set_verbosity_error()
