@@ -4,6 +4,8 @@ Thresholds come from sorted magnitudes u₁ ≥ u₂ ≥ …: the one that leave
 (Σ_{i≤k} u_i − r) / k, because Σ (u − μ)₊ ≥ Σ_{i≤k} u_i − k μ for every k, with equality at one (theory 12.4).
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -70,16 +72,17 @@ def project(
         raise InvalidInputError(msg)
     xp = array_namespace(found)
     wide = xp.astype(found, xp.float64)
-    signs = xp.where(_diagonal(wide) < 0, -1.0, 1.0)[..., None]
     _require_diagonal(wide, sides, floor, keep=keep_diagonal)
-    start = wide * signs
+    unit = 2.0 ** (math.frexp(float(xp.max(xp.abs(wide))))[1] - 1)  # sums of the largest numbers are numbers
+    signs = 1.0 - 2.0 * xp.astype(_diagonal(wide) < 0, xp.float64)[..., None]
+    start, least = wide / unit * signs, None if keep_diagonal else floor / unit
     if sides == "both":
-        nearest = _both(start, ratio, None if keep_diagonal else floor)
+        nearest = _both(start, ratio, least)
+    elif sides == "columns":
+        nearest = _transpose(_rows(_transpose(start), ratio, least))
     else:
-        turned = start if sides == "rows" else _transpose(start)
-        nearest = _rows(turned, ratio, None if keep_diagonal else floor)
-        nearest = nearest if sides == "rows" else _transpose(nearest)
-    return xp.astype(_within(nearest, ratio, sides) * signs, found.dtype)
+        nearest = _rows(start, ratio, least)
+    return xp.astype(_within(nearest, ratio, sides) * signs * unit, found.dtype)
 
 
 def onto_l1_ball(x: Float[Array, "*batch n"], radius: Float[Array, "*batch"]) -> Float[Array, "*batch n"]:
@@ -150,7 +153,7 @@ def _both(x: Array, ratio: float, floor: float | None) -> Array:
     host = to_host(x)
     flat = host.reshape(-1, *host.shape[-2:]).copy()
     for one in flat:
-        off, diagonal = onto_both(np.abs(_outside(one)), np.diag(one), ratio, floor)
+        off, diagonal = onto_both(np.abs(_outside(one)), np.diag(one).copy(), ratio, floor)
         one[:] = np.sign(one) * off
         np.fill_diagonal(one, diagonal)
     return from_host(flat.reshape(host.shape), like=x)
