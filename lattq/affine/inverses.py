@@ -138,8 +138,8 @@ def inverse(matrix: Float[Array, "*batch n n"]) -> Float[np.ndarray, "*batch n n
 
 def _inverted(matrix: np.ndarray) -> np.ndarray:
     factors = factor(matrix)
-    (getri,) = get_lapack_funcs(("getri",), (factors.packed,))
-    found, info = getri(factors.packed, factors.order)
+    getri, getri_lwork = get_lapack_funcs(("getri", "getri_lwork"), (factors.packed,))
+    found, info = getri(factors.packed, factors.order, lwork=int(getri_lwork(factors.size)[0].real))
     if info:
         msg = f"`matrix` is singular: its pivot {info - 1} is 0; `project` it, or pass an invertible one"
         raise InvalidInputError(msg)
