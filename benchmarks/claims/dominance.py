@@ -34,7 +34,7 @@ RATIOS = (1e-3, 0.1, 0.5, 0.9, 0.99, 1 - 1e-6)
 def bounds(chunk: int = 0) -> dict[str, Any]:
     """Violations of every bound; condition numbers to 10²⁰ by row scales over 16 decades and ratios near 1."""
     rng = np.random.default_rng((SEED, chunk))
-    broken = dict.fromkeys(("inf", "one", "two", "condition", "determinant", "left out"), 0)
+    broken: dict[str, Any] = dict.fromkeys(("inf", "one", "two", "condition", "determinant", "left out"), 0)
     largest = 0.0
     for k in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         n, ratio = int(rng.integers(2, LARGEST + 1)), float(rng.choice(RATIOS))

@@ -125,7 +125,8 @@ def run(name: str) -> dict[str, Any]:
         parts = [torch.tensor(one, dtype=torch.float64) for one in (test, weight, closed[name])]
         return {"what": name, "error": float(error(*parts))}
     kinds = {
-        "diagonal": (identity, 0.0), "certified around I, 0.5": (identity, 0.5), "certified around I, 0.9": (identity, 0.9),
+        "diagonal": (identity, 0.0),
+        "certified around I, 0.5": (identity, 0.5), "certified around I, 0.9": (identity, 0.9),
         "certified around balanced, 0.5": (reference, 0.5), "certified around balanced, 0.9": (reference, 0.9),
     }  # fmt: skip
     if name in kinds:

@@ -73,6 +73,11 @@ class Certificate:
         return min(self.row_ratio, self.column_ratio) < 1
 
     @property
+    def certified(self) -> bool:
+        """Whether any bound on the inverse is finite: by dominance, by mean gaps, or by the structure of a map."""
+        return min(self.inverse_inf, self.inverse_one, self.inverse_two) < math.inf
+
+    @property
     def scaled_condition(self) -> float:
         """Bound (1 + ρ) / (1 − ρ) on κ∞ of I + N: what a solve sees that divides by D apart."""
         return (1 + self.row_ratio) / (1 - self.row_ratio) if self.row_ratio < 1 else math.inf
@@ -88,7 +93,7 @@ def certificate(
     """What diagonal dominance says about a matrix A, around a reference T0 if one is given.
 
     Any matrix can be measured; of one that is not dominant the bounds are infinite. Sums are rounded up in float64, so
-    the bounds hold for the numbers as they are stored.
+    the bounds hold for the numbers as they are stored; around a reference, for A T0⁻¹ as it is computed in float64.
 
     Parameters
     ----------
@@ -101,7 +106,7 @@ def certificate(
     ------
     InvalidInputError
         if an array is not square, empty, or holds NaN; if `reference` is singular or of another size; and where
-        `strict`, if M is dominant neither by rows nor by columns: it names the worst row
+        `strict`, if no bound on M⁻¹ is finite: it names the worst row
 
     References
     ----------
@@ -128,7 +133,7 @@ def certificate(
             raise InvalidInputError(msg)
         core, log_reference = factors.solve_rows(whole), factors.logabsdet()
     found = certify(core, log_reference)
-    if strict and not found.dominant:
+    if strict and not found.certified:
         raise _not_dominant(core)
     if not measure:
         return found

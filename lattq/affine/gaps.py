@@ -29,7 +29,7 @@ class InverseBounds(NamedTuple):
         return InverseBounds(*(bound / least for bound in self))
 
     def times(self, other: "InverseBounds") -> "InverseBounds":
-        """The bounds for a Kronecker product: norms of these three kinds multiply."""
+        """The bounds for a product, plain or of Kronecker: norms of these three kinds multiply."""
         return InverseBounds(*(a * b for a, b in zip(self, other, strict=True)))
 
     def least(self, other: "InverseBounds") -> "InverseBounds":

@@ -10,6 +10,7 @@ import math
 import warnings
 
 import numpy as np
+from array_api_compat import device
 from jaxtyping import Float, Int
 from scipy.linalg import get_lapack_funcs, lu_factor, lu_solve
 
@@ -218,7 +219,7 @@ def newton_schulz(
            [ 0. ,  1. ]])
     """
     xp = array_namespace(off)
-    eye = xp.eye(off.shape[-1], dtype=off.dtype)
+    eye = xp.eye(off.shape[-1], dtype=off.dtype, device=device(off))
     steps, matrix = _at_least("steps", steps, 0), eye + off
     found = xp.broadcast_to(eye, off.shape) if start is None else start
     for _ in range(steps):

@@ -149,8 +149,8 @@ class AffineMap:
         return float(np.sum(np.log(np.abs(self.diagonal)))) + self.mixing.logabsdet() + self.reference.logabsdet()
 
     def inverse_bounds(self) -> InverseBounds:
-        """Bounds on (D (I + N))⁻¹; they say nothing of the reference."""
-        return self.mixing.inverse_bounds().over(float(np.abs(self.diagonal).min()))
+        """Bounds on A⁻¹: those of D (I + N) times those that the reference gives."""
+        return self._relative_bounds().times(self.reference.inverse_bounds())
 
     def certificate(self, *, measure: bool = True) -> Certificate:
         """Bounds of D (I + N), relative to T0, with those of the structure where they are better.
@@ -160,7 +160,7 @@ class AffineMap:
         measure : also measure condition numbers, and the error that is left where A and x A⁻¹ are kept in float32
         """
         core = self.diagonal[:, None] * self.mixing.matrix()
-        found = certify(core, self.reference.logabsdet(), self.inverse_bounds())
+        found = certify(core, self.reference.logabsdet(), self._relative_bounds())
         if not as_flag("measure", measure):
             return found
         return dataclasses.replace(
@@ -169,6 +169,10 @@ class AffineMap:
             reference_condition=condition(self.reference.matrix()),
             error=self._error(),
         )
+
+    def _relative_bounds(self) -> InverseBounds:
+        """Bounds on (D (I + N))⁻¹ that the structure gives."""
+        return self.mixing.inverse_bounds().over(float(np.abs(self.diagonal).min()))
 
     def _error(self) -> float:
         """Largest entry of x − (x A⁻¹) A, with x A⁻¹ and A rounded to float32."""

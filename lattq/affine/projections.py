@@ -7,6 +7,7 @@ Thresholds come from sorted magnitudes u₁ ≥ u₂ ≥ …: the one that leave
 import math
 
 import numpy as np
+from array_api_compat import device
 from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, from_host, to_host
@@ -196,7 +197,7 @@ def _sorted_sums(x: Array) -> tuple[Array, Array]:
     """Sums of the k largest magnitudes, and k."""
     xp = array_namespace(x)
     falling = xp.sort(xp.abs(x), axis=-1, descending=True)
-    return xp.cumulative_sum(falling, axis=-1), xp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
+    return xp.cumulative_sum(falling, axis=-1), xp.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=device(x))
 
 
 def _shrunk(x: Array, threshold: Array) -> Array:
@@ -213,11 +214,11 @@ def _diagonal(x: Array) -> Array:
 def _outside(x: Array) -> Array:
     """Zeros on the diagonal."""
     xp = array_namespace(x)
-    return xp.where(xp.eye(x.shape[-1], dtype=xp.float64) > 0, xp.zeros_like(x), x)
+    return xp.where(xp.eye(x.shape[-1], dtype=x.dtype, device=device(x)) > 0, xp.zeros_like(x), x)
 
 
 def _joined(diagonal: Array, outside: Array) -> Array:
-    eye = array_namespace(outside).eye(outside.shape[-1], dtype=outside.dtype)
+    eye = array_namespace(outside).eye(outside.shape[-1], dtype=outside.dtype, device=device(outside))
     return outside + diagonal[..., None] * eye
 
 

@@ -22,8 +22,8 @@ EPS = float(np.finfo(np.float64).eps)
 def exact_norms(matrix: np.ndarray) -> tuple[Fraction, Fraction, float, Fraction]:
     """Row sum and column sum norms of the inverse, exactly, its 2-norm, and |det|."""
     inverse, determinant = rational_inverse(matrix)
-    rows = max(sum(map(abs, row)) for row in inverse)
-    columns = max(sum(map(abs, column)) for column in zip(*inverse, strict=True))
+    rows = max(sum(map(abs, row), Fraction(0)) for row in inverse)
+    columns = max(sum(map(abs, column), Fraction(0)) for column in zip(*inverse, strict=True))
     two = float(np.linalg.norm(np.array([[float(x) for x in row] for row in inverse]), 2))
     return rows, columns, two, abs(determinant)
 
@@ -34,6 +34,7 @@ def test_bounds_hold_for_the_exact_inverse_of_ill_conditioned_matrices(matrix: n
     rows, columns, two, determinant = exact_norms(matrix)
     n = len(matrix)
     assert found.dominant
+    assert found.certified
     assert found.dominant_rows == 1.0
     last = 1 + 8 * n * EPS  # rounding of a difference, a quotient and a norm
     assert rows <= Fraction(found.inverse_inf) * Fraction(last)

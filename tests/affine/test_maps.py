@@ -124,6 +124,7 @@ def test_a_kronecker_product_is_certified_by_its_factors():
     stated = found.certificate()
     assert stated.row_ratio == pytest.approx(1.8**2 - 1)
     assert not stated.dominant
+    assert stated.certified
     assert stated.inverse_inf == pytest.approx(25.0)
 
 
@@ -157,6 +158,7 @@ def test_a_map_can_be_the_reference_of_another():
     np.testing.assert_allclose(found.matrix(), whole, atol=1e-12)
     x = np.random.default_rng(0).standard_normal((4, SIZE))
     np.testing.assert_allclose(found.on_inputs(x) @ whole, x, atol=1e-10)
+    assert np.linalg.norm(np.linalg.inv(whole), 2) <= found.inverse_bounds().two < np.inf
 
 
 def test_what_is_stored_is_counted():
