@@ -1,0 +1,336 @@
+"""Closed forms of the best invertible map of a layer, and what any map can bring.
+
+A map is an invertible n by n array A. It takes weights W to W Aᵀ and inputs x to A⁻ᵀ x, so that their product stays,
+and the second moment Σ of the inputs to A⁻ᵀ Σ A⁻¹; as a transform of lattq, T = A⁻ᵀ. Two regimes want different maps
+(theory 13): with an entropy coder `whitening`, with a fixed number of levels `balanced` second moments on both sides.
+Only WᵀW matters to them: several layers that read the same inputs are stacked.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import block_diag
+
+from lattq._array import Array, host_reals
+from lattq._options import as_float, as_integer
+from lattq.errors import InvalidInputError
+from lattq.linalg.checks import check_block, require_root, require_semidefinite, with_diagonal
+from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
+from lattq.linalg.roots import potrf
+
+__all__ = ["as_map", "balanced", "entropy_coded_loss", "gain", "stacked", "whitening", "wush"]
+
+Weights = Float[Array, "_ columns"] | Sequence[Float[Array, "_ columns"]]
+
+
+def balanced(
+    weight: Weights, sigma: Float[Array, "columns columns"], *, block: int | None = None, damping: float = 0.01
+) -> Float[np.ndarray, "columns columns"]:
+    """Return the map after which weights and inputs have the same, diagonal second moment.
+
+    With LᵀL = Σ and L Wᵀ = U S Vᵀ it is A = S^(-1/2) Uᵀ L, and S is both (W Aᵀ)ᵀ W Aᵀ and A⁻ᵀ Σ A⁻¹. It attains the
+    least product ‖Σ^(1/2) A⁻¹‖ ‖W Aᵀ‖ of all invertible maps, the nuclear norm of W Σ^(1/2): what rounding with a fixed
+    number of levels costs, up to crest factors, which a Hadamard matrix makes alike (`wush`). Inputs that no weight
+    reaches, or the reverse, lie where S is 0; blocks without any output keep their coordinates.
+
+    Parameters
+    ----------
+    weight : or several that share their inputs
+    block : size of the blocks of a block-diagonal map, each the closed form for its columns; None for one block
+    damping : fraction of the mean diagonal of Σ added to it, then of the mean of S added to S; 0 wants both invertible
+
+    Raises
+    ------
+    InvalidInputError : for a block that does not divide the columns, or without damping a singular Σ or W Σ^(1/2)
+    NotPositiveSemidefiniteError : for a second moment with a negative pivot
+
+    References: Zheng et al. 2025, "WUSH", arXiv 2512.00956, whose blocks these are; theory 13.3.
+
+    Examples
+    --------
+    >>> weight, sigma = np.array([[1.0, 0.0], [0.0, 4.0]]), np.diag([16.0, 1.0])
+    >>> found = balanced(weight, sigma, damping=0.0)
+    >>> (weight @ found.T).T @ (weight @ found.T)
+    array([[4., 0.],
+           [0., 4.]])
+    """
+    return _blockwise(weight, sigma, block, functools.partial(_balanced, damping=_damping(damping)))
+
+
+def wush(
+    weight: Weights,
+    sigma: Float[Array, "columns columns"],
+    *,
+    block: int | None = 32,
+    damping: float = 0.01,
+    seed: int = 0,
+) -> Float[np.ndarray, "columns columns"]:
+    """Return `balanced`, then a randomized Hadamard matrix: all columns of a block have the same second moment.
+
+    Parameters
+    ----------
+    weight, block, damping : as in `balanced`; the published blocks have 32 or 16 columns
+    seed : of the signs
+
+    Raises
+    ------
+    InvalidInputError : as `balanced`, and for blocks of a size without a Hadamard matrix
+    NotPositiveSemidefiniteError : as `balanced`
+
+    References: as `balanced`.
+
+    Examples
+    --------
+    >>> weight, sigma = np.array([[1.0, 0.0], [0.0, 4.0]]), np.diag([16.0, 9.0])
+    >>> found = wush(weight, sigma, block=None, damping=0.0)
+    >>> np.diag((weight @ found.T).T @ (weight @ found.T)).round(12)
+    array([8., 8.])
+    """
+
+    def rotated(part: np.ndarray, moment: np.ndarray) -> np.ndarray:
+        if not has_hadamard_matrix(len(moment)):
+            msg = (
+                f"no Hadamard matrix of the {len(moment)} columns of a block is known here; pass `block=`, "
+                "a divisor of the columns such as a power of two"
+            )
+            raise InvalidInputError(msg)
+        return randomized_hadamard(_balanced(part, moment, _damping(damping)).T.copy(), seed).T
+
+    return _blockwise(weight, sigma, block, rotated)
+
+
+def whitening(
+    sigma: Float[Array, "columns columns"], *, block: int | None = None, damping: float = 0.01
+) -> Float[np.ndarray, "columns columns"]:
+    """Return the symmetric square root of Σ: the map after which the inputs are white.
+
+    Best where an entropy coder follows and no feedback: one step for all columns then loses nothing at high rate
+    (`entropy_coded_loss`). Bad for a fixed number of levels, see `balanced`.
+
+    Parameters
+    ----------
+    block, damping : as in `balanced`
+
+    Raises
+    ------
+    InvalidInputError : for a block that does not divide the columns, or without damping a singular Σ
+    NotPositiveSemidefiniteError : for a second moment with a negative pivot
+
+    Examples
+    --------
+    >>> whitening(np.diag([4.0, 9.0]), damping=0.0)
+    array([[2., 0.],
+           [0., 3.]])
+    """
+
+    def root(part: np.ndarray, moment: np.ndarray) -> np.ndarray:
+        if not moment.any():
+            return np.eye(len(moment))
+        damped = _damped(moment, _damping(damping))
+        _cholesky(damped)
+        values, vectors = np.linalg.eigh(damped)
+        return (vectors * np.sqrt(values)) @ vectors.T
+
+    moment = require_semidefinite(sigma)
+    return _blockwise(np.zeros((1, len(moment))), moment, block, root)
+
+
+def gain(
+    weight: Weights,
+    sigma: Float[Array, "columns columns"],
+    matrix: Float[Array, "_ _"] | None = None,
+    *,
+    block: int | None = None,
+    group: int | None = None,
+) -> float:
+    """Return by how many decibels a map lowers the error of rounding to a fixed number of levels, before any rounding.
+
+    The error is proportional to ‖Σ^(1/2) A⁻¹‖² ‖W Aᵀ‖² as long as crest factors are alike; with `group` the largest
+    magnitudes count themselves: to the sum over rows and groups of (max |w|)² times the trace of the group's Σ.
+
+    Parameters
+    ----------
+    weight : or several that share their inputs
+    matrix : A, see `lattq.affine`; None for the map that gains most, which no other exceeds without `group`
+    block : for `matrix=None`, of block-diagonal maps only; 1 bounds all scales of columns
+    group : columns that share a step; None compares powers, without crest factors
+
+    Raises
+    ------
+    InvalidInputError : for a singular `matrix`, shapes that do not fit, or `group` without a map
+    NotPositiveSemidefiniteError : for a second moment with a negative pivot
+
+    Examples
+    --------
+    Here scales make both sides alike, and no other map gains more.
+
+    >>> weight, sigma = np.diag([10.0, 1.0]), np.diag([1.0, 100.0])
+    >>> round(gain(weight, sigma), 2), round(gain(weight, sigma, np.diag([0.1, 1.0])), 2)
+    (14.07, 14.07)
+    >>> round(gain(weight, sigma, np.diag([1.0, 0.1])), 2)
+    -19.91
+    """
+    rows, root = stacked(weight, sigma)
+    if matrix is None:
+        if group is not None:
+            msg = f"`group` is {group}, and without `matrix` there are no largest magnitudes; pass a map, or no group"
+            raise InvalidInputError(msg)
+        before, after = _product(rows, root), _least_product(rows, root, block)
+    else:
+        new = as_map(matrix, rows.shape[1])
+        after = _product(rows @ new.T, np.linalg.solve(new.T, root), group)
+        before = _product(rows, root, group)
+    return _decibels(before, after)
+
+
+def entropy_coded_loss(sigma: Float[Array, "columns columns"], matrix: Float[Array, "_ _"] | None = None) -> float:
+    """Return the bits a weight that one step for all columns loses after a map, without feedback, at high rate.
+
+    Beyond the cell's own gap: ½ log2 of the mean diagonal of A⁻ᵀ Σ A⁻¹ over det(A⁻ᵀ Σ A⁻¹)^(1/n). Zero for `whitening`
+    and rotations after it; infinite for a singular Σ (theory 13.2).
+
+    Parameters
+    ----------
+    matrix : A; None for the identity
+
+    Raises
+    ------
+    InvalidInputError : for a singular `matrix` or one of another size
+    NotPositiveSemidefiniteError : for a second moment with a negative pivot
+
+    Examples
+    --------
+    >>> sigma = np.diag([1.0, 16.0])
+    >>> round(entropy_coded_loss(sigma), 3), abs(entropy_coded_loss(sigma, np.diag([1.0, 4.0]))) < 1e-12
+    (0.544, True)
+    """
+    root = require_root(require_semidefinite(sigma))
+    if root.shape[1] < root.shape[0]:
+        return math.inf
+    new = np.eye(len(root)) if matrix is None else as_map(matrix, len(root))
+    moved = np.linalg.solve(new.T, root)
+    logarithm = 2.0 * float(np.linalg.slogdet(moved)[1]) / len(root)
+    return 0.5 * (math.log(float(np.sum(np.square(moved))) / len(root)) - logarithm) / math.log(2.0)
+
+
+def stacked(
+    weight: Weights, sigma: Float[Array, "columns columns"]
+) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "columns rank"]]:
+    """Return all rows that read the same inputs, and F with F Fᵀ = Σ; raises as `balanced`.
+
+    >>> stacked([np.ones((1, 2)), np.zeros((2, 2))], np.eye(2))[0].shape
+    (3, 2)
+    """
+    rows = _rows(weight)
+    return rows, require_root(require_semidefinite(sigma, rows.shape[1]))
+
+
+def as_map(matrix: Float[Array, "_ _"], n: int) -> Float[np.ndarray, "n n"]:
+    """Return A on the host; raises `InvalidInputError` unless it is square, finite, invertible and of that size.
+
+    >>> as_map(np.eye(2), 2).shape
+    (2, 2)
+    """
+    found = host_reals("matrix", matrix)
+    if found.shape != (n, n):
+        msg = f"`matrix` has shape {found.shape}; a map of {n} columns is {n} x {n}"
+        raise InvalidInputError(msg)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        condition = float(np.linalg.cond(found, 1))
+    if not condition < 1.0 / np.finfo(np.float64).eps:
+        msg = f"`matrix` has condition {condition:.3g}, singular in float64; damp what it was made from"
+        raise InvalidInputError(msg)
+    return found
+
+
+def _rows(weight: Any) -> np.ndarray:
+    """One weight, or several one above the other."""
+    parts = weight if isinstance(weight, list | tuple) else [weight]
+    found = [host_reals("weight", part) for part in parts]
+    if not found or any(part.ndim != 2 or part.shape[1] != found[0].shape[1] or 0 in part.shape for part in found):
+        msg = f"`weight` has shapes {[part.shape for part in found]}; pass matrices with the same columns"
+        raise InvalidInputError(msg)
+    return np.vstack(found)
+
+
+def _blockwise(
+    weight: Any, sigma: Array, block: int | None, rule: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The rule for each run of columns, side by side on the diagonal."""
+    rows = _rows(weight)
+    moment, n = require_semidefinite(sigma, rows.shape[1]), rows.shape[1]
+    size = n if block is None else as_integer("block", block)
+    check_block(size, n)
+    runs = [slice(start, start + size) for start in range(0, n, size)]
+    return np.asarray(block_diag(*(rule(rows[:, run], moment[run, run]) for run in runs)))
+
+
+def _balanced(rows: np.ndarray, moment: np.ndarray, damping: float) -> np.ndarray:
+    """S^(-1/2) Uᵀ L of one block."""
+    n = len(moment)
+    if not moment.any() or not rows.any():
+        return np.eye(n)
+    root = _cholesky(_damped(moment, damping))
+    triangle = np.linalg.qr(rows, mode="r")
+    square = np.zeros((n, n))
+    square[: len(triangle)] = triangle @ root.T
+    _, sizes, basis = np.linalg.svd(square)
+    sizes = sizes + damping * sizes.mean()
+    if sizes[-1] <= n * np.finfo(np.float64).eps * sizes[0]:
+        msg = f"`weight` times the root of `sigma` has rank below its {n} columns; pass `damping` above 0, such as 0.01"
+        raise InvalidInputError(msg)
+    return basis @ root / np.sqrt(sizes)[:, None]
+
+
+def _damping(value: float) -> float:
+    found = as_float("damping", value)
+    if not 0.0 <= found < math.inf:
+        msg = f"`damping` is {found}; pass a fraction of the mean diagonal, 0 or more"
+        raise InvalidInputError(msg)
+    return found
+
+
+def _damped(moment: np.ndarray, damping: float) -> np.ndarray:
+    return with_diagonal(moment, damping * float(np.diag(moment).mean()), "damping", damping)
+
+
+def _cholesky(moment: np.ndarray) -> np.ndarray:
+    """Upper triangular L with LᵀL = Σ; raises for a singular Σ."""
+    factor, failed = potrf(moment, lower=False, clean=True)
+    smallest = len(moment) * np.finfo(np.float64).eps * np.diag(moment)
+    if failed or bool((np.diag(factor) ** 2 <= smallest).any()):
+        msg = f"`sigma` is singular in a block of {len(moment)} columns; pass `damping` above 0, such as 0.01"
+        raise InvalidInputError(msg)
+    return factor
+
+
+def _least_product(rows: np.ndarray, root: np.ndarray, block: int | None) -> float:
+    """Square of the nuclear norm, or of the sum of those of the blocks."""
+    n = rows.shape[1]
+    size = n if block is None else as_integer("block", block)
+    check_block(size, n)
+    norms = [
+        np.linalg.svd(rows[:, start : start + size] @ root[start : start + size], compute_uv=False).sum()
+        for start in range(0, n, size)
+    ]
+    return float(np.sum(norms)) ** 2
+
+
+def _product(rows: np.ndarray, root: np.ndarray, group: int | None = None) -> float:
+    """‖W‖² tr Σ, or the same of each group with the largest magnitude in place of the power."""
+    power = np.sum(np.square(root), axis=1)
+    if group is None:
+        return float(np.sum(np.square(rows)) * np.sum(power))
+    starts = range(0, rows.shape[1], max(as_integer("group", group), 1))
+    peaks = np.maximum.reduceat(np.abs(rows), starts, axis=1)
+    return float(np.sum(np.square(peaks) @ np.add.reduceat(power, starts)))
+
+
+def _decibels(before: float, after: float) -> float:
+    if before == 0.0:
+        return 0.0
+    return 10.0 * math.log10(before / after) if after > 0.0 else math.inf
