@@ -28,12 +28,17 @@ Weights = Float[Array, "_ columns"] | Sequence[Float[Array, "_ columns"]]
 
 
 def balanced(
-    weight: Weights, sigma: Float[Array, "columns columns"], *, block: int | None = None, damping: float = 0.01
+    weight: Weights,
+    sigma: Float[Array, "columns columns"],
+    *,
+    block: int | None = None,
+    damping: float = 0.01,
+    share: float = 0.5,
 ) -> Float[np.ndarray, "columns columns"]:
     """Return the map after which weights and inputs have the same, diagonal second moment.
 
-    With LᵀL = Σ and L Wᵀ = U S Vᵀ it is A = S^(-1/2) Uᵀ L, and S is both (W Aᵀ)ᵀ W Aᵀ and A⁻ᵀ Σ A⁻¹. It attains the
-    least product ‖Σ^(1/2) A⁻¹‖ ‖W Aᵀ‖ of all invertible maps, the nuclear norm of W Σ^(1/2): what rounding with a fixed
+    With LᵀL = Σ and L Wᵀ = U S Vᵀ it is A = S^-½ Uᵀ L, and S is both (W Aᵀ)ᵀ W Aᵀ and A⁻ᵀ Σ A⁻¹. It attains the least
+    product ‖Σ^(1/2) A⁻¹‖ ‖W Aᵀ‖ of all invertible maps, the nuclear norm of W Σ^(1/2): what rounding with a fixed
     number of levels costs, up to crest factors, which a Hadamard matrix makes alike (`wush`). Inputs that no weight
     reaches, or the reverse, lie where S is 0; blocks without any output keep their coordinates.
 
@@ -42,6 +47,9 @@ def balanced(
     weight : or several that share their inputs
     block : size of the blocks of a block-diagonal map, each the closed form for its columns; None for one block
     damping : fraction of the mean diagonal of Σ added to it, then of the mean of S added to S; 0 wants both invertible
+    share : p of A = S^-p Uᵀ L, 0 to 1: weights get the second moment S^(2-2p), inputs S^2p. At 0 the inputs are white,
+        at 1 the weights; rounding with Cholesky feedback, which uses the unequal variances of inputs itself, wants
+        about 0.75 (theory 13.5)
 
     Raises
     ------
@@ -58,7 +66,7 @@ def balanced(
     array([[4., 0.],
            [0., 4.]])
     """
-    return _blockwise(weight, sigma, block, functools.partial(_balanced, damping=_damping(damping)))
+    return _blockwise(weight, sigma, block, _rule(damping, share))
 
 
 def wush(
@@ -67,13 +75,14 @@ def wush(
     *,
     block: int | None = 32,
     damping: float = 0.01,
+    share: float = 0.5,
     seed: int = 0,
 ) -> Float[np.ndarray, "columns columns"]:
     """Return `balanced`, then a randomized Hadamard matrix: all columns of a block have the same second moment.
 
     Parameters
     ----------
-    weight, block, damping : as in `balanced`; the published blocks have 32 or 16 columns
+    weight, block, damping, share : as in `balanced`; the published blocks have 32 or 16 columns, and share one half
     seed : of the signs
 
     Raises
@@ -91,6 +100,8 @@ def wush(
     array([8., 8.])
     """
 
+    rule = _rule(damping, share)
+
     def rotated(part: np.ndarray, moment: np.ndarray) -> np.ndarray:
         if not has_hadamard_matrix(len(moment)):
             msg = (
@@ -98,7 +109,7 @@ def wush(
                 "a divisor of the columns such as a power of two"
             )
             raise InvalidInputError(msg)
-        return randomized_hadamard(_balanced(part, moment, _damping(damping)).T.copy(), seed).T
+        return randomized_hadamard(rule(part, moment).T.copy(), seed).T
 
     return _blockwise(weight, sigma, block, rotated)
 
@@ -269,8 +280,17 @@ def _blockwise(
     return np.asarray(block_diag(*(rule(rows[:, run], moment[run, run]) for run in runs)))
 
 
-def _balanced(rows: np.ndarray, moment: np.ndarray, damping: float) -> np.ndarray:
-    """S^(-1/2) Uᵀ L of one block."""
+def _rule(damping: float, share: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """`_balanced` with checked options."""
+    found = as_float("share", share)
+    if not 0.0 <= found <= 1.0:
+        msg = f"`share` is {found}; pass a number from 0, white inputs, to 1, white weights"
+        raise InvalidInputError(msg)
+    return functools.partial(_balanced, damping=_damping(damping), share=found)
+
+
+def _balanced(rows: np.ndarray, moment: np.ndarray, damping: float, share: float) -> np.ndarray:
+    """S^-p Uᵀ L of one block."""
     n = len(moment)
     if not moment.any() or not rows.any():
         return np.eye(n)
@@ -283,7 +303,7 @@ def _balanced(rows: np.ndarray, moment: np.ndarray, damping: float) -> np.ndarra
     if sizes[-1] <= n * np.finfo(np.float64).eps * sizes[0]:
         msg = f"`weight` times the root of `sigma` has rank below its {n} columns; pass `damping` above 0, such as 0.01"
         raise InvalidInputError(msg)
-    return basis @ root / np.sqrt(sizes)[:, None]
+    return basis @ root / (sizes**share)[:, None]
 
 
 def _damping(value: float) -> float:

@@ -169,7 +169,7 @@ class Balanced:
     Parameters
     ----------
     block : columns of a block, which each column is charged numbers for; None for one dense matrix
-    damping : as in `lattq.affine.balanced`
+    damping, share : as in `lattq.affine.balanced`; a share of 0.75 suits Cholesky feedback
     dtype : as in `Affine`
 
     Examples
@@ -180,6 +180,7 @@ class Balanced:
 
     block: int | None = None
     damping: float = 0.01
+    share: float = 0.5
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
@@ -199,7 +200,7 @@ class WUSH:
 
     Parameters
     ----------
-    block, damping, dtype : as in `Balanced`; 32 or 16 as published
+    block, damping, share, dtype : as in `Balanced`; 32 or 16 as published
     seed : of the signs
 
     Examples
@@ -212,6 +213,7 @@ class WUSH:
 
     block: int | None = 32
     damping: float = 0.01
+    share: float = 0.5
     seed: int = 0
     dtype: str = "float16"
 
@@ -225,7 +227,7 @@ class WUSH:
 
 
 def _normalized(design: Any) -> None:
-    normalize(design, as_float, "damping")
+    normalize(design, as_float, "damping", "share")
     normalize(design, as_integer, optional=("block",))
     if design.dtype not in DTYPES:
         msg = f"`dtype` is {design.dtype!r}; a stored matrix has {' or '.join(DTYPES)} numbers"
@@ -236,7 +238,7 @@ def _designed(design: Any, rule: Callable[..., np.ndarray], weight: Array, sigma
     """The closed form for weights and inputs in units of powers of two: others give the same map, bit for bit."""
     rows = to_unit(weight).forward(to_host(weight).astype(np.float64))
     moment = np.ldexp(sigma, -_exponent(sigma)) if sigma.any() else sigma
-    matrix = rule(rows, moment, block=design.block, damping=design.damping)
+    matrix = rule(rows, moment, block=design.block, damping=design.damping, share=design.share)
     return Affine.of(matrix, design.block, design.dtype)
 
 

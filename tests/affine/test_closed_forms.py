@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.linalg import block_diag, sqrtm
+from scipy.linalg import block_diag
 from scipy.optimize import minimize
 
 from lattq.affine import balanced, gain, whitening, wush
@@ -30,9 +30,10 @@ def product(weight: np.ndarray, sigma: np.ndarray, matrix: np.ndarray) -> float:
 
 
 def nuclear_norm(weight: np.ndarray, sigma: np.ndarray) -> float:
-    """Oracle: the sum of roots of the eigenvalues of Σ^(1/2) WᵀW Σ^(1/2), by another way than the code's."""
-    root = np.real(sqrtm(sigma))
-    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(root @ weight.T @ weight @ root), 0.0)).sum())
+    """Oracle: the sum of roots of the eigenvalues of FᵀWᵀW F with F Fᵀ = Σ, by another way than the code's."""
+    values, vectors = np.linalg.eigh(sigma)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(root.T @ weight.T @ weight @ root), 0.0)).sum())
 
 
 @st.composite
@@ -50,6 +51,17 @@ def test_balanced_moments_are_equal_and_diagonal(layer: tuple[np.ndarray, np.nda
     scale = np.diag(of_weights).max()
     np.testing.assert_allclose(of_weights, of_inputs, atol=1e-9 * scale)
     np.testing.assert_allclose(of_weights, np.diag(np.diag(of_weights)), atol=1e-9 * scale)
+
+
+@given(layer=full_layers(), share=st.sampled_from([0.0, 0.25, 0.75, 1.0]))
+def test_shares_move_the_spread_from_inputs_to_weights(layer: tuple[np.ndarray, np.ndarray], share: float):
+    """Second moments are S^(2-2p) and S^2p: white inputs at p = 0, white weights at p = 1."""
+    even = moments_after(*layer, balanced(*layer, damping=0.0))[0]
+    of_weights, of_inputs = moments_after(*layer, balanced(*layer, damping=0.0, share=share))
+    sizes = np.diag(even)
+    for found, wanted in ((of_weights, sizes ** (2 - 2 * share)), (of_inputs, sizes ** (2 * share))):
+        np.testing.assert_allclose(found, np.diag(wanted), atol=1e-8 * wanted.max())
+    assert gain(*layer, balanced(*layer, damping=0.0, share=share)) <= gain(*layer) + 1e-9
 
 
 @given(layer=full_layers())
@@ -216,6 +228,7 @@ SINGULAR = np.ones((2, 2))
         (lambda: balanced(np.eye(2), SINGULAR, damping=0.0), "`sigma` is singular.*pass `damping`"),
         (lambda: balanced(np.ones((1, 2)), np.eye(2), damping=0.0), "rank below its 2 columns; pass `damping`"),
         (lambda: balanced(np.eye(2), np.eye(2), damping=np.nan), "`damping` is nan"),
+        (lambda: balanced(np.eye(2), np.eye(2), share=1.5), "`share` is 1.5"),
         (lambda: balanced([], np.eye(2)), "`weight` has shapes"),
         (lambda: balanced(np.eye(2), np.eye(2), block=3), "`block` is 3"),
         (lambda: whitening(SINGULAR, damping=0.0), "`sigma` is singular"),
