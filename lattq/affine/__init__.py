@@ -3,8 +3,9 @@
 A map A takes weights W to W Aᵀ and inputs x to A⁻ᵀ x (`lattq.affine.closed_forms`).
 """
 
-from lattq.affine.closed_forms import balanced, gain, whitening, wush
+from lattq.affine.closed_forms import balanced, whitening, wush
 from lattq.affine.decoders import least_squares_decoder
+from lattq.affine.gains import gain
 from lattq.affine.scales import awq_scales, smoothquant_scales
 
 __all__ = [

@@ -11,7 +11,7 @@ from scipy.linalg import block_diag
 from scipy.optimize import minimize
 
 from lattq.affine import balanced, gain, whitening, wush
-from lattq.affine.closed_forms import entropy_coded_loss
+from lattq.affine.gains import entropy_coded_loss
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 from lattq.linalg.hadamard import randomized_hadamard
 from tests.strategies import gaussian_layer, layers, moment, seeds, weights, well_conditioned_moments
