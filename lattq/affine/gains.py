@@ -97,11 +97,14 @@ def _least_product(rows: np.ndarray, root: np.ndarray, block: int | None) -> flo
     n = rows.shape[1]
     size = n if block is None else as_integer("block", block)
     check_block(size, n)
-    norms = [
-        np.linalg.svd(rows[:, start : start + size] @ root[start : start + size], compute_uv=False).sum()
-        for start in range(0, n, size)
-    ]
+    norms = [_nuclear_norm(rows[:, start : start + size], root[start : start + size]) for start in range(0, n, size)]
     return float(np.sum(norms)) ** 2
+
+
+def _nuclear_norm(rows: np.ndarray, root: np.ndarray) -> float:
+    """Of W F, from triangles no larger than its block."""
+    left, right = np.linalg.qr(rows, mode="r"), np.linalg.qr(root.T, mode="r")
+    return float(np.linalg.svd(left @ right.T, compute_uv=False).sum())
 
 
 def _product(rows: np.ndarray, root: np.ndarray, group: int | None = None) -> float:
