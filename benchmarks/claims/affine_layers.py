@@ -3,7 +3,7 @@
     python benchmarks/claims/affine_layers.py [--jobs 2] [--all]
 
 Linear layers of the embedded language model and of all-MiniLM-L6-v2, eight levels in groups of 128, round-to-nearest
-and GPTQ, both with steps of least error. A gain is the error of the output without a map over that with it, in decibels,
+and GPTQ, both with steps of least error. A gain is the error of the output without a map over that with one, in dB,
 beside the one predicted before any rounding: from powers, and from the largest magnitudes of groups. "Bits" is what the
 stored map takes for each weight of its own layer, "net" the gain less 6.02 dB for each of these bits. Maps that layers
 share, as q, k and v do, or that are folded into the layer before, take less or nothing. Without `--all`, every fifth
