@@ -25,7 +25,8 @@ from lattq.transforms.gain import EXPONENT, to_unit
 
 __all__ = ["WUSH", "Affine", "Balanced"]
 
-DTYPES = {"float16": "<f2", "float32": "<f4"}
+DTYPES = {"int8": "i1", "float16": "<f2", "float32": "<f4"}
+INTEGER_BITS = 6  # the largest magnitude is an integer from 64 to 127
 
 
 @register("transform", "affine")
@@ -34,8 +35,8 @@ DTYPES = {"float16": "<f2", "float32": "<f4"}
 class Affine(BaseTransform):
     """An invertible matrix T, dense or the blocks of a block-diagonal one: inputs become T x, the weight W T⁻¹.
 
-    Stored and charged as float16 or float32 numbers times one power of two, `block` of them for each column;
-    `Fixed(affine, folded=True)` leaves it to its owner.
+    Stored and charged as int8, float16 or float32 numbers times one power of two, `block` of them for each column;
+    `Fixed(affine, folded=True)` leaves it to its owner. Eight bits are enough for `WUSH`.
 
     Parameters
     ----------
@@ -62,13 +63,11 @@ class Affine(BaseTransform):
     schema = Record(
         block=Integer(1, lambda at: at.columns),
         exponent=EXPONENT,
-        blocks=Either(*(Octets(lambda at, w=width: w * at.columns * at.block) for width in (4, 2))),
+        blocks=Either(*(Octets(lambda at, w=width: w * at.columns * at.block) for width in (4, 2, 1))),
     )
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            msg = f"`dtype` is {self.dtype!r}; a stored matrix has {' or '.join(DTYPES)} numbers"
-            raise InvalidInputError(msg)
+        _check_dtype(self.dtype)
         given = host_reals("blocks", self.blocks)
         if given.ndim not in (2, 3) or given.shape[-1] != given.shape[-2] or 0 in given.shape:
             msg = f"`blocks` has shape {given.shape}; pass a square matrix, or (blocks, size, size)"
@@ -144,20 +143,20 @@ class Affine(BaseTransform):
     def to_state(self) -> list:
         """Size of the blocks, exponent, numbers row by row."""
         exponent = _exponent(self.blocks)
-        stored = np.ldexp(self.blocks, -exponent).astype(DTYPES[self.dtype])
-        return [self.blocks.shape[1], exponent, stored.tobytes()]
+        return [self.blocks.shape[1], exponent, _stored(self.blocks, exponent, self.dtype).tobytes()]
 
     @staticmethod
     def from_state(state: list, size: int) -> "Affine":
         """Inverse of `to_state`."""
         block, exponent, data = checked(Affine.schema, state, "affine", columns=size)
-        dtype = "float32" if len(data) == 4 * size * block else "float16"
+        dtype = next(name for name, code in DTYPES.items() if len(data) == np.dtype(code).itemsize * size * block)
         numbers = np.frombuffer(data, dtype=DTYPES[dtype]).astype(np.float64)
         with reading("a matrix"):
             if size % block or not np.isfinite(numbers).all():
                 msg = f"blocks of {block} numbers for {size} columns, {np.isfinite(numbers).sum()} of them finite"
                 raise InvalidInputError(msg)
-            return Affine(np.ldexp(numbers, exponent).reshape(-1, block, block), dtype)
+            unit = exponent - INTEGER_BITS if dtype == "int8" else exponent
+            return Affine(np.ldexp(numbers, unit).reshape(-1, block, block), dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,8 +228,12 @@ class WUSH:
 def _normalized(design: Any) -> None:
     normalize(design, as_float, "damping", "share")
     normalize(design, as_integer, optional=("block",))
-    if design.dtype not in DTYPES:
-        msg = f"`dtype` is {design.dtype!r}; a stored matrix has {' or '.join(DTYPES)} numbers"
+    _check_dtype(design.dtype)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        msg = f"`dtype` is {dtype!r}; a stored matrix has numbers of {', '.join(DTYPES)}"
         raise InvalidInputError(msg)
 
 
@@ -254,5 +257,13 @@ def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
         if abs(exponent) > EXPONENT.high:
             msg = f"`blocks` reach {np.abs(values).max():.3g}, beyond 2^±{EXPONENT.high}; multiply T by a constant"
             raise InvalidInputError(msg)
-        values = np.ldexp(np.ldexp(values, -exponent).astype(DTYPES[dtype]).astype(np.float64), exponent)
+        unit = exponent - INTEGER_BITS if dtype == "int8" else exponent
+        values = np.ldexp(_stored(values, exponent, dtype).astype(np.float64), unit)
     return values
+
+
+def _stored(values: np.ndarray, exponent: int, dtype: str) -> np.ndarray:
+    """In units of a power of two, and of 1/64 of it for integers."""
+    if dtype == "int8":
+        return np.clip(np.rint(np.ldexp(values, INTEGER_BITS - exponent)), -127, 127).astype(np.int8)
+    return np.ldexp(values, -exponent).astype(DTYPES[dtype])
