@@ -109,7 +109,7 @@ assert main(["quantize", "embedded", "--out", "a"]) == 1
     assert "6.2500e-02" in found.stdout
     assert found.stderr.splitlines() == [
         "lattq: a figure needs matplotlib: pip install lattq[plot]",
-        "lattq: this command needs transformers: pip install lattq[llm]",
+        "lattq: this command needs torch: pip install lattq[llm]",
     ]
 
 
