@@ -266,6 +266,19 @@ def test_an_order_across_heads_is_refused():
     refused(model, "would leave its heads", lambda: fold(model, place, "permutation", np.arange(16)))
 
 
+def test_a_place_of_another_model_is_refused():
+    place = places(decoder("opt"))["model.decoder.layers.0.mlp_input"]
+    model = decoder("llama")
+    refused(model, "LlamaForCausalLM has no module model.decoder", lambda: fold(model, place, "diagonal", ONES))
+    refused(model, "LlamaForCausalLM has no module model.decoder", lambda: shift(model, place, ONES))
+
+
+def test_what_is_no_model_is_refused():
+    for act in (untie, fold_gains):
+        with pytest.raises(InvalidInputError, match="`model` is a Linear; pass a model of transformers"):
+            act(torch.nn.Linear(2, 2))
+
+
 def test_untie_changes_nothing_where_nothing_is_tied():
     assert untie(decoder("llama")) == 0
     assert untie(decoder("llama").model) == 0

@@ -9,7 +9,7 @@ from lattq.errors import InvalidInputError
 from lattq.llm.source.place import Architecture, Place, Site
 from lattq.llm.source.place_tables import ARCHITECTURES, HEAD
 
-__all__ = ["places"]
+__all__ = ["places", "submodule", "text_config"]
 
 
 def places(model: Any, architecture: Architecture | None = None) -> dict[str, Place]:
@@ -34,10 +34,10 @@ def places(model: Any, architecture: Architecture | None = None) -> dict[str, Pl
     >>> found["model.layers.0.values"].readers
     ('model.layers.0.self_attn.o_proj',)
     """
-    config = _config(model)
+    config = text_config(model)
     blocks, rows = _table_of(config) if architecture is None else architecture
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    count = len(_submodule(model, prefix + blocks))
+    count = len(submodule(model, prefix + blocks))
     paths = [f"{prefix}{blocks}.{index}" for index in range(count)]
     found: dict[str, Place] = {}
     for inside, each in [*(([path], True) for path in paths), (paths, False)]:
@@ -54,7 +54,13 @@ def _exists(model: Any, config: Any, row: Place) -> bool:
     return not headless and all(getattr(config, key, None) == value for key, value in row.requires)
 
 
-def _config(model: Any) -> Any:
+def text_config(model: Any) -> Any:
+    """The part of a model's config that is about text; raises `InvalidInputError` for no model of `transformers`.
+
+    >>> text_config(nn.Linear(2, 3))
+    Traceback (most recent call last):
+    lattq.errors.InvalidInputError: `model` is a Linear; pass a model of transformers
+    """
     if not isinstance(model, PreTrainedModel):
         msg = f"`model` is a {type(model).__name__}; pass a model of transformers"
         raise InvalidInputError(msg)
@@ -84,7 +90,7 @@ def _bound(model: Any, config: Any, row: Place, name: str, blocks: list[str], pr
 
     def sites(site: Site) -> list[Site]:
         return [
-            _site(_submodule(model, full), site._replace(module=full), stacks)
+            _site(submodule(model, full), site._replace(module=full), stacks)
             for full in _full(site.module, blocks, prefix)
         ]
 
@@ -114,9 +120,14 @@ def _outputs(module: Any) -> int:
     return module.normalized_shape[-1] if module.weight is None else module.weight.shape[0]
 
 
-def _submodule(model: Any, name: str) -> Any:
+def submodule(model: Any, name: str) -> Any:
+    """A module by its full name; raises `InvalidInputError` where there is none.
+
+    >>> submodule(nn.Sequential(nn.ReLU()), "0")
+    ReLU()
+    """
     try:
         return model.get_submodule(name)
     except AttributeError as error:
-        msg = f"{type(model).__name__} has no module {name}, which the table of its places names; pass another table"
+        msg = f"{type(model).__name__} has no module {name}, which a place names; pass a table of its class"
         raise InvalidInputError(msg) from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lattq._array import Array, host_reals
 from lattq.errors import InvalidInputError
 from lattq.llm.source.place import Location, Place, Site
-from lattq.llm.source.places import places
+from lattq.llm.source.places import places, submodule, text_config
 from lattq.llm.tune.equivalence import folded, shifted
 from lattq.llm.tune.maps import map_of
 
@@ -100,7 +100,7 @@ def shift(model: Any, place: str | Place, delta: Float[Array, " channels"]) -> N
         msg = f"`delta` has shape {tuple(offset.shape)}; {place.name} takes ({place.channels},)"
         raise InvalidInputError(msg)
     for site in place.forward + (place.inverse if place.shift == "undone" else ()):
-        if getattr(model.get_submodule(site.module), "bias", None) is None:
+        if getattr(submodule(model, site.module), "bias", None) is None:
             msg = f"{site.module} has no bias to take a shift at {place.name}; only classes with biases allow it"
             raise InvalidInputError(msg)
     offsets = offset.reshape(place.heads, place.size)
@@ -131,7 +131,7 @@ def fold_gains(model: Any) -> None:
         if place.readers and place.forward[0].location is Location.GAIN:
             norm = place.forward[0]
             _require_foldable(model, place, norm)
-            gain = model.get_submodule(norm.module).weight.double() + norm.plus
+            gain = submodule(model, norm.module).weight.double() + norm.plus
             found += _changes(model, place, lambda part, tensors, gain=gain: _without_gain(part, gain, tensors))
     _write(found)
 
@@ -149,11 +149,12 @@ def untie(model: Any) -> int:
     >>> untie(model), untie(model), model.config.tie_word_embeddings
     (524288, 0, False)
     """
+    configs = text_config(model), model.config
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
         return 0
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
-    for config in (model.config, model.config.get_text_config()):
+    for config in configs:
         config.tie_word_embeddings = False
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
     return head.weight.numel()
@@ -177,7 +178,7 @@ def _changes(model: Any, place: Place, act: Act) -> Changes:
     found: Changes = []
     for name in dict.fromkeys(site.module for site in place.sites):
         part = place.changed(lambda site, name=name: [site] if site.module == name else [])
-        parameters = dict(model.get_submodule(name).named_parameters(prefix=name, recurse=False))
+        parameters = dict(submodule(model, name).named_parameters(prefix=name, recurse=False))
         new = act(part, {key: parameter.detach().double() for key, parameter in parameters.items()})
         for key, tensor in new.items():
             rounded = tensor.to(parameters[key].dtype)
@@ -195,7 +196,7 @@ def _write(changes: Changes) -> None:
 
 def _require_foldable(model: Any, place: Place, site: Site) -> None:
     """Raise unless the parameters of a site are dense, in memory, of the right width and nobody else's."""
-    module: Any = model.get_submodule(site.module)
+    module: Any = submodule(model, site.module)
     weight = module._parameters.get("weight")
     if weight is None or weight.dtype not in FLOATS or weight.ndim != (1 if site.location is Location.GAIN else 2):
         msg = f"{site.module} ({type(module).__name__}) holds no dense weight to fold into; fold before quantizing"
@@ -222,7 +223,7 @@ def _require_foldable(model: Any, place: Place, site: Site) -> None:
 
 def _require_unit_gains(model: Any, place: Place) -> None:
     for site in place.norms:
-        weight = model.get_submodule(site.module).weight
+        weight = submodule(model, site.module).weight
         if weight is not None and not bool((weight + site.plus == 1).all()):
             msg = f"{site.module} has gains other than 1, which no rotation passes; call `fold_gains` first"
             raise InvalidInputError(msg)
