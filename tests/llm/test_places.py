@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,13 +26,13 @@ CLOSE = 1e-4  # of logits of order 1, in float32
 FAR = 1e-2
 
 
-def of_row(model: torch.nn.Module, name: str) -> list[Place]:
+def of_row(model: Any, name: str) -> list[Place]:
     """The places of a model that a row of the table stands for."""
     wanted = name.removeprefix("*.")
     return [place for place in places(model).values() if re.fullmatch(rf"(.*\d\.)?(model\.)?{wanted}", place.name)]
 
 
-def prepared(kind: str, structure: str, name: str) -> torch.nn.Module:
+def prepared(kind: str, structure: str, name: str) -> Any:
     """A model as a map needs it: with a head of its own, and unit gains for rotations."""
     model = decoder(kind)
     if name in ("residual", "head_input"):
@@ -41,7 +42,7 @@ def prepared(kind: str, structure: str, name: str) -> torch.nn.Module:
     return model
 
 
-def moved(model: torch.nn.Module, before: torch.Tensor) -> float:
+def moved(model: Any, before: torch.Tensor) -> float:
     return float((logits(model) - before).abs().max())
 
 
@@ -103,7 +104,7 @@ def test_generation_with_a_cache_is_the_same(kind: str, rng: np.random.Generator
         assert (one - other).abs().max() < CLOSE
 
 
-def folded_everywhere(kind: str, rng: np.random.Generator) -> torch.nn.Module:
+def folded_everywhere(kind: str, rng: np.random.Generator) -> Any:
     """A model with a map of every structure at every place; rotations first, for they want unit gains."""
     model = decoder(kind)
     untie(model)
@@ -118,6 +119,7 @@ def folded_everywhere(kind: str, rng: np.random.Generator) -> torch.nn.Module:
 READ = """
 import sys, torch, transformers
 from pathlib import Path
+from typing import Any
 transformers.utils.logging.disable_progress_bar()
 for path in Path(sys.argv[1]).iterdir():
     model = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
