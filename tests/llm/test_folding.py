@@ -83,7 +83,7 @@ def dense(transform: Map, copies: int) -> np.ndarray:
     if isinstance(transform, Order):
         return np.eye(len(transform.order))[transform.order.numpy()]
     blocks = [np.diag(one) if one.ndim == 1 else one for one in transform[0].numpy()]
-    return scipy.linalg.block_diag(*[block for block in blocks for _ in range(copies)])
+    return np.asarray(scipy.linalg.block_diag(*[block for block in blocks for _ in range(copies)]))
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 3), st.sampled_from(["diagonal", "heads", "permutation"]))

@@ -247,8 +247,9 @@ def test_an_unknown_type_names_the_known_ones():
 
 def test_a_table_of_ones_own_serves_another_type(rng: np.random.Generator):
     """Olmo 2 has norms behind its layers only; what its MLP multiplies is as in Llama."""
-    options = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
-    model = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(vocab_size=64, pad_token_id=0, **options)).eval()
+    options: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "vocab_size": 64, "pad_token_id": 0}
+    config = transformers.Olmo2Config(num_attention_heads=2, num_hidden_layers=1, **options)
+    model = transformers.Olmo2ForCausalLM(config).eval()
     before = logits(model)
     row = next(row for row in ARCHITECTURES["llama"].places if row.name == "*.mlp_hidden")
     found = places(model, Architecture("layers", (row,)))["model.layers.0.mlp_hidden"]

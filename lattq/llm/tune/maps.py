@@ -185,8 +185,8 @@ def _rotary(place: Place, structure: str, values: Any) -> Blocks:
 
     def matrix(number: np.ndarray) -> Tensor:
         found = np.tile(np.eye(place.size), (place.heads, 1, 1))
-        found[:, first, first] = found[:, second, second] = number.real
-        found[:, second, first], found[:, first, second] = number.imag, -number.imag
+        found[:, first, first] = found[:, second, second] = np.real(number)
+        found[:, second, first], found[:, first, second] = np.imag(number), -np.imag(number)
         return torch.from_numpy(found)
 
     return Blocks(matrix(number), matrix(1 / number))
