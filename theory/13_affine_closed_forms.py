@@ -18,8 +18,8 @@ import lattq as lq
 from lattq.affine import balanced, gain, wush
 from lattq.affine.closed_forms import whitening
 from lattq.affine.decoders import least_squares_decoder
-from lattq.affine.scales import smoothquant_scales
 from lattq.affine.gains import entropy_coded_loss
+from lattq.affine.scales import smoothquant_scales
 from lattq.linalg.hadamard import randomized_hadamard
 from lattq.transforms import WUSH, Balanced, Hadamard, then
 from lattq.transforms.affine import Affine

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from lattq.affine import gain
-from lattq.affine.scales import awq_scales, smoothquant_scales
-from lattq.affine.scales import clip_factors, clipped, midpoint_shift, range_order
+from lattq.affine.scales import awq_scales, clip_factors, clipped, midpoint_shift, range_order, smoothquant_scales
 from lattq.errors import InvalidInputError
 from tests.strategies import layers, seeds, weights
 
