@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lattq.llm.measure.blocks import BlockStream
+from lattq.llm.measure.hidden_states import BlockStream
 
 from lattq.errors import InvalidInputError
 from lattq.llm.source import find_blocks

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lattq.errors import InvalidInputError
-from lattq.llm.measure.blocks import BlockStream
+from lattq.llm.measure.hidden_states import BlockStream
 from lattq.llm.source.place import Place
 from lattq.llm.source.places import places
 from lattq.llm.tune.equivalence import folded, shifted
