@@ -37,7 +37,6 @@ CLAIMS = (
     "packed",
     "forged_files",
     "zoo",
-    "affine_layers",
 )
 RECIPES = (
     *("watersic", "watersic, no sweeps", "watersic as published"),
@@ -444,21 +443,6 @@ def zoo() -> str:
     return table(headings, cells)
 
 
-def maps() -> str:
-    """Mean gains of changes of coordinates, predicted and measured."""
-    rows = published("affine_layers")["means"]
-    keys = ("predicted", "predicted_from_groups", "gain", "bits", "net")
-    found = {(row["model"], row["map"], row["recipe"]): row for row in rows}
-    cells = []
-    for model, label, recipe in found:
-        if recipe == "rtn":
-            nearest, fed_back = found[model, label, "rtn"], found[model, label, "gptq"]
-            numbers = [f"{nearest[key] + 0.0:.2f}" for key in keys]
-            cells.append([model, label, *numbers, *(f"{fed_back[key] + 0.0:.2f}" for key in ("gain", "net"))])
-    headings = ["layers of", "map", "from powers", "from magnitudes", "`rtn`", "its bits", "`rtn`, net"]
-    return table([*headings, "`gptq`", "`gptq`, net"], cells)
-
-
 BLOCKS: dict[str, Callable[[], str]] = {
     "gaps": gaps,
     "highlights": highlights,
@@ -488,7 +472,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "few tokens": few_tokens,
     "cost": cost,
     "zoo": zoo,
-    "maps": maps,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
 }
 
