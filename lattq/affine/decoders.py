@@ -1,5 +1,7 @@
 """The best decoder of given codes, where the inverse of a map stays at run time anyway."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import lstsq
@@ -39,4 +41,5 @@ def least_squares_decoder(
     if target.ndim != 2 or target.shape != codes.shape or 0 in target.shape:
         msg = f"`weight` has shape {target.shape} and `decoded` {codes.shape}; pass two matrices of the same shape"
         raise InvalidInputError(msg)
-    return np.asarray(lstsq(codes, target)[0])
+    found: Any = lstsq(codes, target)
+    return np.asarray(found[0])

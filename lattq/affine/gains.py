@@ -103,7 +103,7 @@ def _least_product(rows: np.ndarray, root: np.ndarray, block: int | None) -> flo
 
 def _nuclear_norm(rows: np.ndarray, root: np.ndarray) -> float:
     """Of W F, from triangles no larger than its block."""
-    left, right = np.linalg.qr(rows, mode="r"), np.linalg.qr(root.T, mode="r")
+    left, right = (np.asarray(np.linalg.qr(x, mode="r")) for x in (rows, root.T))
     return float(np.linalg.svd(left @ right.T, compute_uv=False).sum())
 
 

@@ -21,7 +21,7 @@ from lattq.coding.schema import Either, Integer, Octets, Record, checked
 from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
-from lattq.transforms.gain import EXPONENT, to_unit
+from lattq.transforms.gain import EXPONENT, LARGEST_EXPONENT, to_unit
 
 __all__ = ["WUSH", "Affine", "Balanced"]
 
@@ -254,8 +254,8 @@ def _rounded(values: np.ndarray, dtype: str) -> np.ndarray:
     """The numbers that a file holds; once more where the largest was rounded to a power of two."""
     for _ in range(2):
         exponent = _exponent(values)
-        if abs(exponent) > EXPONENT.high:
-            msg = f"`blocks` reach {np.abs(values).max():.3g}, beyond 2^±{EXPONENT.high}; multiply T by a constant"
+        if abs(exponent) > LARGEST_EXPONENT:
+            msg = f"`blocks` reach {np.abs(values).max():.3g}, beyond 2^±{LARGEST_EXPONENT}; multiply T by a constant"
             raise InvalidInputError(msg)
         unit = exponent - INTEGER_BITS if dtype == "int8" else exponent
         values = np.ldexp(_stored(values, exponent, dtype).astype(np.float64), unit)

@@ -125,7 +125,7 @@ def test_blocks_are_the_closed_forms_of_their_columns(layer: tuple[np.ndarray, n
     runs = [slice(k, k + size) for k in range(0, n, size)]
     wanted = block_diag(*(balanced(weight[:, run], sigma[run, run], damping=0.0) for run in runs))
     found = balanced(weight, sigma, block=size, damping=0.0)
-    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    np.testing.assert_allclose(found, np.asarray(wanted), rtol=1e-12)
     assert gain(weight, sigma, found) == pytest.approx(gain(weight, sigma, block=size), abs=1e-6)
     assert gain(weight, sigma, block=size) <= gain(weight, sigma) + 1e-9
     assert gain(weight, sigma, block=1) <= gain(weight, sigma, block=size) + 1e-9

@@ -19,8 +19,9 @@ from tests.strategies import layers, seeds, weights
 def test_smoothquant_moves_the_difficulty(weight: np.ndarray, other: bool, strength: float, seed: int):
     """Peaks of inputs become max|x|^(1-α) max|w|^(1-α), of weights the same with α: equal at one half."""
     peaks = np.exp(np.random.default_rng(seed).standard_normal(weight.shape[1]))
-    consumers = [weight, 2.0 * weight[:1]] if other else weight
-    largest = np.abs(np.vstack(consumers) if other else weight).max(axis=0)
+    several = [weight, 2.0 * weight[:1]]
+    consumers = several if other else weight
+    largest = np.abs(np.vstack(several) if other else weight).max(axis=0)
     scales = smoothquant_scales(peaks, consumers, strength=strength)
     live = largest > 0
     np.testing.assert_allclose((peaks / scales)[live], (peaks[live] * largest[live]) ** (1 - strength), rtol=1e-9)

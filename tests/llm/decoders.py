@@ -40,7 +40,7 @@ TOKENS = torch.randint(2, 64, (2, 12), generator=torch.Generator().manual_seed(1
 
 @functools.cache
 def _model(kind: str) -> Any:
-    options = SMALL | OWN[kind] | {"tie_word_embeddings": kind in TIED}
+    options: dict[str, Any] = SMALL | OWN[kind] | {"tie_word_embeddings": kind in TIED}
     config = transformers.CONFIG_MAPPING[kind](**options)
     with torch.random.fork_rng():
         torch.manual_seed(0)

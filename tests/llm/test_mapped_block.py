@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lattq.llm.measure.hidden_states import BlockStream
 
 from lattq.errors import InvalidInputError
+from lattq.llm.measure.hidden_states import BlockStream
 from lattq.llm.source import find_blocks
 from lattq.llm.tune.folding import fold, shift
 from lattq.llm.tune.mapped_block import MappedBlock
