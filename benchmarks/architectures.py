@@ -70,8 +70,8 @@ def save_source(name: str, directory: Path) -> None:
     transformers.PreTrainedTokenizerFast(**options).save_pretrained(directory)
 
 
-def outcome(name: str, folder: Path) -> Outcome:
-    """Quantize a class, load the result, compare."""
+def outcome(name: str, folder: Path, include: list[str] | None = None) -> Outcome:
+    """Quantize a class, or what matches `include`, load the result, compare."""
     kind: Any = getattr(transformers, name)
     with _quiet():
         save_source(name, folder / "source")
@@ -84,6 +84,7 @@ def outcome(name: str, folder: Path) -> Outcome:
                 step=STEP,
                 samples=SAMPLES,
                 window=WINDOW,
+                include=include,
             )
         except LattqError as error:
             return Outcome(name, ZOO[name][0], error=str(error))

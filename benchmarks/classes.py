@@ -61,7 +61,7 @@ QWEN_VISION = {
 }
 MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}}
 SSM = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "pad_token_id": 0}
-SSM |= {"bos_token_id": None, "eos_token_id": None}
+SSM |= {"bos_token_id": None, "eos_token_id": None, "tie_word_embeddings": False}
 MAMBA = {"mamba_d_state": 8, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_expand": 2, "mamba_n_groups": 1}
 MAMBA |= {"mamba_chunk_size": 8, "mamba_d_conv": 4}
 
@@ -143,6 +143,10 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
         "encoder",
         {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
     ),
+    "T5EncoderModel": (
+        "encoder",
+        {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+    ),
     "MixtralForCausalLM": ("experts", EXPERTS),
     "Qwen2MoeForCausalLM": ("experts", EXPERTS | {"shared_expert_intermediate_size": 24}),
     "Qwen3MoeForCausalLM": ("experts", EXPERTS),
@@ -165,6 +169,11 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
             "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8},
             "ffn_config": {"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
         },
+    ),
+    "RwkvForCausalLM": (
+        "recurrent",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "attention_hidden_size": 32, "intermediate_size": 48}
+        | {"num_hidden_layers": 4, "rescale_every": 2, "context_length": 64},
     ),
     "MambaForCausalLM": ("state space", SSM),
     "Mamba2ForCausalLM": ("state space", SSM | {"num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 8}),

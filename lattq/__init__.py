@@ -1,6 +1,7 @@
 """lattq: how few bits a weight matrix needs, how to reach that, and real files that prove it."""
 
 from lattq import (
+    affine,
     bounds,
     codebooks,
     coding,
@@ -27,6 +28,7 @@ from lattq.scheme import Scheme, quantize
 __all__ = [
     "Quantized",
     "Scheme",
+    "affine",
     "at_rate",
     "bounds",
     "codebooks",

@@ -1,23 +1,38 @@
 """What a payload holds at its top, how many weights it may have, and the fields of a value from it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers
+from lattq.coding.messages import unpacked
 from lattq.coding.schema import KIND, Inner, Integer, Record, checked
 from lattq.coding.tables import CLASSES_PER_OCTAVE
-from lattq.errors import DamagedFileError
+from lattq.errors import DamagedFileError, InvalidInputError, shown
 from lattq.feedback.loop import GAIN_GRID
 from lattq.parts.registry import find
 from lattq.transforms import chains
 from lattq.transforms.grid import SCALE_GRID
 
-__all__ = ["FORMAT", "MOST_LIVE", "MOST_WEIGHTS", "PER_BYTE", "class_prior", "expected_gains", "payload_fields"]
+__all__ = [
+    "FORMAT",
+    "MOST_LIVE",
+    "MOST_WEIGHTS",
+    "PER_BYTE",
+    "class_prior",
+    "expected_gains",
+    "payload_fields",
+    "require_bytes",
+    "require_parts",
+    "sealed",
+]
 
 FORMAT = 1
+HASH = 8  # bytes at the end of a payload
 MOST_SHIFT = 1 << 20  # of a centroid, in 128ths of a cell
 SIDE = Integer(1, 1 << 20)  # rows or columns: no layer has more
 PART = Record(kind=KIND, state=Inner())
@@ -36,6 +51,11 @@ MOVED = Record(**PAYLOAD.fields, shifts=Integer(1, 255), centroids=Inner())  # w
 MOST_WEIGHTS, MOST_LIVE, PER_BYTE = 1 << 24, 1 << 19, 1 << 10
 
 
+def schema_of(state: Any) -> Record:
+    """What a payload holds, with or without centroids."""
+    return MOVED if type(state) is list and len(state) > len(PAYLOAD.fields) else PAYLOAD
+
+
 def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> tuple[dict[str, Any], Any]:
     """Fields of `Quantized` from the state of a payload of `size` bytes, and its coded data; `DamagedFileError`.
 
@@ -47,8 +67,8 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
     array([[1, 1, 1],
            [1, 1, 1]], dtype=int32)
     """
-    schema = MOVED if type(state) is list and len(state) > len(PAYLOAD.fields) else PAYLOAD
-    version, shape, quantizer, transform, rows, columns, coder, data, *centroids = checked(schema, state, "payload")
+    fields = checked(schema_of(state), state, "payload")
+    version, shape, quantizer, transform, rows, columns, coder, data, *centroids = fields
     if version != FORMAT:
         msg = f"format version {version}; this lattq reads version {FORMAT}: use the release that wrote the file"
         raise DamagedFileError(msg)
@@ -83,6 +103,46 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
     }, data
 
 
+def require_bytes(name: str, blob: object) -> None:
+    """Raise `InvalidInputError` unless something is bytes.
+
+    >>> require_bytes("payload", b"")
+    """
+    if not isinstance(blob, bytes | bytearray):
+        msg = f"`{name}` is {shown(blob)}, no bytes; pass what a file holds"
+        raise InvalidInputError(msg)
+
+
+def sealed(body: bytes) -> bytes:
+    """A payload: its body and the hash of that.
+
+    >>> len(sealed(b""))
+    8
+    """
+    return body + hashlib.blake2b(body, digest_size=HASH).digest()
+
+
+def require_parts(payload: bytes) -> None:
+    """Make the parts of a payload, and decode nothing.
+
+    Raises
+    ------
+    MissingPartError : for a part of a package that is not installed
+    DamagedFileError : for a state that no part has
+
+    Examples
+    --------
+    >>> import lattq as lq
+    >>> require_parts(lq.quantize(np.eye(2), np.eye(2), lq.recipes.rtn()).payload)
+    """
+    with reading("the payload"):
+        state = unpacked(payload[:-HASH])
+        _, shape, quantizer, transform, _, _, coder, *_ = checked(schema_of(state), state, "payload")
+        chains.from_state(transform, shape[1])
+        for role, (kind, own) in (("quantizer", quantizer), ("coder", coder)):
+            find(role, kind).from_state(own, tuple(shape))
+
+
 def class_prior(transform: Any) -> Any:
     """Guess of the coder's column classes from the scales of an equalizing transform (16ths to 8ths of an octave).
 
@@ -110,7 +170,7 @@ def _quantizer(state: Any, coder: Any, context: Mapping[str, Any], shape: tuple[
     kind, own = state
     found = find("quantizer", kind).from_state(own, shape)
     found.check_coder(coder)
-    known = {name: value for name, value in context.items() if hasattr(found, name)}
+    known = {name: value for name, value in context.items() if name in found.carried}
     return dataclasses.replace(found, **known) if known else found
 
 

@@ -1,5 +1,7 @@
 """The errors lattq raises, and its warnings. Every message names the offending value and what to do about it."""
 
+from typing import Any
+
 __all__ = [
     "CodeOverflowError",
     "DamagedFileError",
@@ -15,7 +17,7 @@ __all__ = [
 LONGEST = 400  # characters of a message
 
 
-def shown(value: object) -> str:
+def shown(value: Any) -> str:
     """How a message shows a value: of collections and arrays the type, and the shape if there is one.
 
     >>> shown(-1.5), shown([1, 2, 3])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import html
 import json
 from collections.abc import Mapping
@@ -15,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, rounding, squared_error, where_measured
-from lattq._payload import FORMAT, class_prior, expected_gains, payload_fields
+from lattq._payload import FORMAT, HASH, class_prior, expected_gains, payload_fields, require_bytes, sealed
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
-from lattq.coding.schema import unpacked
-from lattq.errors import DamagedFileError, InvalidInputError, shown
+from lattq.coding.messages import packed, unpacked
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.linalg.checks import require_semidefinite
 from lattq.parts.registry import kind_of
@@ -79,7 +78,7 @@ class Quantized:
     @functools.cached_property
     def coded(self) -> Any:
         """What the coder makes of the codes."""
-        shared = {name: getattr(self.quantizer, name, None) for name in self.coder.carries}
+        shared = {name: getattr(self.quantizer, name) for name in self.coder.carries if name in self.quantizer.carried}
         return self.coder.encode(self.codes, class_prior(self.transform), **shared)
 
     def revalued(self, **changes: Any) -> "Quantized":
@@ -91,19 +90,23 @@ class Quantized:
     @functools.cached_property
     def payload(self) -> bytes:
         """Everything a decoder needs, with a 64-bit hash at its end; what a model directory stores per layer."""
+        fields = self._fields()
+        return sealed(msgpack.Packer().pack_array_header(len(fields)) + b"".join(fields))
+
+    def _fields(self) -> list[bytes]:
+        """Messages of what the payload holds; raises `InvalidInputError` for what a part gives and no file can hold."""
         gains, centroids = self.side_state()
-        state = [
-            FORMAT,
-            list(self.shape),
-            [kind_of("quantizer", self.quantizer), self.quantizer.to_state()],
-            chains.to_state(self.transform),
-            *gains,
-            [kind_of("coder", self.coder), self.coder.to_state()],
-            self.coded,
-            *centroids,
+        parts = ("quantizer", self.quantizer), ("coder", self.coder)
+        quantizer, coder = ([kind_of(role, part), part.to_state()] for role, part in parts)
+        return [
+            *(packed(one, "version and shape") for one in (FORMAT, list(self.shape))),
+            packed(quantizer, f"`to_state` of {self.quantizer!r}"),
+            packed(chains.to_state(self.transform), f"`to_state` of {self.transform!r}"),
+            *(packed(one, "gains") for one in gains),
+            packed(coder, f"`to_state` of {self.coder!r}"),
+            packed(self.coded, f"what `encode` of {self.coder!r} returns"),
+            *(packed(one, "centroids") for one in centroids),
         ]
-        body = bytes(msgpack.packb(state) or b"")
-        return body + _digest(body)
 
     def side_state(self) -> tuple[list, list]:
         """Gains of rows and of columns (as differences from what the decoder expects), and centroids, as stored."""
@@ -122,14 +125,9 @@ class Quantized:
         >>> sum(layer.sizes().values()) == layer.nbytes
         True
         """
-        gains, centroids = self.side_state()
-        states = {
-            "transform": [chains.to_state(self.transform)],
-            "quantizer": [[kind_of("quantizer", self.quantizer), self.quantizer.to_state()]],
-            "gains": [one for one in (*gains, *centroids) if one is not None],
-            "coder": [[kind_of("coder", self.coder), self.coder.to_state()], self.coded],
-        }
-        found = {name: sum(len(msgpack.packb(one) or b"") for one in state) for name, state in states.items()}
+        _, _, quantizer, transform, rows, columns, coder, data, *centroids = map(len, self._fields())
+        gains = sum(centroids) + sum(size for size in (rows, columns) if size > 1)  # a byte says that there are none
+        found = {"transform": transform, "quantizer": quantizer, "gains": gains, "coder": coder + data}
         return {**found, "container": self.nbytes - sum(found.values())}
 
     @property
@@ -172,6 +170,9 @@ class Quantized:
         with np.errstate(over="ignore", invalid="ignore"):
             values = self.transform.inverse(self.decoded())
             largest = float(np.abs(values).max(initial=0.0))
+        if np.isnan(largest):
+            msg = f"codes decode to NaN; the numbers of {self.quantizer!r}, or of {self.transform!r}, are wrong"
+            raise InvalidInputError(msg)
         if not largest <= float(np.finfo(dtype).max):
             msg = f"values up to {largest:.3g} do not fit `dtype` = {np.dtype(dtype).name}; pass a wider one"
             raise InvalidInputError(msg)
@@ -243,7 +244,7 @@ class Quantized:
         ------
         DamagedFileError : if any byte differs from what `to_bytes` wrote, or it holds a matrix of another shape
         """
-        _require_bytes("blob", blob)
+        require_bytes("blob", blob)
         start = 8 + int.from_bytes(blob[:8], "little")
         if len(blob) < 8 or start > len(blob) or b'"lattq"' not in blob[8:start]:
             msg = f"{len(blob)} bytes are not a lattq file; it is truncated or damaged"
@@ -266,9 +267,9 @@ class Quantized:
         ------
         DamagedFileError : if any byte differs from what `payload` held, or it holds a matrix of another shape
         """
-        _require_bytes("payload", payload)
-        body, digest = payload[:-8], payload[-8:]
-        if len(digest) < 8 or _digest(body) != digest:
+        require_bytes("payload", payload)
+        body = payload[:-HASH]
+        if sealed(body) != payload:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
@@ -297,13 +298,3 @@ class Quantized:
         parts = chains.split_unit(self.transform)[0], self.quantizer, self.coder
         names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=8).digest()
-
-
-def _require_bytes(name: str, blob: object) -> None:
-    if not isinstance(blob, bytes | bytearray):
-        msg = f"`{name}` is {shown(blob)}, no bytes; pass what a file holds"
-        raise InvalidInputError(msg)

@@ -24,8 +24,7 @@ from lattq.linalg.checks import check_layer, with_diagonal
 from lattq.linalg.ldl import LDL
 from lattq.parts.registry import kind_of, require_part
 from lattq.quantized import Quantized
-from lattq.quantizers import Entries, Given, Uniform
-from lattq.quantizers.base import Design
+from lattq.quantizers import BaseDesign, Entries, Given, Uniform
 from lattq.quantizers.groups import join
 from lattq.transforms import Diagonal, Equalize, chains
 from lattq.transforms.designs import TransformDesign, refuse_equalize
@@ -60,7 +59,7 @@ class Scheme:
 
     transform: TransformDesign = dataclasses.field(default_factory=Identity)
     feedback: Feedback = dataclasses.field(default_factory=Cholesky)
-    quantizer: Design = dataclasses.field(default_factory=Uniform)
+    quantizer: BaseDesign = dataclasses.field(default_factory=Uniform)
     coder: Any = None
     equalize: Equalize | None = None
     sweeps: int = 0
@@ -68,11 +67,10 @@ class Scheme:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": Design}
+        kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": BaseDesign}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                part = shown(getattr(self, name))
-                msg = f"`{name}` is {part}, no `{kind.__name__}`; pass a part as `Scheme` lists them"
+                msg = f"`{name}` is {shown(getattr(self, name))}, no `{kind.__name__}`; pass one, or inherit from it"
                 raise InvalidInputError(msg)
         normalize(self, as_integer, "rounds", "sweeps")
         self._check_rounds()
@@ -118,15 +116,11 @@ class Scheme:
                 raise InvalidInputError(msg)
         if self.coder is not None:
             require_part("coder", self.coder)
-        if self.rounds and not getattr(self.quantizer, "in_rounds", False):
+        if self.rounds and not self.quantizer.in_rounds:
             msg = f"`rounds` is {self.rounds}, but only codebooks are fitted in rounds; pass 0 and more `sweeps`"
             raise InvalidInputError(msg)
         if self.rounds and (self.quantizer.shrink or set(self.refit) - {"tables"}):
             msg = f"`rounds` is {self.rounds}, whose sweeps know no gains; refit tables only, and do not shrink"
-            raise InvalidInputError(msg)
-        weighs = getattr(self.quantizer, "importance", None) is not None
-        if weighs and not getattr(self.transform, "keeps_entries", False):
-            msg = f"`importance` weighs the weights themselves, not those after {self.transform!r}; leave one out"
             raise InvalidInputError(msg)
 
 
@@ -139,7 +133,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
     Parameters
     ----------
-    weight : any array library; the loop runs there, in its dtype (float32 at least)
+    weight : any array library; in its dtype (float32 at least) the loop runs there, or in NumPy, as the design wants it
     sigma : E[x xᵀ], symmetric positive semidefinite; singular is legal
     scheme : see `Scheme` and `lattq.recipes`
 
@@ -160,14 +154,18 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
         msg = f"`scheme` is {shown(scheme)}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
         raise InvalidInputError(msg)
     weight, moment = check_layer(weight, sigma)
+    weight = weight if scheme.quantizer.array_generic else to_host(weight)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         return no_worse_than_zeros(lambda damping: _encoded(weight, moment, scheme, damping), weight, moment)
 
 
 def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
     """One run of the scheme with so much more damping of its feedback, and whether it feeds anything back."""
-    transform = scheme.transform(weight, moment)
+    transform: Any = scheme.transform(weight, moment)
     kind_of("transform", transform)
+    if scheme.quantizer.importance is not None and not transform.keeps_entries:
+        msg = f"`importance` weighs the weights themselves, not those after {transform!r}; leave one out"
+        raise InvalidInputError(msg)
     changed, second = transform.forward(weight), transform.congruence(moment)
     if damping:
         second = with_diagonal(second, damping * float(np.diag(second).mean()), "damping", damping)
@@ -178,7 +176,7 @@ def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) 
         _require_range(changed, diagonal.scale)
         transform, changed = chains.append(transform, diagonal), diagonal.forward(changed)
         factor = factor.rescaled(1 / diagonal.scale)
-    unit = to_unit(changed) if getattr(scheme.quantizer, "scale_free", False) else Gain(1.0)
+    unit = to_unit(changed) if scheme.quantizer.scale_free else Gain(1.0)
     if unit.scale != 1.0:
         transform, changed = chains.append(transform, unit), unit.forward(changed)
         factor = factor.rescaled(np.full(weight.shape[1], 1 / unit.scale))
@@ -232,7 +230,7 @@ def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Sche
     """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
     changed = found.transform.forward(weight)
     factor = Cholesky(block=block).factor(changed, found.transform.congruence(moment))
-    charged = getattr(scheme.quantizer, "slope", 0.0) > 0  # then distortion is traded for bits
+    charged = scheme.quantizer.slope > 0  # then distortion is traded for bits
     distortion = found.distortion(weight, moment)
     for _ in range(scheme.rounds):
         start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
@@ -283,7 +281,7 @@ def _require_below(largest: float, limit: float, weight: Array) -> None:
 class _Stored:
     """A design whose quantizers are as files hold them, before anything is encoded."""
 
-    design: Design
+    design: BaseDesign
     shrinks: bool = True
 
     @property

@@ -22,14 +22,15 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, NAME, raising=False)
 
 
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Put the module and its metadata, from its `pyproject.toml`, on the path, and import it."""
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, points: dict[str, str] | None = None) -> ModuleType:
+    """Put the module and its metadata on the path, and import it; entry points are those of its `pyproject.toml`."""
     project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
     info = folder / f"{NAME}-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = project["entry-points"]["lattq.parts"].items()
-    (info / "entry_points.txt").write_text("[lattq.parts]\n" + "".join(f"{name} = {value}\n" for name, value in points))
+    named = project["entry-points"]["lattq.parts"] if points is None else points
+    lines = [f"{name} = {value}\n" for name, value in named.items()]
+    (info / "entry_points.txt").write_text("".join(["[lattq.parts]\n", *lines]))
     forget(monkeypatch)
     monkeypatch.syspath_prepend(str(HOME / "src"))
     monkeypatch.syspath_prepend(str(folder))

@@ -11,7 +11,7 @@ from lattq.lattices.coder import EntropyCodedLattice
 from lattq.least_squares.alternate import PARAMETERS
 from lattq.quantizers import AbsMax, Bitshift, Codebook, Format, Lattice, MinMax, Nested, Trellis, Uniform
 from lattq.scheme import Scheme
-from lattq.transforms import Diagonal, Fixed, then
+from lattq.transforms import Balanced, Diagonal, Fixed, then
 from lattq.transforms.designs import Sort
 from lattq.transforms.maps import Permutation
 from lattq.trellis import EntropyCodedTrellis
@@ -77,6 +77,7 @@ def for_columns(columns: int) -> dict[str, Scheme]:
         "vectors of runs": recipes.pq(1, dimension=width),
         "folded": Scheme(transform=Fixed(diagonal, folded=True), quantizer=Uniform(0.2)),
         "chained": Scheme(transform=then(Fixed(permutation), Fixed(diagonal)), quantizer=Uniform(0.2)),
+        "balanced": Scheme(transform=Balanced(block=width), quantizer=AbsMax(8, 4)),
         "nested": Scheme(feedback=Cholesky(block=columns), quantizer=Nested()),
         "nested words": Scheme(quantizer=Nested(D(4), 8, 2, "first", "packed"), feedback=OpenLoop(columns)),
         "nested plane": Scheme(

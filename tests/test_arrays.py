@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
     "list": (lambda x: x.tolist(), r"is a list, no array; pass one of NumPy, PyTorch or CuPy"),
     "tuple": (lambda x: tuple(x), "is a tuple"),
     "nothing": (lambda x: None, "is None, no array"),
-    "matrix": (np.matrix, r"is a matrix, .*pass `np.asarray\("),
+    "matrix": (np.matrix, r"is a matrix of shape .*pass `np.asarray\("),
     "masked": (lambda x: np.ma.masked_array(x, x > 1), r"mask would be lost; pass `\w+.filled\(value\)`"),
     "objects": (lambda x: x.astype(object), "of object; pass numbers"),
     "strings": (lambda x: x.astype(str), "of <U32; pass numbers"),

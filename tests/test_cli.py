@@ -1,6 +1,7 @@
 """The command line: what it prints, how it fails, and that it starts without the libraries it does not need."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,32 @@ def test_quantize_prints_a_table(tiny: Path, text: Path, tmp_path: Path):
     assert "group=None" in llm.Report.from_json((out / "lattq_report.json").read_text()).settings["recipe"]
 
 
+def test_json_holds_the_warnings(tiny: Path, text: Path, tmp_path: Path):
+    """They are part of the one value on stdout; stderr has events only."""
+    options = ["--recipe", "rtn", "--levels", 16, "--module", LAYER, "--calibration", text, "--samples"]
+    (warning,) = values("quantize", tiny, "--out", tmp_path / "few", *options, 2)["warnings"]
+    assert warning.startswith(f"few calibration tokens: {LAYER} saw 128 for its 64 columns")
+    assert values("quantize", tiny, "--out", tmp_path / "enough", *options, 16)["warnings"] == []
+
+
+def test_bitshift_is_offered(tiny: Path, text: Path, tmp_path: Path):
+    options = ["--recipe", "bitshift", "--bits", 2, "--module", "model.layers.0.self_attn.k_proj", "--samples", 8]
+    report = values("quantize", tiny, "--out", tmp_path / "out", "--calibration", text, *options)
+    assert 2 < report["layers"][0]["rate"] < 3
+    assert "Bitshift" in report["settings"]["recipe"]
+
+
+def test_a_report_of_another_run_is_refused(quantized: tuple[Path, Any], tiny: Path, text: Path, tmp_path: Path):
+    out, other = shutil.copytree(quantized[0], tmp_path / "out"), tmp_path / "other"
+    options = ["--recipe", "rtn", "--levels", 16, "--module", LAYER, "--samples", 2, "--calibration", text]
+    values("quantize", tiny, "--out", other, *options)
+    shutil.copyfile(other / "lattq_report.json", out / "lattq_report.json")
+    assert "is of another run than the model beside it" in error("inspect", out)
+    for content in (b"\xff", b"[]", b"3"):
+        (out / "lattq_report.json").write_bytes(content)
+        assert "lattq_report.json" in error("inspect", out)
+
+
 def test_quantize_chooses_layers_by_patterns_and_says_what_stays_dense(tiny: Path, text: Path, tmp_path: Path):
     options = ["--recipe", "rtn", "--levels", 16, "--group", 0, "--samples", 2, "--calibration", text]
     chosen = ["--include", "*_proj", "--exclude", "*.mlp.*", "--exclude", "*.v_proj"]
@@ -302,7 +329,14 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
         (["quantize", "TINY", "--out", "OUT", "--calibration", "TEXT", "--rate", "0"], "`--rate` is 0"),
         (["quantize", "TINY", "--out", "OUT", "--calibration", "TEXT", "--rate", "40"], "at most 24"),
         (["quantize", "TINY", "--out", "OUT", "--calibration", "TEXT", "--group", "8"], "`--group` does not apply"),
-        (["quantize", "TINY", "--out", "OUT", "--calibration", "TEXT", "--levels", "8"], "exactly one of"),
+        (
+            ["quantize", "TINY", "--out", "OUT", "--calibration", "TEXT", "--levels", "8"],
+            "`--rate` or `--step`; got `--levels`",
+        ),
+        (
+            ["quantize", "TINY", "--out", "OUT", "--recipe", "rtn", "--rate", "3", "--levels", "8"],
+            "rtn takes `--rate` or `--levels`; got `--rate` and `--levels`",
+        ),
         (["quantize", "TINY", "--out", "TEXT/out", "--calibration", "TEXT"], "`out`"),
         (["quantize", "TINY", "--out", "TINY", "--calibration", "TEXT"], "not an empty directory"),
         (["quantize", "missing", "--out", "OUT", "--calibration", "TEXT"], "no directory missing"),

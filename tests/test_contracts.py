@@ -1,17 +1,22 @@
 """The contracts themselves: the smallest instances pass, and each law catches the fault it is there for."""
 
 import dataclasses
+import zlib
 
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
 from lattq._array import require_finite, to_host
-from lattq.coding import BaseCoder
-from lattq.errors import InvalidInputError
+from lattq.coding import BaseCoder, FixedLength
+from lattq.coding.schema import SCALE, Integer, Octets, Real, Record, checked
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
-from lattq.quantizers import BaseQuantizer
-from lattq.testing import check_transform
+from lattq.parts.forms import NumberForm, TableForm
+from lattq.quantizers import AbsMax, BaseQuantizer
+from lattq.quantizers.steps import stored_halves
+from lattq.testing import check_quantizer, check_transform
 from lattq.transforms import BaseTransform, Equalize, Hadamard, Normalize, then
 from tests.contracts import CoderContract, QuantizerContract, TransformContract, stream_bits
 
@@ -39,7 +44,7 @@ class Rounding(BaseQuantizer):
 
     @staticmethod
     def from_state(state, shape):
-        return Rounding(*state)
+        return Rounding(*checked(Record(step=SCALE, offset=Real(0.0, 1.0), drift=Real(-9.0, 9.0)), state))
 
 
 class TestRounding(QuantizerContract):
@@ -115,11 +120,11 @@ class Scaling(BaseTransform):
 
     def forward(self, weight):
         xp = array_namespace(weight)
-        return weight / xp.asarray(self.scale)
+        return weight / xp.asarray(self.scale, dtype=weight.dtype)
 
     def inverse(self, weight):
         xp = array_namespace(weight)
-        return weight * xp.asarray(self.scale)
+        return weight * xp.asarray(self.scale, dtype=weight.dtype)
 
     def congruence(self, sigma):
         return self.scale[:, None] * sigma * self.scale ** (self.power - 1)
@@ -129,7 +134,11 @@ class Scaling(BaseTransform):
 
     @staticmethod
     def from_state(state, columns):
-        return Scaling(np.frombuffer(state[0]), state[1])
+        scale, power = checked(Record(scale=Octets(8 * columns), power=Integer(1, 2)), state)
+        if not (np.frombuffer(scale) > 0).all():
+            msg = "no scale"
+            raise DamagedFileError(msg)
+        return Scaling(np.frombuffer(scale), power)
 
 
 class TestScaling(TransformContract):
@@ -158,6 +167,16 @@ class Plain(BaseCoder):
 
     def decode(self, blob, shape, prior=0):
         return np.frombuffer(blob, dtype=f"<i{self.width}").astype(np.int32).reshape(shape)
+
+
+@register("coder", "tests/unguarded")
+@dataclasses.dataclass(frozen=True)
+class Unguarded(Plain):
+    def encode(self, codes, prior=0):
+        return zlib.compress(super().encode(codes))
+
+    def decode(self, blob, shape, prior=0):
+        return super().decode(zlib.decompress(blob), shape)
 
 
 class TestPlain(CoderContract):
@@ -272,8 +291,192 @@ def test_options_that_no_file_holds_are_caught():
         def coder(self):
             return Plain(width=np.int64(4))  # pyright: ignore[reportArgumentType]
 
-    with pytest.raises(AssertionError, match="a file cannot hold"):
+    with pytest.raises(AssertionError, match="no file can hold"):
         Arrays().test_a_file_gives_back_the_same_coder()
+
+
+@register("quantizer", "tests/half")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Half(BaseQuantizer):
+    """Multiples of a float16 step in groups of columns, ordered, -3 ... 3, with forms: everything that can be wrong."""
+
+    step: np.ndarray
+    group: int = 2
+
+    ordered = True
+    wrong = ""
+
+    @property
+    def coder(self):
+        return FixedLength(7, -3)
+
+    def encode(self, x):
+        require_finite("x", x)
+        return np.clip(np.rint(x / self.steps(x.shape[1])), -3, 3).astype(np.int32)
+
+    def decode(self, codes):
+        whole = np.trunc(codes) if self.wrong == "ordered" else codes
+        found = whole * self.steps(codes.shape[1])
+        return found.astype(np.float32) if self.wrong == "dtype" else found
+
+    def steps(self, columns):
+        return np.repeat(self.step, self.group, axis=1)[:, :columns]
+
+    def stored(self):
+        return dataclasses.replace(self, step=self.step.astype(np.float16).astype(float))
+
+    @classmethod
+    def concatenate(cls, parts, group):
+        parts = parts[:1] * len(parts) if cls.wrong == "join" else parts
+        return cls(np.concatenate([part.step for part in parts], axis=1), group)
+
+    def packed_form(self, codes, shifts=None):
+        numbers = np.arange(-3.0, 4.0)[None] * (1 + (self.wrong == "packed"))
+        groups = self.step.shape[1]
+        return NumberForm(
+            codes + 3, numbers, np.zeros((len(codes), groups), int), self.step.repeat(len(codes), 0), self.group
+        )
+
+    def table_form(self):
+        return TableForm(np.arange(-3.0, 4.0)[None, None, :, None], 1, 9) if self.wrong == "table" else None
+
+    def to_state(self):
+        return [self.group, self.step.astype("<f2").tobytes()]
+
+    @classmethod
+    def from_state(cls, state, shape):
+        if cls.wrong == "state":
+            return cls(np.frombuffer(state[1], "<f2").astype(float)[None], state[0])
+        schema = Record(group=Integer(1, 1 << 20), steps=Octets(lambda at: 2 * -(-at.columns // at.group)))
+        group, steps = checked(schema, state, "tests/half", columns=shape[1])
+        return cls(stored_halves(steps, (1, -1)), group)
+
+
+STEP, OTHER = np.array([[2.0]]), np.array([[3.0]])
+
+
+class TestHalf(QuantizerContract):
+    columns, code_range, spread = 2, (-3, 3), 2.5
+
+    def quantizer(self, xp):
+        return Half(xp.asarray(STEP)) if xp is numpy_namespace else pytest.skip("computes in NumPy")
+
+    def beside(self):
+        return Half(OTHER)
+
+
+@pytest.mark.parametrize(
+    ("fault", "law", "message"),
+    [
+        ("join", "a_joined_quantizer_is_its_groups_side_by_side", "Not equal"),
+        ("packed", "forms_are_what_the_codes_decode_to", "Not equal"),
+        ("table", "forms_are_what_the_codes_decode_to", "Not equal"),
+        ("ordered", "codes_between_two_decode_to_what_lies_between", "not between"),
+        ("dtype", "codes_decode_to_the_dtype_of_the_quantizer", "float32"),
+        ("state", "a_damaged_state_is_refused", "lattq.coding.schema"),
+    ],
+)
+def test_a_wrong_answer_of_a_quantizer_is_caught(fault, law, message):
+    cls = register("quantizer", f"tests/{fault}")(type(fault.title(), (Half,), {"wrong": fault}))
+
+    class Faulty(TestHalf):
+        def quantizer(self, xp):
+            return cls(STEP)
+
+        def beside(self):
+            return cls(OTHER)
+
+    with pytest.raises(AssertionError, match=message):
+        getattr(Faulty(), f"test_{law}")()
+
+
+def test_nan_in_a_state_is_caught():
+    @register("quantizer", "tests/any")
+    class AnyNumber(Half):
+        @classmethod
+        def from_state(cls, state, shape):
+            group, steps = checked(Record(group=Integer(2, 2), steps=Octets(2)), state)
+            return cls(np.frombuffer(steps, "<f2").astype(float)[None], group)
+
+    class Faulty(TestHalf):
+        def quantizer(self, xp):
+            return AnyNumber(STEP)
+
+    with pytest.raises(AssertionError, match="decodes to NaN"):
+        Faulty().test_a_damaged_state_is_refused()
+
+
+@pytest.mark.parametrize(("beside", "message"), [(None, "joins groups: give another Half"), (STEP, "the same numbers")])
+def test_a_join_is_not_checked_without_another_quantizer(beside, message):
+    class Alone(TestHalf):
+        def beside(self):
+            return None if beside is None else Half(beside)
+
+    with pytest.raises(AssertionError, match=message):
+        Alone().test_a_joined_quantizer_is_its_groups_side_by_side()
+
+
+class Identical(TestScaling):
+    """Not collected: scales of powers of two, with a class of transforms given."""
+
+    columns = (2, 4)
+
+    def __init__(self, cls):
+        self.cls = cls
+
+    def transform(self, sigma, seed):
+        return self.cls(np.exp2(np.arange(len(sigma))))
+
+
+@pytest.mark.parametrize(
+    ("law", "answers"),
+    [
+        ("a_plain_transform_has_nothing_to_undo", {"plain": True}),
+        (
+            "entries_that_are_not_kept_do_not_count",
+            {"kept": lambda self, shape, found=None: np.zeros(shape, bool)},
+        ),
+        ("entries_that_are_not_kept_do_not_count", {"kept": lambda self, shape, found=None: np.ones(3)}),
+        ("entries_that_are_not_kept_do_not_count", {"keeps_entries": True}),
+        ("a_sparse_part_is_undone_last", {"split": lambda self: (None, Hadamard(0))}),
+        ("columns_grow_by_their_exponents", {"exponents": np.arange(4)}),
+        ("columns_grow_by_their_exponents", {"exponents": property(lambda self: 16 * np.arange(len(self.scale)))}),
+        ("dtypes_are_kept", {"forward": lambda self, weight: weight / self.scale.astype(np.float64)}),
+        ("a_damaged_state_is_refused", {"from_state": staticmethod(lambda state, n: Scaling(np.frombuffer(state[0])))}),
+    ],
+)
+def test_a_wrong_answer_of_a_transform_is_caught(law, answers):
+    Identical(Scaling).test_columns_grow_by_their_exponents()
+    cls = register("transform", "tests/answers")(type("Answers", (Scaling,), answers))
+    with pytest.raises((AssertionError, ValueError)):
+        getattr(Identical(cls), f"test_{law}")()
+
+
+def test_right_exponents_pass():
+    rising = property(lambda self: -16 * np.arange(len(self.scale)))
+    Identical(type("Rising", (Scaling,), {"exponents": rising})).test_columns_grow_by_their_exponents()
+
+
+def test_a_coder_that_does_not_expect_damage_is_caught():
+    class Careless(TestPlain):
+        def coder(self):
+            return Unguarded()
+
+    with pytest.raises(AssertionError, match=r"raises error: .* read it with `lattq.coding.schema`"):
+        Careless().test_damage_is_refused()
+
+
+@pytest.mark.parametrize(
+    ("check", "part", "message"),
+    [
+        (check_quantizer, AbsMax(), r"AbsMax.*, a design; pass a quantizer"),
+        (check_quantizer, Half, r"Half'>, a class; pass a quantizer"),
+        (check_transform, Scaling(np.ones(2)), r"no design; for a transform pass `lambda weight, sigma: it`"),
+    ],
+)
+def test_what_is_no_part_to_check_is_named(check, part, message):
+    with pytest.raises(InvalidInputError, match=message):
+        check(part)
 
 
 @pytest.mark.parametrize("design", [Hadamard(1), then(Hadamard(1), Normalize())], ids=str)

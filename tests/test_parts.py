@@ -3,7 +3,9 @@
 import ast
 import dataclasses
 import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from lattq.coding import BaseCoder, TwoWay
 from lattq.errors import InvalidInputError
 from lattq.parts import register, registry
 from lattq.parts.registry import ROLES, kind_of, require_part
-from lattq.quantizers import BaseQuantizer, UniformQuantizer
+from lattq.quantizers import BaseDesign, BaseQuantizer, UniformQuantizer
 from lattq.transforms import BaseTransform
 from lattq.transforms.chains import Chain
 from lattq.transforms.maps import Identity
@@ -29,6 +31,23 @@ def part_classes() -> set[str]:
     for room in (lq.transforms, lq.quantizers):
         names |= {name for name, value in vars(room).items() if inspect.isclass(value)}
     return names - DESIGNS
+
+
+def answers() -> set[str]:
+    """Names of all that parts and designs answer: fields, attributes and methods."""
+    classes = {cls for _, cls in registry._kinds if cls.__module__.startswith("lattq.")}
+    classes |= {cls for room in (lq.transforms, lq.quantizers) for cls in vars(room).values() if inspect.isclass(cls)}
+    return {name for cls in classes for name in dir(cls) + list(getattr(cls, "__dataclass_fields__", ()))}
+
+
+def questions(source: str, names: set[str]) -> list[int]:
+    """Lines that ask whether something has an attribute that parts answer with, or has it with a default."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("hasattr", "getattr"):
+            name = getattr(node.args[1], "value", None)
+            found += [node.lineno] * (name in names)
+    return found
 
 
 def ladders(source: str, names: set[str]) -> list[int]:
@@ -50,11 +69,20 @@ def ladders(source: str, names: set[str]) -> list[int]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in FILES if LEVEL.get(part_of(module_name(path)) or "", 0) > LEVEL["feedback"]],
+    [path for path in FILES if LEVEL.get(part_of(module_name(path)) or "", 0) >= LEVEL["feedback"]],
     ids=module_name,
 )
-def test_nothing_above_the_loop_asks_for_the_kind_of_a_part(path: Path):
-    assert not ladders(path.read_text(), part_classes())
+def test_from_the_loop_on_nothing_asks_what_a_part_is_or_has(path: Path):
+    assert not ladders(path.read_text(), part_classes() - {"BaseDesign"})
+    assert not questions(path.read_text(), answers())
+
+
+@pytest.mark.parametrize(
+    "source", ["getattr(design, 'scale_free', False)", "hasattr(q, 'row_classes')", "getattr(q, 'in_block')"]
+)
+def test_a_question_is_found(source: str):
+    assert questions(source, answers()) == [1]
+    assert not questions("getattr(config, 'vocab_size', 0)", answers())
 
 
 @pytest.mark.parametrize(
@@ -91,7 +119,7 @@ class Minimal:
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOf:
+class OneOf(BaseDesign):
     quantizer: object
     group: int | None = None
     shrink: bool = False
@@ -152,6 +180,65 @@ def test_a_kind_has_one_class():
         register("metric", "tests/taken")
 
 
+@register("quantizer", "tests/careless")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Careless(BaseQuantizer):
+    """Returns what `encoded` and `decoded` make of it; fields may have any name but those of answers."""
+
+    encoded: Callable[[np.ndarray], Any] = np.asarray
+    decoded: Callable[[np.ndarray], Any] = np.asarray
+    part: int = 3
+
+    def encode(self, x):
+        return self.encoded(np.rint(x).astype(np.int32))
+
+    def decode(self, codes):
+        return self.decoded(codes * 1.0)
+
+    def to_state(self):
+        return []
+
+    @staticmethod
+    def from_state(state, shape):
+        return Careless()
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "message"),
+    [
+        (
+            Careless(encoded=np.transpose),
+            r"`encode` of Careless returns a ndarray of shape \(1, 6\) for a block of shape",
+        ),
+        (Careless(encoded=np.ndarray.tolist), r"`encode` of Careless returns a list for .* return a ndarray of that"),
+        (Careless(decoded=lambda x: x[:1]), r"`decode` of Careless returns a ndarray of shape \(1, 1\) for a block"),
+    ],
+    ids=["turned", "list", "one row"],
+)
+def test_what_a_quantizer_must_not_return_is_named(quantizer: Careless, message: str):
+    with pytest.raises(InvalidInputError, match=message):
+        lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(quantizer)))
+
+
+def test_fields_may_have_any_name():
+    assert lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(Careless()))).shape == (6, 4)
+
+
+def test_numbers_that_decode_to_nan_are_named():
+    layer = lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(Careless())))
+    wrong = dataclasses.replace(layer, quantizer=Careless(decoded=lambda x: x * np.nan))
+    with pytest.raises(InvalidInputError, match=r"decode to NaN; the numbers of Careless.* or of Gain"):
+        wrong.dequantize()
+
+
+def test_a_design_that_is_none_is_named():
+    class Empty(BaseDesign):
+        pass
+
+    with pytest.raises(InvalidInputError, match="Empty chooses no quantizer; write `__call__"):
+        lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=Empty()))
+
+
 def test_a_subclass_is_a_part_of_its_own():
     class Other(UniformQuantizer):
         pass
@@ -176,5 +263,41 @@ def test_a_state_that_no_file_can_hold_is_named():
         def from_state(state, shape):
             return Arrays()
 
-    with pytest.raises(InvalidInputError, match=r"`to_state` of .* returns what no file can hold"):
+    with pytest.raises(InvalidInputError, match=r"`to_state` of .* is what no file can hold"):
         lq.quantize(*gaussian_layer(6, 4), lq.Scheme(quantizer=OneOf(Arrays())))  # pyright: ignore[reportArgumentType]
+
+
+def test_states_and_streams_that_no_file_can_hold_are_named():
+    @register("transform", "tests/arrays")
+    class Same(Identity):
+        def to_state(self):
+            return [np.ones(2)]
+
+    @register("coder", "tests/arrays")
+    @dataclasses.dataclass(frozen=True)
+    class Arrays(BaseCoder):
+        width: Any = 4
+
+        def encode(self, codes, prior=0):
+            return codes
+
+        def decode(self, data, shape, prior=0):
+            return data
+
+    weight, sigma = gaussian_layer(6, 4)
+    layer = lq.quantize(weight, sigma, lq.Scheme(transform=Same()))
+    for ask in (lambda layer: layer.rate, lambda layer: layer.sizes()):
+        with pytest.raises(InvalidInputError, match=r"`to_state` of .*Same.* is what no file can hold"):
+            ask(layer)
+        with pytest.raises(InvalidInputError, match=r"what `encode` of .*Arrays.* returns is what no file can hold"):
+            ask(lq.quantize(weight, sigma, lq.Scheme(coder=Arrays())))
+        with pytest.raises(InvalidInputError, match=r"`to_state` of .*Arrays.* is what no file can hold"):
+            ask(lq.quantize(weight, sigma, lq.Scheme(coder=Arrays(np.int64(4)))))
+
+
+def test_a_design_for_numpy_gets_numpy():
+    torch = pytest.importorskip("torch")
+    weight, sigma = gaussian_layer(6, 4)
+    scheme = lq.Scheme(quantizer=OneOf(Careless()))
+    found = lq.quantize(torch.from_numpy(weight), torch.from_numpy(sigma), scheme)
+    np.testing.assert_array_equal(found.codes, lq.quantize(weight, sigma, scheme).codes)

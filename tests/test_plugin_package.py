@@ -52,6 +52,21 @@ def test_a_missing_package_is_named(installed: ModuleType, monkeypatch: pytest.M
     assert caught.value.kind == f"lattq-example/{KINDS[caught.value.role]}"
 
 
+def test_an_entry_point_of_any_name_is_found_by_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install(tmp_path, monkeypatch, {"parts": NAME})
+    forget(monkeypatch)
+    assert find("coder", "lattq-example/deflate").__name__ == "Deflate"
+    sys.modules.pop(NAME)
+
+
+def test_an_installed_package_without_an_entry_point_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install(tmp_path, monkeypatch, {})
+    forget(monkeypatch)
+    message = r"lattq-example 1.0 is installed, but has no entry point in the group 'lattq.parts'"
+    with pytest.raises(MissingPartError, match=message):
+        find("coder", "lattq-example/deflate")
+
+
 def test_an_installed_package_without_the_part_is_named(installed: ModuleType):
     with pytest.raises(MissingPartError, match="lattq-example is installed, but registers no coder"):
         find("coder", "lattq-example/other")

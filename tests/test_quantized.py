@@ -112,14 +112,13 @@ def test_noise_is_not_a_file(noise: bytes):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("value", [None, {}, 3.0, "text", np.zeros(40, dtype=np.uint8)], ids=repr)
+@pytest.mark.parametrize("value", [None, {}, 3.0, np.zeros(40, dtype=np.uint8)], ids=repr)
 def test_what_is_no_bytes_or_path_is_named(value: Any):
     for read in (lq.Quantized.from_bytes, lq.Quantized.from_payload):
         with pytest.raises(InvalidInputError, match="no bytes"):
             read(value)
-    if not isinstance(value, str):
-        with pytest.raises(InvalidInputError, match="no path"):
-            lq.load(value)
+    with pytest.raises(InvalidInputError, match="no path"):
+        lq.load(value)
     with pytest.raises(InvalidInputError, match="`quantized` is"):
         lq.save("never written", value)
 

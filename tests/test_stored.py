@@ -98,8 +98,10 @@ def test_files_give_back_what_was_measured_or_nothing_is_made(name: str, data: s
 
 
 @dataclasses.dataclass(frozen=True)
-class Steps:
+class Steps(lq.quantizers.BaseDesign):
     """A design of others: float64 steps for rows, one for each group of columns."""
+
+    scale_free = False
 
     size: float = 0.3
     group: int | None = 3

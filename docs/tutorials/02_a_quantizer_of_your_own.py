@@ -11,16 +11,23 @@ import tempfile
 import numpy as np
 
 import lattq as lq
+from lattq.coding.schema import Either, Octets, Record, checked
 from lattq.errors import InvalidInputError
+from lattq.quantizers.steps import half, stored_halves
 from lattq.testing import check_coder, check_quantizer, check_transform
 
 # %% [markdown]
 # ## The quantizer: a frozen value
 #
-# `encode` turns numbers into integers and `decode` turns them back. A file holds what `to_state` returns, and
-# `from_state` makes the quantizer again; here the scales are float16 numbers, and `stored` rounds them before anything
-# is encoded, so that what is measured is what is stored. `BaseQuantizer` answers the rest. The kind names the package
-# that others install to read the file, then the part.
+# `encode` turns numbers into integers, int32 of the same shape, and `decode` turns them back. A file holds what
+# `to_state` returns: a list of Python's own numbers, strings, bytes and lists. Here the scales are float16 numbers.
+# `stored` rounds them before anything is encoded, so that what is measured is what is stored; `half` refuses what
+# float16 would make 0 or infinity.
+#
+# `from_state` makes the quantizer again, and must not trust what it gets: a schema says how many bytes there are for a
+# matrix of `at.rows` × `at.columns`, and `stored_halves` refuses NaN. Both raise `DamagedFileError`.
+#
+# `BaseQuantizer` answers the rest. The kind names the package that others install to read the file, then the part.
 
 
 # %%
@@ -45,14 +52,16 @@ class Ternary(lq.quantizers.BaseQuantizer):
         return codes * self.scale
 
     def stored(self) -> "Ternary":
-        return Ternary(self.scale.astype(np.float16).astype(np.float64))
+        return Ternary(half("scale", self.scale, zero=True))
 
     def to_state(self) -> list:
         return [self.scale.astype("<f2").tobytes()]
 
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "Ternary":
-        return Ternary(np.frombuffer(state[0], dtype="<f2").astype(np.float64)[:, None])
+        scales = Either(Octets(lambda at: 2 * at.rows), Octets(2))
+        (data,) = checked(Record(scale=scales), state, "ternary", rows=shape[0], columns=shape[1])
+        return Ternary(stored_halves(data, (-1, 1), zero=True))
 
 
 # %% [markdown]
@@ -60,12 +69,21 @@ class Ternary(lq.quantizers.BaseQuantizer):
 #
 # The loop calls a design with the entries of a group of columns, once the feedback into the group is complete.
 # `entries.power` says what a squared error at each of them costs. The best scale for given codes is the weighted mean
-# of the magnitudes that are not coded as 0; the best codes for a given scale are those of `encode`. A few turns:
+# of the magnitudes that are not coded as 0; the best codes for a given scale are those of `encode`. A few turns.
+#
+# `BaseDesign` says what the loop may expect, in attributes that a design overrides where it differs:
+#
+# - `scale_free` is true: scales follow the weights into any unit. Weights then come with a largest magnitude in [1, 2),
+#   in proportion to which float16 is good enough, whatever their unit is. A design with numbers of its own in the unit
+#   of the weights, such as a fixed step, says `scale_free = False`.
+# - `array_generic` is false: it computes with NumPy, so that weights of another library come to it as NumPy arrays. One
+#   that works with arrays of any library, quantizers included, says True, and runs where the weights are.
+# - `group`, `shrink`: columns per call, and whether columns get gains. Here they are options.
 
 
 # %%
 @dataclasses.dataclass(frozen=True)
-class TernaryScales:
+class TernaryScales(lq.quantizers.BaseDesign):
     """Scales by alternating least squares."""
 
     group: int | None = None
@@ -102,6 +120,13 @@ assert layers["open"].rate == layers["fed back"].rate
 assert layers["fed back"].distortion(weight, sigma) < 0.6 * layers["open"].distortion(weight, sigma)
 
 # %% [markdown]
+# In another unit, by a power of two, the codes are the same:
+
+# %%
+for unit in (2.0**-30, 2.0**20):
+    assert np.array_equal(lq.quantize(unit * weight, sigma, fed_back).codes, layers["fed back"].codes)
+
+# %% [markdown]
 # Where the bits go and what each stage does to the distortion is an `Explanation`:
 
 # %%
@@ -110,7 +135,8 @@ print(explained)
 assert explained.rate == layers["fed back"].rate
 
 # %% [markdown]
-# Groups of columns get a quantizer each. `Ternary` does not say how to join them, so they are kept side by side.
+# Groups of columns get a quantizer each. `Ternary` does not say how to join them (`concatenate`), so they are kept side
+# by side.
 
 # %%
 grouped = lq.quantize(weight, sigma, lq.Scheme(quantizer=TernaryScales(group=16)))
@@ -132,8 +158,9 @@ assert np.array_equal(again.dequantize(), grouped.dequantize())
 # ## Checked
 #
 # The library's own quantizers have to pass a suite of laws: decoding is a fixed point, codes are in their range, no
-# neighbouring code is nearer, NaN is refused, a file gives back every bit. The same suite runs on yours, and a broken
-# one is caught.
+# neighbouring code is nearer, NaN is refused, a file gives back every bit and a damaged one is refused, joined groups
+# and forms decode to the same numbers. The same suite runs on yours, and a broken one is caught. If its class has a
+# `concatenate`, pass a second quantizer with other numbers as `beside`.
 
 # %%
 check_quantizer(Ternary(np.array([[4.0]])), code_range=(-1, 1))
@@ -164,7 +191,8 @@ check_coder(lq.coding.FixedLength(3, -1), low=-1, high=1)
 # %% [markdown]
 # ## In a package
 #
-# Put the module into a package of the name that the kind begins with, and tell where it is in its `pyproject.toml`:
+# Put the module into a package of the name that the kind begins with (the one that pip knows), and tell where it is in
+# its `pyproject.toml`. What stands left of the equals sign may be anything:
 #
 # ```toml
 # [project.entry-points."lattq.parts"]
@@ -172,6 +200,7 @@ check_coder(lq.coding.FixedLength(3, -1), low=-1, high=1)
 # ```
 #
 # Whoever has installed the package can then read the files, without importing it first; without it, a
-# `MissingPartError` says `pip install tutorial`. Transforms (`lattq.transforms.BaseTransform`) and coders
-# (`lattq.coding.BaseCoder`) go the same way. For packed products write `packed_form`, for tables of other systems and
-# their refits `table_form`: their forms are in `lattq.parts.forms`.
+# `MissingPartError` says `pip install tutorial`, and so does loading a model directory. Transforms
+# (`lattq.transforms.BaseTransform`) and coders (`lattq.coding.BaseCoder`) go the same way; transforms get weights of
+# any array library, unless the design of the quantizer computes in NumPy. For packed products write `packed_form`, for
+# tables of other systems and their refits `table_form`: their forms are in `lattq.parts.forms`.

@@ -10,7 +10,7 @@ from lattq import recipes
 from lattq.errors import InvalidInputError
 from lattq.scheme import Scheme
 
-__all__ = ["Allocation", "Fit", "Order", "RecipeName", "recipe_of"]
+__all__ = ["Allocation", "Fit", "Order", "RecipeName", "recipe_of", "takers"]
 
 
 class RecipeName(enum.StrEnum):
@@ -19,6 +19,7 @@ class RecipeName(enum.StrEnum):
     watersic = "watersic"
     huffman_gptq = "huffman_gptq"
     watersic_published = "watersic_published"
+    bitshift = "bitshift"
     ecvq = "ecvq"
     gptq = "gptq"
     gptq_published = "gptq_published"
@@ -60,7 +61,7 @@ def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
     >>> recipe_of("rtn", group=None, sweeps=None)(levels=4).quantizer
     AbsMax(levels=4, group=128, shrink=False, shared=False, fit='error')
     """
-    recipe = recipes.UNBIASED if name == "watersic" else getattr(recipes, name)
+    recipe = _recipe(name)
     given = {key: value for key, value in options.items() if value is not None}
     known = inspect.signature(recipe).parameters
     for key in (key for key in given if key not in known):
@@ -69,3 +70,16 @@ def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:
     if given.get("group") == 0:
         given["group"] = None
     return functools.partial(recipe, **given)
+
+
+def takers(option: str) -> str:
+    """The recipes that have an option, for its help.
+
+    >>> takers("group")
+    'gptq, gptq_published, rtn'
+    """
+    return ", ".join(one for one in RecipeName if option in inspect.signature(_recipe(one)).parameters)
+
+
+def _recipe(name: str) -> Callable[..., Scheme]:
+    return recipes.UNBIASED if name == "watersic" else getattr(recipes, name)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 
-from lattq.errors import InvalidInputError, LattqError, shown
+from lattq.errors import InvalidInputError, LattqError
 
 __all__ = [
     "AsJson",
@@ -84,12 +84,14 @@ def _complain(text: str, as_json: bool) -> None:
 def models() -> Any:
     """Import `lattq.llm`, with `transformers` quiet; say how to install what it needs if that is missing."""
     try:
+        importlib.import_module("torch")  # the others need it
         llm = importlib.import_module("lattq.llm")
         logging = importlib.import_module("transformers").utils.logging
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in MODEL_LIBRARIES:
+        library = (error.name or "").split(".")[0]
+        if library not in MODEL_LIBRARIES:
             raise
-        msg = f"this command needs {error.name}: pip install lattq[llm]"
+        msg = f"this command needs {library}: pip install lattq[llm]"
         raise LattqError(msg) from None
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -140,7 +142,7 @@ def parse_rates(text: str) -> list[float]:
     except ValueError:
         rates = []
     if not rates or not all(0 < rate <= 24 for rate in rates):
-        msg = f"`--rates` is {shown(text)}; give numbers of bits above 0 and at most 24 between commas, as 2,3,4"
+        msg = f"`--rates` is {text!r}; give numbers of bits above 0 and at most 24 between commas, as 2,3,4"
         raise InvalidInputError(msg)
     return rates
 

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, dense_words, models, number, print_json, print_table
+from lattq.cli.console import AsJson, Debug, command, dense_words, models, number, print_json, print_table, read_text
 from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError
 from lattq.files import load
@@ -163,25 +163,33 @@ def _print_directory(path: Path, total: dict[str, Any], dense: str) -> None:
 
 
 def _report(path: Path) -> Any:
-    """The report of a conversion; None if there is none."""
+    """The report of the conversion that wrote a directory; None if there is none."""
     file = path / REPORT
     if not file.exists():
         return None
-    return importlib.import_module("lattq.llm").Report.from_json(file.read_text(encoding="utf-8"))
+    report = importlib.import_module("lattq.llm").Report.from_json(read_text(file))
+    if report.run != _block(path).run:
+        msg = f"{file} is of another run than the model beside it; fetch the directory again, or remove the report"
+        raise DamagedFileError(msg)
+    return report
+
+
+def _block(path: Path) -> Any:
+    """The block of lattq in `config.json`."""
+    models()
+    run, source = (importlib.import_module(f"lattq.llm.{room}") for room in ("run", "source"))
+    return run.block_of(source.read_config(path), path)
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, int]]:
     """Quantized layers and their shapes, from `config.json`; raises `InvalidInputError` for a dense model."""
-    models()
-    run, source = (importlib.import_module(f"lattq.llm.{room}") for room in ("run", "source"))
-    return run.block_of(source.read_config(path), path).shapes()
+    return _block(path).shapes()
 
 
 def payloads(path: Path, shapes: dict[str, tuple[int, int]], work: Stage) -> list[tuple[str, Quantized]]:
     """Check every tensor of a directory and decode the payloads; raises `DamagedFileError` for what is damaged."""
     run, source = (importlib.import_module(f"lattq.llm.{room}") for room in ("run", "source"))
-    block = run.block_of(source.read_config(path), path)
-    found, decoded = run.verified_payloads(block, source.weight_files(path)), []
+    found, decoded = run.verified_payloads(_block(path), source.weight_files(path)), []
     for name, shape in shapes.items():
         decoded.append((name, _decoded(name, found[name], shape)))
         work.advance(name)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lattq.cli.choices import Allocation, Fit, Order, RecipeName, recipe_of
+from lattq.cli.choices import Allocation, Fit, Order, RecipeName, recipe_of, takers
 from lattq.cli.console import (
     AsJson,
     Debug,
@@ -25,7 +25,7 @@ from lattq.cli.console import (
 from lattq.cli.progress import observed
 from lattq.errors import FewTokensWarning, InvalidInputError
 from lattq.quantizers.by_name import by_name
-from lattq.rate import MAX_RATE
+from lattq.rate import MAX_RATE, searched
 
 __all__ = ["evaluate", "quantize"]
 
@@ -42,36 +42,39 @@ def quantize(
     calibration: Annotated[Path | None, typer.Option(help="UTF-8 text; `embedded` has its own.")] = None,
     step: Annotated[float | None, typer.Option(help="Step of the recipe, instead of --rate.")] = None,
     levels: Annotated[
-        int | None, typer.Option(help="Levels (16 is INT4), instead of --rate: rtn, gptq, nestquant.")
+        int | None, typer.Option(help=f"Levels (16 is INT4), instead of --rate: {takers('levels')}.")
     ] = None,
     bits: Annotated[
         int | None,
-        typer.Option(help="Bits of an index per weight, instead of --rate: palettize, pq, squeezellm, gptvq."),
+        typer.Option(help=f"Bits of an index per weight, instead of --rate: {takers('bits')}."),
     ] = None,
-    dimension: Annotated[int | None, typer.Option(help="Weights of a vector: palettize, pq, gptvq, ecvq.")] = None,
-    group: Annotated[int | None, typer.Option(help="Columns that share a scale, 0 for all: rtn, gptq.")] = None,
+    dimension: Annotated[int | None, typer.Option(help=f"Weights of a vector: {takers('dimension')}.")] = None,
+    group: Annotated[
+        int | None, typer.Option(help=f"Columns that share a scale, 0 for all: {takers('group')}.")
+    ] = None,
     symmetric: Annotated[
         bool | None,
         typer.Option(
             "--symmetric/--asymmetric",
-            help="Integers around 0, or with a zero point: rtn, gptq, gptq_published.",
+            help=f"Integers around 0, or with a zero point: {takers('symmetric')}.",
             show_default=False,
         ),
     ] = None,
     fit: Annotated[
-        Fit | None, typer.Option(help="Steps of least error, or from the range: rtn, gptq. [default: error]")
+        Fit | None, typer.Option(help=f"Steps of least error, or from the range: {takers('fit')}. [default: error]")
     ] = None,
-    order: Annotated[
-        Order | None, typer.Option(help="Columns coded first: gptq, gptq_published, huffman_gptq, watersic.")
-    ] = None,
+    order: Annotated[Order | None, typer.Option(help=f"Columns coded first: {takers('order')}.")] = None,
     quantizer: Annotated[
         str | None,
         typer.Option(
-            help="Cell: uniform, trellis-256 (4 to 4096 states), e8, bw16, leech24: watersic. [default: uniform]"
+            help=f"Cell: uniform, trellis-256 (4 to 4096 states), e8, bw16, leech24: {takers('quantizer')}. "
+            "[default: uniform]"
         ),
     ] = None,
-    sweeps: Annotated[int | None, typer.Option(help="Passes of coordinate descent: watersic.")] = None,
-    mmse: Annotated[float | None, typer.Option(help="Ratio of the MMSE feedback: watersic. [default: 0]")] = None,
+    sweeps: Annotated[int | None, typer.Option(help=f"Passes of coordinate descent: {takers('sweeps')}.")] = None,
+    mmse: Annotated[
+        float | None, typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0]")
+    ] = None,
     window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
     samples: Annotated[int | None, typer.Option(help="Calibration windows; all unless given.")] = None,
     propagate: Annotated[
@@ -109,8 +112,14 @@ def quantize(
         quantizer=cell,
         dimension=dimension,
     )
-    if rate is None and step is None and levels is None and bits is None:
+    setting = {"step": step, "levels": levels, "bits": bits}
+    given = [f"`--{key}`" for key, value in {"rate": rate, **setting}.items() if value is not None]
+    wanted = searched(chosen)[0]
+    if not given:
         rate = DEFAULT_RATE
+    elif len(given) > 1 or given[0] not in ("`--rate`", f"`--{wanted}`"):
+        msg = f"{recipe.value} takes `--rate` or `--{wanted}`; got {' and '.join(given)}"
+        raise InvalidInputError(msg)
     if rate is not None and not 0 < rate <= MAX_RATE:
         msg = f"`--rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
         raise InvalidInputError(msg)
@@ -128,9 +137,7 @@ def quantize(
             calibration_text=llm.embedded_text("calibration") if own is None else own,
             rate=rate,
             recipe=chosen,
-            step=step,
-            levels=levels,
-            bits=bits,
+            **setting,
             window=window,
             samples=samples,
             propagate=propagate,
@@ -144,10 +151,14 @@ def quantize(
             threads=threads,
             progress=work,
         )
+    said = report.few_tokens()
     if as_json:
-        print_json({"out": str(out), **json.loads(report.to_json())})
-    else:
-        _print_report(report, out)
+        warned = [] if said is None else [said]
+        print_json({"out": str(out), "warnings": warned, **json.loads(report.to_json())})
+        return
+    _print_report(report, out)
+    if said is not None:
+        typer.echo(f"warning: {said}", err=True)
 
 
 def source_of(model: str, llm: Any) -> Path:
@@ -189,9 +200,6 @@ def _print_report(report: Any, out: Path) -> None:
         f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
         f"{out}: weight files of {report.file_bytes:,} bytes, {dense_words(report)}"
     )
-    said = report.few_tokens()
-    if said is not None:
-        typer.echo(f"warning: {said}", err=True)
 
 
 @command

@@ -14,7 +14,8 @@ class BaseCoder:
 
     A coder writes ``encode(codes, prior=0) -> data``, which is bytes or a nested list of bytes and numbers, and
     ``decode(data, shape, prior=0) -> codes``, which restores the codes exactly. `prior` is a guess of the columns'
-    scale classes, up to a constant, that the decoder knows too; it may be ignored.
+    scale classes, up to a constant, that the decoder knows too; it may be ignored. Data come from files: what is read
+    from them is checked with `lattq.coding.schema`, and other errors become `DamagedFileError`.
 
     Examples
     --------
@@ -32,7 +33,7 @@ class BaseCoder:
     components: Any = ()
     """Parts that it is made of, which have kinds of their own."""
     carries: ClassVar[tuple[str, ...]] = ()
-    """Names of what the coder stores for the quantizer: keywords of `encode`, attributes of the quantizer."""
+    """What it stores for quantizers that name it (`carried`): keywords of `encode`, which may be left out."""
 
     def context(self, data: Any, shape: tuple[int, int], prior: Any = 0) -> Mapping[str, Any]:
         """Values of `carries`, read from the data; the restored quantizer is given them."""

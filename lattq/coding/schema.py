@@ -11,8 +11,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
-import msgpack
-
 from lattq.errors import DamagedFileError
 
 __all__ = [
@@ -32,7 +30,6 @@ __all__ = [
     "Series",
     "Text",
     "checked",
-    "unpacked",
 ]
 
 Number = int | Callable[[SimpleNamespace], int]
@@ -251,24 +248,6 @@ def checked(schema: Schema, value: Any, name: str = "state", **sizes: int) -> An
     lattq.errors.DamagedFileError: `order` is 3 bytes, not 4 bytes; the file is damaged
     """
     return schema.read(value, SimpleNamespace(**sizes), name)
-
-
-def unpacked(body: bytes) -> Any:
-    """The value of a `msgpack` message, in memory of less than a hundred times its length.
-
-    Lengths of lists are believed only after all their items have been found, so that nobody asks for more.
-
-    >>> unpacked(b"\\x92\\x01\\xc4\\x01a")
-    [1, b'a']
-    """
-    try:
-        whole = msgpack.Unpacker(max_buffer_size=max(len(body), 1))  # 0 is 4 GiB there
-        whole.feed(body)
-        whole.skip()
-        return msgpack.unpackb(body, max_map_len=0, max_ext_len=0, max_str_len=256)
-    except (ValueError, msgpack.UnpackException) as error:
-        msg = f"{len(body)} bytes are no message ({type(error).__name__}); the file is damaged"
-        raise DamagedFileError(msg) from None
 
 
 def _number(number: Number, at: SimpleNamespace) -> int:

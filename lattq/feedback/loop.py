@@ -21,7 +21,7 @@ from lattq.feedback.groups import group_bounds
 from lattq.linalg.ldl import LDL
 from lattq.linalg.substitution import divide_blocks, substitute
 from lattq.quantizers import Entries
-from lattq.quantizers.base import BlockQuantizer, Design, Quantizer
+from lattq.quantizers.base import Design, Quantizer
 
 __all__ = ["GAIN_GRID", "successive_cancellation"]
 
@@ -146,8 +146,6 @@ class _Loop:
                 entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots, kept=kept)
                 self.quantizers[lo] = self.design(entries)
             self.current, self.first = self.quantizers[lo], self._first_column(lo)
-            # asked once for a group: protocols take 20 µs to compare
-            self.of_blocks = self.current if isinstance(self.current, BlockQuantizer) else None
         if hi - lo == self.block:
             self.leaf(lo, hi)
             return
@@ -178,16 +176,19 @@ class _Loop:
         """Quantize one block of columns on its targets.
 
         A zero pivot makes any error free: such a column gets the codes of 0, which cost next to nothing. With an offset
-        or dither they do not decode to 0, so what they decode to is fed back. Indices into tables cost as much whatever
-        they are, so there the nearest entry is taken all the same.
+        or dither they do not decode to 0, so what they decode to is fed back. A quantizer without `idle_zeros` encodes
+        its targets all the same.
         """
-        idle = not np.any(self.factor.pivots[lo // self.block]) and self.of_blocks is None
+        idle = not np.any(self.factor.pivots[lo // self.block]) and self.current.idle_zeros
         target = self.xp.matrix_transpose(self._counted(self.target[lo:hi, :], lo, hi))
         target = self.xp.zeros_like(target) if idle else target
-        current = self._part(lo, hi)
+        current = self._in_block(lo, hi)
         codes = current.encode(target)
+        self._require_like("encode", codes, target)
         self.overload += current.overload(target)
-        found = self.xp.matrix_transpose(self.xp.astype(current.decode(codes), target.dtype))
+        found = current.decode(codes)
+        self._require_like("decode", found, target)
+        found = self.xp.matrix_transpose(self.xp.astype(found, target.dtype))
         found = self._counted(found, lo, hi)
         if self.design.shrink and not idle:
             for i in range(lo, hi):
@@ -196,12 +197,20 @@ class _Loop:
         self.codes[lo:hi, :] = self.xp.matrix_transpose(codes)
         self.error[lo:hi, :] = self.weight[lo:hi, :] - found
 
-    def _part(self, lo: int, hi: int) -> Quantizer:
+    def _require_like(self, method: str, found: Array, target: Array) -> None:
+        """Raise `InvalidInputError` unless a quantizer returns an array of the library and shape of its block."""
+        if type(found) is not type(target) or found.shape != target.shape:
+            shape = f" of shape {tuple(found.shape)}" if type(found) is type(target) else ""
+            msg = (
+                f"`{method}` of {type(self.current).__name__} returns a {type(found).__name__}{shape} for a block of "
+                f"shape {tuple(target.shape)}; return a {type(target).__name__} of that shape"
+            )
+            raise InvalidInputError(msg)
+
+    def _in_block(self, lo: int, hi: int) -> Quantizer:
         """The quantizer of a block: that of its group, told where the block is and what its errors cost."""
-        if self.of_blocks is None:
-            return self.current
         start = int(self.factor.order[lo:hi].min()) - self.first
-        return self.of_blocks.part(start, np.reshape(self.metrics[lo // self.block], (self.block, self.block)))
+        return self.current.in_block(start, np.reshape(self.metrics[lo // self.block], (self.block, self.block)))
 
     def _charged(self) -> Array | None:
         """J W in the order of the loop, J in units of the largest pivot, which any dtype holds; None without J."""

@@ -1,5 +1,6 @@
 """The registry of parts: which class a kind in a file stands for."""
 
+import contextlib
 import importlib.metadata
 import re
 from collections.abc import Callable
@@ -17,13 +18,16 @@ _STATE = ("components", "to_state", "from_state")
 # What the parts of a role answer, and the base class that answers the most for them. Components are parts inside.
 ROLES = {
     "transform": (
-        ("forward", "inverse", "congruence", "plain", "exponents", "on_inputs", "kept", "split", "check_rows", *_STATE),
+        (
+            *("forward", "inverse", "congruence", "plain", "keeps_entries", "exponents", "on_inputs", "kept", "split"),
+            *("check_rows", *_STATE),
+        ),
         "lattq.transforms.BaseTransform",
     ),
     "quantizer": (
         (
             *("encode", "decode", "coder", "overload", "underflow", "idle", "ordered", "stored", "concatenate"),
-            *("check_codes", "check_coder", "packed_form", "table_form", *_STATE),
+            *("check_codes", "check_coder", "packed_form", "table_form", "in_block", "idle_zeros", "carried", *_STATE),
         ),
         "lattq.quantizers.BaseQuantizer",
     ),
@@ -127,7 +131,7 @@ def find(role: str, kind: Any) -> Any:
     Raises
     ------
     DamagedFileError : for a plain word that lattq does not know
-    MissingPartError : for a part of a package that is not installed, or does not register it
+    MissingPartError : for a part of a package that is not installed, has no entry point, or does not register it
 
     Examples
     --------
@@ -151,9 +155,13 @@ def find(role: str, kind: Any) -> Any:
 def _load(role: str, kind: str) -> None:
     """Import what the package of a kind registers; only names of installed entry points are ever imported."""
     package = kind.partition("/")[0]
-    points = importlib.metadata.entry_points(group=GROUP, name=package)
+    points = [point for point in importlib.metadata.entry_points(group=GROUP) if _names(point, package)]
     if not points:
-        msg = f"this file needs the {role} {kind!r}; pip install {package}"
+        advice = f"pip install {package}"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(package)
+            advice = f"{package} {version} is installed, but has no entry point in the group {GROUP!r}"
+        msg = f"this file needs the {role} {kind!r}; {advice}"
         raise MissingPartError(msg, role=role, kind=kind)
     for point in points:
         try:
@@ -161,6 +169,16 @@ def _load(role: str, kind: str) -> None:
         except Exception as error:
             msg = f"this file needs the {role} {kind!r}, but {point.value} of {package} does not load: {error}"
             raise MissingPartError(msg, role=role, kind=kind) from error
+
+
+def _names(point: importlib.metadata.EntryPoint, package: str) -> bool:
+    """Whether an entry point has the name of a package, or belongs to it, as pip compares names."""
+    owner = point.dist.name if point.dist is not None else None
+    return _normal(package) in (_normal(point.name), _normal(owner or point.name))
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _missing(cls: type, names: tuple[str, ...]) -> list[str]:

@@ -1,6 +1,6 @@
 """Quantizers and the designs that choose them: one file per family."""
 
-from lattq.quantizers.base import BaseQuantizer, Given
+from lattq.quantizers.base import BaseDesign, BaseQuantizer, Given
 from lattq.quantizers.bitshift import Bitshift
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.formats import Format
@@ -14,6 +14,7 @@ from lattq.quantizers.uniform import Uniform, UniformQuantizer
 
 __all__ = [
     "AbsMax",
+    "BaseDesign",
     "BaseQuantizer",
     "Bitshift",
     "Codebook",

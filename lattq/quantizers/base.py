@@ -1,21 +1,25 @@
 """The two seams of quantization: a quantizer is a frozen value, a design chooses one from data."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from lattq._array import Array
 from lattq.coding import TwoWay
+from lattq.errors import InvalidInputError
 from lattq.parts.forms import NestedForm, NumberForm, TableForm
 from lattq.quantizers.entries import Entries
 
-__all__ = ["BaseQuantizer", "BlockQuantizer", "Design", "Given", "Quantizer"]
+__all__ = ["BaseDesign", "BaseQuantizer", "Design", "Given", "Quantizer"]
 
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """A map from reals to integers and back, for blocks of columns, shape (rows, block)."""
+    """A map from reals to integers and back, for blocks of columns, shape (rows, block).
+
+    `BaseQuantizer` answers all but the first three.
+    """
 
     @property
     def coder(self) -> Any:
@@ -23,15 +27,24 @@ class Quantizer(Protocol):
         ...
 
     def encode(self, x: Array) -> Array:
-        """Codes (int32) of the reconstruction that the quantizer chooses for `x`."""
+        """Codes (int32, of the shape and the array library of `x`) of the reconstruction that it chooses for `x`."""
         ...
 
     def decode(self, codes: Array) -> Array:
-        """Reconstruction of codes."""
+        """Reconstruction of codes, floating-point numbers of the same shape."""
         ...
 
     def overload(self, x: Array) -> int:
         """How many entries of `x` lie outside the range that the quantizer covers."""
+        ...
+
+    @property
+    def idle_zeros(self) -> bool:
+        """Whether blocks whose errors cost nothing are coded as zeros."""
+        ...
+
+    def in_block(self, start: int, metric: np.ndarray) -> Any:
+        """The quantizer of the block whose columns begin at `start`, where errors e cost e · metric · eᵀ."""
         ...
 
 
@@ -39,7 +52,8 @@ class BaseQuantizer:
     """Answers of a quantizer that most do not need to give themselves, for classes to inherit and to override.
 
     A class of its own writes `encode` and `decode` (see `Quantizer`), and for files ``to_state() -> list`` (of numbers,
-    strings, bytes and lists) and a static ``from_state(state, shape)``, and registers itself: `lattq.register`.
+    strings, bytes and lists) and a static ``from_state(state, shape)``, which reads it with `lattq.coding.schema` or
+    otherwise refuses what no `to_state` returns, and registers itself: `lattq.register`.
     What `encode` and `decode` do must be what the state says: a number that is stored as float16 is one from the start,
     or becomes one in `stored`.
 
@@ -53,6 +67,10 @@ class BaseQuantizer:
     """Parts that it is made of, which have kinds of their own."""
     ordered = False
     """Whether codes between two codes decode to what lies between: then centroids may be fitted to the codes."""
+    idle_zeros = True
+    """Whether blocks whose errors cost nothing (zero pivots) are coded as zeros; else as they are, like all others."""
+    carried: ClassVar[tuple[str, ...]] = ()
+    """Names of fields that a coder may store for it (see `lattq.coding.BaseCoder.carries`) and files give back."""
 
     @property
     def coder(self) -> Any:
@@ -62,6 +80,10 @@ class BaseQuantizer:
     def overload(self, x: Array) -> int:
         """0: no range is covered only in part."""
         return 0
+
+    def in_block(self, start: int, metric: np.ndarray) -> Any:
+        """Itself: it does not mind where in its group a block begins, nor what errors in it cost."""
+        return self
 
     def underflow(self) -> int:
         """How many stored numbers are too small for their format to hold well; 0."""
@@ -108,21 +130,10 @@ class BaseQuantizer:
 
 
 @runtime_checkable
-class BlockQuantizer(Quantizer, Protocol):
-    """A quantizer that minds where in its group a block lies, and what errors in it cost."""
-
-    def part(self, start: int, metric: np.ndarray) -> Quantizer:
-        """The quantizer of the block whose columns begin at `start`, where errors e cost e · metric · eᵀ."""
-        ...
-
-
-@runtime_checkable
 class Design(Protocol):
     """A rule that chooses a quantizer for a group of columns, called when feedback into the group is complete.
 
-    One whose quantizers follow their targets into any unit (targets times g and pivots over g² give reconstructions
-    times g), and store numbers in float16, has an attribute `scale_free` that is true: weights then come to it with a
-    largest magnitude in [1, 2), by a power of two that `quantize` stores.
+    This is what the loop asks; a scheme takes a `BaseDesign`.
     """
 
     @property
@@ -140,8 +151,50 @@ class Design(Protocol):
         ...
 
 
+class BaseDesign:
+    """Answers of a design, for classes to inherit; those that are options of a class are fields of it.
+
+    A class of its own writes ``__call__(entries: Entries)``, which returns a quantizer.
+
+    Examples
+    --------
+    >>> from lattq.quantizers import Entries, UniformQuantizer
+    >>> class OneStep(BaseDesign):
+    ...     def __call__(self, entries):
+    ...         return UniformQuantizer(np.array([[abs(entries.values).max() / 7]]))
+    >>> isinstance(OneStep(), Design), OneStep().scale_free
+    (True, True)
+    """
+
+    group: Any = None
+    """Columns per call; None for all columns at once."""
+    shrink: Any = False
+    """Whether each column's reconstruction is scaled by its LMMSE gain <x, q> / <q, q>."""
+    array_generic: Any = False
+    """Whether it and its quantizers compute with arrays of any library; else the loop runs in NumPy, on the host."""
+    scale_free: Any = True
+    """Whether its quantizers follow their targets into any unit: targets times g give reconstructions times g.
+
+    Weights then come to it with a largest magnitude in [1, 2), by a power of two that `quantize` stores, so that
+    float16 holds what is in proportion to them. One with numbers in the unit of the weights, as a step is, says False.
+    """
+    in_rounds: Any = False
+    """Whether codes and quantizers may be found again in turns: `rounds` of a scheme."""
+    importance: Any = None
+    """Weights of squared errors of the entries of the matrix itself, which no transform may move; None for none."""
+    slope: Any = 0.0
+    """Squared error that a bit is worth: above 0 it trades distortion for bits."""
+    sweeps: Any = 0
+    """Passes of coordinate descent after the first that recipes take unless they are told otherwise."""
+
+    def __call__(self, entries: Entries) -> Any:
+        """The quantizer; raises `InvalidInputError` where the class does not say."""
+        msg = f"{type(self).__name__} chooses no quantizer; write `__call__(self, entries)`, which returns one"
+        raise InvalidInputError(msg)
+
+
 @dataclasses.dataclass(frozen=True)
-class Given:
+class Given(BaseDesign):
     """Design that returns a quantizer that is known already, for all columns.
 
     >>> from lattq.quantizers import Entries, UniformQuantizer
@@ -153,6 +206,8 @@ class Given:
     quantizer: Quantizer
     group: None = None
     shrink: bool = False
+
+    array_generic, scale_free = True, False
 
     def __call__(self, entries: Entries) -> Quantizer:
         """The quantizer."""

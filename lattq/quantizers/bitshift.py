@@ -12,7 +12,7 @@ from lattq.coding import FixedLength
 from lattq.coding.schema import Choice, Integer, Record, checked
 from lattq.errors import InvalidInputError
 from lattq.parts import register
-from lattq.quantizers.base import BaseQuantizer
+from lattq.quantizers.base import BaseDesign, BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
 from lattq.quantizers.steps import GROUP, HALVES, HEIGHT, SMALLEST_STEP, alike, half, spread, stored_halves
@@ -144,7 +144,7 @@ class BitshiftQuantizer(BaseQuantizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bitshift:
+class Bitshift(BaseDesign):
     """Design of a fixed-rate trellis (QTIP) whose scales are the standard deviations of the targets.
 
     Scales are rounded to float16 and charged: with one for each column, 16 bits over all rows. The code is made for
@@ -175,7 +175,7 @@ class Bitshift:
     shrink: bool = False
     shared: bool = True
 
-    scale_free = True
+    array_generic = True
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "bits", "memory", "block", optional=("group",))

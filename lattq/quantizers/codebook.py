@@ -87,6 +87,8 @@ class CodebookQuantizer(BaseQuantizer):
     metric: Float[np.ndarray, "dimension dimension"] | None = None
     charges: Float[np.ndarray, "row_groups column_groups size"] | None = None
 
+    idle_zeros = False  # indices cost as much whatever they are
+
     @property
     def dimension(self) -> int:
         """Weights of a vector."""
@@ -97,7 +99,7 @@ class CodebookQuantizer(BaseQuantizer):
         """One index for each vector."""
         return Indices(self.tables.shape[2], self.dimension, self.down, self.coded)
 
-    def part(self, start: int, metric: Float[np.ndarray, "block block"]) -> "CodebookQuantizer":
+    def in_block(self, start: int, metric: Float[np.ndarray, "block block"]) -> "CodebookQuantizer":
         """The quantizer of a block of a group, whose columns begin at `start` and whose errors this matrix weighs."""
         d, size = self.dimension, len(metric)
         if size != (1 if self.down else d) or start % size:

@@ -24,7 +24,7 @@ from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets, Record, 
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
 from lattq.parts.forms import NumberForm
-from lattq.quantizers.base import BaseQuantizer
+from lattq.quantizers.base import BaseDesign, BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.format_scales import byte_values, packed_scales, positive_scales, unpacked_scales
 from lattq.quantizers.integers import check_fit, check_group
@@ -177,7 +177,7 @@ class FormatQuantizer(BaseQuantizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Format:
+class Format(BaseDesign):
     """Design of a number format with a scale for each row and group of columns.
 
     Parameters
@@ -205,8 +205,10 @@ class Format:
     shrink: bool = False
     fit: str = "range"
 
+    array_generic = True
+
     @property
-    def scale_free(self) -> bool:
+    def scale_free(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Scales in float16 take any unit; E8M0 has the range of float32, and E4M3 wants weights normalized already."""
         return self.scale == "float16"
 

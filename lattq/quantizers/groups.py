@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
-import msgpack
 import numpy as np
 from jaxtyping import Float, Int, Num
 
 from lattq._array import to_host
 from lattq.coding.groups import GroupCoder, group_states
+from lattq.coding.messages import packed, unpacked
 from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.parts.registry import find, kind_of, require_part
@@ -132,12 +132,5 @@ def as_stored(part: Any, shape: tuple[int, int]) -> Any:
     dtype('float64')
     """
     require_part("quantizer", part)
-    try:
-        state = msgpack.unpackb(msgpack.packb(part.to_state()) or b"")
-    except (TypeError, ValueError, OverflowError) as error:
-        msg = (
-            f"`to_state` of {part!r} returns what no file can hold ({error}); a state is a list of integers, floats, "
-            "strings, bytes and lists, Python's own"
-        )
-        raise InvalidInputError(msg) from error
-    return type(part).from_state(state, shape)
+    state = packed(part.to_state(), f"`to_state` of {part!r}")
+    return type(part).from_state(unpacked(state), shape)

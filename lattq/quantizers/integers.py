@@ -9,6 +9,7 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import among, as_flag, as_integer, check_levels, normalize
 from lattq.codebooks.scales import ScaleFit, best_scales
 from lattq.errors import InvalidInputError, shown
+from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import GROWN, SMALLEST_STEP, centered
 from lattq.quantizers.uniform import UniformQuantizer
@@ -17,7 +18,7 @@ __all__ = ["AbsMax", "MinMax"]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Integers:
+class _Integers(BaseDesign):
     """What both designs share."""
 
     levels: int = 16
@@ -26,7 +27,7 @@ class _Integers:
     shared: bool = False
     fit: str = "range"
 
-    scale_free = True
+    array_generic = True
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "levels", optional=("group",))

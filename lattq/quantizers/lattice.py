@@ -16,6 +16,7 @@ from lattq.lattices.lattice import LARGEST
 from lattq.lattices.layout import Layout
 from lattq.lattices.words import NAME, cell_side, named, tail_step
 from lattq.parts import register
+from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 
@@ -51,6 +52,8 @@ class LatticeQuantizer(OneStep):
 
     lattice: lattices.Lattice
     row_classes: Int[np.ndarray, " rows"] | None = None
+
+    carried = ("row_classes",)
 
     schema = Record(step=SCALE, name=NAME)
 
@@ -107,7 +110,7 @@ class LatticeQuantizer(OneStep):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lattice:
+class Lattice(BaseDesign):
     """Design of an entropy-coded lattice quantizer down the rows of each column.
 
     Row classes come from the targets of the first pass, where they pay for their bytes: with equal rows there are none.
@@ -129,6 +132,8 @@ class Lattice:
     lattice: lattices.Lattice = lattices.E8
     step: float = 1.0
     shrink: bool = False
+
+    array_generic, scale_free = True, False  # `step` is in the unit of the weights
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step")

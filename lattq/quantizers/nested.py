@@ -15,7 +15,7 @@ from lattq.lattices.packing import NestedCoder
 from lattq.lattices.voronoi import ANY_NAME, LARGEST, any_named
 from lattq.parts import register
 from lattq.parts.forms import NestedForm
-from lattq.quantizers.base import BaseQuantizer
+from lattq.quantizers.base import BaseDesign, BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group, half_precision
 from lattq.quantizers.nested_codes import gaussian_scales, rest_code
@@ -194,7 +194,7 @@ class NestedQuantizer(BaseQuantizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nested:
+class Nested(BaseDesign):
     """Design of nested lattices whose scales for rows are their root mean squares: a fixed rate of about log2 q bits.
 
     Vectors lie along the rows, where the decoded block meets an inner product. So the feedback has to take a multiple
@@ -234,7 +234,7 @@ class Nested:
     group: int | None = None
     shrink: bool = False
 
-    scale_free = True
+    array_generic = True
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "q", optional=("group",))

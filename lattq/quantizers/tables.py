@@ -11,6 +11,7 @@ from lattq.codebooks.clustering import different_rows
 from lattq.codebooks.importance import Importance
 from lattq.codebooks.local_metrics import charges_of, kmeans_blocks
 from lattq.errors import InvalidInputError
+from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.codebook import ENTRY_BITS, CodebookQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.integers import check_group
@@ -22,7 +23,7 @@ __all__ = ["Codebook"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Codebook:
+class Codebook(BaseDesign):
     """Design of tables for blocks of weights, fitted when the feedback into a group of columns is complete.
 
     Errors of a vector are measured by the pivot of its columns, a matrix: the loop's own measure (theory 9.2).
@@ -52,8 +53,6 @@ class Codebook:
            [4.25, 4.  ]])
     """
 
-    in_rounds = True  # indices and tables may be found again in turns
-
     size: int = 16
     dimension: int = 1
     group: int | None = 256
@@ -67,7 +66,7 @@ class Codebook:
     iterations: int = 25
     shrink: bool = False
 
-    scale_free = True
+    array_generic, in_rounds = True, True  # indices and tables may be found again in turns
 
     def __post_init__(self) -> None:
         normalize(

@@ -11,6 +11,7 @@ from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.coding.schema import SCALE, Record, checked
 from lattq.errors import CodeOverflowError
 from lattq.parts import register
+from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
@@ -131,7 +132,7 @@ def price_of_odd(power: np.ndarray, noise: float) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trellis:
+class Trellis(BaseDesign):
     """Design of an entropy-coded trellis quantizer down the rows of each column.
 
     Parameters
@@ -154,6 +155,8 @@ class Trellis:
     shrink: bool = False
     segment: int = 512
     priced: bool = True
+
+    array_generic, scale_free = True, False  # `step` is in the unit of the weights
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step")

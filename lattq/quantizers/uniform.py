@@ -14,7 +14,7 @@ from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Real, Re
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.parts import register
 from lattq.parts.forms import NumberForm
-from lattq.quantizers.base import BaseQuantizer
+from lattq.quantizers.base import BaseDesign, BaseQuantizer
 from lattq.quantizers.dither import dither_offsets
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.scalars import number_form, table_shift
@@ -235,7 +235,7 @@ class UniformQuantizer(BaseQuantizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class Uniform(BaseDesign):
     """Design with one fixed step; for entropy coding, or with `levels` for a fixed rate.
 
     Parameters
@@ -258,7 +258,7 @@ class Uniform:
     dither: int | None = None
     levels: int | None = None
 
-    sweeps = 2  # passes of coordinate descent after the first that are worth their time
+    array_generic, scale_free, sweeps = True, False, 2  # `step` is in the unit of the weights
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step", "offset")

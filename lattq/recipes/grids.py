@@ -183,7 +183,7 @@ def watersic(
         quantizer=dataclasses.replace(cell, step=step, shrink=cell.shrink if shrink is None else shrink),
         coder=coder,
         equalize=Equalize(),
-        sweeps=getattr(cell, "sweeps", 0) if sweeps is None else sweeps,
+        sweeps=cell.sweeps if sweeps is None else sweeps,
         refit=refit,
     )
 

@@ -31,7 +31,8 @@ def assert_close(actual: Any, desired: Any, *, rtol: float | None = None, atol: 
         f"array libraries differ: {type(actual)} against {type(desired)}"
     )
     host, wanted = np.asarray(to_host(actual)), np.asarray(to_host(desired))
-    dtypes = [dtype for x in (actual, desired) if (dtype := getattr(x, "dtype", None)) is not None]
+    arrays: list[Any] = [x for x in (actual, desired) if _namespace(x)]
+    dtypes = [x.dtype for x in arrays]
     assert len(set(dtypes)) < 2, f"dtypes differ: {dtypes[0]} against {dtypes[1]}"
     assert host.shape == wanted.shape, f"shapes differ: {host.shape} against {wanted.shape}"
     if rtol is None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lattq.errors import InvalidInputError
 from lattq.parts.registry import require_part
+from lattq.quantizers import BaseDesign
 from lattq.transforms.designs import refuse_equalize
 
 __all__ = ["check_coder", "check_quantizer", "check_transform"]
@@ -23,9 +24,10 @@ def check_quantizer(
     spread: float = 4.0,
     code_range: tuple[int, int] | None = None,
     nearest: bool = True,
+    beside: Any = None,
     libraries: tuple[ModuleType, ...] = (numpy_namespace,),
 ) -> None:
-    """Check a quantizer: fixed points, ranges, nearest points, NaN, and that a file gives back every bit.
+    """Check a quantizer: fixed points, ranges, nearest points, NaN, joins, forms, and what files make of it.
 
     Parameters
     ----------
@@ -34,25 +36,33 @@ def check_quantizer(
     spread : standard deviation of the test inputs: several cells wide, inside the range of finite codes
     code_range : smallest and largest code; None if they are unbounded
     nearest : whether `encode` promises the closest reconstruction
+    beside : another quantizer of the class, as the next group of columns may have, if the class has a `concatenate`
     libraries : array namespaces that it must give the same codes in, as `array_api_compat` has them
 
     Raises
     ------
     AssertionError : with the law that is broken
-    InvalidInputError : if hypothesis is missing, or no file can hold the part
+    InvalidInputError : if hypothesis is missing, no file can hold the part, or it is a design or a class
 
     Examples
     --------
     >>> from lattq.quantizers import UniformQuantizer
-    >>> check_quantizer(UniformQuantizer(np.array([[0.5]])))
+    >>> check_quantizer(UniformQuantizer(np.array([[0.5]])), beside=UniformQuantizer(np.array([[0.75]])))
     """
     contracts = _contracts()
+    if isinstance(quantizer, BaseDesign | type):
+        kind = "class" if isinstance(quantizer, type) else "design"
+        msg = f"`quantizer` is {quantizer!r}, a {kind}; pass a quantizer, such as a design makes of `Entries(values)`"
+        raise InvalidInputError(msg)
     make = quantizer if inspect.isroutine(quantizer) else lambda xp: quantizer
     require_part("quantizer", make(numpy_namespace))
 
     class Check(contracts.QuantizerContract):
         def quantizer(self, xp: ModuleType) -> Any:
             return make(xp)
+
+        def beside(self) -> Any:
+            return beside
 
     check = Check()
     check.columns, check.spread, check.code_range, check.nearest = columns, spread, code_range, nearest
@@ -62,7 +72,7 @@ def check_quantizer(
 def check_transform(
     design: Any, *, columns: Sequence[int] = range(1, 13), libraries: tuple[ModuleType, ...] = (numpy_namespace,)
 ) -> None:
-    """Check a design of transforms: inverses, distortions, products with inputs, and that a file gives back every bit.
+    """Check a design of transforms: inverses, distortions, products, what it says of itself, and what files make of it.
 
     Parameters
     ----------
@@ -73,7 +83,8 @@ def check_transform(
     Raises
     ------
     AssertionError : with the law that is broken
-    InvalidInputError : if hypothesis is missing, no file can hold the part, or the design refuses a number of columns
+    InvalidInputError : if hypothesis is missing, no file can hold the part, it is a transform and no design, or the
+        design refuses a number of columns
 
     Examples
     --------
@@ -82,6 +93,9 @@ def check_transform(
     """
     contracts = _contracts()
     refuse_equalize(design)
+    if not callable(design):
+        msg = f"`design` is {design!r}, no design; for a transform pass `lambda weight, sigma: it` and its `columns`"
+        raise InvalidInputError(msg)
     require_part("transform", design(np.ones((1, columns[0])), np.eye(columns[0])))
 
     class Check(contracts.TransformContract):
@@ -102,7 +116,7 @@ def check_coder(
     ideal_bits: Callable[[np.ndarray], float] | None = None,
     overhead_bits: Callable[[np.ndarray], float] | None = None,
 ) -> None:
-    """Check a coder: exact round trips, extreme codes, reproducible bytes, and that no bits are hidden elsewhere.
+    """Check a coder: exact round trips, extreme codes, reproducible bytes, damaged ones, and no bits hidden elsewhere.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for second moments.
+"""How laws search for counterexamples: hypothesis strategies for second moments, and settings.
 
 Each draws a seed, sizes and a spectrum, and computes the array from them: a failure shrinks to a small size and a flat
 spectrum in a few steps, and the failing example prints as a handful of numbers.
@@ -7,10 +7,13 @@ spectrum in a few steps, and the failing example prints as a handful of numbers.
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["moment", "seeds", "well_conditioned_moments"]
+__all__ = ["law", "moment", "seeds", "well_conditioned_moments"]
 
+# One law serves many classes, on purpose; hypothesis asks to be told.
+law = settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None, database=None)
 seeds = st.integers(0, 2**32 - 1)
 
 

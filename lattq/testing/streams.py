@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import msgpack
-
+from lattq.coding.messages import packed, unpacked
 from lattq.errors import InvalidInputError
 
 __all__ = ["must_refuse", "stream_bits", "through_file"]
@@ -13,10 +12,9 @@ __all__ = ["must_refuse", "stream_bits", "through_file"]
 def through_file(state: Any) -> Any:
     """What a file gives back for a state or a stream; raises `AssertionError` for what a file cannot hold."""
     try:
-        return msgpack.unpackb(msgpack.packb(state) or b"")
-    except (TypeError, ValueError, OverflowError) as error:
-        msg = f"a file cannot hold {state!r}: {error}; use Python's own integers, floats, strings, bytes and lists"
-        raise AssertionError(msg) from error
+        return unpacked(packed(state, f"{state!r}"))
+    except InvalidInputError as error:
+        raise AssertionError(str(error)) from error
 
 
 def must_refuse(call: Callable[[], Any], what: str) -> None:

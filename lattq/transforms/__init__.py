@@ -4,10 +4,22 @@ A transform is *stored* (charged, undone by `dequantize`) or *folded* (the weigh
 neighbouring layer applies and charges it once).
 """
 
+from lattq.transforms.affine import WUSH, Balanced
 from lattq.transforms.base import BaseTransform
 from lattq.transforms.designs import Equalize, Fixed, then
 from lattq.transforms.gain import Normalize
 from lattq.transforms.maps import Diagonal, Hadamard
 from lattq.transforms.outliers import Outliers
 
-__all__ = ["BaseTransform", "Diagonal", "Equalize", "Fixed", "Hadamard", "Normalize", "Outliers", "then"]
+__all__ = [
+    "WUSH",
+    "Balanced",
+    "BaseTransform",
+    "Diagonal",
+    "Equalize",
+    "Fixed",
+    "Hadamard",
+    "Normalize",
+    "Outliers",
+    "then",
+]

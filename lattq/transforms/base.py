@@ -32,7 +32,8 @@ class BaseTransform:
     """Answers of a transform that most do not need to give themselves, for classes to inherit and to override.
 
     A class of its own writes `forward`, `inverse` and `congruence` (see `Transform`), and for files
-    ``to_state() -> list`` and a static ``from_state(state, columns)``, and registers itself: `lattq.register`.
+    ``to_state() -> list`` and a static ``from_state(state, columns)``, which reads it with `lattq.coding.schema`, and
+    registers itself: `lattq.register`. Arrays are of any library, and come back in their own and in their dtype.
 
     Examples
     --------
@@ -50,6 +51,8 @@ class BaseTransform:
     """Parts that it is made of, which have kinds of their own."""
     plain = False
     """Whether what is stored are the weights as they are used: there is nothing to undo."""
+    keeps_entries = False
+    """Whether all entries stay in their places and in their unit, though some may leave the matrix."""
     exponents: Int[np.ndarray, " n"] | None = None
     """k where the transform multiplies columns by 2^(k/16): it tells coders how the codes of columns scale."""
 

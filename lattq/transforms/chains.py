@@ -76,11 +76,16 @@ class Chain(BaseTransform):
         return all(part.plain for part in self.parts)  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
+    def keeps_entries(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all parts do."""
+        return all(part.keeps_entries for part in self.parts)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
     def exponents(self) -> Int[np.ndarray, " n"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Those of the last part, but for a power of two."""
         rest = split_unit(self)[0]
         last = rest.parts[-1] if isinstance(rest, Chain) and rest.parts else rest
-        return None if isinstance(last, Chain) else getattr(last, "exponents", None)
+        return None if isinstance(last, Chain) else last.exponents  # pyright: ignore[reportAttributeAccessIssue]
 
     def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
         """All parts, first to last."""

@@ -50,6 +50,7 @@ class Sparse(BaseTransform):
     columns: int
     exponent: int = 0
 
+    keeps_entries = True  # what is left are the same weights, in their places
     schema = Record(count=Integer(0, MOST_PLACES), gaps=Inner(), values=Octets(lambda at: 2 * at.count))
 
     def __post_init__(self) -> None:
@@ -155,8 +156,6 @@ class Outliers:
     >>> Outliers(fraction=0.25, sensitive=0.0)(np.array([[1.0, -5.0], [0.5, 2.0]]), np.eye(2)).places
     array([1])
     """
-
-    keeps_entries = True  # what is left are the same weights, in their places
 
     fraction: float = 0.004
     sensitive: float = 0.0005

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lattq.coding.messages import unpacked
 from lattq.coding.schema import (
     SCALE,
     WORDS,
@@ -25,7 +26,6 @@ from lattq.coding.schema import (
     Series,
     Text,
     checked,
-    unpacked,
 )
 from lattq.errors import DamagedFileError
 

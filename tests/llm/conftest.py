@@ -1,15 +1,29 @@
 """A tiny language model with a tokenizer, made on the fly, and its quantized directory."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
 from lattq import llm, recipes
+from lattq.llm.run.digests import digest_of_config
 from tests.tiny import save_tokenizer, tiny_config
 
 TEXT = llm.embedded_text("calibration")[:40_000]
+
+
+def change_config(directory: Path, change: Callable[[dict[str, Any]], Any], *, forged: bool = False) -> None:
+    """Change `config.json` of a quantized directory; a forger writes the digest that fits."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    if forged:
+        config["quantization_config"]["config_digest"] = digest_of_config(config)
+    path.write_text(json.dumps(config))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,8 +1,10 @@
 """Conversions meet their rate in real bytes, continue after interruptions and never leave half a directory."""
 
 import contextlib
+import errno
 import functools
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -345,6 +347,22 @@ def test_corrections_that_miss_report_the_nearest(tiny: Path, tmp_path: Path, mo
     with pytest.raises(RateNotReachedError, match=r"nearest found is 3\.0100"):
         llm.quantize_model(tiny, tmp_path / "out", rate=3.0, **FAST)
     assert next(sizes, None) is None
+
+
+@pytest.mark.parametrize("refused", ["write_bytes", "mkdir"])
+def test_a_disk_that_refuses_the_first_write_leaves_no_folder(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+):
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        if path.name == "layers":
+            os.mkdir(path.parent)  # the folder may be there, and nothing in it
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, refused, full)
+        with pytest.raises(LattqError, match="No space left"):
+            llm.quantize_model(tiny, tmp_path / "out", step=0.02, **FAST)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_manifest_is_named(tiny: Path, tmp_path: Path):

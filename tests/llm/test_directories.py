@@ -19,7 +19,8 @@ from lattq.llm.run import block_of, verified_payloads
 from lattq.llm.run.digests import bind, context, digest_of_files, digest_of_state, unbind
 from lattq.llm.source import read_config, weight_files
 from lattq.llm.source.weights import DTYPES
-from tests.llm.conftest import TEXT
+from tests.llm.conftest import TEXT, change_config
+from tests.test_cli import error
 
 TOKENS = torch.tensor([[5, 9, 300, 41, 7]])
 LAYER = "model.layers.{}.self_attn.q_proj.weight"
@@ -143,11 +144,61 @@ def test_changed_tensors_raise(copied: Path, change: Any):
 
 
 def test_a_missing_digest_raises(copied: Path):
-    config = read_config(copied)
-    del config["quantization_config"]["digest"]
-    (copied / "config.json").write_text(json.dumps(config))
+    change_config(copied, lambda config: config["quantization_config"].pop("digest"), forged=True)
     with pytest.raises(DamagedFileError, match="not those that config"):
         load(copied)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.update(num_hidden_layers=3),
+        lambda config: config.update(num_hidden_layers=1),
+        lambda config: config.update(rms_norm_eps=1.0),
+        lambda config: config.pop("rope_parameters"),
+        lambda config: config["quantization_config"]["modules"].pop(LAYER.format(0).removesuffix(".weight")),
+        lambda config: config["quantization_config"].update(run="0" * 16),
+        lambda config: config["quantization_config"].pop("config_digest"),
+    ],
+)
+@pytest.mark.parametrize("switch", ["load", "use"])
+def test_a_changed_config_raises(copied: Path, change: Any, switch: str, monkeypatch: pytest.MonkeyPatch):
+    """It decides what the tensors mean: how many layers, which of them are quantized, what they compute."""
+    monkeypatch.setenv("LATTQ_VERIFY", switch)
+    change_config(copied, change)
+    for use in (load, llm.stored_bytes, verify):
+        with pytest.raises(DamagedFileError, match=r"config\.json of .* is not the one that was written"):
+            use(copied)
+    assert "is not the one that was written" in error("inspect", copied)
+
+
+def test_layers_that_are_dropped_by_an_argument_raise(quantized: Path):
+    with pytest.raises(DamagedFileError, match=r"lists the layer model\.layers\.1\."):
+        transformers.AutoModelForCausalLM.from_pretrained(quantized, num_hidden_layers=1)
+
+
+@pytest.mark.parametrize("modules", [None, {}])
+def test_a_directory_without_quantized_layers_is_none(copied: Path, modules: Any):
+    change_config(copied, lambda config: config["quantization_config"].update(modules=modules), forged=True)
+    with pytest.raises(InvalidInputError, match="holds no quantized layers"):
+        llm.stored_bytes(copied)
+    assert "holds no quantized layers" in error("inspect", copied)
+
+
+def test_what_a_load_may_choose_is_free(quantized: Path, copied: Path, tmp_path: Path):
+    """The type of numbers, how attention is computed, the class; and a config that was loaded and saved."""
+    for options in ({"dtype": torch.float32}, {"attn_implementation": "eager"}, {"torch_dtype": "float16"}):
+        model = transformers.AutoModelForCausalLM.from_pretrained(quantized, **options)
+        model.save_pretrained(tmp_path / "again")
+        load(tmp_path / "again")
+        shutil.rmtree(tmp_path / "again")
+    load(quantized, transformers.AutoModel).save_pretrained(tmp_path / "base")
+    load(tmp_path / "base", transformers.AutoModel)
+    transformers.AutoConfig.from_pretrained(quantized).save_pretrained(copied)
+    load(copied)
+    free = {"transformers_version": "4.0.0", "dtype": "float32", "_name_or_path": "elsewhere"}
+    change_config(copied, lambda config: config.update(free))
+    load(copied)
 
 
 def test_an_index_that_leads_outside_raises(copied: Path, tmp_path: Path):

@@ -12,6 +12,7 @@ from lattq import llm, recipes
 from lattq.errors import InvalidInputError
 from lattq.llm.source import load_model, load_tokenizer
 from tests.llm.conftest import TEXT
+from tests.tiny import save_tokenizer
 
 SHORT = TEXT[:3000]
 
@@ -123,5 +124,30 @@ def test_a_reference_of_another_vocabulary_raises(models, tmp_path: Path):
         llm.evaluate(tmp_path, SHORT, reference=wider, window=24)
     narrow = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
     dense, _, tokenizer, _ = models
-    with pytest.raises(InvalidInputError, match=r"GPT2LMHeadModel fails on 24 tokens"):
+    with pytest.raises(
+        InvalidInputError, match=r"token \d+, and GPT2LMHeadModel has a vocabulary of 64; use the token"
+    ):
         llm.evaluate(dense, SHORT, reference=narrow, tokenizer=tokenizer, window=24)
+
+
+def test_a_tokenizer_with_more_tokens_than_its_model_raises(tmp_path: Path):
+    save_source("GPT2LMHeadModel", tmp_path / "source")
+    save_tokenizer(tmp_path / "source")
+    with pytest.raises(InvalidInputError, match=r"GPT2.* has a vocabulary of 64; use the tokenizer of this model"):
+        llm.quantize_model(tmp_path / "source", tmp_path / "out", calibration_text=TEXT, step=0.1, window=24, samples=2)
+
+
+def test_a_reference_of_another_kind_raises(models, tmp_path: Path):
+    dense, _, tokenizer, _ = models
+    answers, hidden = tmp_path / "answers", tmp_path / "hidden"
+    save_source("BertForQuestionAnswering", answers)
+    save_source("XLMRobertaModel", hidden)
+    with pytest.raises(
+        InvalidInputError, match="BertForQuestionAnswering as `reference` of LlamaForCausalLM: it predic"
+    ):
+        llm.evaluate(dense, SHORT, reference=answers, tokenizer=tokenizer, window=24)
+    for other in (dense, hidden):
+        with pytest.raises(InvalidInputError, match=r"of BertForQuestionAnswering: .* nothing in common"):
+            llm.evaluate(answers, SHORT, reference=other, window=24)
+    base = load_model(answers).base_model
+    assert llm.evaluate(answers, SHORT, reference=base, window=24).mean_cosine == pytest.approx(1, abs=1e-12)

@@ -1,7 +1,6 @@
 """Every kind of matrix reads, writes, observes and replaces itself; experts are seen for the tokens that chose them."""
 
 import copy
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from lattq.llm import measure, source
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source.experts import Stack
 from lattq.llm.source.matrices import watching
+from tests.llm.conftest import change_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:few calibration tokens")
 TOKENS = torch.arange(2, 50).reshape(2, 24)
@@ -109,10 +109,8 @@ def test_a_config_that_names_only_some_experts_raises(tmp_path: Path):
     save_source("MixtralForCausalLM", tmp_path / "source")
     options = {"calibration_text": llm.embedded_text("calibration")[:4000], "step": 0.05, "samples": 2, "window": 24}
     llm.quantize_model(tmp_path / "source", tmp_path / "out", **options)
-    path = tmp_path / "out" / "config.json"
-    config = json.loads(path.read_text())
-    del config["quantization_config"]["modules"]["model.layers.1.mlp.experts.down_proj.2"]
-    path.write_text(json.dumps(config))
+    name = "model.layers.1.mlp.experts.down_proj.2"
+    change_config(tmp_path / "out", lambda config: config["quantization_config"]["modules"].pop(name), forged=True)
     with pytest.raises(DamagedFileError, match=r"names .*down_proj\.0 and not .*down_proj\.2"):
         transformers.MixtralForCausalLM.from_pretrained(tmp_path / "out")
 

@@ -15,10 +15,13 @@ import torch
 import transformers
 
 import lattq as lq
+from benchmarks.architectures import save_source
+from lattq import llm
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.run.plugin import register
 from lattq.llm.source.matrices import replace
+from tests.llm.conftest import change_config
 
 TOKENS = torch.tensor([[5, 9, 300, 41, 7]])
 
@@ -114,6 +117,35 @@ def test_a_cast_leaves_payloads_alone(quantized: Path, dtype: torch.dtype):
     assert model.model.layers[0].mlp.up_proj.payload == before
 
 
+def test_a_layer_shows_its_decoded_weight(quantized: Path):
+    """Code of a class asks for dtype, device and values of a weight, and may cast its inputs to that dtype."""
+    model = load(quantized)
+    layer = model.model.layers[0].mlp.up_proj
+    assert layer.weight.dtype == torch.bfloat16
+    assert torch.equal(layer.weight, layer.dequantize(torch.bfloat16))
+    assert layer.weight is layer.weight  # decoded once
+    torch.nn.Module.to(model, torch.float32)
+    assert layer.weight.dtype == torch.float32
+    assert layer.weight.shape == (96, 64)
+    assert layer.encoded.dtype == torch.uint8
+
+
+def test_layers_that_a_class_keeps_in_float32_stay_so(tmp_path: Path):
+    """T5 multiplies by `wo` in float32 when all else is float16."""
+    save_source("T5EncoderModel", tmp_path / "source")
+    options = {"calibration_text": llm.embedded_text("calibration")[:4000], "step": 0.05, "samples": 8, "window": 32}
+    llm.quantize_model(tmp_path / "source", tmp_path / "out", include=["*.wo"], **options)
+    model = load(tmp_path / "out", transformers.T5EncoderModel, dtype=torch.float16)
+    dense = load(tmp_path / "source", transformers.T5EncoderModel, dtype=torch.float16)
+    for part in (model, dense):
+        assert part.encoder.block[0].layer[1].DenseReluDense.wo.weight.dtype == torch.float32
+    with torch.no_grad():
+        wanted = dense.encoder(input_ids=torch.tensor([[5, 9, 30]])).last_hidden_state
+        found = model.encoder(input_ids=torch.tensor([[5, 9, 30]])).last_hidden_state
+    assert found.dtype == wanted.dtype
+    assert (found - wanted).norm() < 0.2 * wanted.norm()
+
+
 def test_a_layer_survives_pickle_and_state_dict(quantized: Path):
     layer = load(quantized).model.layers[0].self_attn.q_proj
     again = pickle.loads(pickle.dumps(layer))
@@ -122,7 +154,7 @@ def test_a_layer_survives_pickle_and_state_dict(quantized: Path):
     x = torch.ones(1, 64, dtype=torch.bfloat16)
     assert torch.equal(again(x), layer(x))
     assert torch.equal(fresh(x), layer(x))
-    assert set(layer.state_dict()) == {"weight", "bias"}
+    assert set(layer.state_dict()) == {"encoded", "bias"}
 
 
 def test_registering_twice_is_harmless():
@@ -199,27 +231,27 @@ def test_a_missing_payload_raises(copied: Path):
     ("change", "message"),
     [
         ({"format_version": 2}, "format version 2"),
+        ({"format_version": "1"}, "format version '1'"),
+        ({"modules": ["model.norm"]}, r"`modules` in config.json is \"\['model.norm'\]\""),
         ({"modules": {"model.layers.0.mlp.up_proj": "96x"}}, "rows x columns"),
         ({"modules": {"model.layers.0.mlp.up_proj": "96x65"}}, "96x65"),
         ({"modules": {"model.norm": "96x64"}}, "model.norm"),
     ],
 )
 def test_a_wrong_config_raises(copied: Path, change: dict, message: str):
-    path = copied / "config.json"
-    config = json.loads(path.read_text())
-    config["quantization_config"] |= change
-    path.write_text(json.dumps(config))
+    """Also one whose digest fits."""
+    change_config(copied, lambda config: config["quantization_config"].update(change), forged=True)
     with pytest.raises(DamagedFileError, match=message):
         load(copied)
 
 
 def test_a_model_without_the_layers_raises(copied: Path):
-    path = copied / "config.json"
-    config = json.loads(path.read_text())
-    config["quantization_config"]["modules"] = {"elsewhere": "96x64"}
-    path.write_text(json.dumps(config))
-    with pytest.raises(InvalidInputError, match="none of the quantized layers"):
+    modules = {"elsewhere": "96x64"}
+    change_config(copied, lambda config: config["quantization_config"].update(modules=modules), forged=True)
+    with pytest.raises(DamagedFileError, match="lists the layer elsewhere; a LlamaForCausalLM of its sizes"):
         load(copied)
+    with pytest.raises(InvalidInputError, match="none of the quantized layers"):
+        load(copied, transformers.AutoModel)
 
 
 def test_replacing_a_module_that_does_not_exist_raises():

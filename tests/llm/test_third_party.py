@@ -11,6 +11,7 @@ import lattq as lq
 from lattq import llm
 from lattq.errors import MissingPartError
 from lattq.llm.run.layers import LattqLinear
+from lattq.transforms.chains import split_unit
 from tests.llm.conftest import TEXT
 from tests.plugin import NAME, forget, install
 
@@ -42,7 +43,7 @@ def test_a_model_directory_holds_parts_of_another_package(tiny: Path, tmp_path: 
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LattqLinear):
             quantized = lq.Quantized.from_payload(layer.payload)
-            kinds.add(type(quantized.transform).__name__)
+            kinds.add(type(split_unit(quantized.transform)[0]).__name__)
             dense.get_submodule(name).weight.data = torch.from_numpy(quantized.dequantize())
     assert kinds == {"Reflection"}
     assert torch.equal(logits(model), logits(dense))
@@ -51,3 +52,6 @@ def test_a_model_directory_holds_parts_of_another_package(tiny: Path, tmp_path: 
     monkeypatch.setattr(sys, "path", [p for p in sys.path if not list(Path(p).glob(f"{NAME}*"))])
     with pytest.raises(MissingPartError, match="pip install lattq-example"):
         lq.Quantized.from_payload(payload)
+    with pytest.raises(MissingPartError, match="pip install lattq-example"):
+        transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    assert NAME not in sys.modules

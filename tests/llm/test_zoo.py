@@ -1,5 +1,7 @@
 """A dozen classes: what is loaded computes with the decoded weights, and the report accounts for every byte."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.architectures import Outcome, outcome
@@ -12,6 +14,8 @@ QUICK = (
     "LlamaForSequenceClassification",
     "RobertaForMaskedLM",
     "AlbertForMaskedLM",
+    "T5EncoderModel",
+    "RwkvForCausalLM",
     "MixtralForCausalLM",
     "GptOssForCausalLM",
     "Llama4ForCausalLM",
@@ -51,3 +55,12 @@ def test_experts_are_quantized(found: Outcome):
 
 def test_towers_without_inputs_stay_dense_and_are_listed(found: Outcome):
     assert (found.unreached > 0) == (ZOO[found.name][0] in ("vision", "state space"))
+
+
+@pytest.mark.parametrize("name", ["MambaForCausalLM", "Mamba2ForCausalLM"])
+def test_a_class_may_ask_a_quantized_head_for_its_dtype(name: str, tmp_path: Path):
+    """These cast what they give to the head to the dtype of its weight."""
+    found = outcome(name, tmp_path, ["lm_head", "*.0.mixer.in_proj"])
+    assert found.error is None
+    assert found.largest_difference < ROUNDING
+    assert 100 * ROUNDING < found.moved < 1

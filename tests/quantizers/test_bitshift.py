@@ -43,6 +43,9 @@ class Sequences(QuantizerContract):
         targets = np.full((1, self.columns), self.spread)
         return design(self.kind, xp.asarray(targets))
 
+    def beside(self) -> BitshiftQuantizer:
+        return design(self.kind, np.full((1, self.columns), 1.5 * self.spread))
+
 
 class TestColumn(Sequences):
     kind, code_range = Bitshift(bits=2, memory=6), (0, 3)

@@ -46,11 +46,14 @@ class Tables(QuantizerContract):
     def quantizer(self, xp: ModuleType) -> CodebookQuantizer:
         return fitted(type(self))
 
+    def beside(self) -> CodebookQuantizer:
+        return fitted(type(self), 8)
+
 
 @functools.cache
-def fitted(kind: type[Tables]) -> CodebookQuantizer:
+def fitted(kind: type[Tables], seed: int = 7) -> CodebookQuantizer:
     """One quantizer for each class: laws draw inputs, not tables."""
-    return design(kind.kind, np.random.default_rng(7).standard_normal((ROWS, kind.columns)) * kind.spread)
+    return design(kind.kind, np.random.default_rng(seed).standard_normal((ROWS, kind.columns)) * kind.spread)
 
 
 class TestNumbers(Tables):
@@ -101,7 +104,7 @@ def test_every_vector_takes_its_best_entry(seed: int, dimension: int, down: bool
     metric = root @ root.T + 0.1 * np.eye(dimension)
     start = dimension
     block = x[:, start : start + (1 if down else dimension)]
-    part = quantizer.part(start, np.full((1, 1), 2.0) if down else metric)
+    part = quantizer.in_block(start, np.full((1, 1), 2.0) if down else metric)
     found = block - part.decode(part.encode(block))
     for index in range(0, height, dimension if down else 1):
         own = slice(index, index + (dimension if down else 1))
@@ -118,10 +121,10 @@ def test_the_metric_matters():
     """Negative control: the same vector takes another entry where errors along one axis cost more."""
     quantizer = CodebookQuantizer(np.array([[[[0.0, 1.0], [1.0, 0.0]]]]), rows=1)
     x = np.array([[0.4, 0.6]])
-    codes = [int(quantizer.part(0, np.diag(m)).encode(x)[0, 0]) for m in ([1.0, 1.0], [9.0, 1.0], [1.0, 9.0])]
+    codes = [int(quantizer.in_block(0, np.diag(m)).encode(x)[0, 0]) for m in ([1.0, 1.0], [9.0, 1.0], [1.0, 9.0])]
     assert codes == [0, 0, 0]
     y = np.array([[0.6, 0.55]])
-    codes = [int(quantizer.part(0, np.diag(m)).encode(y)[0, 0]) for m in ([9.0, 1.0], [1.0, 9.0])]
+    codes = [int(quantizer.in_block(0, np.diag(m)).encode(y)[0, 0]) for m in ([9.0, 1.0], [1.0, 9.0])]
     assert codes == [1, 0]
 
 
@@ -129,7 +132,7 @@ def test_where_an_error_is_free_the_nearest_entry_is_taken():
     """Any would do for the distortion, but what it leaves is fed back into columns that must make up for it."""
     quantizer = design(Codebook(4, 2), np.random.default_rng(0).standard_normal((8, 4)))
     x = np.random.default_rng(1).standard_normal((8, 2))
-    np.testing.assert_array_equal(quantizer.part(2, np.zeros((2, 2))).encode(x), quantizer.encode(x))
+    np.testing.assert_array_equal(quantizer.in_block(2, np.zeros((2, 2))).encode(x), quantizer.encode(x))
 
 
 def test_equal_weights_know_no_second_moment():
@@ -257,11 +260,13 @@ def test_what_does_not_fit_is_refused():
         ({"sweeps": -1}, "`sweeps` is -1"),
         ({"rounds": 1, "quantizer": Codebook(4, shrink=True)}, "know no gains"),
         ({"rounds": 1, "quantizer": Codebook(4), "refit": ("rows",)}, "know no gains"),
-        ({"quantizer": Codebook(4, importance=np.ones((5, 12))), "transform": Sort()}, "`importance` weighs"),
     ]
     for options, message in refused:
         with pytest.raises(InvalidInputError, match=message):
             Scheme(**options)
+    moved = Scheme(quantizer=Codebook(4, importance=np.ones((5, 12))), transform=Sort())
+    with pytest.raises(InvalidInputError, match="`importance` weighs"):
+        lq.quantize(weight, sigma, moved)
     unpublished: list[dict[str, Any]] = [{"down": True}, {"slope": 0.1}, {"weighted": False}]
     for options in unpublished:
         with pytest.raises(InvalidInputError, match="published codebooks"):

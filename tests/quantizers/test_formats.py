@@ -57,6 +57,9 @@ class Blocks(QuantizerContract):
     def quantizer(self, xp: ModuleType) -> FormatQuantizer:
         return design(self.kind, xp.asarray(8 * super().inputs(7, ROWS)))
 
+    def beside(self) -> FormatQuantizer:
+        return design(self.kind, 3 * super().inputs(8, ROWS))
+
 
 class TestMxfp4(Blocks):
     kind, columns, code_range = Format.named("mxfp4"), 8, (-7, 7)
@@ -80,6 +83,7 @@ class TestIntegers(Blocks):
 
 class TestOneNumber(QuantizerContract):
     code_range = (0, 0)
+    test_a_joined_quantizer_is_its_groups_side_by_side = None  # pyright: ignore[reportAssignmentType]  # all are 0
 
     def quantizer(self, xp: ModuleType) -> FormatQuantizer:
         return FormatQuantizer(xp.ones((1, 1), dtype=xp.float64), NumberFormat("zero", np.zeros(1), 1))

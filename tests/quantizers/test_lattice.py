@@ -46,6 +46,9 @@ class Points(QuantizerContract):
     def quantizer(self, xp: ModuleType) -> LatticeQuantizer:
         return LatticeQuantizer(xp.asarray([[0.5]], dtype=xp.float64), self.lattice)
 
+    def beside(self) -> LatticeQuantizer:
+        return LatticeQuantizer(np.array([[0.75]]), self.lattice)
+
 
 class TestZ(Points):
     lattice, nearest = Z(2), True

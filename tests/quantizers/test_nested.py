@@ -43,6 +43,9 @@ class Vectors(QuantizerContract):
     def quantizer(self, xp: ModuleType) -> NestedQuantizer:
         return design(self.kind, xp.asarray(np.full((1, self.columns), self.spread)), self.columns)
 
+    def beside(self) -> NestedQuantizer:
+        return design(self.kind, np.full((1, self.columns), 1.5 * self.spread), self.columns)
+
 
 class TestE8(Vectors):
     kind, columns, code_range = Nested(E8, 14, (0.25, 0.5)), 8, (0, 27)

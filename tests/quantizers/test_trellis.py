@@ -1,5 +1,6 @@
 """The entropy-coded trellis as a quantizer: the contract, translations, overflow, segments, prices, stored state."""
 
+import dataclasses
 import functools
 import math
 from types import ModuleType
@@ -43,6 +44,9 @@ class Sequences(QuantizerContract):
 
     def quantizer(self, xp: ModuleType) -> TrellisQuantizer:
         return design(self.kind, xp.zeros((1, self.columns), dtype=xp.float64))
+
+    def beside(self) -> TrellisQuantizer:
+        return design(dataclasses.replace(self.kind, step=0.8), np.zeros((1, self.columns)))
 
     @law
     @given(seed=seeds, rows=st.integers(1, 24))

@@ -31,12 +31,18 @@ class TestUniform(QuantizerContract):
     def quantizer(self, xp: ModuleType) -> UniformQuantizer:
         return design(Uniform(0.75), xp.zeros((1, 3), dtype=xp.float64))
 
+    def beside(self) -> UniformQuantizer:
+        return design(Uniform(1.25), np.zeros((1, 3)))
+
 
 class TestOffset(QuantizerContract):
     columns = 2
 
     def quantizer(self, xp: ModuleType) -> UniformQuantizer:
         return design(Uniform(0.75, offset=0.3), xp.zeros((1, 2), dtype=xp.float64))
+
+    def beside(self) -> UniformQuantizer:
+        return design(Uniform(1.25, offset=0.3), np.zeros((1, 2)))
 
 
 class OwnTargets(QuantizerContract):
@@ -49,6 +55,9 @@ class OwnTargets(QuantizerContract):
 
     def quantizer(self, xp: ModuleType) -> UniformQuantizer:
         return design(self.kind, xp.asarray(8 * super().inputs(7, ROWS)))  # wide enough for all other inputs
+
+    def beside(self) -> UniformQuantizer:
+        return self.kind(Entries(5 * super().inputs(8, ROWS), np.arange(self.columns, 2 * self.columns)))
 
 
 class TestDither(OwnTargets):

@@ -84,6 +84,6 @@ def _modules(source: Path) -> set[str]:
     """Folders that sentence-transformers loads as modules."""
     try:
         entries = json.loads((source / "modules.json").read_text(encoding="utf-8"))
-        return {Path(entry["path"]).parts[0] for entry in entries if entry["path"]}
+        return {part for entry in entries for part in Path(entry["path"]).parts[:1]}
     except (OSError, ValueError, TypeError, KeyError):
         return set()

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from lattq.coding.damage import reading
 from lattq.errors import LattqError
 from lattq.files import plain_modes
+from lattq.llm.run.config import LattqConfig, block_of
 from lattq.llm.run.digests import RUN, TENSORS
-from lattq.llm.run.plugin import LattqConfig, block_of
 from lattq.llm.source.checkpoint import read_config
 from lattq.llm.source.weights import read_header, weight_files
 
@@ -58,7 +58,7 @@ def stored_bytes(directory: str | Path) -> int:
     Raises
     ------
     InvalidInputError : if the directory holds no quantized model, or the index leads out of it
-    DamagedFileError : if a header or index cannot be read
+    DamagedFileError : if a header or index cannot be read, or `config.json` is not the one that was written
 
     Examples
     --------
@@ -92,7 +92,8 @@ def expected_bytes(modules: Mapping[str, str], sizes: Mapping[str, int], others:
     modules, sizes : shape as `config.json` has it, and payload bytes, of each quantized layer
     others : bytes of the tensors that stay, which precede the payloads in the file
     """
-    block = LattqConfig(dict(modules), run="0" * (2 * RUN), digest="0" * (2 * TENSORS)).to_dict()
+    digest = "0" * (2 * TENSORS)
+    block = LattqConfig(dict(modules), run="0" * (2 * RUN), digest=digest, config_digest=digest).to_dict()
     total = _config_bytes({"a": 0, "quantization_config": block})
     start = others
     for name in sorted(sizes):

@@ -92,6 +92,7 @@ class Report:
     settings : how it was made
     layers : one row per layer
     dense : one row per tensor that stays as it was
+    run : name of the conversion, which `config.json` has too
 
     Examples
     --------
@@ -110,6 +111,7 @@ class Report:
     settings: dict[str, Any]
     layers: tuple[LayerRow, ...]
     dense: tuple[DenseRow, ...] = ()
+    run: str = ""
 
     def dense_shares(self) -> dict[str, float]:
         """Share of the weight files that stays dense, by reason, largest first."""
@@ -157,7 +159,7 @@ class Report:
             return Report(
                 layers=rows, dense=dense, **{key: fields[key] for key in fields if key not in ("distortion", "gap")}
             )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             msg = f"this is not a report of a conversion ({error}); read {FILE} of a quantized model"
             raise InvalidInputError(msg) from None
 

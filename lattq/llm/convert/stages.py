@@ -18,6 +18,7 @@ from lattq.llm.convert.report import LayerRow, Report
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.moments import InputMoments, forward_batches, reached
 from lattq.llm.measure.sensitivity import output_sensitivities
+from lattq.llm.run.digests import digests_of_state
 from lattq.llm.run.plugin import attach, saved_tensors
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import Choice, choose
@@ -62,7 +63,9 @@ class Conversion:
         self.model = model
         self.dtypes = checkpoint.remember_dtypes(self.model)
         self.carried = checkpoint.unread_tensors(source, self.model)
-        sizes = {key: tensor.nbytes for key, tensor in (saved_tensors(self.model) | self.carried).items()}
+        state = saved_tensors(self.model)
+        sizes = {key: tensor.nbytes for key, tensor in (state | self.carried).items()}
+        self.digests = digests_of_state(state)
         self.model.float()  # bfloat16 would add its own noise to the moments
         self.layers, self.reasons = self.choice()
         self.others = sum(sizes[name] for name in sizes.keys() - {layer.key for layer in self.layers.values()})
@@ -121,10 +124,21 @@ class Conversion:
             layers = self.one_pass(value)
         if rate is not None:
             value, layers = self.correct(rate, value, layers)
-        checkpoint.restore_dtypes(self.model, self.dtypes)
+        self.restore()
         attach(self.model, self.layers, {name: one[0].payload for name, one in layers.items()}, run, self.carried)
         with self.work.stage("write"):
-            return self.write(value, layers, start, max_shard_size, beside)
+            return self.write(value, layers, start, max_shard_size, beside, run)
+
+    def restore(self) -> None:
+        """Give the model its types back, and the values of the source where running it changed them."""
+        checkpoint.restore_dtypes(self.model, self.dtypes)
+        quantized = {layer.key for layer in self.layers.values()}
+        dense = {key: one for key, one in saved_tensors(self.model).items() if key not in quantized}
+        changed = [key for key, digest in digests_of_state(dense).items() if digest != self.digests[key]]
+        if changed:
+            own = checkpoint.load_model(self.source).state_dict()
+            for key in changed:
+                dense[key].copy_(own[key])
 
     def search(self, rate: float | int) -> float | int:
         """The step or number of levels or bits at which clean inputs give the rate."""
@@ -192,7 +206,7 @@ class Conversion:
         return expected_bytes({name: layer.text for name, layer in self.layers.items()}, sizes, self.others)
 
     def write(
-        self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path]
+        self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path], run: str
     ) -> Report:
         """Write the model and move it to its place."""
         directory = self.workspace.model_directory()
@@ -206,7 +220,7 @@ class Conversion:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
         dense = remainder(self.model, self.carried, self.reasons, files)
-        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense)
+        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense, run)
         with writing(directory):
             report.save(directory)
         self.workspace.publish()

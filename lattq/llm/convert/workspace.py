@@ -46,12 +46,16 @@ class Workspace:
             msg = f"another process works in {self.root}; wait for it, or choose another `out`"
             raise InvalidInputError(msg) from None
         except OSError as error:
+            if self.empty():
+                self.discard()
             msg = f"cannot write {self.root} ({error}); choose an `out` in a folder you may write to"
             raise InvalidInputError(msg) from None
         try:
             self._resume(settings)
             self.sizes: dict[str, int] = self._read("sizes.json") or {}
         except BaseException:
+            if self.empty():  # nothing to continue from
+                self.discard()
             self.close()
             raise
 

@@ -77,7 +77,8 @@ def evaluate(
     Raises
     ------
     InvalidInputError : if the text is shorter than a window, a model that predicts no next token comes without a
-        reference, or the reference has another vocabulary
+        reference, the reference is of another kind or has another vocabulary, or a tokenizer has more tokens than its
+        model
 
     Examples
     --------
@@ -93,6 +94,8 @@ def evaluate(
             raise InvalidInputError(msg)
         tokenizer = checkpoint.load_tokenizer(model)
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
+    if original is not None:
+        _check_kinds(candidate, original)
     window = int(window if window is not None else longest_window(candidate))
     work = stage("evaluate", inside=progress)
     if not candidate.can_generate():
@@ -109,6 +112,18 @@ def evaluate(
 
 def _loaded(model: Any) -> Any:
     return checkpoint.load_model(model, torch.float32) if isinstance(model, str | Path) else model.eval()
+
+
+def _check_kinds(model: Any, reference: Any) -> None:
+    """Both predict the next token, or have hidden states of the same kind."""
+    names = f"{type(reference).__name__} as `reference` of {type(model).__name__}"
+    if model.can_generate():
+        if not reference.can_generate():
+            msg = f"{names}: it predicts no next token; give a model that does"
+            raise InvalidInputError(msg)
+    elif type(model.base_model) is not type(reference.base_model):
+        msg = f"{names}: their hidden states have nothing in common; give a model of the same kind"
+        raise InvalidInputError(msg)
 
 
 def _predict(

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,9 +56,20 @@ class BlockStream:
     @torch.no_grad()
     def apply(self, index: int, hidden: list[Tensor], batch: int) -> Tensor:
         """Output of block `index` for one batch of hidden states."""
-        call = self._calls[batch][index]
+        return self.call(index, hidden[batch], batch)
+
+    def call(self, index: int, hidden: Tensor, batch: int, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Output of block `index` for hidden states in place of those of a batch, with gradients if they are on.
+
+        Parameters
+        ----------
+        parameters : values for parameters of the block in place of its own, by their names in it
+        """
+        block: Any = self.blocks[index]
+        if parameters is not None:
+            block = functools.partial(_with_parameters, block, dict(parameters))
         with calibrating(self.model):
-            return _state(call.repeat(self.blocks[index], hidden[batch]))
+            return _state(self._calls[batch][index].repeat(block, hidden))
 
     def advance(self, index: int, hidden: list[Tensor]) -> list[Tensor]:
         """Outputs of block `index` for all batches."""
@@ -72,6 +84,10 @@ class BlockStream:
                 raise InvalidInputError(msg)
             if index + 1 < len(true):
                 hidden = [self.apply(index, hidden, 0)]
+
+
+def _with_parameters(block: nn.Module, parameters: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    return torch.func.functional_call(block, parameters, args, kwargs)
 
 
 class WholeModel:

@@ -20,6 +20,7 @@ __all__ = ["UNREACHED", "InputMoments", "forward_batches", "reached"]
 
 UNREACHED = "no calibration input reached it"
 MORE = "more than a product with its inputs"
+CHANGED = "changed by its class when it runs"
 
 
 class InputMoments:
@@ -124,8 +125,10 @@ def forward_batches(model: Any, batches: Iterable[Int[Tensor, "_ window"]], mome
 
 
 def reached(model: Any, layers: Mapping[str, Matrix], batch: Int[Tensor, "_ window"]) -> Choice:
-    """The layers that one forward uses as products, with the siblings of those, and why the others stay dense."""
+    """The layers that one forward uses as products and leaves as they are, with the siblings of those, and why the
+    others stay dense."""
     used: set[str] = set()
+    before = {layer.key: layer.parameter.detach().clone() for layer in layers.values()}
     reasons = dict.fromkeys(layers, UNREACHED)
 
     def act(name: str, x: Tensor, y: Any) -> None:
@@ -136,7 +139,10 @@ def reached(model: Any, layers: Mapping[str, Matrix], batch: Int[Tensor, "_ wind
 
     with torch.no_grad(), watching(layers, act):
         run(model, batch)
-    used -= {name for name, why in reasons.items() if why == MORE}
+    for name, layer in layers.items():
+        if not torch.equal(before[layer.key], layer.parameter):
+            reasons[name] = CHANGED
+    used -= {name for name, why in reasons.items() if why in (MORE, CHANGED)}
     for name in used:  # siblings lie alike
         seen = [layers[other].transposed for other in layers[name].siblings]
         layers[name].transposed = any(seen)

@@ -20,8 +20,10 @@ __all__ = [
     "TENSORS",
     "bind",
     "context",
+    "digest_of_config",
     "digest_of_files",
     "digest_of_state",
+    "digests_of_state",
     "run_name",
     "unbind",
     "verified_at_load",
@@ -31,6 +33,10 @@ HASH = 8  # bytes of BLAKE2b at the end of a payload
 TENSORS = 16  # bytes of the digest of all tensors
 RUN = 8  # bytes of the name of a run
 SWITCH = "LATTQ_VERIFY"
+BLOCK, OWN = "quantization_config", "config_digest"
+# What loading and saving again changes in a config, and what may be chosen anew each time.
+FREE = {"_attn_implementation", "_name_or_path", "attn_implementation", "dtype", "torch_dtype", "transformers_version"}
+FREE |= {"transformers_weights"}
 
 Job = tuple[str, Callable[[], bytes]]
 
@@ -75,6 +81,11 @@ def unbind(payload: bytes, context: str) -> bytes:
 
 def digest_of_state(state: Mapping[str, Tensor]) -> str:
     """Digest of the keys, dtypes, shapes and values of some tensors."""
+    return _combined(digests_of_state(state))
+
+
+def digests_of_state(state: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """A digest for each of some tensors."""
 
     def job(key: str, tensor: Tensor) -> bytes:
         if tensor.device.type == "meta":
@@ -83,7 +94,7 @@ def digest_of_state(state: Mapping[str, Tensor]) -> str:
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         return _leaf(key, dtype_name(tensor.dtype), tuple(tensor.shape), values.data)
 
-    return _root((key, lambda key=key, tensor=tensor: job(key, tensor)) for key, tensor in state.items())
+    return _leaves((key, lambda key=key, tensor=tensor: job(key, tensor)) for key, tensor in state.items())
 
 
 def digest_of_files(files: Iterable[Path]) -> str:
@@ -102,6 +113,18 @@ def digest_of_files(files: Iterable[Path]) -> str:
             raise DamagedFileError(msg)
         found |= _leaves_of_file(path, header)
     return _combined(found)
+
+
+def digest_of_config(config: Mapping[str, Any]) -> str:
+    """Digest of the values in a `config.json`, but for those that each load may choose.
+
+    >>> digest_of_config({"layers": 2, "dtype": "float16"}) == digest_of_config({"layers": 2})
+    True
+    """
+    block = config.get(BLOCK)
+    block = {key: value for key, value in block.items() if key != OWN} if isinstance(block, dict) else block
+    text = json.dumps(_bound_values({**config, BLOCK: block}), sort_keys=True)
+    return _hash(text.encode(), TENSORS).hex()
 
 
 def verified_at_load() -> bool:
@@ -145,12 +168,14 @@ def _leaves(jobs: Iterable[Job]) -> dict[str, bytes]:
         return {key: one.result() for key, one in pending.items()}
 
 
-def _root(jobs: Iterable[Job]) -> str:
-    return _combined(_leaves(jobs))
-
-
 def _combined(leaves: Mapping[str, bytes]) -> str:
     return _hash(b"".join(leaves[key] for key in sorted(leaves)), TENSORS).hex()
+
+
+def _bound_values(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bound_values(one) for key, one in value.items() if key not in FREE}
+    return value
 
 
 def _bound(own: bytes, context: str) -> bytes:

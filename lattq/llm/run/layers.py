@@ -7,23 +7,27 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from lattq._payload import require_parts
 from lattq.llm.run.digests import HASH, unbind
 from lattq.quantized import Quantized
 
-__all__ = ["LattqLinear"]
+__all__ = ["ENCODED", "LattqLinear"]
+
+ENCODED = "encoded"  # the buffer of a layer that holds its payload
 
 
 class LattqLinear(nn.Module):
     """A linear layer that stores `Quantized.payload` and decodes it when first used.
 
-    The buffer `weight` holds the payload, one-dimensional uint8: a program that expects a dense weight of that name
-    stops at the shape. The decoded weight takes the dtype and device of the input and is cached, never saved.
+    The buffer `encoded` holds the payload, one-dimensional uint8. `weight` is the decoded matrix, which code of a class
+    may ask for its dtype, device and values; it is cached, never saved.
 
     Parameters
     ----------
     rows, columns : output and input features
     bias : whether there is a bias, kept as it was
     payload : `Quantized.payload`; empty until a checkpoint fills it
+    dtype : of the decoded weight, which follows casts of the model; torch's default unless given
 
     Examples
     --------
@@ -31,36 +35,62 @@ class LattqLinear(nn.Module):
     >>> dense = nn.Linear(3, 2)
     >>> payload = lq.quantize(dense.weight.detach(), np.eye(3), lq.recipes.huffman_gptq(0.01)).payload
     >>> layer = LattqLinear(2, 3, payload=payload)
-    >>> layer(torch.zeros(1, 3)).shape, layer.weight.dtype
-    (torch.Size([1, 2]), torch.uint8)
+    >>> layer(torch.zeros(1, 3)).shape, layer.weight.dtype, layer.encoded.dtype
+    (torch.Size([1, 2]), torch.float32, torch.uint8)
     """
 
-    weight: Tensor
+    encoded: Tensor
+    like: Tensor
+    _is_hf_initialized = True  # nothing to initialise
 
-    def __init__(self, rows: int, columns: int, *, bias: bool = False, payload: bytes = b"") -> None:
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        *,
+        bias: bool = False,
+        payload: bytes = b"",
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.out_features, self.in_features = rows, columns
-        self.register_buffer("weight", _tensor(payload))
+        self.register_buffer(ENCODED, _tensor(payload))
+        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)  # follows casts and moves
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
         self._dense: Tensor | None = None
+        self._filled = bool(payload)
         self._context: str | None = None
 
     @property
     def payload(self) -> bytes:
         """`Quantized.payload` of this layer."""
         self.check()
-        return self.weight.cpu().numpy().tobytes()
+        return self.encoded.cpu().numpy().tobytes()
+
+    @property
+    def weight(self) -> Float[Tensor, "rows columns"]:
+        """The decoded weight, in the dtype of a dense layer in its place; no values before a checkpoint fills it."""
+        if not self._filled:
+            return self.like.new_empty((self.out_features, self.in_features), device="meta")
+        dense = self._dense
+        if dense is None or dense.dtype != self.like.dtype or dense.device != self.encoded.device:
+            dense = self._dense = self.dequantize(self.like.dtype)
+        return dense
 
     def expect(self, context: str) -> None:
         """The buffer comes from a directory, where it was bound to `context`; `check` must follow before any use."""
-        self._context = context
+        self._context, self._filled = context, True
 
     def check(self) -> None:
         """Raise `DamagedFileError` unless a payload from a directory is whole and this layer's; decodes nothing."""
         if self._context is not None:
-            payload = unbind(self.weight.cpu().numpy().tobytes(), self._context)
-            self.weight[-HASH:] = _tensor(payload[-HASH:]).to(self.weight.device)
+            payload = unbind(self.encoded.cpu().numpy().tobytes(), self._context)
+            self.encoded[-HASH:] = _tensor(payload[-HASH:]).to(self.encoded.device)
             self._context = None
+
+    def require_parts(self) -> None:
+        """Raise `MissingPartError` if decoding needs a package that is not installed; decodes nothing."""
+        require_parts(self.payload)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "rows columns"]:
         """Decode the weight, on the device of the payload.
@@ -70,18 +100,15 @@ class LattqLinear(nn.Module):
         DamagedFileError : if the payload is not what lattq wrote, or belongs to a layer of another shape
         """
         quantized = Quantized.from_payload(self.payload, (self.out_features, self.in_features))
-        return torch.from_numpy(quantized.dequantize()).to(self.weight.device, dtype)
+        return torch.from_numpy(quantized.dequantize()).to(self.encoded.device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Ŵᵀ + bias."""
-        dense = self._dense
-        if dense is None or dense.dtype != x.dtype or dense.device != x.device:
-            dense = self._dense = self.dequantize(x.dtype).to(x.device)
-        return nn.functional.linear(x, dense, self.bias)
+        return nn.functional.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Shape and bits per weight."""
-        rate = 8 * self.weight.numel() / (self.out_features * self.in_features)
+        rate = 8 * self.encoded.numel() / (self.out_features * self.in_features)
         return f"in_features={self.in_features}, out_features={self.out_features}, rate={rate:.3f}"
 
     def _save_to_state_dict(self, *args: Any) -> None:
@@ -90,10 +117,10 @@ class LattqLinear(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Payloads differ in length: make room for the one that comes."""
-        found = state_dict.get(prefix + "weight")
+        found = state_dict.get(prefix + ENCODED)
         if found is not None and found.dtype == torch.uint8 and found.ndim == 1:
-            self.weight = torch.empty_like(found, device=self.weight.device)
-            self._context = None
+            self.encoded = torch.empty_like(found, device=self.encoded.device)
+            self._context, self._filled = None, True
         self._dense = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 

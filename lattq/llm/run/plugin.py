@@ -1,5 +1,7 @@
 """Model directories of lattq load through `transformers`: the quantizer plug-in."""
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,75 +9,19 @@ from typing import Any
 import torch
 import transformers.quantizers.auto as auto
 from torch import Tensor
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.llm.run.digests import bind, context, digest_of_state, verified_at_load
+from lattq.llm.run.config import METHOD, LattqConfig, block_of
+from lattq.llm.run.digests import bind, context, digest_of_config, digest_of_state, verified_at_load
 from lattq.llm.run.directory import check_places, naming, verify
-from lattq.llm.run.layers import LattqLinear
+from lattq.llm.run.layers import ENCODED, LattqLinear
+from lattq.llm.source.checkpoint import read_config
 from lattq.llm.source.matrices import Matrix, matrices
 
-__all__ = ["LattqConfig", "LattqHfQuantizer", "attach", "block_of", "register", "saved_tensors"]
-
-METHOD = "lattq"
-FORMAT = 1
-
-
-class LattqConfig(QuantizationConfigMixin):
-    """What `config.json` says about the quantized layers.
-
-    Parameters
-    ----------
-    modules : name of each quantized matrix to its shape, "rows x columns" without spaces; with a "T" behind it for an
-        expert whose slice of a parameter is inputs × outputs
-    run : hexadecimal name of the conversion, to which the payloads are bound
-    digest : of all tensors in the weight files, hexadecimal
-    format_version : of the directory
-
-    Raises
-    ------
-    DamagedFileError : for a version or a shape this release cannot read
-
-    Examples
-    --------
-    >>> LattqConfig({"model.layers.0.mlp.up_proj": "576x256"}).shapes()
-    {'model.layers.0.mlp.up_proj': (576, 256)}
-    """
-
-    quant_method: Any
-
-    def __init__(
-        self,
-        modules: dict[str, str] | None = None,
-        run: str = "",
-        digest: str = "",
-        format_version: int = FORMAT,
-        **others: Any,
-    ) -> None:
-        self.quant_method = METHOD
-        if format_version != FORMAT:
-            msg = f"format version {format_version}; this lattq reads version {FORMAT}: use the release that wrote it"
-            raise DamagedFileError(msg)
-        self.format_version = format_version
-        self.modules = dict(modules or {})
-        self.run, self.digest = run, digest
-        for key, value in others.items():
-            if key != "quant_method":
-                setattr(self, key, value)
-        self.shapes()
-
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each quantized layer."""
-        found = {}
-        for name, text in self.modules.items():
-            rows, _, columns = str(text).removesuffix("T").partition("x")
-            if not (rows.isdecimal() and columns.isdecimal()):
-                msg = f"`modules` in config.json gives {name} the shape {text!r}; expected rows x columns, as 576x256"
-                raise DamagedFileError(msg)
-            found[name] = (int(rows), int(columns))
-        return found
+__all__ = ["LattqHfQuantizer", "attach", "register", "saved_tensors"]
 
 
 class LattqHfQuantizer(HfQuantizer):
@@ -101,7 +47,7 @@ class LattqHfQuantizer(HfQuantizer):
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Payloads have any length: for them the loader must not compare shapes."""
         module, _, name = param_name.rpartition(".")
-        return name == "weight" and isinstance(model.get_submodule(module), LattqLinear)
+        return name == ENCODED and isinstance(model.get_submodule(module), LattqLinear)
 
     def is_serializable(self, **kwargs: Any) -> bool:
         """Payloads are saved as they are."""
@@ -113,8 +59,8 @@ class LattqHfQuantizer(HfQuantizer):
         return False
 
     def update_weight_conversions(self, weight_conversions: list[Any], *args: Any) -> list[Any]:
-        """None: the files hold the names of the model."""
-        return []
+        """The files hold the names of the model, and payloads where a program without lattq looks for weights."""
+        return [_Payloads(self.written)]
 
     def get_state_dict_and_metadata(self, model: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The tensors as they are written, payloads bound to their layer; `config.json` gets their digest."""
@@ -122,19 +68,29 @@ class LattqHfQuantizer(HfQuantizer):
         state = saved_tensors(model)
         for name in config.modules:
             payload = bind(model.get_submodule(name).payload, context(config.run, name))
+            del state[f"{name}.{ENCODED}"]
             state[f"{name}.weight"] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
         state |= self.carried
         config.digest = digest_of_state(state)
         model.config.quantization_config = config
+        model.config.architectures = [type(model).__name__]  # as `save_pretrained` will
+        config.config_digest = digest_of_config(json.loads(model.config.to_json_string()))
         return state, {}
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         config, modules, known = self.quantization_config, {}, matrices(model)
+        files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
+        check_places(files, model.name_or_path)
+        if files:
+            block_of(read_config(files[0].parent), files[0].parent)
         for name, (rows, columns) in config.shapes().items():
             found = _resolve(model, name, known)
             if found is None:
                 if _resolve(model, name, dict(model.named_modules())) is not None:
                     msg = f"config.json says that {name} is a linear layer, the model has another module there"
+                    raise DamagedFileError(msg)
+                if type(model).__name__ in (model.config.architectures or ()):
+                    msg = f"config.json lists the layer {name}; a {type(model).__name__} of its sizes has none"
                     raise DamagedFileError(msg)
                 continue  # a head or pooler this class does not have
             matrix, text = known[found], config.modules[name]
@@ -155,8 +111,10 @@ class LattqHfQuantizer(HfQuantizer):
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)
         place(model, self.matrices, dict.fromkeys(modules, b""))
-        files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
-        check_places(files, model.name_or_path)
+        for pattern, dtype in model._get_dtype_plan(model.dtype).items():
+            for name in (name for name in modules if re.search(pattern.replace("*", ".*"), f"{name}.weight")):
+                layer = model.get_submodule(name)
+                layer.like = layer.like.to(dtype)
         if files and verified_at_load():
             verify(config, files)
         config.modules = modules
@@ -169,6 +127,7 @@ class LattqHfQuantizer(HfQuantizer):
             if at_once:
                 with naming(written):
                     layer.check()
+                    layer.require_parts()
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -177,6 +136,20 @@ class LattqHfQuantizer(HfQuantizer):
         for name, weight in decoded.items():
             self.matrices[name].restore(model, weight)
         return model
+
+
+class _Payloads(WeightRenaming):
+    """Names in the files of the tensors that hold payloads to those in the model."""
+
+    __slots__ = ("places",)
+
+    def __init__(self, written: Mapping[str, str]) -> None:
+        super().__init__("weight", ENCODED)
+        self.places = {f"{there}.weight": f"{name}.{ENCODED}" for name, there in written.items()}
+
+    def rename_source_key(self, source_key: str) -> tuple[str, str | None]:
+        """The name in the model of a tensor in the files."""
+        return self.places.get(source_key, source_key), None
 
 
 def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
@@ -189,7 +162,8 @@ def place(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]
     """Put layers with payloads where the matrices of a model are."""
     for name, payload in payloads.items():
         matrix = found[name]
-        matrix.place(model, LattqLinear(*matrix.shape, payload=payload).to(matrix.parameter.device))
+        layer = LattqLinear(*matrix.shape, payload=payload, dtype=matrix.parameter.dtype)
+        matrix.place(model, layer.to(matrix.parameter.device))
 
 
 def saved_tensors(model: Any) -> dict[str, Tensor]:
@@ -197,15 +171,6 @@ def saved_tensors(model: Any) -> dict[str, Tensor]:
     left_out = set(model._keys_to_ignore_on_save or ())
     state = {key: value for key, value in model.state_dict().items() if key not in left_out}
     return remove_tied_weights_from_state_dict(state, model)
-
-
-def block_of(config: Mapping[str, Any], directory: Any) -> LattqConfig:
-    """The block `quantization_config` of a `config.json`; raises `InvalidInputError` if it is not one of lattq."""
-    block = config.get("quantization_config")
-    if not isinstance(block, dict) or block.get("quant_method") != METHOD:
-        msg = f"{directory} holds no quantized layers of lattq; quantize a model first, with `lattq quantize`"
-        raise InvalidInputError(msg)
-    return LattqConfig(**block)
 
 
 def attach(

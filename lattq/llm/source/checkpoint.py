@@ -40,17 +40,27 @@ def load_model(source: str | Path, dtype: Any = "auto") -> Any:
 
     Raises
     ------
-    InvalidInputError : if the directory does not hold a model that `transformers` can build, or lacks tensors, or holds
-        some of other shapes
+    InvalidInputError : if the directory does not hold a model that `transformers` can build, lacks tensors, holds some
+        of other shapes or that its class would read as something else, or a parameter with a number that is not finite
     DamagedFileError : if its files are not whole
     """
     with loading(f"the model in {source}"):
         kind, config = _class(source)
         model, info = kind.from_pretrained(str(source), config=config, dtype=dtype, output_loading_info=True, **LOCAL)
-        found = Reading(sorted(info["missing_keys"]), sorted(info["mismatched_keys"]), [])
-        if not found.fills:
-            raise InvalidInputError(found.faults(source, kind) + "; complete its files")
+        found = Reading(sorted(info["missing_keys"]), sorted(info["mismatched_keys"]), [], [], [])
+        found.require(source, kind)
+        _check_finite(model, source)
         return model.eval()
+
+
+def _check_finite(model: nn.Module, source: str | Path) -> None:
+    for name, parameter in model.named_parameters():
+        values = parameter.detach()
+        values = values.float() if values.itemsize == 1 else values  # torch asks nothing of eight bits
+        if not torch.isfinite(values).all():
+            place = tuple(int(one) for one in (~torch.isfinite(values)).nonzero()[0])
+            msg = f"{name} of {source} holds {float(values[place])} at {place}; fetch the model again"
+            raise InvalidInputError(msg)
 
 
 def load_config(source: str | Path) -> Any:
@@ -64,7 +74,7 @@ def load_config(source: str | Path) -> Any:
     if "model_type" not in raw and (kind := named_class(raw.get("architectures"))) is not None:
         with loading(f"the model in {source}"):
             return kind.config_class.from_pretrained(str(source), local_files_only=True)
-    if raw.get("model_type") not in CONFIG_MAPPING:
+    if str(raw.get("model_type")) not in CONFIG_MAPPING:
         msg = (
             f"transformers has no model of the type {raw.get('model_type')!r}, which config.json of {source} names; "
             "use a release that does: code in the directory is not run"
@@ -75,7 +85,8 @@ def load_config(source: str | Path) -> Any:
 
 
 def load_tokenizer(source: str | Path) -> Any:
-    """Load the tokenizer of a model directory; raises `InvalidInputError` if there is none."""
+    """Load the tokenizer of a model directory; raises `InvalidInputError` if there is none, or no model."""
+    load_config(source)
     with loading(f"the tokenizer of {source}; is tokenizer.json beside the model?"):
         return transformers.AutoTokenizer.from_pretrained(str(source), **LOCAL)
 
@@ -99,8 +110,7 @@ def _class(source: str | Path) -> tuple[Any, Any]:
     if kind is None:
         return find_class(config, tensors), config
     found = read_by(kind, config, tensors)
-    if not found.fills:
-        raise InvalidInputError(found.faults(source, kind) + "; complete its files")
+    found.require(source, kind)
     return kind, config
 
 
@@ -119,7 +129,7 @@ def loading(what: str) -> Iterator[None]:
             msg = f"cannot load {what}: {error}; make room on the disk"
             raise LattqError(msg) from error
         raise _unusable(what, error) from error
-    except (ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # tokenizers raise bare ones
         raise _unusable(what, error) from error
 
 
@@ -131,8 +141,12 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """`config.json` of a model directory."""
     path = Path(source) / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            msg = f"it holds {str(found)[:40]}, no keys and values"
+            raise ValueError(msg)
+        return found
+    except (OSError, ValueError) as error:  # of decoding, too
         msg = f"{source} is not a model directory: cannot read config.json ({error}); download the model there first"
         raise InvalidInputError(msg) from error
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import transformers
 from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto import modeling_auto
 
 from lattq.errors import InvalidInputError
@@ -23,16 +24,27 @@ class Reading(NamedTuple):
     missing : names of the model that no tensor fills, tied ones excepted
     mismatched : name, shape in the files, shape in the model
     unread : names, as the model would have them, of tensors that it has no place for
+    integers : keys of tensors without fractions where the model has real numbers
+    beside : those of `unread` that belong to a layer of the model, such as scales of its weight
     """
 
     missing: list[str]
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
     unread: list[str]
+    integers: list[str]
+    beside: list[str]
 
     @property
     def fills(self) -> bool:
-        """Whether nothing of the model stays random."""
-        return not (self.missing or self.mismatched)
+        """Whether the model computes what the tensors are for: nothing is random, or read as something else."""
+        return not (self.missing or self.mismatched or self.integers or self.beside)
+
+    def require(self, source: Any, kind: type) -> None:
+        """Raise `InvalidInputError` unless the tensors fill the model."""
+        if not self.fills:
+            what = "give the model with dense weights" if self.integers or self.beside else "complete its files"
+            msg = f"{self.faults(source, kind)}; {what}"
+            raise InvalidInputError(msg)
 
     def faults(self, source: Any, kind: type) -> str:
         """What is wrong, in words; empty if nothing is."""
@@ -43,6 +55,10 @@ class Reading(NamedTuple):
             name, there, wanted = self.mismatched[0]
             more = f" and {len(self.mismatched) - 1} more" if len(self.mismatched) > 1 else ""
             found.append(f"holds {name} with shape {there} instead of {wanted}{more}")
+        if self.integers:
+            found.append(f"holds {listed(self.integers)} in integers, which are no weights without their scales")
+        if self.beside:
+            found.append(f"holds {listed(self.beside)}, which the class does not use in that layer")
         return f"{source} {' and '.join(found)}, for {kind.__name__}" if found else ""
 
 
@@ -81,11 +97,29 @@ def find_class(config: Any, tensors: Mapping[str, Tensor]) -> type:
 def read_by(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> Reading:
     """How `kind` reads tensors, found by loading them without their values."""
 
+    partly: set[str] = set()  # made of several tensors, some of which are missing or misshapen
+    missing: list[str] = []
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+    integers: list[str] = []
+    beside: list[str] = []
+
     def adjust(self: Any, info: Any) -> None:
         """Missing keys that the class declares computed are; a tensor that it ignores is unread all the same."""
         unread = set(info.unexpected_keys)
         kind._adjust_missing_and_unexpected_keys(self, info)  # type: ignore[attr-defined]
+        state = self.state_dict()
+        beside.extend(name for name in info.unexpected_keys if f"{name.rpartition('.')[0]}.weight" in state)
+        integers.extend(_integers(self, state, tensors))
         info.unexpected_keys = unread
+        partly.update([*info.conversion_errors, *(name for name, _, _ in info.mismatched_keys)])
+        info.conversion_errors = {}  # which would raise, for a report that nobody sees
+        for name in sorted(partly):
+            for key, wanted in revert_weight_conversion(self, {name: state[name]}).items():
+                there = next((one for other, one in tensors.items() if _same(other, key)), None)
+                if there is None:
+                    missing.append(key)
+                elif there.shape != wanted.shape:
+                    mismatched.append((key, tuple(there.shape), tuple(wanted.shape)))
 
     members = {"__module__": kind.__module__, "_adjust_missing_and_unexpected_keys": adjust}
     probe: Any = type(kind.__name__, (kind,), members)
@@ -98,8 +132,17 @@ def read_by(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> Reading:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    mismatched = [(name, tuple(there), tuple(wanted)) for name, there, wanted in info["mismatched_keys"]]
-    return Reading(sorted(info["missing_keys"]), sorted(mismatched), sorted(info["unexpected_keys"]))
+    missing += info["missing_keys"] - partly if missing or mismatched else info["missing_keys"] | partly
+    return Reading(sorted(missing), sorted(mismatched), sorted(info["unexpected_keys"]), integers, sorted(beside))
+
+
+def _integers(model: Any, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Keys of integer tensors that a model would take for real numbers."""
+    found = [key for key, tensor in tensors.items() if not (tensor.is_floating_point() or tensor.is_complex())]
+    if not found:
+        return []
+    real = [name for name, one in revert_weight_conversion(model, dict(state)).items() if one.is_floating_point()]
+    return [key for key in found if any(_same(key, name) for name in real)]
 
 
 def unread_keys(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -119,8 +162,7 @@ def unread_keys(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> list[
     unread = [key for key in tensors if any(_same(key, name) for name in found.unread)]
     if unread:
         found = read_by(kind, config, {key: tensor for key, tensor in tensors.items() if key not in set(unread)})
-    if not found.fills:
-        raise InvalidInputError(found.faults("the model", kind) + "; complete its files")
+    found.require("the model", kind)
     if found.unread:
         msg = f"{kind.__name__} has no place for {listed(found.unread)}, which would be lost; name another class"
         raise InvalidInputError(msg + " in `architectures` of config.json")

@@ -113,8 +113,9 @@ def run(model: nn.Module, batch: Int[Tensor, "batch window"]) -> Any:
 
     Raises
     ------
-    InvalidInputError : if the model cannot run on tokens alone, or not on so many
+    InvalidInputError : if the model does not know a token, cannot run on tokens alone, or not on so many
     """
+    _check_tokens(model, batch)
     known = inspect.signature(model.forward).parameters
     options = {"use_cache": False} if "use_cache" in known else {}
     try:
@@ -128,6 +129,21 @@ def run(model: nn.Module, batch: Int[Tensor, "batch window"]) -> Any:
             f"({type(error).__name__}: {error}); choose a smaller `window`, or a model that takes tokens alone"
         )
         raise InvalidInputError(msg) from error
+
+
+def _check_tokens(model: Any, batch: Int[Tensor, "batch window"]) -> None:
+    """Some models cannot tell their embedding; then this asks nothing."""
+    try:
+        table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return
+    largest = int(batch.max())
+    if isinstance(table, nn.Embedding) and largest >= table.num_embeddings:
+        msg = (
+            f"the tokenizer gives the token {largest}, and {type(model).__name__} has a vocabulary of "
+            f"{table.num_embeddings}; use the tokenizer of this model"
+        )
+        raise InvalidInputError(msg)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,16 @@
-"""Training through a quantizer: soft palettes."""
+"""Changing weights before they are quantized: invertible maps folded into a model, and training through a quantizer."""
 
+from lattq.llm.tune.folding import fold, fold_gains, shift, untie
+from lattq.llm.tune.mapped_block import MappedBlock
 from lattq.llm.tune.soft_palette import SoftPalette, harden, soft_palettize
 
 __all__ = [
+    "MappedBlock",
     "SoftPalette",
+    "fold",
+    "fold_gains",
     "harden",
+    "shift",
     "soft_palettize",
+    "untie",
 ]

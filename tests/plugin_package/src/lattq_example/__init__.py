@@ -6,7 +6,8 @@ import zlib
 import numpy as np
 
 import lattq as lq
-from lattq.errors import InvalidInputError
+from lattq.coding.schema import Integer, Octets, Real, Record, checked
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts.forms import NumberForm
 
 __all__ = ["Deflate", "Powers", "PowersQuantizer", "Reflect", "Reflection"]
@@ -44,8 +45,7 @@ class PowersQuantizer(lq.quantizers.BaseQuantizer):
 
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "PowersQuantizer":
-        scale, levels = state
-        return PowersQuantizer(float(scale), int(levels))
+        return PowersQuantizer(*checked(Record(scale=Real(2.0**-24, 65504.0), levels=Integer(1, 64)), state))
 
     def packed_form(self, codes: np.ndarray, shifts: np.ndarray | None = None) -> NumberForm:
         one = np.ones((len(codes), 1))
@@ -53,7 +53,7 @@ class PowersQuantizer(lq.quantizers.BaseQuantizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Powers:
+class Powers(lq.quantizers.BaseDesign):
     """Design: the largest magnitude of a group of columns is the largest level."""
 
     levels: int = 7
@@ -88,7 +88,12 @@ class Reflection(lq.transforms.BaseTransform):
 
     @staticmethod
     def from_state(state: list, columns: int) -> "Reflection":
-        return Reflection(np.frombuffer(state[0], dtype="<f4"))
+        (data,) = checked(Record(direction=Octets(4 * columns)), state)
+        direction = np.frombuffer(data, dtype="<f4")
+        if not 0 < np.linalg.norm(direction.astype(np.float64)) < np.inf:
+            msg = "the direction of a reflection is 0, NaN or infinite; the file is damaged"
+            raise DamagedFileError(msg)
+        return Reflection(direction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,5 +115,11 @@ class Deflate(lq.coding.BaseCoder):
         return zlib.compress(codes.astype("<i4").tobytes(), self.level)
 
     def decode(self, data: bytes, shape: tuple[int, int], prior: object = 0) -> np.ndarray:
-        found = zlib.decompressobj().decompress(data, 4 * shape[0] * shape[1])  # never more than belongs there
+        size = 4 * shape[0] * shape[1]
+        try:
+            found = zlib.decompressobj().decompress(checked(Octets(), data), size)  # never more than belongs there
+        except zlib.error as error:
+            msg = f"{len(data)} bytes are not compressed codes ({error}); the file is damaged"
+            raise DamagedFileError(msg) from error
+        checked(Octets(size), found)
         return np.frombuffer(found, dtype="<i4").astype(np.int32).reshape(shape)

@@ -1,0 +1,58 @@
+"""What the arguments of this room must satisfy."""
+
+import numpy as np
+
+from lattq._array import Array, as_floats, host_reals
+from lattq._options import as_float
+from lattq.errors import InvalidInputError
+
+__all__ = ["check_ratio", "host_square", "require_square", "square"]
+
+
+def check_ratio(ratio: float, name: str = "ratio") -> float:
+    """The dominance ratio as a Python float; raises `InvalidInputError` unless 0 < ratio < 1.
+
+    >>> check_ratio(0.9)
+    0.9
+    """
+    found = as_float(name, ratio)
+    if not 0 < found < 1:
+        msg = f"`{name}` is {found}; rows are strictly dominant for ratios above 0 and below 1, such as 0.9"
+        raise InvalidInputError(msg)
+    return found
+
+
+def square(name: str, x: Array) -> Array:
+    """Finite square matrices, in their library, float32 or float64; raises `InvalidInputError`.
+
+    >>> square("matrix", np.eye(2, dtype=np.float32)).dtype
+    dtype('float32')
+    """
+    found = as_floats(name, x)
+    require_square(name, found)
+    return found
+
+
+def host_square(name: str, x: Array) -> np.ndarray:
+    """One finite square matrix on the host in float64; raises `InvalidInputError`.
+
+    >>> host_square("matrix", np.eye(1, dtype=np.float32))
+    array([[1.]])
+    """
+    found = host_reals(name, x)
+    require_square(name, found)
+    if found.ndim != 2:
+        msg = f"`{name}` has shape {found.shape}; pass one matrix at a time"
+        raise InvalidInputError(msg)
+    return found
+
+
+def require_square(name: str, x: Array) -> None:
+    """Raise `InvalidInputError` unless the last two axes of `x` are equal and nothing is empty.
+
+    >>> require_square("matrix", np.ones((3, 2, 2)))
+    """
+    shape = tuple(x.shape)
+    if len(shape) < 2 or shape[-1] != shape[-2] or 0 in shape:
+        msg = f"`{name}` has shape {shape}; pass a square matrix with at least one row"
+        raise InvalidInputError(msg)
