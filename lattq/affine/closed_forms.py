@@ -56,7 +56,9 @@ def balanced(
     InvalidInputError : for a block that does not divide the columns, or without damping a singular Σ or W Σ^(1/2)
     NotPositiveSemidefiniteError : for a second moment with a negative pivot
 
-    References: Chen et al. 2026, "WUSH", arXiv 2512.00956, whose blocks these are; theory 13.3.
+    References
+    ----------
+    Chen et al. 2026, "WUSH", arXiv 2512.00956, whose blocks these are; theory 13.3.
 
     Examples
     --------
@@ -90,7 +92,9 @@ def wush(
     InvalidInputError : as `balanced`, and for blocks of a size without a Hadamard matrix
     NotPositiveSemidefiniteError : as `balanced`
 
-    References: as `balanced`.
+    References
+    ----------
+    As `balanced`.
 
     Examples
     --------

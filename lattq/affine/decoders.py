@@ -30,7 +30,9 @@ def least_squares_decoder(
     ------
     InvalidInputError : for shapes that differ, NaN or infinite entries
 
-    References: theory 13.5.
+    References
+    ----------
+    Theory 13.5.
 
     Examples
     --------

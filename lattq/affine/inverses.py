@@ -210,7 +210,9 @@ def newton_schulz(
     off : N
     start : instead of I, such as the inverse before a small change of N
 
-    References: Schulz 1933.
+    References
+    ----------
+    Schulz 1933.
 
     Examples
     --------

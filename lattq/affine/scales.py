@@ -36,7 +36,9 @@ def smoothquant_scales(
     ------
     InvalidInputError : for negative peaks, or sizes that do not fit
 
-    References: Xiao et al. 2023, "SmoothQuant", arXiv 2211.10438, eq. 4.
+    References
+    ----------
+    Xiao et al. 2023, "SmoothQuant", arXiv 2211.10438, eq. 4.
 
     Examples
     --------
@@ -80,7 +82,9 @@ def awq_scales(
     InvalidInputError : for negative sizes, or sizes, Σ and results of `rounding` that do not fit the weight
     NotPositiveSemidefiniteError : for a second moment with a negative pivot
 
-    References: Lin et al. 2024, "AWQ", arXiv 2306.00978, eq. 5.
+    References
+    ----------
+    Lin et al. 2024, "AWQ", arXiv 2306.00978, eq. 5.
 
     Examples
     --------
@@ -129,7 +133,9 @@ def clip_factors(
     ------
     InvalidInputError : for NaN, or weights that do not fit
 
-    References: Shao et al. 2024, "OmniQuant", arXiv 2308.13137, eq. 2.
+    References
+    ----------
+    Shao et al. 2024, "OmniQuant", arXiv 2308.13137, eq. 2.
 
     Examples
     --------
@@ -188,7 +194,9 @@ def range_order(
     ------
     InvalidInputError : for a range whose low end is above its high one
 
-    References: Yuan et al. 2023, "RPTQ", arXiv 2304.01089, section 4.
+    References
+    ----------
+    Yuan et al. 2023, "RPTQ", arXiv 2304.01089, section 4.
 
     Examples
     --------
@@ -226,7 +234,9 @@ def midpoint_shift(
     ------
     InvalidInputError : for a layer without bias, which has no place for W δ, or shapes that do not fit
 
-    References: Wei et al. 2023, "Outlier Suppression+", arXiv 2304.09145, eq. 4.
+    References
+    ----------
+    Wei et al. 2023, "Outlier Suppression+", arXiv 2304.09145, eq. 4.
 
     Examples
     --------

@@ -31,7 +31,9 @@ def gradual_mask(
     ------
     InvalidInputError : for an epoch that is not below `epochs`, an α that is not in (0, 1], and sizes below 1
 
-    References: Ma et al., "AffineQuant: Affine transformation quantization for large language models", 2024, eq. 6.
+    References
+    ----------
+    Ma et al., "AffineQuant: Affine transformation quantization for large language models", 2024, eq. 6.
 
     Examples
     --------

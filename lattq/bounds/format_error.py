@@ -181,7 +181,9 @@ def product_point_density(x: Float[np.ndarray, "*shape"] | Number, correlation: 
     ------
     InvalidInputError : if `correlation` is not between -1 and 1.
 
-    References: Panter and Dite 1951; "Optimal scalar quantization for matrix multiplication" (arXiv 2603.19559).
+    References
+    ----------
+    Panter and Dite 1951; "Optimal scalar quantization for matrix multiplication" (arXiv 2603.19559).
 
     Examples
     --------

@@ -115,7 +115,9 @@ def float_format(
     ------
     InvalidInputError : if there are no such numbers of at most 8 bits.
 
-    References: IEEE 754-2019; Open Compute Project 2023, "OCP Microscaling Formats (MX) Specification".
+    References
+    ----------
+    IEEE 754-2019; Open Compute Project 2023, "OCP Microscaling Formats (MX) Specification".
 
     Examples
     --------
@@ -178,7 +180,9 @@ def normal_float(bits: int) -> NumberFormat:
     ------
     InvalidInputError : if `bits` is not 2 to 8.
 
-    References: Dettmers, Pagnoni, Holtzman and Zettlemoyer 2023 (QLoRA), appendix E.
+    References
+    ----------
+    Dettmers, Pagnoni, Holtzman and Zettlemoyer 2023 (QLoRA), appendix E.
 
     Examples
     --------

@@ -24,7 +24,9 @@ def gaussian_rate(variance: Number, distortion: Number) -> float:
     ------
     InvalidInputError : if an argument is NaN, infinite or negative, or `distortion` is zero.
 
-    References: Shannon 1959; Cover and Thomas 2006, theorem 10.3.2.
+    References
+    ----------
+    Shannon 1959; Cover and Thomas 2006, theorem 10.3.2.
 
     Examples
     --------
@@ -55,7 +57,9 @@ def gaussian_distortion(variance: Number, rate: Number) -> float:
     ------
     InvalidInputError : if an argument is NaN, infinite or negative.
 
-    References: Cover and Thomas 2006, section 10.3.2.
+    References
+    ----------
+    Cover and Thomas 2006, section 10.3.2.
 
     Examples
     --------
@@ -72,7 +76,9 @@ def gaussian_entropy(variance: Number) -> float:
     ------
     InvalidInputError : if `variance` is not positive and finite.
 
-    References: Cover and Thomas 2006, theorem 8.4.1.
+    References
+    ----------
+    Cover and Thomas 2006, theorem 8.4.1.
 
     Examples
     --------
@@ -98,7 +104,9 @@ def shannon_lower_bound(entropy: Number, distortion: Number) -> float:
     ------
     InvalidInputError : if `entropy` is not finite or `distortion` not positive.
 
-    References: Shannon 1959; Linder and Zamir 1994.
+    References
+    ----------
+    Shannon 1959; Linder and Zamir 1994.
 
     Examples
     --------

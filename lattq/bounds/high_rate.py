@@ -36,7 +36,9 @@ def high_rate_distortion(sigma: Float[Array, "n n"], rate: Number, weight_varian
     InvalidInputError : if an argument is not finite, `rate` or `weight_variance` negative or `sigma` not symmetric.
     NotPositiveSemidefiniteError : if `sigma` has a negative eigenvalue beyond rounding.
 
-    References: Lifar, Savkin, Ordentlich and Polyanskiy 2026 (WaterSIC), section 3.1.
+    References
+    ----------
+    Lifar, Savkin, Ordentlich and Polyanskiy 2026 (WaterSIC), section 3.1.
 
     Examples
     --------
@@ -102,7 +104,9 @@ def space_filling_gap(second_moment: Number) -> float:
     ------
     InvalidInputError : if `second_moment` is below 1/(2πe).
 
-    References: Zador 1982; Conway and Sloane 1999, chapter 2, section 3.
+    References
+    ----------
+    Zador 1982; Conway and Sloane 1999, chapter 2, section 3.
 
     Examples
     --------
@@ -137,7 +141,9 @@ def cancellation_loss(pivots: Float[Array, " n"], steps: Float[Array, " n"] | No
     ------
     InvalidInputError : if a pivot or a step is not positive, or their numbers differ.
 
-    References: Chen et al. 2025 (GPTQ is Babai's algorithm); Lifar et al. 2026 (WaterSIC), theorem 3.3.
+    References
+    ----------
+    Chen et al. 2025 (GPTQ is Babai's algorithm); Lifar et al. 2026 (WaterSIC), theorem 3.3.
 
     Examples
     --------

@@ -99,7 +99,9 @@ def layer_rate(
     InvalidInputError : if `distortion` is not positive, an argument is not finite or shapes disagree.
     NotPositiveSemidefiniteError : if `sigma` or `covariance` has a negative eigenvalue beyond rounding.
 
-    References: Lifar, Savkin, Ordentlich and Polyanskiy 2026 (WaterSIC), section 3.1, with equal variances.
+    References
+    ----------
+    Lifar, Savkin, Ordentlich and Polyanskiy 2026 (WaterSIC), section 3.1, with equal variances.
 
     Examples
     --------

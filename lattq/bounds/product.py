@@ -54,7 +54,9 @@ def product_distortion(rate: Array | Number) -> Any:
     ------
     InvalidInputError : if a rate is NaN, infinite or negative.
 
-    References: Ordentlich and Polyanskiy 2024, "Optimal quantization for matrix multiplication".
+    References
+    ----------
+    Ordentlich and Polyanskiy 2024, "Optimal quantization for matrix multiplication".
 
     Examples
     --------
@@ -244,7 +246,9 @@ def universal_product_error(norm_a: Number, norm_b: Number, norm_product: Number
     ------
     InvalidInputError : if an argument is NaN, infinite or negative, ‖AᵀB‖ above ‖A‖ ‖B‖, or a square beyond float64.
 
-    References: Ordentlich and Polyanskiy 2024, "Optimal quantization for matrix multiplication", the theorem for
+    References
+    ----------
+    Ordentlich and Polyanskiy 2024, "Optimal quantization for matrix multiplication", the theorem for
     arbitrary matrices (random rotation, dithered nested lattices, scaling by 1 - Γ).
 
     Examples

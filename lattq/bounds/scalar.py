@@ -73,7 +73,9 @@ def entropy_coded_scalar(
     ------
     InvalidInputError : if not exactly one of `rate` and `step` is given, or a number is out of range.
 
-    References: Gish and Pierce 1968 (the 0.2546 bit); Widrow and Kollár 2008 (the Poisson transforms).
+    References
+    ----------
+    Gish and Pierce 1968 (the 0.2546 bit); Widrow and Kollár 2008 (the Poisson transforms).
 
     Examples
     --------

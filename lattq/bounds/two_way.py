@@ -34,7 +34,9 @@ def two_way_variances(
     InvalidInputError : if `weight` is not a finite matrix, or so many of its entries are zero that the likelihood has
         no maximum; without zeros there always is one.
 
-    References: Sinkhorn 1964; the likelihood is convex in log row: Cohen, Madry, Tsipras and Vladu 2017.
+    References
+    ----------
+    Sinkhorn 1964; the likelihood is convex in log row: Cohen, Madry, Tsipras and Vladu 2017.
 
     Examples
     --------

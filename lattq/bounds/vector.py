@@ -18,7 +18,9 @@ def ball_second_moment(dimension: int) -> float:
     ------
     InvalidInputError : if `dimension` is below 1.
 
-    References: Zador 1982; Gersho 1979.
+    References
+    ----------
+    Zador 1982; Gersho 1979.
 
     Examples
     --------
@@ -40,7 +42,9 @@ def random_coding_second_moment(dimension: int) -> float:
     ------
     InvalidInputError : if `dimension` is below 1.
 
-    References: Zador 1982.
+    References
+    ----------
+    Zador 1982.
 
     Examples
     --------
@@ -65,7 +69,9 @@ def fixed_rate_constant(dimension: int, second_moment: Number) -> float:
     ------
     InvalidInputError : if `dimension` is below 1 or `second_moment` not positive.
 
-    References: Zador 1982; Gersho 1979.
+    References
+    ----------
+    Zador 1982; Gersho 1979.
 
     Examples
     --------

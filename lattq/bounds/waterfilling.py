@@ -101,7 +101,9 @@ def waterfill(
     InvalidInputError : if not exactly one of `distortion` and `rate` is given, `distortion` is not positive, `rate`
         is negative, or `variances` hold a negative number, NaN or infinity.
 
-    References: Kolmogorov 1956; Cover and Thomas 2006, theorem 10.3.3.
+    References
+    ----------
+    Kolmogorov 1956; Cover and Thomas 2006, theorem 10.3.3.
 
     Examples
     --------
@@ -170,7 +172,9 @@ def rate_distortion(variances: Float[Array, " n"], distortion: Number) -> float:
     ------
     InvalidInputError : as for `waterfill`.
 
-    References: Cover and Thomas 2006, theorem 10.3.3.
+    References
+    ----------
+    Cover and Thomas 2006, theorem 10.3.3.
 
     Examples
     --------

@@ -150,7 +150,9 @@ def soft_kmeans(
     InvalidInputError : if a number is not finite, a weight not positive, the temperature not positive, or `size` above
         the number of distinct values.
 
-    References: Cho, Alizadeh Vahid, Adya and Rastegari 2022 (DKM); Cho et al. 2023 (eDKM: tables of distinct values).
+    References
+    ----------
+    Cho, Alizadeh Vahid, Adya and Rastegari 2022 (DKM); Cho et al. 2023 (eDKM: tables of distinct values).
 
     Examples
     --------

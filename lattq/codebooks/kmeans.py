@@ -56,7 +56,9 @@ def kmeans(
     InvalidInputError : if a number is not finite, a weight not positive, the metric not positive semidefinite or zero,
         or `size` above the number of different samples.
 
-    References: Lloyd 1982; Su and Dy 2007 (splits); Arthur and Vassilvitskii 2007 (k-means++).
+    References
+    ----------
+    Lloyd 1982; Su and Dy 2007 (splits); Arthur and Vassilvitskii 2007 (k-means++).
 
     Examples
     --------

@@ -51,7 +51,9 @@ def kmeans_1d(
     ------
     InvalidInputError : if a number is not finite, a weight not positive, or `size` above the number of distinct values.
 
-    References: Wu 1991; Grønlund, Larsen, Mathiasen, Nielsen, Schneider and Song 2017.
+    References
+    ----------
+    Wu 1991; Grønlund, Larsen, Mathiasen, Nielsen, Schneider and Song 2017.
 
     Examples
     --------

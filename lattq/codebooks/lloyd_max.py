@@ -178,7 +178,9 @@ def lloyd_max(size: int, density: Density = GAUSSIAN) -> ScalarQuantizer:
     ------
     InvalidInputError : if `size` is below 1, or Newton's method finds no quantizer with as many cells.
 
-    References: Max 1960; Lloyd 1982; Fleischer 1964 (uniqueness).
+    References
+    ----------
+    Max 1960; Lloyd 1982; Fleischer 1964 (uniqueness).
 
     Examples
     --------
@@ -214,7 +216,9 @@ def panter_dite(density: Density = GAUSSIAN) -> float:
     ------
     InvalidInputError : if the integral does not exist.
 
-    References: Panter and Dite 1951.
+    References
+    ----------
+    Panter and Dite 1951.
 
     Examples
     --------

@@ -88,7 +88,9 @@ def fit_product(
     ------
     InvalidInputError : if `parts` does not divide the dimension, or as for `kmeans`.
 
-    References: Jégou, Douze and Schmid 2011.
+    References
+    ----------
+    Jégou, Douze and Schmid 2011.
 
     Examples
     --------
@@ -190,7 +192,9 @@ def fit_residual(
     ------
     InvalidInputError : as for `kmeans`, or if `stages` or `beam` is below 1.
 
-    References: Babenko and Lempitsky 2014 (additive quantization); Liu et al. 2015 (beam search).
+    References
+    ----------
+    Babenko and Lempitsky 2014 (additive quantization); Liu et al. 2015 (beam search).
 
     Examples
     --------

@@ -58,7 +58,9 @@ def soft_palettize(
     InvalidInputError : if a weight is not finite, or not a floating-point number; with fewer than 2^bits different
         values; or if entries find no rest, which a smaller softness helps.
 
-    References: Cho, Alizadeh Vahid, Adya and Rastegari 2022 (DKM); Cho et al. 2023 (eDKM: tables of distinct values).
+    References
+    ----------
+    Cho, Alizadeh Vahid, Adya and Rastegari 2022 (DKM); Cho et al. 2023 (eDKM: tables of distinct values).
 
     Examples
     --------
