@@ -3,10 +3,23 @@
 import numpy as np
 
 from lattq._array import Array, as_floats, host_reals
-from lattq._options import as_float
+from lattq._options import as_float, as_integer
 from lattq.errors import InvalidInputError
 
-__all__ = ["check_ratio", "host_square", "require_square", "square"]
+__all__ = ["at_least", "check_ratio", "host_square", "require_square", "square"]
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """The integer as a Python one; raises `InvalidInputError` below `least`.
+
+    >>> at_least("steps", 2, 1)
+    2
+    """
+    found = as_integer(name, value)
+    if found < least:
+        msg = f"`{name}` is {found}; it is at least {least}"
+        raise InvalidInputError(msg)
+    return found
 
 
 def check_ratio(ratio: float, name: str = "ratio") -> float:

@@ -16,7 +16,7 @@ from scipy.linalg import get_lapack_funcs, lu_factor, lu_solve
 
 from lattq._array import Array, array_namespace, as_floats
 from lattq._options import as_float, as_integer
-from lattq.affine.checks import check_ratio, require_square
+from lattq.affine.checks import at_least, check_ratio, require_square
 from lattq.errors import InvalidInputError
 
 __all__ = [
@@ -174,7 +174,7 @@ def neumann(x: Float[Array, "rows n"], off: Float[Array, "n n"], terms: int) -> 
     array([[ 1. , -0.5]])
     """
     found = x
-    for _ in range(_at_least("terms", terms, 1) - 1):
+    for _ in range(at_least("terms", terms, 1) - 1):
         found = x - array_namespace(x).matmul(found, off)
     return found
 
@@ -186,7 +186,7 @@ def neumann_error(ratio: float, terms: int) -> float:
     0.25
     """
     ratio = check_ratio(ratio)
-    return ratio ** _at_least("terms", terms, 1) / (1 - ratio)
+    return ratio ** at_least("terms", terms, 1) / (1 - ratio)
 
 
 def neumann_terms(ratio: float, error: float) -> int:
@@ -222,7 +222,7 @@ def newton_schulz(
     """
     xp = array_namespace(off)
     eye = xp.eye(off.shape[-1], dtype=off.dtype, device=device(off))
-    steps, matrix = _at_least("steps", steps, 0), eye + off
+    steps, matrix = at_least("steps", steps, 0), eye + off
     found = xp.broadcast_to(eye, off.shape) if start is None else start
     for _ in range(steps):
         found = 2 * found - xp.matmul(found, xp.matmul(matrix, found))
@@ -236,7 +236,7 @@ def newton_schulz_error(ratio: float, steps: int) -> float:
     0.125
     """
     ratio = check_ratio(ratio)
-    return ratio ** (2.0 ** _at_least("steps", steps, 0)) / (1 - ratio)
+    return ratio ** (2.0 ** at_least("steps", steps, 0)) / (1 - ratio)
 
 
 def newton_schulz_steps(ratio: float, error: float) -> int:
@@ -255,11 +255,3 @@ def _powers(ratio: float, error: float) -> float:
         msg = f"`error` is {error}; ask for a positive one, such as 1e-7"
         raise InvalidInputError(msg)
     return math.log(error * (1 - ratio)) / math.log(ratio)
-
-
-def _at_least(name: str, value: int, least: int) -> int:
-    found = as_integer(name, value)
-    if found < least:
-        msg = f"`{name}` is {found}; it is at least {least}"
-        raise InvalidInputError(msg)
-    return found

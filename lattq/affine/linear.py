@@ -150,9 +150,31 @@ class Permutation:
         return InverseBounds(1.0, 1.0, 1.0)
 
 
+class _Array:
+    """What a map has from its matrix alone, kept as an array."""
+
+    @property
+    def size(self) -> int:
+        """Rows."""
+        return len(self.matrix())
+
+    @property
+    def operations(self) -> int:
+        """n²."""
+        return self.size**2
+
+    def matrix(self) -> np.ndarray:
+        """The array."""
+        raise NotImplementedError
+
+    def apply(self, x: np.ndarray, *, transposed: bool = False) -> np.ndarray:
+        """A product."""
+        return x @ (self.matrix().T if transposed else self.matrix())
+
+
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dense:
+class Dense(_Array):
     """Any invertible matrix; raises `InvalidInputError` for one that is singular, with its reciprocal condition number.
 
     >>> Dense(np.array([[2.0, 1.0], [0.0, 4.0]])).solve(np.array([[2.0, 1.0]]))
@@ -170,27 +192,13 @@ class Dense:
         return factor(self.whole)
 
     @property
-    def size(self) -> int:
-        """Rows."""
-        return len(self.whole)
-
-    @property
     def values(self) -> int:
         """Entries that are not those of I."""
         return int(np.count_nonzero(self.whole - np.eye(self.size)))
 
-    @property
-    def operations(self) -> int:
-        """n²."""
-        return self.size**2
-
     def matrix(self) -> np.ndarray:
         """The matrix."""
         return self.whole
-
-    def apply(self, x: np.ndarray, *, transposed: bool = False) -> np.ndarray:
-        """A product."""
-        return x @ (self.whole.T if transposed else self.whole)
 
     def solve(self, x: np.ndarray, *, transposed: bool = False) -> np.ndarray:
         """Two triangular solves; the inverse is not formed."""
@@ -207,7 +215,7 @@ class Dense:
 
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
-class Orthogonal:
+class Orthogonal(_Array):
     """A rotation or reflection R; raises `InvalidInputError` unless R Rᵀ = I within 4 √eps.
 
     >>> Orthogonal(np.array([[0.0, 1.0], [-1.0, 0.0]])).solve(np.array([[1.0, 0.0]]))
@@ -224,27 +232,13 @@ class Orthogonal:
             raise InvalidInputError(msg)
 
     @property
-    def size(self) -> int:
-        """Rows."""
-        return len(self.rotation)
-
-    @property
     def values(self) -> int:
         """All entries."""
-        return self.size**2
-
-    @property
-    def operations(self) -> int:
-        """n²."""
         return self.size**2
 
     def matrix(self) -> np.ndarray:
         """R."""
         return self.rotation
-
-    def apply(self, x: np.ndarray, *, transposed: bool = False) -> np.ndarray:
-        """A product."""
-        return x @ (self.rotation.T if transposed else self.rotation)
 
     def solve(self, x: np.ndarray, *, transposed: bool = False) -> np.ndarray:
         """The inverse is the transpose."""

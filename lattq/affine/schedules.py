@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._options import as_float, as_integer
-from lattq.affine.checks import check_ratio
+from lattq.affine.checks import at_least, check_ratio
 from lattq.errors import InvalidInputError
 
 __all__ = ["gradual_mask", "growing_ratio", "stable_factor"]
@@ -42,7 +42,7 @@ def gradual_mask(
            [0.1, 1. , 0.1],
            [0. , 0.1, 1. ]])
     """
-    n, heads = (_at_least(name, value, 1) for name, value in (("n", n), ("heads", heads)))
+    n, heads = (at_least(name, value, 1) for name, value in (("n", n), ("heads", heads)))
     epoch, epochs, stability = (
         as_integer("epoch", epoch),
         as_integer("epochs", epochs),
@@ -68,7 +68,7 @@ def stable_factor(n: int, steps: int, rate: float, diagonal: float = 1.0) -> flo
     >>> f"{stable_factor(4096, 2560, 5e-3):.1e}"      # the article's settings, with α = 0.01
     '1.9e-05'
     """
-    n, steps = _at_least("n", n, 1), _at_least("steps", steps, 1)
+    n, steps = at_least("n", n, 1), at_least("steps", steps, 1)
     reach = as_float("rate", rate) * steps * (n - 1)
     return as_float("diagonal", diagonal) / reach if reach > 0 else math.inf
 
@@ -92,7 +92,7 @@ def growing_ratio(step: int, steps: int, ratio: float = 0.9, *, share: float = 0
     >>> [growing_ratio(step, 8, 0.8) for step in (0, 2, 4, 8)]
     [0.0, 0.4, 0.8, 0.8]
     """
-    step, steps, share = as_integer("step", step), _at_least("steps", steps, 1), as_float("share", share)
+    step, steps, share = as_integer("step", step), at_least("steps", steps, 1), as_float("share", share)
     if not 0 <= step <= steps:
         msg = f"`step` is {step} of {steps}; steps count from 0"
         raise InvalidInputError(msg)
@@ -100,11 +100,3 @@ def growing_ratio(step: int, steps: int, ratio: float = 0.9, *, share: float = 0
         msg = f"`share` is {share}; the ratio grows over a share above 0 and at most 1 of the steps"
         raise InvalidInputError(msg)
     return check_ratio(ratio) * min(1.0, step / (share * steps))
-
-
-def _at_least(name: str, value: int, least: int) -> int:
-    found = as_integer(name, value)
-    if found < least:
-        msg = f"`{name}` is {found}; it is at least {least}"
-        raise InvalidInputError(msg)
-    return found

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
 from lattq._distortion import squared_error
+from lattq._options import among
 from lattq.errors import InvalidInputError, shown
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
@@ -69,7 +70,7 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
     >>> alternate(rough, weight, np.eye(8), GAINS).stats["refits"] > 0
     True
     """
-    if unknown := [name for name in parameters if not isinstance(name, str) or name not in _FITS]:
+    if unknown := [name for name in parameters if not among(name, _FITS)]:
         msg = f"`parameters` holds {shown(unknown[0])}; choose from {', '.join(_FITS)}"
         raise InvalidInputError(msg)
     s = found.transform.congruence(moment)

@@ -128,7 +128,7 @@ def reached(model: Any, layers: Mapping[str, Matrix], batch: Int[Tensor, "_ wind
     """The layers that one forward uses as products and leaves as they are, with the siblings of those, and why the
     others stay dense."""
     used: set[str] = set()
-    before = {layer.key: layer.parameter.detach().clone() for layer in layers.values()}
+    before = {key: one.detach().clone() for key, one in {x.key: x.parameter for x in layers.values()}.items()}
     reasons = dict.fromkeys(layers, UNREACHED)
 
     def act(name: str, x: Tensor, y: Any) -> None:
@@ -139,9 +139,9 @@ def reached(model: Any, layers: Mapping[str, Matrix], batch: Int[Tensor, "_ wind
 
     with torch.no_grad(), watching(layers, act):
         run(model, batch)
-    for name, layer in layers.items():
-        if not torch.equal(before[layer.key], layer.parameter):
-            reasons[name] = CHANGED
+    after = {layer.key: layer.parameter for layer in layers.values()}  # once for all experts of a stack
+    changed = {key for key, parameter in after.items() if not torch.equal(before[key], parameter)}
+    reasons |= {name: CHANGED for name, layer in layers.items() if layer.key in changed}
     used -= {name for name, why in reasons.items() if why in (MORE, CHANGED)}
     for name in used:  # siblings lie alike
         seen = [layers[other].transposed for other in layers[name].siblings]

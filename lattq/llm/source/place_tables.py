@@ -3,6 +3,8 @@
 Names of modules are those below the base model, except `lm_head`; a star stands for a block.
 """
 
+from typing import Any
+
 from lattq.llm.source.place import Architecture, Location, Part, Place, Site
 
 __all__ = ["ARCHITECTURES", "HEAD"]
@@ -22,6 +24,11 @@ def _writes(*modules: str) -> tuple[Site, ...]:
     return tuple(Site(module, Location.WEIGHT_OUTPUT) for module in modules)
 
 
+def _norm(name: str, gain: str, *readers: str, **more: Any) -> Place:
+    """A place between a norm and its readers: diagonals are exact there."""
+    return Place(name, ("diagonal",), forward=_gains(gain), inverse=_reads(*readers), online=Location.INPUT, **more)
+
+
 def _with(table: tuple[Place, ...], *rows: Place) -> tuple[Place, ...]:
     """A table with some rows in place of those of the same names."""
     new = {row.name: row for row in rows}
@@ -32,14 +39,7 @@ _QKV = ("*.self_attn.q_proj", "*.self_attn.k_proj", "*.self_attn.v_proj")
 _GATE_UP = ("*.mlp.gate_proj", "*.mlp.up_proj")
 
 LLAMA = (
-    Place(
-        "*.attention_input",
-        ("diagonal",),
-        forward=_gains("*.input_layernorm"),
-        inverse=_reads(*_QKV),
-        shift="undone",
-        online=Location.INPUT,
-    ),
+    _norm("*.attention_input", "*.input_layernorm", *_QKV, shift="undone"),
     Place(
         "*.keys",
         ("rotary",),
@@ -57,14 +57,7 @@ LLAMA = (
         shift="undone",
         online=Location.INPUT,
     ),
-    Place(
-        "*.mlp_input",
-        ("diagonal",),
-        forward=_gains("*.post_attention_layernorm"),
-        inverse=_reads(*_GATE_UP),
-        shift="undone",
-        online=Location.INPUT,
-    ),
+    _norm("*.mlp_input", "*.post_attention_layernorm", *_GATE_UP, shift="undone"),
     Place(
         "*.mlp_hidden",
         ("diagonal", "permutation"),
@@ -73,7 +66,7 @@ LLAMA = (
         gates=_writes("*.mlp.gate_proj"),
         online=Location.INPUT,
     ),
-    Place("head_input", ("diagonal",), forward=_gains("norm"), inverse=_reads(HEAD), online=Location.INPUT),
+    _norm("head_input", "norm", HEAD),
     Place(
         "residual",
         ("permutation", "rotation"),
@@ -133,14 +126,7 @@ GEMMA2 = tuple(
     place.changed(_one_plus)
     for place in _with(
         LLAMA,
-        Place(
-            "*.mlp_input",
-            ("diagonal",),
-            forward=_gains("*.pre_feedforward_layernorm"),
-            inverse=_reads(*_GATE_UP),
-            shift="undone",
-            online=Location.INPUT,
-        ),
+        _norm("*.mlp_input", "*.pre_feedforward_layernorm", *_GATE_UP, shift="undone"),
         Place(
             "residual",
             ("permutation",),
@@ -156,15 +142,7 @@ _BEFORE = (("do_layer_norm_before", True),)
 _LAST = (*_BEFORE, ("_remove_final_layer_norm", False))
 
 OPT = (
-    Place(
-        "*.attention_input",
-        ("diagonal",),
-        forward=_gains("*.self_attn_layer_norm"),
-        inverse=_reads(*_OPT_QKV),
-        shift="undone",
-        online=Location.INPUT,
-        requires=_BEFORE,
-    ),
+    _norm("*.attention_input", "*.self_attn_layer_norm", *_OPT_QKV, shift="undone", requires=_BEFORE),
     Place(
         "*.keys",
         ("diagonal", "heads"),
@@ -183,15 +161,7 @@ OPT = (
         shift="undone",
         online=Location.INPUT,
     ),
-    Place(
-        "*.mlp_input",
-        ("diagonal",),
-        forward=_gains("*.final_layer_norm"),
-        inverse=_reads("*.fc1"),
-        shift="undone",
-        online=Location.INPUT,
-        requires=_BEFORE,
-    ),
+    _norm("*.mlp_input", "*.final_layer_norm", "*.fc1", shift="undone", requires=_BEFORE),
     Place(
         "*.mlp_hidden",
         ("positive", "permutation"),
@@ -207,14 +177,7 @@ OPT = (
         inverse=_reads("*.fc2"),
         online=Location.INPUT,
     ),
-    Place(
-        "head_input",
-        ("diagonal",),
-        forward=_gains("decoder.final_layer_norm"),
-        inverse=_reads(HEAD),
-        online=Location.INPUT,
-        requires=_LAST,
-    ),
+    _norm("head_input", "decoder.final_layer_norm", HEAD, requires=_LAST),
     Place(
         "residual",
         ("permutation", "centred_rotation"),
