@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lattq.errors import InvalidInputError
 from lattq.llm.measure.hidden_states import BlockStream
@@ -31,6 +31,7 @@ class MappedBlock:
     ----------
     places : of the block, by the last part of their names
     parameters : of the block, by their full names, without gradients
+    linear_layers : of the block, by their full names
 
     Examples
     --------
@@ -61,9 +62,13 @@ class MappedBlock:
         found = {key.removeprefix(self._prefix): place for key, place in places(model).items()}
         self.places: dict[str, Place] = {key: place for key, place in found.items() if f"{name}.{key}" == place.name}
         self.parameters = {self._prefix + key: value.detach() for key, value in block.named_parameters()}
+        self.linear_layers = {
+            self._prefix + key: module for key, module in block.named_modules() if isinstance(module, nn.Linear)
+        }
 
     def mapped(
-        self, maps: Mapping[str, Map], shifts: Mapping[str, Float[Tensor, "heads size"]] | None = None
+        self, maps: Mapping[str, Map], shifts: Mapping[str, Float[Tensor, "heads size"]] | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The parameters after shifts, and then maps in their order; gradients flow to both.
 
@@ -73,7 +78,7 @@ class MappedBlock:
 
         Nothing else is checked: `fold` and `shift` do that when the result goes into the model.
         """
-        found = dict(self.parameters)
+        found = self.parameters | dict(start or {})
         for name, delta in (shifts or {}).items():
             found |= shifted(self._place(name), delta, found)
         for name, transform in maps.items():

@@ -40,6 +40,11 @@ class Diagonal(NamedTuple):
         """T⁻ᵀ."""
         return Diagonal(1 / self.scale)
 
+    @property
+    def transposed(self) -> "Diagonal":
+        """Tᵀ, which is T."""
+        return self
+
 
 class Blocks(NamedTuple):
     """One matrix for each head, and its inverse.
@@ -64,6 +69,11 @@ class Blocks(NamedTuple):
         """T⁻ᵀ."""
         return Blocks(self.inverse.mT, self.matrix.mT)
 
+    @property
+    def transposed(self) -> "Blocks":
+        """Tᵀ."""
+        return Blocks(self.matrix.mT, self.inverse.mT)
+
 
 class Order(NamedTuple):
     """A permutation: x → x[order].
@@ -82,6 +92,11 @@ class Order(NamedTuple):
     def dual(self) -> "Order":
         """T⁻ᵀ, which is T."""
         return self
+
+    @property
+    def transposed(self) -> "Order":
+        """Tᵀ."""
+        return Order(self.order.argsort())
 
 
 Map = Diagonal | Blocks | Order
