@@ -1,7 +1,7 @@
 """What a design of maps for a whole model is, and what it says about the maps that it folded."""
 
 import dataclasses
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lattq.progress import Stage
 
-__all__ = ["FoldedMap", "Kept", "MapDesign"]
+__all__ = ["Chain", "FoldedMap", "Kept", "MapDesign"]
 
 Kept = MutableMapping[str, Mapping[str, np.ndarray]]
 
@@ -65,3 +65,54 @@ class MapDesign(Protocol):
             the same is repeated, so that long designs continue; empty at first
         """
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Designs one after the other, each for the model that the ones before it leave.
+
+    Attributes
+    ----------
+    designs : in their order
+
+    Examples
+    --------
+    >>> from lattq.llm.tune import Balanced, Rotate
+    >>> Chain((Rotate(), Balanced())).designs[0]
+    Rotate(seed=0, places=('residual', '*.values'))
+    """
+
+    designs: tuple[MapDesign, ...]
+
+    def __call__(
+        self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
+    ) -> tuple[FoldedMap, ...]:
+        """Fold all of them."""
+        found: list[FoldedMap] = []
+        for index, design in enumerate(self.designs):
+            with work.stage(type(design).__name__) as stage:
+                found += design(model, windows, work=stage, keep=_Part(keep, f"{index} "))
+        return tuple(found)
+
+
+@dataclasses.dataclass
+class _Part(MutableMapping[str, Mapping[str, np.ndarray]]):
+    """The entries whose names begin with a prefix, without it."""
+
+    whole: Kept
+    prefix: str
+
+    def __getitem__(self, name: str) -> Mapping[str, np.ndarray]:
+        return self.whole[self.prefix + name]
+
+    def __setitem__(self, name: str, value: Mapping[str, np.ndarray]) -> None:
+        self.whole[self.prefix + name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.whole[self.prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self.prefix) for name in self.whole if name.startswith(self.prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
