@@ -104,7 +104,10 @@ class Encoder:
             msg = f"layer {name}: {error}"
             raise InvalidInputError(msg) from error
         if folded(found.transform) is not None:
-            msg = "`recipe` folds its transform into other layers, which a model directory cannot hold; store it"
+            msg = (
+                f"layer {name}: `recipe` folds a transform of its own, where layers that read the same inputs need one map "
+                "for all; store it, or fold maps of the whole model with `maps`"
+            )
             raise InvalidInputError(msg)
         return found
 

@@ -5,7 +5,7 @@ import importlib.metadata
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from lattq import recipes
 from lattq._options import among
 from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.companions import companions
+from lattq.llm.convert.mapped import design_of
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
+from lattq.llm.source.design import MapDesign
+from lattq.llm.source.places import places
 from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
 from lattq.progress import Observer, Stage, stage
 from lattq.rate import MAX_RATE, RANGES, searched
@@ -44,6 +47,7 @@ def quantize_model(
     modules: Iterable[str] | None = None,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
+    maps: MapDesign | Sequence[MapDesign] | None = None,
     seed: int = 0,
     jobs: int = 1,
     threads: int = 1,
@@ -74,6 +78,9 @@ def quantize_model(
     modules : names of linear layers; None for all inside the blocks that calibration reaches
     include, exclude : patterns of such names, ``*`` for any text: quantize what matches one of `include`, inside the
         blocks or not, and nothing that matches one of `exclude`. The report lists what stays dense, and why
+    maps : invertible maps to fold into the model before anything is measured or quantized: a design of
+        `lattq.llm.tune`, such as `Balanced()`, or several, one after the other. The rate counts dense weights that they
+        add, over the weights that the source has
     seed : of the draw of windows
     jobs : layers quantized at once
     threads : of torch in the forward passes. What is written depends on this number, not on the machine's: with the
@@ -104,7 +111,7 @@ def quantize_model(
     >>> 4 < report.rate < 4.2
     True
     """
-    start = time.perf_counter()
+    start, design = time.perf_counter(), design_of(maps)
     setting = {"step": step, "levels": levels, "bits": bits}
     _check(recipe, rate, setting)
     if not among(allocation, ("loss", "distortion")):
@@ -134,6 +141,8 @@ def quantize_model(
     with fixed_threads(threads), stage("quantize the model", inside=progress) as work:
         with work.stage("load the model"):
             tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
+        if design is not None:
+            places(model)  # raises for a class without a table of them
         window = int(window if window is not None else longest_window(model))
         windows = token_windows(tokenizer, calibration_text, window, samples, seed)
         settings = {
@@ -152,13 +161,14 @@ def quantize_model(
             "modules": None if modules is None else list(modules),
             "include": None if include is None else list(include),
             "exclude": list(exclude),
+            "maps": None if design is None else repr(design),
             "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
             "version": importlib.metadata.version("lattq"),
         }
         hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
-            job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work)
+            job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work, design)
             report = job.run(start, max_shard_size, beside, run_name(hashed))
         except Exception:
             if workspace.empty():  # nothing to continue from

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from lattq._distortion import reference_rate
 from lattq.errors import InvalidInputError
+from lattq.llm.source.design import FoldedMap
 from lattq.quantized import Quantized
 
 __all__ = ["DenseRow", "LayerRow", "Report"]
@@ -83,8 +84,9 @@ class Report:
 
     Attributes
     ----------
-    rate : bits per quantized weight: 8 x (bytes of all that replaces those weights) / (their number)
-    weights : how many weights are quantized
+    rate : bits per quantized weight: 8 x (bytes of all that replaces those weights, and of dense weights that maps
+        added) / (their number)
+    weights : how many weights of the source are quantized; a copy of the embedding that maps made is none of them
     stored_bytes : what replaces them, counted in the files: payloads, header entries, block in config.json
     file_bytes : size of all weight files, unquantized tensors included
     value : the step before the factors of the layers, or the number of levels
@@ -93,6 +95,8 @@ class Report:
     layers : one row per layer
     dense : one row per tensor that stays as it was
     run : name of the conversion, which `config.json` has too
+    maps : what was folded into the model before, one row per map
+    added_bytes : of dense weights that the maps added, such as an output layer that no longer shares the embedding's
 
     Examples
     --------
@@ -112,6 +116,8 @@ class Report:
     layers: tuple[LayerRow, ...]
     dense: tuple[DenseRow, ...] = ()
     run: str = ""
+    maps: tuple[FoldedMap, ...] = ()
+    added_bytes: int = 0
 
     def dense_shares(self) -> dict[str, float]:
         """Share of the weight files that stays dense, by reason, largest first."""
@@ -156,9 +162,9 @@ class Report:
             fields = json.loads(text)
             rows = tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("layers"))
             dense = tuple(DenseRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("dense"))
-            return Report(
-                layers=rows, dense=dense, **{key: fields[key] for key in fields if key not in ("distortion", "gap")}
-            )
+            maps = tuple(FoldedMap(**row) for row in fields.pop("maps"))
+            rest = {key: fields[key] for key in fields if key not in ("distortion", "gap")}
+            return Report(layers=rows, dense=dense, maps=maps, **rest)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             msg = f"this is not a report of a conversion ({error}); read {FILE} of a quantized model"
             raise InvalidInputError(msg) from None

@@ -12,6 +12,8 @@ import torch
 from lattq._array import to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
+from lattq.llm.convert.kept import KeptArrays
+from lattq.llm.convert.mapped import changed_tensors, fold_maps, settle
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
 from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
@@ -22,6 +24,7 @@ from lattq.llm.run.digests import digests_of_state
 from lattq.llm.run.plugin import attach, saved_tensors
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import Choice, choose
+from lattq.llm.source.design import FoldedMap, MapDesign
 from lattq.llm.source.windows import batches_of
 from lattq.progress import Stage
 from lattq.quantized import Quantized
@@ -57,20 +60,31 @@ class Conversion:
         settings: dict[str, Any],
         jobs: int,
         work: Stage,
+        design: MapDesign | None = None,
     ) -> None:
         self.source, self.windows, self.workspace = source, windows, workspace
         self.recipe, self.settings, self.work = recipe, settings, work
         self.model = model
         self.dtypes = checkpoint.remember_dtypes(self.model)
         self.carried = checkpoint.unread_tensors(source, self.model)
-        state = saved_tensors(self.model)
-        sizes = {key: tensor.nbytes for key, tensor in (state | self.carried).items()}
-        self.digests = digests_of_state(state)
+        self.digests = digests_of_state(saved_tensors(self.model))
         self.model.float()  # bfloat16 would add its own noise to the moments
+        self.maps = self.fold(design)
         self.layers, self.reasons = self.choice()
-        self.others = sum(sizes[name] for name in sizes.keys() - {layer.key for layer in self.layers.values()})
+        quantized = {layer.key for layer in self.layers.values()}
+        self.folded = self.settle(quantized) if self.maps else {}
+        state = saved_tensors(self.model)
+        sizes = {key: tensor.numel() * self.dtypes.get(key, tensor.dtype).itemsize for key, tensor in state.items()}
+        new = state.keys() - self.digests.keys()
+        self.added = sum(sizes[key] for key in new - quantized)
+        sizes |= {key: tensor.nbytes for key, tensor in self.carried.items()}
+        self.others = sum(sizes[name] for name in sizes.keys() - quantized)
+        self.digests |= digests_of_state(self.folded)
         self.weights = {name: to_host(layer.weight).copy() for name, layer in self.layers.items()}
-        self.count = sum(w.size for w in self.weights.values())
+        self.count = sum(w.size for name, w in self.weights.items() if self.layers[name].key not in new)
+        if self.count == 0:
+            msg = f"only weights that `maps` added would be quantized ({', '.join(self.layers)}); quantize others too"
+            raise InvalidInputError(msg)
         self._clean: InputMoments | None = None
         self.encoder = Encoder(recipe, self.scales(), workspace, jobs)
 
@@ -91,6 +105,19 @@ class Conversion:
             msg = f"`{name}` cannot be quantized: {why}; leave it out of `modules`"
             raise InvalidInputError(msg)
         return Choice(used.matrices, found.reasons | used.reasons)
+
+    def fold(self, design: MapDesign | None) -> tuple[FoldedMap, ...]:
+        """Fold maps into the model, before anything of it is measured."""
+        if design is None:
+            return ()
+        keep = KeptArrays(self.workspace)
+        return fold_maps(self.model, self.windows, design, self.digests, self.dtypes, self.work, keep)
+
+    def settle(self, quantized: set[str]) -> dict[str, torch.Tensor]:
+        """Give the model what its files will hold after maps; copies of the dense tensors that these changed."""
+        settle(self.model, self.dtypes, quantized)
+        found = changed_tensors(self.model, self.digests, self.dtypes, quantized)
+        return {key: tensor.clone() for key, tensor in found.items()}
 
     @property
     def clean(self) -> InputMoments:
@@ -130,13 +157,13 @@ class Conversion:
             return self.write(value, layers, start, max_shard_size, beside, run)
 
     def restore(self) -> None:
-        """Give the model its types back, and the values of the source where running it changed them."""
+        """Give the model its types back, and the values of the source, or after maps, where running it changed them."""
         checkpoint.restore_dtypes(self.model, self.dtypes)
         quantized = {layer.key for layer in self.layers.values()}
         dense = {key: one for key, one in saved_tensors(self.model).items() if key not in quantized}
         changed = [key for key, digest in digests_of_state(dense).items() if digest != self.digests[key]]
         if changed:
-            own = checkpoint.load_model(self.source).state_dict()
+            own = checkpoint.load_model(self.source).state_dict() | self.folded
             for key in changed:
                 dense[key].copy_(own[key])
 
@@ -202,8 +229,9 @@ class Conversion:
         raise RateNotReachedError(msg, rate=rate)
 
     def stored(self, sizes: dict[str, int]) -> int:
-        """Bytes that payloads of these sizes will take with headers and config."""
-        return expected_bytes({name: layer.text for name, layer in self.layers.items()}, sizes, self.others)
+        """Bytes that payloads of these sizes will take with headers and config, and dense weights that maps added."""
+        modules = {name: layer.text for name, layer in self.layers.items()}
+        return expected_bytes(modules, sizes, self.others) + self.added
 
     def write(
         self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path], run: str
@@ -214,13 +242,14 @@ class Conversion:
         stored = stored_bytes(directory)
         files = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
         rows = tuple(row for _, row in layers.values())
-        seconds, rate = time.perf_counter() - start, 8 * stored / self.count
+        seconds, rate = time.perf_counter() - start, 8 * (stored + self.added) / self.count
         wanted = self.settings["rate"]
         if wanted is not None and not rate - wanted <= TOLERANCE:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
         dense = remainder(self.model, self.carried, self.reasons, files)
-        report = Report(rate, self.count, stored, files, value, seconds, self.settings, rows, dense, run)
+        told = (self.settings, rows, dense, run, self.maps, self.added)
+        report = Report(rate, self.count, stored, files, value, seconds, *told)
         with writing(directory):
             report.save(directory)
         self.workspace.publish()

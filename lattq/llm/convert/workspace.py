@@ -16,10 +16,11 @@ from lattq.quantized import Quantized
 __all__ = ["Workspace", "check_free", "partial"]
 
 DIGEST = 16
+KEPT = ("layers", "maps")  # folders of what a repeated call continues from
 
 
 class Workspace:
-    """`OUT.partial`: a manifest of the settings, sizes found by the search, and one file per quantized layer.
+    """`OUT.partial`: a manifest of the settings, sizes found by the search, and a file per quantized layer and map.
 
     Every file is written beside its place and then moved there. One process at a time may work in the folder.
 
@@ -39,7 +40,8 @@ class Workspace:
         self.root = partial(self.out)
         check_free(self.out)
         try:
-            (self.root / "layers").mkdir(parents=True, exist_ok=True)
+            for folder in KEPT:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(self.root / "lock", blocking=False)
             self.lock.acquire()
         except Timeout:
@@ -95,22 +97,30 @@ class Workspace:
     def put(self, value: float | int, name: str, payload: bytes, row: LayerRow) -> None:
         """Store a quantized layer."""
         text = json.dumps(dataclasses.asdict(row)).encode()
-        body = len(text).to_bytes(4, "little") + text + payload
-        self._write(self._layer(value, name), hashlib.blake2b(body, digest_size=DIGEST).digest() + body)
+        self.put_body(self._layer(value, name), len(text).to_bytes(4, "little") + text + payload)
 
     def get(self, value: float | int, name: str) -> tuple[Quantized, LayerRow] | None:
         """A stored layer; None if it is missing or was damaged, so that it is made again."""
-        path = self.root / self._layer(value, name)
-        if not path.exists():
-            return None
-        blob = path.read_bytes()
-        digest, body = blob[:DIGEST], blob[DIGEST:]
-        if hashlib.blake2b(body, digest_size=DIGEST).digest() != digest:
+        body = self.body(self._layer(value, name))
+        if body is None:
             return None
         end = 4 + int.from_bytes(body[:4], "little")
         stored = json.loads(body[4:end])
         row = LayerRow(**{**stored, "shape": tuple(stored["shape"])})
         return Quantized.from_payload(body[end:], row.shape), row
+
+    def put_body(self, name: str, body: bytes) -> None:
+        """Write a file with its hash in front."""
+        self._write(name, hashlib.blake2b(body, digest_size=DIGEST).digest() + body)
+
+    def body(self, name: str) -> bytes | None:
+        """What `put_body` wrote; None if it is missing or was damaged."""
+        path = self.root / name
+        if not path.exists():
+            return None
+        blob = path.read_bytes()
+        digest, body = blob[:DIGEST], blob[DIGEST:]
+        return body if hashlib.blake2b(body, digest_size=DIGEST).digest() == digest else None
 
     def forget(self, value: float | int) -> None:
         """Drop the layers of a pass that missed the rate."""
@@ -140,8 +150,8 @@ class Workspace:
         self.discard()
 
     def empty(self) -> bool:
-        """Whether no layer has been stored yet, so that nothing is lost without it."""
-        return not any((self.root / "layers").glob("*"))
+        """Whether no layer and no map has been stored yet, so that nothing is lost without it."""
+        return not any(path for folder in KEPT for path in (self.root / folder).glob("*"))
 
     def discard(self) -> None:
         """Remove the folder."""

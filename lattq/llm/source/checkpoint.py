@@ -163,8 +163,9 @@ def source_hash(source: str | Path) -> str:
 
 
 def remember_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
-    """The dtype of each parameter and buffer, which `restore_dtypes` gives back."""
-    return {name: tensor.dtype for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    """The dtype of each parameter and buffer, by each of its names, which `restore_dtypes` gives back."""
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: tensor.dtype for name, tensor in named}
 
 
 def restore_dtypes(model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:

@@ -1,12 +1,24 @@
 """Changing weights before they are quantized: invertible maps folded into a model, and training through a quantizer."""
 
+from lattq.llm.tune.design import FoldedMap, MapDesign
+from lattq.llm.tune.designs import Balanced, Reorder, Rotate, chain
 from lattq.llm.tune.folding import fold, fold_gains, shift, untie
 from lattq.llm.tune.mapped_block import MappedBlock
+from lattq.llm.tune.scale_designs import AWQ, Shift, SmoothQuant
 from lattq.llm.tune.soft_palette import SoftPalette, harden, soft_palettize
 
 __all__ = [
+    "AWQ",
+    "Balanced",
+    "FoldedMap",
+    "MapDesign",
     "MappedBlock",
+    "Reorder",
+    "Rotate",
+    "Shift",
+    "SmoothQuant",
     "SoftPalette",
+    "chain",
     "fold",
     "fold_gains",
     "harden",

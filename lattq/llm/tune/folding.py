@@ -17,7 +17,7 @@ from lattq.llm.source.places import places, submodule, text_config
 from lattq.llm.tune.equivalence import folded, shifted
 from lattq.llm.tune.maps import map_of
 
-__all__ = ["fold", "fold_gains", "shift", "untie"]
+__all__ = ["fold", "fold_gains", "shift", "tie", "untie"]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ROTATIONS = ("rotation", "centred_rotation")
@@ -149,15 +149,47 @@ def untie(model: Any) -> int:
     >>> untie(model), untie(model), model.config.tie_word_embeddings
     (524288, 0, False)
     """
-    configs = text_config(model), model.config
+    text_config(model)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
         return 0
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
-    for config in configs:
-        config.tie_word_embeddings = False
-    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+    _say_tied(model, False)
     return head.weight.numel()
+
+
+def tie(model: Any) -> None:
+    """Undo `untie`: the output layer shares the embedding's weight, which must have the same values.
+
+    Raises
+    ------
+    InvalidInputError : if they differ
+
+    Examples
+    --------
+    >>> from lattq import llm
+    >>> from lattq.llm.source import load_model
+    >>> model = load_model(llm.embedded_model())
+    >>> untie(model)
+    524288
+    >>> tie(model)
+    >>> model.config.tie_word_embeddings
+    True
+    """
+    text_config(model)
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or not torch.equal(head.weight, embedding.weight):
+        msg = f"the output layer of {type(model).__name__} has other weights than its embedding; they cannot be shared"
+        raise InvalidInputError(msg)
+    head.weight = embedding.weight
+    _say_tied(model, True)
+
+
+def _say_tied(model: Any, tied: bool) -> None:
+    """Tell what loads and saves a model whether the output layer has a weight of its own."""
+    for config in (text_config(model), model.config):
+        config.tie_word_embeddings = tied
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def _of(model: Any, place: str | Place) -> Place:
