@@ -2,22 +2,94 @@
 
 Ma et al., "AffineQuant: Affine transformation quantization for large language models", arXiv 2403.12544, with the
 settings of its code: matrices begin at SmoothQuant's scales; entries other than 0 are kept at 0.01 or more before every
-forward; Adam has constant rates; the last state is taken.
+forward; Adam has constant rates; the last state is taken. A baseline: `Trained` is what to use.
 """
+
+import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lattq.affine.dominance import Certificate, certificate
+from lattq.affine.scales import smoothquant_scales
 from lattq.affine.schedules import gradual_mask
-from lattq.llm.tune.learned import LearnedMap
+from lattq.llm.tune.design import FoldedMap, Kept
+from lattq.llm.tune.learned import LearnedDiagonal, LearnedMap
+from lattq.llm.tune.mapped_block import MappedBlock
 from lattq.llm.tune.maps import Blocks
+from lattq.llm.tune.rounded_block import RoundedBlock, Rounding
+from lattq.llm.tune.statistics import chosen, readings
+from lattq.llm.tune.trained import fold_block, train_blocks
+from lattq.llm.tune.training import Schedule
+from lattq.progress import Stage
 
-__all__ = ["GradualBlocks"]
+__all__ = ["AffineQuant", "GradualBlocks"]
 
 LEAST = 1e-2  # magnitude of entries that are not 0
+BEHIND_NORMS = ("attention_input", "mlp_input")
+VALUES = "values"
+
+
+@dataclasses.dataclass(frozen=True)
+class AffineQuant:
+    """The published recipe, as a design of maps.
+
+    Matrices of values are folded, and so are the scales behind norms where inputs are rounded. With weights alone the
+    recipe puts a dense matrix behind each norm, which stays at run time: `FoldedMap.values` counts its numbers, and the
+    weights of the model become what layer and matrix make of the input together, rounded already.
+
+    Parameters
+    ----------
+    levels, group, input_levels : as in `Trained`
+    stability : the factor α of the mask
+    strength : of SmoothQuant's scales, at which it begins
+    epochs : 20, or 40 for two bits
+    seed : of the order of windows
+
+    Examples
+    --------
+    >>> AffineQuant(levels=16, group=None, input_levels=16).stability
+    0.1
+    """
+
+    levels: int = 8
+    group: int | None = 128
+    input_levels: int | None = None
+    stability: float = 0.1
+    strength: float = 0.5
+    epochs: int = 20
+    seed: int = 0
+
+    def __call__(
+        self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
+    ) -> tuple[FoldedMap, ...]:
+        """Train every block, then fold what can be folded."""
+        known = chosen(model, [f"*.{name}" for name in (*BEHIND_NORMS, VALUES)])
+        starts = {one.place.name: self._start(one) for group in readings(model, known, windows, work) for one in group}
+        schedule = Schedule(self.epochs, 5e-3, 5e-3, 1e-2, decay=False, held_out=0, seed=self.seed)
+        trained = list(train_blocks(model, windows, lambda block: self.prepared(block, starts), schedule, work, keep))
+        return tuple(row for block, _ in trained for row in fold_block(model, block, type(self).__name__))
+
+    def prepared(self, block: MappedBlock, starts: dict[str, Tensor]) -> RoundedBlock:
+        """A block before training, whose matrices begin with these diagonals."""
+        begun = {name: starts[place.name] for name, place in block.places.items() if place.name in starts}
+        maps: dict[str, LearnedMap] = {VALUES: GradualBlocks(begun[VALUES], self.stability, self.epochs)}
+        dense: dict[str, LearnedMap] = {}
+        for name in BEHIND_NORMS:
+            if self.input_levels is None:
+                dense[name] = GradualBlocks(begun[name], self.stability, self.epochs)
+            else:
+                maps[name] = LearnedDiagonal(*begun[name].shape, start=1 / begun[name])
+        return RoundedBlock(block, maps, Rounding(self.levels, self.group, self.input_levels), online=dense)
+
+    def _start(self, reading: Any) -> Float[Tensor, "heads size"]:
+        """SmoothQuant's scales of what reads a place: the diagonal of A."""
+        peaks = reading.tied(np.maximum(-reading.low, reading.high))
+        scales = smoothquant_scales(peaks, reading.stacked(), strength=self.strength)
+        return torch.from_numpy(scales.reshape(reading.place.heads, reading.place.size)).float()
 
 
 class GradualBlocks(LearnedMap):
@@ -59,6 +131,12 @@ class GradualBlocks(LearnedMap):
         self.raw[small] = self.raw[small].sign() * LEAST
 
     @torch.no_grad()
+    def reset(self) -> None:
+        """The identity."""
+        for one in (self.raw, self.mask):
+            one.copy_(torch.eye(self.mask.shape[-1]).expand_as(one))
+
+    @torch.no_grad()
     def values(self) -> np.ndarray:
         """T of each block."""
         return torch.linalg.inv(self.matrix().double()).mT.contiguous().numpy()
@@ -67,3 +145,7 @@ class GradualBlocks(LearnedMap):
     def certificates(self) -> tuple[Certificate, ...]:
         """What dominance says about each block."""
         return tuple(certificate(one) for one in self.matrix().double().numpy())
+
+    def condition(self) -> float:
+        """As measured."""
+        return max(one.measured_condition or 1.0 for one in self.certificates())

@@ -1,7 +1,7 @@
 """Maps with numbers to learn: each is certified invertible at every step, in the shape that a place lets through.
 
-A learned map starts at a given one, and is it times something that starts at the identity: a positive diagonal, a
-complex number for each rotary pair, or D (I + N) T0 with rows of N inside an ℓ1 ball whose radius grows (theory 12.7).
+A learned map begins at the identity: a positive diagonal, a complex number for each rotary pair, or D (I + N) with rows
+of N inside an ℓ1 ball whose radius grows (theory 12.7). A reference T0 to learn around is folded before.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lattq.affine.checks import check_ratio
 from lattq.affine.dominance import Certificate, certificate
 from lattq.affine.projections import onto_l1_ball
 from lattq.affine.schedules import growing_ratio
-from lattq.llm.source.place import Place
 from lattq.llm.tune.maps import Blocks, Diagonal, Map
 
 __all__ = ["LearnedBlocks", "LearnedDiagonal", "LearnedMap", "LearnedPairs"]
@@ -37,56 +37,80 @@ class LearnedMap(nn.Module):
     def constrain(self, step: int, steps: int) -> None:
         """Put the numbers back into the set in which the map is certified, after `step` of `steps`."""
 
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Back to the identity."""
+        for parameter in self.parameters():
+            parameter.zero_()
+
     def values(self) -> np.ndarray:
         """The numbers that `lattq.llm.tune.maps.map_of` takes for the structure."""
         raise NotImplementedError
 
     def certificates(self) -> tuple[Certificate, ...]:
-        """One for each block that was learned around a reference; none where numbers other than 0 are enough."""
+        """One for each block; none where numbers other than 0 are enough."""
         return ()
+
+    def certified(self) -> dict[str, float] | None:
+        """What holds for all blocks of the map: the largest of each bound, the least of fractions."""
+        found = self.certificates()
+        if not found:
+            return None
+        names = ("row_ratio", "column_ratio", "inverse_inf", "condition_inf")
+        worst = {name: max(getattr(one, name) for one in found) for name in names}
+        return {**worst, "dominant_rows": min(one.dominant_rows for one in found)}
+
+    def condition(self) -> float:
+        """κ₂ of the map, of its worst block."""
+        raise NotImplementedError
 
 
 class LearnedDiagonal(LearnedMap):
-    """A positive factor for each channel.
+    """A positive number for each channel.
 
-    >>> LearnedDiagonal(torch.tensor([[2.0, 4.0]])).map()
-    Diagonal(scale=tensor([[2., 4.]], grad_fn=<MulBackward0>))
+    Parameters
+    ----------
+    start : of training; ones if not given
+
+    Examples
+    --------
+    >>> LearnedDiagonal(heads=1, size=2).values()
+    array([1., 1.])
     """
 
-    structure = "diagonal"
-
-    def __init__(self, start: Float[Tensor, "heads size"], structure: str = "diagonal") -> None:
+    def __init__(self, heads: int, size: int, structure: str = "diagonal", *, start: Tensor | None = None) -> None:
         super().__init__()
         self.structure = structure
-        self.start: Tensor
-        self.register_buffer("start", start)
-        self.logarithm = nn.Parameter(torch.zeros_like(start))
+        self.logarithm = nn.Parameter(torch.zeros(heads, size) if start is None else start.log())
 
     def map(self) -> Diagonal:
         """The map now."""
-        return Diagonal(self.start * self.logarithm.exp())
+        return Diagonal(self.logarithm.exp())
 
     @torch.no_grad()
     def values(self) -> np.ndarray:
         """A number for each channel."""
-        return self.map().scale.double().numpy().ravel()
+        return self.logarithm.double().exp().numpy().ravel()
+
+    def condition(self) -> float:
+        """Largest number over the least."""
+        return float((self.logarithm.max() - self.logarithm.min()).exp())
 
 
 class LearnedPairs(LearnedMap):
     """A complex number for each rotary pair of each head of keys: channels i and i + pairs.
 
-    >>> place = Place("keys", ("rotary",), (), (), heads=1, size=2, pairs=1)
-    >>> LearnedPairs(place).values()
+    >>> LearnedPairs(heads=1, size=2, pairs=1).values()
     array([[1.+0.j]])
     """
 
     structure = "rotary"
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, heads: int, size: int, pairs: int) -> None:
         super().__init__()
-        self.size = place.size
-        self.logarithm = nn.Parameter(torch.zeros(place.heads, place.pairs))
-        self.angle = nn.Parameter(torch.zeros(place.heads, place.pairs))
+        self.size = size
+        self.logarithm = nn.Parameter(torch.zeros(heads, pairs))
+        self.angle = nn.Parameter(torch.zeros(heads, pairs))
 
     def map(self) -> Blocks:
         """The map now."""
@@ -97,45 +121,47 @@ class LearnedPairs(LearnedMap):
         """A complex number for each pair."""
         return np.exp(self.logarithm.double().numpy() + 1j * self.angle.double().numpy())
 
+    def condition(self) -> float:
+        """Largest modulus over the least."""
+        return float((self.logarithm.max() - self.logarithm.min()).exp())
+
     def _matrix(self, power: float) -> Float[Tensor, "heads size size"]:
         """The map to the power of 1 or -1."""
         modulus, angle = (power * self.logarithm).exp(), power * self.angle
         real, imag = torch.diag_embed(modulus * angle.cos()), torch.diag_embed(modulus * angle.sin())
         turned = torch.cat([torch.cat([real, -imag], -1), torch.cat([imag, real], -1)], -2)
         rest = self.size - turned.shape[-1]
-        return nn.functional.pad(turned, (0, rest, 0, rest)) + torch.diag(
-            torch.cat([torch.zeros(self.size - rest), torch.ones(rest)])
-        )
+        ones = (torch.arange(self.size) >= self.size - rest).to(turned)
+        return nn.functional.pad(turned, (0, rest, 0, rest)) + torch.diag(ones)
 
 
 class LearnedBlocks(LearnedMap):
-    """A = D (I + N) T0 for each block, rows of N within a radius below 1: T = A⁻ᵀ acts on the activation.
+    """A = D (I + N) for each block, rows of N within a radius below 1: T = A⁻ᵀ acts on the activation.
 
     Parameters
     ----------
-    reference : T0 of each block, invertible
     ratio : the last radius; the off-diagonals have a growing one before (`lattq.affine.schedules.growing_ratio`)
+
+    Examples
+    --------
+    >>> found = LearnedBlocks(heads=1, size=2, ratio=0.5)
+    >>> found.values(), found.certificates()[0].row_ratio
+    (array([[[1., 0.],
+            [0., 1.]]]), 0.0)
     """
 
     structure = "heads"
     slow = ("off",)
 
-    def __init__(self, reference: Float[Tensor, "heads size size"], ratio: float) -> None:
+    def __init__(self, heads: int, size: int, ratio: float) -> None:
         super().__init__()
-        self.reference: Tensor
-        self.register_buffer("reference", reference)
-        heads, size, _ = reference.shape
-        self.ratio = ratio
+        self.ratio = check_ratio(ratio)
         self.logarithm = nn.Parameter(torch.zeros(heads, size))
         self.off = nn.Parameter(torch.zeros(heads, size, size))
 
-    def core(self) -> Float[Tensor, "heads size size"]:
-        """D (I + N)."""
-        return self.logarithm.exp()[..., None] * (torch.eye(self.off.shape[-1]) + self.off)
-
     def matrix(self) -> Float[Tensor, "heads size size"]:
         """A."""
-        return self.core() @ self.reference
+        return self.logarithm.exp()[..., None] * (torch.eye(self.off.shape[-1]) + self.off)
 
     def map(self) -> Blocks:
         """The map now."""
@@ -156,8 +182,9 @@ class LearnedBlocks(LearnedMap):
 
     @torch.no_grad()
     def certificates(self) -> tuple[Certificate, ...]:
-        """Of every block, around T0."""
-        return tuple(
-            certificate(matrix, base)
-            for matrix, base in zip(self.matrix().double().numpy(), self.reference.double().numpy(), strict=True)
-        )
+        """Of every block."""
+        return tuple(certificate(matrix) for matrix in self.matrix().double().numpy())
+
+    def condition(self) -> float:
+        """As measured."""
+        return max(one.measured_condition or 1.0 for one in self.certificates())

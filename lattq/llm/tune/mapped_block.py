@@ -67,10 +67,16 @@ class MappedBlock:
         }
 
     def mapped(
-        self, maps: Mapping[str, Map], shifts: Mapping[str, Float[Tensor, "heads size"]] | None = None,
-        start: Mapping[str, Tensor] | None = None,
+        self,
+        maps: Mapping[str, Map],
+        shifts: Mapping[str, Float[Tensor, "heads size"]] | None = None,
+        own: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The parameters after shifts, and then maps in their order; gradients flow to both.
+
+        Parameters
+        ----------
+        own : values in place of some of the block's own parameters
 
         Raises
         ------
@@ -78,7 +84,7 @@ class MappedBlock:
 
         Nothing else is checked: `fold` and `shift` do that when the result goes into the model.
         """
-        found = self.parameters | dict(start or {})
+        found = self.parameters | dict(own or {})
         for name, delta in (shifts or {}).items():
             found |= shifted(self._place(name), delta, found)
         for name, transform in maps.items():

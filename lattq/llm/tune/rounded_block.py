@@ -1,6 +1,7 @@
 """A block whose weights, and inputs if asked, are rounded after learned maps: what training makes accurate."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -8,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lattq.llm.source.place import Place
 from lattq.llm.tune.learned import LearnedMap
 from lattq.llm.tune.mapped_block import MappedBlock
-from lattq.llm.tune.straight_through import OPEN, integers, token_integers
+from lattq.llm.tune.straight_through import OPEN, cut, integers, token_integers
 
 __all__ = ["RoundedBlock", "Rounding"]
 
@@ -28,22 +28,29 @@ class Rounding(NamedTuple):
     Examples
     --------
     >>> Rounding(8, 128).bits(256)
-    3.15625
+    3.1484375
     """
 
     levels: int
     group: int | None = 128
     input_levels: int | None = None
 
+    def groups(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Rows of a matrix, and groups of each."""
+        rows, columns = shape
+        return rows, 1 if self.group is None else -(-columns // self.group)
+
     def bits(self, columns: int) -> float:
         """Bits of a weight: its code, and a 16-bit step and a zero point for each group."""
-        code = (self.levels - 1).bit_length()
-        groups = 1 if self.group is None else -(-columns // self.group)
-        return code + (16 + code) * groups / columns
+        code = math.log2(self.levels)
+        return code + (16 + code) * self.groups((1, columns))[1] / columns
 
 
 class RoundedBlock(nn.Module):
-    """A block as a function of hidden states and of what is learned.
+    """A block as a function of hidden states and of what is learned: maps, ranges and weights.
+
+    Weights that are learned begin at those of the block. They change what the block computes, and maps do not; what
+    counts is what is left after rounding.
 
     Parameters
     ----------
@@ -51,10 +58,13 @@ class RoundedBlock(nn.Module):
     maps : learned maps by place, folded in this order
     rounding : of its linear layers
     online : learned maps by place that stay at run time between a norm and its readers
+    weights, ranges : whether weights, and the ranges that integers span, are learned
 
     Attributes
     ----------
-    clip : logits of range factors of each linear layer
+    layers : linear layers of the block by their full names
+    clip : logits of the factors on the ranges of each of them
+    moved : what is added to their weights, before maps
     """
 
     def __init__(
@@ -62,66 +72,72 @@ class RoundedBlock(nn.Module):
         block: MappedBlock,
         maps: Mapping[str, LearnedMap],
         rounding: Rounding,
+        *,
         online: Mapping[str, LearnedMap] | None = None,
+        weights: bool = False,
+        ranges: bool = True,
     ) -> None:
         super().__init__()
-        self.block, self.rounding = block, rounding
-        self.layers = block.linear_layers
+        self.block, self.rounding, self.layers = block, rounding, block.linear_layers
         self.maps, self.online = dict(maps), dict(online or {})
         self.learned = {**self.maps, **self.online}
-        self._learned = nn.ModuleList(self.learned.values())  # a dictionary of modules has no key "values"
         self._reading = {module: name for name in self.online for module in block.places[name].readers}
-        self.clip = {}
-        for name in self.layers:
-            rows, columns = block.parameters[f"{name}.weight"].shape
-            groups = 1 if rounding.group is None else -(-columns // rounding.group)
-            self.clip[name] = nn.Parameter(torch.full((2, rows, groups), OPEN))
-        self._clip = nn.ParameterList(self.clip.values())
-        self.moved: dict[str, nn.Parameter] = {}
-
-    def train_weights(self, start=None) -> None:
-        for name in self.layers:
-            w = self.block.parameters[f"{name}.weight"]
-            self.moved[name] = nn.Parameter(torch.zeros_like(w) if start is None else start[name] - w)
-        self._moved = nn.ParameterList(self.moved.values())
-
-    def place(self, name: str) -> Place:
-        """Of the block."""
-        return self.block.places[name]
+        shapes = {name: block.parameters[f"{name}.weight"].shape for name in self.layers}
+        sizes = {name: rounding.groups(shape) for name, shape in shapes.items() if ranges}
+        self.clip = {name: nn.Parameter(torch.full((2, *size), OPEN)) for name, size in sizes.items()}
+        self.moved = {name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items() if weights}
+        # Names of layers have dots, and a dictionary of modules has no key "values".
+        self._learned = nn.ModuleList(self.learned.values())
+        self._numbers = nn.ParameterList([*self.clip.values(), *self.moved.values()])
 
     def mapped(self) -> dict[str, Tensor]:
         """Parameters of the block after the folded maps."""
-        base = {f"{name}.weight": self.block.parameters[f"{name}.weight"] + one for name, one in self.moved.items()}
-        return self.block.mapped({name: one.map() for name, one in self.maps.items()}, start=base)
+        own = {f"{name}.weight": self.block.parameters[f"{name}.weight"] + one for name, one in self.moved.items()}
+        return self.block.mapped({name: one.map() for name, one in self.maps.items()}, own=own)
 
-    def parameters_rounded(self) -> dict[str, Tensor]:
-        """Parameters of the block after the folded maps and rounding; around maps that stay, rounding is in theirs."""
+    def rounded(self) -> dict[str, Tensor]:
+        """Parameters of the block after the folded maps and rounding; under maps that stay, rounding is in theirs."""
         found = self.mapped()
         for name in self.layers:
             weight, there = found[f"{name}.weight"], self._reading.get(name)
             transform = None if there is None else self.online[there].map()
             inside = weight if transform is None else transform.dual.left(weight.mT).mT
-            clip = self.clip[name]
-            inside = integers(inside, self.rounding.levels, self.rounding.group, clip)
+            inside = integers(inside, self.rounding.levels, self.rounding.group, self.clip.get(name))
             found[f"{name}.weight"] = inside if transform is None else transform.transposed.left(inside.mT).mT
         return found
+
+    @torch.no_grad()
+    def clipped(self) -> dict[str, Tensor]:
+        """Weights after the folded maps, cut to their ranges: plain rounding of these is that of training."""
+        found, group = self.mapped(), self.rounding.group
+        weights = {f"{name}.weight": cut(found[f"{name}.weight"], group, clip) for name, clip in self.clip.items()}
+        return {key: weights.get(key, one) for key, one in found.items()}
 
     def forward(
         self, hidden: Float[Tensor, "batch tokens channels"], batch: int, parameters: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "batch tokens channels"]:
-        """Outputs for hidden states in place of those of a batch of the stream."""
+        """Outputs for hidden states in place of those of a batch of the stream, with rounded parameters."""
         with self._inputs_rounded():
-            return self.block(self.parameters_rounded() if parameters is None else parameters, hidden, batch)
+            return self.block(self.rounded() if parameters is None else parameters, hidden, batch)
 
     def constrain(self, step: int, steps: int) -> None:
         """Put every map back into the set in which it is certified."""
         for one in self.learned.values():
             one.constrain(step, steps)
 
+    @torch.no_grad()
+    def open(self) -> None:
+        """Without anything learned and with whole ranges: rounding alone."""
+        for one in self.learned.values():
+            one.reset()
+        for clip in self.clip.values():
+            clip.fill_(math.inf)
+        for moved in self.moved.values():
+            moved.zero_()
+
     @contextlib.contextmanager
     def _inputs_rounded(self) -> Iterator[None]:
-        levels = self.rounding.input_levels
-        hooks = []
+        levels, hooks = self.rounding.input_levels, []
         if levels is not None:
             hooks = [
                 layer.register_forward_pre_hook(lambda module, args: (token_integers(args[0], levels), *args[1:]))

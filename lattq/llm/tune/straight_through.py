@@ -7,10 +7,10 @@ learned of a range are factors in (0, 1] on its two ends, kept as logits (OmniQu
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["OPEN", "integers", "rounded", "token_integers"]
+__all__ = ["OPEN", "cut", "integers", "rounded", "token_integers"]
 
 OPEN = 4.0  # logit with which OmniQuant begins: 0.982 of the range
-SMALLEST = 1e-8  # a step below is that of a group of zeros
+SMALLEST = 2.0**-24  # of float16: the step of a group of zeros
 Clip = Float[Tensor, "2 rows groups"]
 
 
@@ -31,6 +31,8 @@ def integers(
 ) -> Float[Tensor, "rows columns"]:
     """Weights rounded to integers with a step and a zero point for each row and group of columns; 0 is in every range.
 
+    As `lattq.quantizers.MinMax` does, steps in float16.
+
     Parameters
     ----------
     levels : number of integers
@@ -43,14 +45,23 @@ def integers(
     >>> integers(torch.tensor([[0.0, 1.1, 3.0]]), 4, None)
     tensor([[0., 1., 3.]])
     """
-    rows, columns = weight.shape
-    size = columns if group is None else min(group, columns)
-    padded = nn.functional.pad(weight, (0, -columns % size)).view(rows, -1, size)
-    ends = padded.amin(-1).clamp(max=0), padded.amax(-1).clamp(min=0)
-    if clip is not None:
-        factors = clip.sigmoid()
-        ends = ends[0] * factors[0], ends[1] * factors[1]
-    return _between(padded, *ends, levels).view(rows, -1)[:, :columns]
+    parts = _grouped(weight, group)
+    low, high = _ends(parts, clip)
+    step = ((high - low) / (levels - 1)).clamp(min=SMALLEST)
+    step = step + (step.half().float() - step).detach()
+    return _on_grid(parts, low, step, levels).view(len(weight), -1)[:, : weight.shape[1]]
+
+
+def cut(weight: Float[Tensor, "rows columns"], group: int | None, clip: Clip) -> Float[Tensor, "rows columns"]:
+    """Weights within their learned ranges: what spans these ranges by itself.
+
+    >>> import torch
+    >>> cut(torch.tensor([[-2.0, 1.0, 4.0]]), None, torch.zeros(2, 1, 1))
+    tensor([[-1.,  1.,  2.]])
+    """
+    parts = _grouped(weight, group)
+    low, high = _ends(parts, clip)
+    return parts.clamp(low[..., None], high[..., None]).view(len(weight), -1)[:, : weight.shape[1]]
 
 
 def token_integers(x: Float[Tensor, "*batch channels"], levels: int) -> Float[Tensor, "*batch channels"]:
@@ -61,13 +72,30 @@ def token_integers(x: Float[Tensor, "*batch channels"], levels: int) -> Float[Te
     tensor([[0., 1., 3.],
             [0., 0., 0.]])
     """
-    return _between(x, x.amin(-1).clamp(max=0), x.amax(-1).clamp(min=0), levels)
+    low, high = _ends(x, None)
+    return _on_grid(x, low, ((high - low) / (levels - 1)).clamp(min=SMALLEST), levels)
 
 
-def _between(
-    x: Float[Tensor, "*batch n"], low: Float[Tensor, "*batch"], high: Float[Tensor, "*batch"], levels: int
+def _grouped(weight: Float[Tensor, "rows columns"], group: int | None) -> Float[Tensor, "rows groups size"]:
+    """Groups of columns; zeros fill the last, which change no range."""
+    rows, columns = weight.shape
+    size = columns if group is None else min(group, columns)
+    return nn.functional.pad(weight, (0, -columns % size)).view(rows, -1, size)
+
+
+def _ends(x: Float[Tensor, "*batch n"], clip: Tensor | None) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Ends of the ranges, with 0 in them."""
+    low, high = x.amin(-1).clamp(max=0), x.amax(-1).clamp(min=0)
+    if clip is None:
+        return low, high
+    factors = clip.sigmoid()
+    return low * factors[0], high * factors[1]
+
+
+def _on_grid(
+    x: Float[Tensor, "*batch n"], low: Float[Tensor, "*batch"], step: Float[Tensor, "*batch"], levels: int
 ) -> Float[Tensor, "*batch n"]:
-    """Rounded to equal steps from `low` to `high`."""
-    step = ((high - low) / (levels - 1)).clamp(min=SMALLEST)[..., None]
+    """Rounded to so many equal steps from `low` on."""
+    step = step[..., None]
     zero = rounded(-low[..., None] / step)
     return ((rounded(x / step) + zero).clamp(0, levels - 1) - zero) * step

@@ -1,43 +1,72 @@
 """Training the maps of one block so that its outputs survive rounding."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from lattq._options import as_flag, as_float, as_integer, as_seed, normalize
+from lattq.errors import InvalidInputError
 from lattq.llm.tune.rounded_block import RoundedBlock
 from lattq.progress import Stage
 
 __all__ = ["Fit", "Schedule", "fit", "relative_error"]
 
 Hidden = Sequence[Tensor]
+Root = Float[Tensor, "channels channels"] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How maps are trained, by Adam.
+    """How a block is trained, by Adam.
 
     Parameters
     ----------
     epochs : passes over the training windows
-    rate, slow_rate, clip_rate : of maps, of their off-diagonals, of logits of ranges
+    rate, slow_rate, clip_rate, weight_rate : of maps, of their off-diagonals, of logits of ranges, of weights
     decay : whether rates fall to zero along a cosine
     held_out : of this many windows one judges and does not train; 0 for none, and then the last state is taken
-    patience : rejected steps before training ends; each halves the rates
+    patience : rejected steps, each of which halves the rates, before training ends
     seed : of the order of windows
+
+    Raises
+    ------
+    InvalidInputError : for numbers that are negative or not finite, and fewer than one epoch
+
+    Examples
+    --------
+    >>> Schedule(epochs=0)
+    Traceback (most recent call last):
+    lattq.errors.InvalidInputError: `epochs` is 0; train for at least 1
     """
 
     epochs: int = 20
     rate: float = 5e-3
     slow_rate: float = 5e-4
     clip_rate: float = 1e-2
-    weight_rate: float = 0.0
+    weight_rate: float = 5e-4
     decay: bool = True
     held_out: int = 8
     patience: int = 10
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        normalize(self, as_integer, "epochs", "held_out", "patience")
+        normalize(self, as_float, "rate", "slow_rate", "clip_rate", "weight_rate")
+        normalize(self, as_flag, "decay")
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        if self.epochs < 1:
+            msg = f"`epochs` is {self.epochs}; train for at least 1"
+            raise InvalidInputError(msg)
+        for name in ("rate", "slow_rate", "clip_rate", "weight_rate", "held_out", "patience"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                msg = f"`{name}` is {value}; pass a number of at least 0"
+                raise InvalidInputError(msg)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +75,10 @@ class Fit:
 
     Attributes
     ----------
-    plain : without maps and with whole ranges
-    start : with the maps that training began with
-    end : with those that are kept
-    best_epoch : after which they were found; 0 for the start
+    plain : of rounding with nothing learned
+    start : with which training began, ranges being cut a little
+    end : of what is kept, at most `plain` where windows were held out
+    best_epoch : after which it was found; 0 for before training
     rejected : steps that were taken back because a number was not finite
     """
 
@@ -60,66 +89,98 @@ class Fit:
     rejected: int
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error over squared length.
+def relative_error(found: Tensor, wanted: Tensor, root: Root = None) -> Tensor:
+    """Squared error over squared length, both in the metric F Fᵀ.
 
     >>> relative_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0]))
     tensor(0.2000)
     """
-    return (found - wanted).square().sum() / wanted.square().sum()
+    return _power(found - wanted, root) / _power(wanted, root)
 
 
-def fit(rounded: RoundedBlock, hidden: Hidden, wanted: Hidden, schedule: Schedule, work: Stage, plain: float) -> Fit:
-    """Train; `rounded` has the best state at the end.
+def _power(x: Tensor, root: Root) -> Tensor:
+    return (x if root is None else x @ root).square().sum()
 
-    A step that ends in numbers that are not finite is taken back, with half the rates from there on.
+
+def fit(block: RoundedBlock, hidden: Hidden, wanted: Hidden, schedule: Schedule, work: Stage, root: Root = None) -> Fit:
+    """Train what a block learns; it has the best state at the end, which may be that without anything learned.
+
+    A step with a gradient that is not finite is taken back to the last epoch, with half the rates from there on.
+
+    Parameters
+    ----------
+    hidden, wanted : inputs and outputs of each window
+    root : F of the metric F Fᵀ in which errors e of the outputs count, ‖e F‖²; None for all alike
     """
-    windows = range(len(hidden))
-    judging = [w for w in windows if schedule.held_out and w % schedule.held_out == schedule.held_out - 1]
-    training = [w for w in windows if w not in judging]
-    optimizer = _optimizer(rounded, schedule)
+    judging, training = _parted(len(hidden), schedule.held_out)
+    judge = functools.partial(_judge, block, hidden, wanted, judging or training, root)
     steps, done, rejected = schedule.epochs * len(training), 0, 0
+    block.constrain(0, steps)
+    first = _copied(block)
+    block.open()
+    plain, unlearned = judge(), _copied(block)
+    block.load_state_dict(first)
+    start = judge()
+    best, best_epoch, kept, sound = start, 0, first, first
+    optimizer = _optimizer(block, schedule)
     generator = torch.Generator().manual_seed(schedule.seed)
-    rounded.constrain(0, steps)
-    start = best = _judge(rounded, hidden, wanted, judging or training)
-    kept, best_epoch = _copied(rounded), 0
-    sound = kept
     for epoch in range(schedule.epochs):
         for index in torch.randperm(len(training), generator=generator).tolist():
             window = training[index]
             _set_rates(optimizer, schedule, done / steps, 0.5**rejected)
-            optimizer.zero_grad()
-            error = relative_error(rounded(hidden[window], window), wanted[window])
-            error.backward()
-            if not _finite(error, rounded):
-                rejected += 1
-                if rejected > schedule.patience:
-                    break
-                rounded.load_state_dict(sound)
-                optimizer = _optimizer(rounded, schedule)
-                continue
-            optimizer.step()
             done += 1
-            rounded.constrain(done, steps)
-        found = _judge(rounded, hidden, wanted, judging or training)
-        work.advance(f"epoch {epoch + 1}: {found:.4g} of {plain:.4g}")
+            if _step(block, optimizer, hidden[window], wanted[window], window, root):
+                block.constrain(done, steps)
+                continue
+            rejected += 1
+            block.load_state_dict(sound)
+            optimizer = _optimizer(block, schedule)
+            if rejected > schedule.patience:
+                break
+        found = judge()
+        work.advance(f"epoch {epoch + 1}: {found:.4g}, unlearned {plain:.4g}")
         if math.isfinite(found):
-            sound = _copied(rounded)
-        if found < best or not judging:
-            best, kept, best_epoch = found, _copied(rounded), epoch + 1
+            sound = _copied(block)
+        if found < best or not schedule.held_out:
+            best, best_epoch, kept = found, epoch + 1, sound
         if rejected > schedule.patience:
             break
-    rounded.load_state_dict(kept)
+    if schedule.held_out and not best <= plain:
+        best, best_epoch, kept = plain, 0, unlearned
+    block.load_state_dict(kept)
     return Fit(plain, start, best, best_epoch, rejected)
 
 
-def _optimizer(rounded: RoundedBlock, schedule: Schedule) -> torch.optim.Optimizer:
-    maps = [(name in one.slow, parameter) for one in rounded.learned.values() for name, parameter in one.named_parameters()]
+def _parted(count: int, held_out: int) -> tuple[list[int], list[int]]:
+    """Windows that judge, and windows that train; a single one does both."""
+    judging = [window for window in range(count) if held_out and window % held_out == held_out - 1]
+    if held_out and not judging:
+        judging = [count - 1]
+    return judging, [window for window in range(count) if window not in judging] or judging
+
+
+def _step(
+    block: RoundedBlock, optimizer: torch.optim.Optimizer, hidden: Tensor, wanted: Tensor, window: int, root: Root
+) -> bool:
+    """One step of Adam, unless a gradient is not finite."""
+    optimizer.zero_grad()
+    with torch.enable_grad():
+        error = relative_error(block(hidden, window), wanted, root)
+        error.backward()
+    gradients = [one.grad for one in block.parameters() if one.grad is not None]
+    if not all(bool(one.isfinite().all()) for one in (error, *gradients)):
+        return False
+    optimizer.step()
+    return True
+
+
+def _optimizer(block: RoundedBlock, schedule: Schedule) -> torch.optim.Optimizer:
+    maps = [(name in one.slow, number) for one in block.learned.values() for name, number in one.named_parameters()]
     groups = [
-        {"params": [parameter for slow, parameter in maps if not slow], "base": schedule.rate},
-        {"params": [parameter for slow, parameter in maps if slow], "base": schedule.slow_rate},
-        {"params": list(rounded.clip.values()), "base": schedule.clip_rate},
-        {"params": list(rounded.moved.values()), "base": schedule.weight_rate},
+        {"params": [number for slow, number in maps if not slow], "base": schedule.rate},
+        {"params": [number for slow, number in maps if slow], "base": schedule.slow_rate},
+        {"params": list(block.clip.values()), "base": schedule.clip_rate},
+        {"params": list(block.moved.values()), "base": schedule.weight_rate},
     ]
     return torch.optim.Adam([group for group in groups if group["params"]])
 
@@ -131,17 +192,12 @@ def _set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: floa
 
 
 @torch.no_grad()
-def _judge(rounded: RoundedBlock, hidden: Hidden, wanted: Hidden, windows: Sequence[int]) -> float:
+def _judge(block: RoundedBlock, hidden: Hidden, wanted: Hidden, windows: Sequence[int], root: Root) -> float:
     """Relative error over some windows."""
-    parameters = rounded.parameters_rounded()
-    errors = [(rounded(hidden[w], w, parameters) - wanted[w]).square().sum() for w in windows]
-    return float(sum(errors) / sum(wanted[w].square().sum() for w in windows))
+    parameters = block.rounded()
+    errors = [_power(block(hidden[w], w, parameters) - wanted[w], root) for w in windows]
+    return float(torch.stack(errors).sum() / torch.stack([_power(wanted[w], root) for w in windows]).sum())
 
 
-def _finite(error: Tensor, rounded: RoundedBlock) -> bool:
-    gradients = [one.grad for one in rounded.parameters() if one.grad is not None]
-    return bool(error.isfinite()) and all(bool(one.isfinite().all()) for one in gradients)
-
-
-def _copied(rounded: RoundedBlock) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in rounded.state_dict().items()}
+def _copied(block: RoundedBlock) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in block.state_dict().items()}

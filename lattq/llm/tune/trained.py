@@ -1,0 +1,216 @@
+"""Maps, ranges and weights of a model trained block by block, so that plain integers lose as little as they can.
+
+Each block is trained for the inputs that the rounded blocks before it give, towards what the unrounded model makes of
+its own. Maps are folded; weights are left cut to their learned ranges, which plain rounding then spans exactly: the
+recipe `rtn(levels, group=group, symmetric=False, fit="range")` gives what training saw.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lattq._options import as_flag, as_float, check_levels, normalize
+from lattq.affine.checks import check_ratio
+from lattq.errors import InvalidInputError
+from lattq.llm.measure.hidden_states import BlockStream
+from lattq.llm.measure.sensitivity import state_sensitivities
+from lattq.llm.source.architecture import find_blocks
+from lattq.llm.source.place import Place
+from lattq.llm.source.windows import batches_of
+from lattq.llm.tune.design import FoldedMap, Kept
+from lattq.llm.tune.folding import fold
+from lattq.llm.tune.learned import LearnedBlocks, LearnedDiagonal, LearnedMap, LearnedPairs
+from lattq.llm.tune.mapped_block import MappedBlock
+from lattq.llm.tune.rounded_block import RoundedBlock, Rounding
+from lattq.llm.tune.training import Fit, Schedule, fit
+from lattq.progress import Stage
+
+__all__ = ["Trained", "fold_block", "train_blocks"]
+
+Build = Callable[[MappedBlock], RoundedBlock]
+PLACES = ("attention_input", "keys", "values", "mlp_input", "mlp_hidden")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Train each block for integers with zero points.
+
+    Closed forms first: in a `chain` behind them, training begins at theirs, and its certificates are relative to them.
+
+    Parameters
+    ----------
+    levels, group : of the integers; None for whole rows
+    input_levels : integers of the inputs of linear layers, with a step for each token; None leaves them as they are
+    weights, ranges : whether weights, and the ranges of groups, are learned beside the maps. Without both, only maps
+        are, and the model's function stays: what a recipe with feedback wants
+    structures : maps to learn, the first of these that a place lets through
+    places : of blocks, by patterns of the last part of their names
+    ratio : ρ < 1, the last radius of the rows of N in D (I + N), which certifies them
+    schedule : of training
+
+    Raises
+    ------
+    InvalidInputError
+        for options out of range; when it is called, for models without a table of places, or whose blocks cannot be
+        called one by one
+
+    References
+    ----------
+    Shao et al. 2024, "OmniQuant", arXiv 2308.13137 (blocks, ranges); Ma et al. 2024, "AffineQuant", arXiv 2403.12544
+    (maps of heads); Chen et al. 2024, "EfficientQAT", arXiv 2407.11062 (weights).
+
+    Examples
+    --------
+    >>> from lattq import llm
+    >>> from lattq.llm.source import load_model
+    >>> model = load_model(llm.embedded_model(), dtype=torch.float32)
+    >>> design = Trained(levels=8, places=("values",), schedule=Schedule(epochs=1))
+    >>> rows = design(model, torch.arange(2, 66).reshape(2, 32), work=Stage("maps"), keep={})
+    >>> [row.place for row in rows][:1], rows[0].certificate["row_ratio"] <= 0.9
+    (['model.layers.0.values'], True)
+    """
+
+    levels: int = 8
+    group: int | None = 128
+    input_levels: int | None = None
+    weights: bool = True
+    ranges: bool = True
+    structures: tuple[str, ...] = ("heads", "rotary", "diagonal", "positive")
+    places: tuple[str, ...] = PLACES
+    ratio: float = 0.9
+    metric: str = "loss"
+    damping: float = 0.1
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        normalize(self, as_flag, "weights", "ranges")
+        normalize(self, as_float, "ratio")
+        check_ratio(self.ratio)
+        check_levels(self.levels)
+        if self.input_levels is not None:
+            check_levels(self.input_levels)
+        if self.group is not None and self.group < 1:
+            msg = f"`group` is {self.group}; give how many columns share a step, or None for whole rows"
+            raise InvalidInputError(msg)
+        unknown = [one for one in self.structures if one not in _MAPS]
+        if unknown:
+            msg = f"`structures` holds {unknown[0]!r}; those that can be learned are {', '.join(_MAPS)}"
+            raise InvalidInputError(msg)
+
+    def __call__(
+        self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
+    ) -> tuple[FoldedMap, ...]:
+        """Train every block, then fold."""
+        roots = self._roots(model, windows, work) if self.metric == "loss" else None
+        trained = list(train_blocks(model, windows, self.prepared, self.schedule, work, keep, roots))
+        return tuple(row for block, _ in trained for row in fold_block(model, block, type(self).__name__))
+
+    def _roots(self, model: Any, windows: Int[Tensor, "windows window"], work: Stage) -> list[Tensor]:
+        """Factors of the Fisher information of the hidden states behind each block, damped."""
+        batches = batches_of(windows)
+        with work.stage("measure sensitivities", len(batches)) as stage:
+            found = state_sensitivities(
+                model, [block for _, block in find_blocks(model)], stage.over(batches), self.schedule.seed
+            )
+        return [_root(one, self.damping) for one in found]
+
+    def prepared(self, block: MappedBlock) -> RoundedBlock:
+        """A block before training."""
+        maps: dict[str, LearnedMap] = {}
+        for name, place in block.places.items():
+            structure = next((one for one in self.structures if one in place.structures), None)
+            if structure and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.places):
+                maps[name] = _MAPS[structure](place, self.ratio)
+        rounding = Rounding(self.levels, self.group, self.input_levels)
+        return RoundedBlock(block, maps, rounding, weights=self.weights, ranges=self.ranges)
+
+
+_MAPS: dict[str, Callable[[Place, float], LearnedMap]] = {
+    "heads": lambda place, ratio: LearnedBlocks(place.heads, place.size, ratio),
+    "rotary": lambda place, ratio: LearnedPairs(place.heads, place.size, place.pairs),
+    "diagonal": lambda place, ratio: LearnedDiagonal(place.heads, place.size),
+    "positive": lambda place, ratio: LearnedDiagonal(place.heads, place.size, "positive"),
+}
+
+
+def _root(moment: Float[Tensor, "channels channels"], damping: float) -> Float[Tensor, "channels channels"]:
+    """F of F Fᵀ = G + damping times its mean diagonal."""
+    eye = torch.eye(len(moment), dtype=moment.dtype)
+    return torch.linalg.cholesky(moment + damping * moment.diagonal().mean().clamp(min=1e-300) * eye).float()
+
+
+def train_blocks(
+    model: Any,
+    windows: Int[Tensor, "windows window"],
+    build: Build,
+    schedule: Schedule,
+    work: Stage,
+    keep: Kept,
+    roots: Sequence[Tensor] | None = None,
+) -> Iterator[tuple[RoundedBlock, Fit]]:
+    """Train one block after the other; nothing is written into the model.
+
+    Parameters
+    ----------
+    build : what is to be learned of a block
+    roots : of the metric of the outputs of each block, see `fit`
+    keep : what is known of blocks that an interrupted run has trained
+
+    Raises
+    ------
+    InvalidInputError : for a model whose blocks cannot be called one by one
+    """
+    stream = BlockStream(model, [block for _, block in find_blocks(model)], list(windows.split(1)))
+    hidden: Sequence[Tensor] = list(stream.hidden)
+    with work.stage("train blocks", len(stream.blocks)) as stage:
+        for index in range(len(stream.blocks)):
+            mapped = MappedBlock(model, stream, index)
+            block = build(mapped)
+            with torch.no_grad():
+                wanted = [mapped(mapped.parameters, one, window) for window, one in enumerate(stream.hidden)]
+            root = None if roots is None else roots[index]
+            train = functools.partial(fit, block, hidden, wanted, schedule, stage, root)
+            result = _kept_or_fitted(block, f"block {index}", keep, train)
+            with torch.no_grad():
+                parameters = block.rounded()
+                hidden = [block(one, window, parameters) for window, one in enumerate(hidden)]
+            stream.hidden = wanted
+            yield block, result
+
+
+def _kept_or_fitted(block: RoundedBlock, name: str, keep: Kept, train: Callable[[], Fit]) -> Fit:
+    """Take the block's state from what was kept, or train it and keep it."""
+    if name in keep:
+        found = {key: torch.from_numpy(np.array(one)) for key, one in keep[name].items()}
+        numbers = found.pop("fit").tolist()
+        block.load_state_dict(found)
+    else:
+        numbers = list(dataclasses.astuple(train()))
+        state = {key: one.numpy() for key, one in block.state_dict().items()}
+        keep[name] = {**state, "fit": np.array(numbers, dtype=np.float64)}
+    return Fit(*numbers[:3], *(int(one) for one in numbers[3:]))
+
+
+@torch.no_grad()
+def fold_block(model: Any, block: RoundedBlock, design: str) -> list[FoldedMap]:
+    """Fold what a block learned into the model, and write its weights within their ranges.
+
+    Around maps that stay at run time, weights become what map and layer make of the input together, rounded already.
+    """
+    weights, rows = block.rounded() if block.online else block.clipped(), []
+    for name, one in block.maps.items():
+        fold(model, block.block.places[name], one.structure, one.values())
+    for name, one in block.learned.items():
+        stay = one.values().size if name in block.online else 0
+        place = block.block.places[name].name
+        rows.append(FoldedMap(place, one.structure, one.condition(), design, stay, certificate=one.certified()))
+    for name in block.layers if block.clip or block.moved else ():
+        model.get_parameter(f"{name}.weight").copy_(weights[f"{name}.weight"])
+    return rows
