@@ -39,7 +39,7 @@ class AffineQuant:
 
     Matrices of values are folded, and so are the scales behind norms where inputs are rounded. With weights alone the
     recipe puts a dense matrix behind each norm, which stays at run time: `FoldedMap.values` counts its numbers, and the
-    weights of the model become what layer and matrix make of the input together, rounded already.
+    weights of the model become what layer and matrix make of the input together.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class AffineQuant:
         """Train every block, then fold what can be folded."""
         known = chosen(model, [f"*.{name}" for name in (*BEHIND_NORMS, VALUES)])
         starts = {one.place.name: self._start(one) for group in readings(model, known, windows, work) for one in group}
-        schedule = Schedule(self.epochs, 5e-3, 5e-3, 1e-2, decay=False, held_out=0, seed=self.seed)
+        schedule = Schedule(self.epochs, slow_rate=5e-3, decay=False, held_out=0, seed=self.seed)
         trained = list(train_blocks(model, windows, lambda block: self.prepared(block, starts), schedule, work, keep))
         return tuple(row for block, _ in trained for row in fold_block(model, block, type(self).__name__))
 

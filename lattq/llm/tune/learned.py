@@ -94,7 +94,8 @@ class LearnedDiagonal(LearnedMap):
 
     def condition(self) -> float:
         """Largest number over the least."""
-        return float((self.logarithm.max() - self.logarithm.min()).exp())
+        logarithm = self.logarithm.detach()
+        return float((logarithm.max() - logarithm.min()).exp())
 
 
 class LearnedPairs(LearnedMap):
@@ -123,7 +124,8 @@ class LearnedPairs(LearnedMap):
 
     def condition(self) -> float:
         """Largest modulus over the least."""
-        return float((self.logarithm.max() - self.logarithm.min()).exp())
+        logarithm = self.logarithm.detach()
+        return float((logarithm.max() - logarithm.min()).exp())
 
     def _matrix(self, power: float) -> Float[Tensor, "heads size size"]:
         """The map to the power of 1 or -1."""

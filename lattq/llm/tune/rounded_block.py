@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lattq.llm.tune.learned import LearnedMap
 from lattq.llm.tune.mapped_block import MappedBlock
-from lattq.llm.tune.straight_through import OPEN, cut, integers, token_integers
+from lattq.llm.tune.straight_through import OPEN, integers, token_integers
 
 __all__ = ["RoundedBlock", "Rounding"]
 
@@ -63,7 +63,7 @@ class RoundedBlock(nn.Module):
     Attributes
     ----------
     layers : linear layers of the block by their full names
-    clip : logits of the factors on the ranges of each of them
+    clip, input_clip : logits of the factors on the ranges of their weights, and on those of the tokens they read
     moved : what is added to their weights, before maps
     """
 
@@ -85,10 +85,12 @@ class RoundedBlock(nn.Module):
         shapes = {name: block.parameters[f"{name}.weight"].shape for name in self.layers}
         sizes = {name: rounding.groups(shape) for name, shape in shapes.items() if ranges}
         self.clip = {name: nn.Parameter(torch.full((2, *size), OPEN)) for name, size in sizes.items()}
+        rounds = ranges and rounding.input_levels is not None
+        self.input_clip = {name: nn.Parameter(torch.tensor(OPEN)) for name in self.layers if rounds}
         self.moved = {name: nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items() if weights}
         # Names of layers have dots, and a dictionary of modules has no key "values".
         self._learned = nn.ModuleList(self.learned.values())
-        self._numbers = nn.ParameterList([*self.clip.values(), *self.moved.values()])
+        self._numbers = nn.ParameterList([*self.clip.values(), *self.input_clip.values(), *self.moved.values()])
 
     def mapped(self) -> dict[str, Tensor]:
         """Parameters of the block after the folded maps."""
@@ -105,13 +107,6 @@ class RoundedBlock(nn.Module):
             inside = integers(inside, self.rounding.levels, self.rounding.group, self.clip.get(name))
             found[f"{name}.weight"] = inside if transform is None else transform.transposed.left(inside.mT).mT
         return found
-
-    @torch.no_grad()
-    def clipped(self) -> dict[str, Tensor]:
-        """Weights after the folded maps, cut to their ranges: plain rounding of these is that of training."""
-        found, group = self.mapped(), self.rounding.group
-        weights = {f"{name}.weight": cut(found[f"{name}.weight"], group, clip) for name, clip in self.clip.items()}
-        return {key: weights.get(key, one) for key, one in found.items()}
 
     def forward(
         self, hidden: Float[Tensor, "batch tokens channels"], batch: int, parameters: Mapping[str, Tensor] | None = None
@@ -130,21 +125,22 @@ class RoundedBlock(nn.Module):
         """Without anything learned and with whole ranges: rounding alone."""
         for one in self.learned.values():
             one.reset()
-        for clip in self.clip.values():
+        for clip in (*self.clip.values(), *self.input_clip.values()):
             clip.fill_(math.inf)
         for moved in self.moved.values():
             moved.zero_()
 
     @contextlib.contextmanager
     def _inputs_rounded(self) -> Iterator[None]:
-        levels, hooks = self.rounding.input_levels, []
-        if levels is not None:
-            hooks = [
-                layer.register_forward_pre_hook(lambda module, args: (token_integers(args[0], levels), *args[1:]))
-                for layer in self.layers.values()
-            ]
+        hooks = []
+        if self.rounding.input_levels is not None:
+            hooks = [layer.register_forward_pre_hook(self._rounder(name)) for name, layer in self.layers.items()]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _rounder(self, name: str) -> Callable[[nn.Module, tuple], tuple]:
+        levels, clip = self.rounding.input_levels or 0, self.input_clip.get(name)
+        return lambda module, args: (token_integers(args[0], levels, clip), *args[1:])

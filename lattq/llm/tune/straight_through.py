@@ -7,7 +7,7 @@ learned of a range are factors in (0, 1] on its two ends, kept as logits (OmniQu
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["OPEN", "cut", "integers", "rounded", "token_integers"]
+__all__ = ["OPEN", "integers", "rounded", "token_integers"]
 
 OPEN = 4.0  # logit with which OmniQuant begins: 0.982 of the range
 SMALLEST = 2.0**-24  # of float16: the step of a group of zeros
@@ -48,31 +48,27 @@ def integers(
     parts = _grouped(weight, group)
     low, high = _ends(parts, clip)
     step = ((high - low) / (levels - 1)).clamp(min=SMALLEST)
-    step = step + (step.half().float() - step).detach()
+    step = step + (step.half().to(step) - step).detach()
     return _on_grid(parts, low, step, levels).view(len(weight), -1)[:, : weight.shape[1]]
 
 
-def cut(weight: Float[Tensor, "rows columns"], group: int | None, clip: Clip) -> Float[Tensor, "rows columns"]:
-    """Weights within their learned ranges: what spans these ranges by itself.
-
-    >>> import torch
-    >>> cut(torch.tensor([[-2.0, 1.0, 4.0]]), None, torch.zeros(2, 1, 1))
-    tensor([[-1.,  1.,  2.]])
-    """
-    parts = _grouped(weight, group)
-    low, high = _ends(parts, clip)
-    return parts.clamp(low[..., None], high[..., None]).view(len(weight), -1)[:, : weight.shape[1]]
-
-
-def token_integers(x: Float[Tensor, "*batch channels"], levels: int) -> Float[Tensor, "*batch channels"]:
+def token_integers(
+    x: Float[Tensor, "*batch channels"], levels: int, clip: Float[Tensor, ""] | None = None
+) -> Float[Tensor, "*batch channels"]:
     """Activations rounded to integers with a step and a zero point for each token.
 
+    Parameters
+    ----------
+    clip : logit of the factor on every token's range
+
+    Examples
+    --------
     >>> import torch
     >>> token_integers(torch.tensor([[0.0, 1.1, 3.0], [0.0, 0.0, 0.0]]), 4)
     tensor([[0., 1., 3.],
             [0., 0., 0.]])
     """
-    low, high = _ends(x, None)
+    low, high = _ends(x, None if clip is None else clip.expand(2))
     return _on_grid(x, low, ((high - low) / (levels - 1)).clamp(min=SMALLEST), levels)
 
 

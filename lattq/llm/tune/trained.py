@@ -1,8 +1,8 @@
 """Maps, ranges and weights of a model trained block by block, so that plain integers lose as little as they can.
 
 Each block is trained for the inputs that the rounded blocks before it give, towards what the unrounded model makes of
-its own. Maps are folded; weights are left cut to their learned ranges, which plain rounding then spans exactly: the
-recipe `rtn(levels, group=group, symmetric=False, fit="range")` gives what training saw.
+its own. Maps are folded, and where weights or ranges are learned, weights are left rounded as training saw them. Both
+ends of each range are among them, so that `rtn(levels, group=group, symmetric=False, fit="range")` finds their codes.
 """
 
 import dataclasses
@@ -167,7 +167,7 @@ def train_blocks(
     ------
     InvalidInputError : for a model whose blocks cannot be called one by one
     """
-    stream = BlockStream(model, [block for _, block in find_blocks(model)], list(windows.split(1)))
+    stream = BlockStream(model, [block for _, block in find_blocks(model)], list(windows.split(schedule.batch)))
     hidden: Sequence[Tensor] = list(stream.hidden)
     with work.stage("train blocks", len(stream.blocks)) as stage:
         for index in range(len(stream.blocks)):
@@ -200,11 +200,11 @@ def _kept_or_fitted(block: RoundedBlock, name: str, keep: Kept, train: Callable[
 
 @torch.no_grad()
 def fold_block(model: Any, block: RoundedBlock, design: str) -> list[FoldedMap]:
-    """Fold what a block learned into the model, and write its weights within their ranges.
+    """Fold what a block learned into the model, and write its rounded weights where more than maps was learned.
 
-    Around maps that stay at run time, weights become what map and layer make of the input together, rounded already.
+    Around maps that stay at run time, weights become what map and layer make of the input together.
     """
-    weights, rows = block.rounded() if block.online else block.clipped(), []
+    weights, rows = block.rounded(), []
     for name, one in block.maps.items():
         fold(model, block.block.places[name], one.structure, one.values())
     for name, one in block.learned.items():

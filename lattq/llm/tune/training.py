@@ -26,10 +26,11 @@ class Schedule:
 
     Parameters
     ----------
-    epochs : passes over the training windows
+    epochs : passes over the windows that train
+    batch : windows of a step
     rate, slow_rate, clip_rate, weight_rate : of maps, of their off-diagonals, of logits of ranges, of weights
     decay : whether rates fall to zero along a cosine
-    held_out : of this many windows one judges and does not train; 0 for none, and then the last state is taken
+    held_out : of this many batches one judges and does not train; 0 for none, and then the last state is taken
     patience : rejected steps, each of which halves the rates, before training ends
     seed : of the order of windows
 
@@ -41,10 +42,11 @@ class Schedule:
     --------
     >>> Schedule(epochs=0)
     Traceback (most recent call last):
-    lattq.errors.InvalidInputError: `epochs` is 0; train for at least 1
+    lattq.errors.InvalidInputError: `epochs` is 0; use at least 1
     """
 
     epochs: int = 20
+    batch: int = 1
     rate: float = 5e-3
     slow_rate: float = 5e-4
     clip_rate: float = 1e-2
@@ -55,13 +57,14 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "epochs", "held_out", "patience")
+        normalize(self, as_integer, "epochs", "batch", "held_out", "patience")
         normalize(self, as_float, "rate", "slow_rate", "clip_rate", "weight_rate")
         normalize(self, as_flag, "decay")
         object.__setattr__(self, "seed", as_seed(self.seed))
-        if self.epochs < 1:
-            msg = f"`epochs` is {self.epochs}; train for at least 1"
-            raise InvalidInputError(msg)
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                msg = f"`{name}` is {getattr(self, name)}; use at least 1"
+                raise InvalidInputError(msg)
         for name in ("rate", "slow_rate", "clip_rate", "weight_rate", "held_out", "patience"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -109,7 +112,7 @@ def fit(block: RoundedBlock, hidden: Hidden, wanted: Hidden, schedule: Schedule,
 
     Parameters
     ----------
-    hidden, wanted : inputs and outputs of each window
+    hidden, wanted : inputs and outputs of each batch of windows
     root : F of the metric F Fᵀ in which errors e of the outputs count, ‖e F‖²; None for all alike
     """
     judging, training = _parted(len(hidden), schedule.held_out)
@@ -179,7 +182,7 @@ def _optimizer(block: RoundedBlock, schedule: Schedule) -> torch.optim.Optimizer
     groups = [
         {"params": [number for slow, number in maps if not slow], "base": schedule.rate},
         {"params": [number for slow, number in maps if slow], "base": schedule.slow_rate},
-        {"params": list(block.clip.values()), "base": schedule.clip_rate},
+        {"params": [*block.clip.values(), *block.input_clip.values()], "base": schedule.clip_rate},
         {"params": list(block.moved.values()), "base": schedule.weight_rate},
     ]
     return torch.optim.Adam([group for group in groups if group["params"]])
