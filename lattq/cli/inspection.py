@@ -129,9 +129,9 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
             )
     for row in layers:
         row["gap"] = None if row["reference"] is None else row["rate"] - row["reference"]
-    mapped = whole is not None and bool(whole.maps)
-    weights = whole.weights if mapped else sum(row["shape"][0] * row["shape"][1] for row in layers)
-    added = whole.added_bytes if mapped else 0
+    weights, added = sum(row["shape"][0] * row["shape"][1] for row in layers), 0
+    if whole is not None and whole.maps:  # some of the weights may be copies that they made
+        weights, added = whole.weights, whole.added_bytes
     total = {
         "rate": 8 * (stored + added) / weights,
         "weights": weights,
