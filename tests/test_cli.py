@@ -176,6 +176,19 @@ def test_quantize_prints_a_table(tiny: Path, text: Path, tmp_path: Path):
     assert "group=None" in llm.Report.from_json((out / "lattq_report.json").read_text()).settings["recipe"]
 
 
+def test_maps_by_name_are_folded_and_listed(tiny: Path, text: Path, tmp_path: Path):
+    options = ["--calibration", text, "--recipe", "rtn", "--levels", 16, "--samples", 4, "--maps", "rotate, awq"]
+    report = values("quantize", tiny, "--out", tmp_path / "out", *options)
+    assert [row["design"] for row in report["maps"]] == ["Rotate"] * 2 + ["AWQ"] * 4
+    assert "AWQ(levels=16, group=128" in report["settings"]["maps"]
+    found = values("inspect", tmp_path / "out")
+    assert found["maps"] == report["maps"]
+    assert (found["rate"], found["weights"]) == (report["rate"], report["weights"])
+    shown = run("inspect", tmp_path / "out").stdout
+    assert "maps folded before" in shown
+    assert "mlp_hidden" in shown
+
+
 def test_json_holds_the_warnings(tiny: Path, text: Path, tmp_path: Path):
     """They are part of the one value on stdout; stderr has events only."""
     options = ["--recipe", "rtn", "--levels", 16, "--module", LAYER, "--calibration", text, "--samples"]
@@ -337,6 +350,8 @@ def test_damage_is_found(quantized: tuple[Path, Any], tmp_path: Path, text: Path
             ["quantize", "TINY", "--out", "OUT", "--recipe", "rtn", "--rate", "3", "--levels", "8"],
             "rtn takes `--rate` or `--levels`; got `--rate` and `--levels`",
         ),
+        (["quantize", "TINY", "--out", "OUT", "--calibration", "TEXT", "--maps", "awq"], "give `--levels` or `--bits`"),
+        (["quantize", "TINY", "--out", "OUT", "--calibration", "TEXT", "--maps", "spin"], "`--maps` names 'spin'"),
         (["quantize", "TINY", "--out", "TEXT/out", "--calibration", "TEXT"], "`out`"),
         (["quantize", "TINY", "--out", "TINY", "--calibration", "TEXT"], "not an empty directory"),
         (["quantize", "missing", "--out", "OUT", "--calibration", "TEXT"], "no directory missing"),

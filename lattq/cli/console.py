@@ -26,6 +26,7 @@ __all__ = [
     "print_json",
     "print_table",
     "read_text",
+    "replaced",
 ]
 
 INTERRUPTED = 130
@@ -154,6 +155,16 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         msg = f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it or give another file"
         raise InvalidInputError(msg) from None
+
+
+def replaced(stored: int, weights: int, added: int) -> str:
+    """What a rate counts.
+
+    >>> replaced(1000, 2000, 0)
+    '1,000 bytes replace 2,000 weights'
+    """
+    more = f", and maps added {added:,} bytes of dense ones" if added else ""
+    return f"{stored:,} bytes replace {weights:,} weights{more}"
 
 
 def dense_words(report: Any) -> str:

@@ -9,7 +9,19 @@ import numpy as np
 import typer
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, dense_words, models, number, print_json, print_table, read_text
+from lattq.cli.console import (
+    AsJson,
+    Debug,
+    command,
+    dense_words,
+    models,
+    number,
+    print_json,
+    print_table,
+    read_text,
+    replaced,
+)
+from lattq.cli.maps import summary_of
 from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError
 from lattq.files import load
@@ -117,13 +129,17 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
             )
     for row in layers:
         row["gap"] = None if row["reference"] is None else row["rate"] - row["reference"]
-    weights = sum(row["shape"][0] * row["shape"][1] for row in layers)
+    weights, added = sum(row["shape"][0] * row["shape"][1] for row in layers), 0
+    if whole is not None and whole.maps:  # some of the weights may be copies that they made
+        weights, added = whole.weights, whole.added_bytes
     total = {
-        "rate": 8 * stored / weights,
+        "rate": 8 * (stored + added) / weights,
         "weights": weights,
         "stored_bytes": stored,
+        "added_bytes": added,
         "file_bytes": sum(file.stat().st_size for file in source.weight_files(path)),
         "reported": bool(report),
+        "maps": [] if whole is None else [dataclasses.asdict(row) for row in whole.maps],
         "dense": [] if whole is None else [dataclasses.asdict(row) for row in whole.dense],
         "layers": layers,
     }
@@ -156,9 +172,12 @@ def _print_directory(path: Path, total: dict[str, Any], dense: str) -> None:
         else f"no {REPORT}: distortions are not known"
     )
     print_table(str(path), headings, rows, f"{source}; everything else: from the decoded payloads")
+    if total["maps"]:
+        headings = ("design", "place", "map", "places", "worst condition", "weights added")
+        print_table("maps folded before", headings, summary_of(total["maps"]), f"from {REPORT}")
+    counted = replaced(total["stored_bytes"], total["weights"], total["added_bytes"])
     typer.echo(
-        f"{total['rate']:.4f} bits per weight ({total['stored_bytes']:,} bytes replace {total['weights']:,} weights); "
-        f"weight files of {total['file_bytes']:,} bytes, {dense}"
+        f"{total['rate']:.4f} bits per weight ({counted}); weight files of {total['file_bytes']:,} bytes, {dense}"
     )
 
 

@@ -21,7 +21,9 @@ from lattq.cli.console import (
     print_json,
     print_table,
     read_text,
+    replaced,
 )
+from lattq.cli.maps import MAPS, maps_of
 from lattq.cli.progress import observed
 from lattq.errors import FewTokensWarning, InvalidInputError
 from lattq.quantizers.by_name import by_name
@@ -89,6 +91,10 @@ def quantize(
         list[str] | None, typer.Option(help="Pattern of layers to quantize, inside the blocks or not; may repeat.")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Pattern of layers to leave dense; may repeat.")] = None,
+    maps: Annotated[
+        str | None,
+        typer.Option(help=f"Maps to fold into the model before, one or several with commas: {', '.join(MAPS)}."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of forward passes; other numbers, other last bits.")] = 1,
@@ -131,6 +137,7 @@ def quantize(
         warnings.simplefilter("ignore", FewTokensWarning)  # told below, or by the tokens of each layer
         with work.stage("load the libraries"):
             llm = models()
+            designs = maps_of(maps, levels=levels, bits=bits, group=group)
         report = llm.quantize_model(
             source_of(model, llm),
             out,
@@ -146,6 +153,7 @@ def quantize(
             modules=module or None,
             include=include or None,
             exclude=exclude or (),
+            maps=designs,
             seed=seed,
             jobs=jobs,
             threads=threads,
@@ -196,7 +204,7 @@ def _print_report(report: Any, out: Path) -> None:
     )
     print_table(str(report.settings["recipe"]), headings, rows, caption)
     typer.echo(
-        f"{report.rate:.4f} bits per weight ({report.stored_bytes:,} bytes replace {report.weights:,} weights), "
+        f"{report.rate:.4f} bits per weight ({replaced(report.stored_bytes, report.weights, report.added_bytes)}), "
         f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
         f"{out}: weight files of {report.file_bytes:,} bytes, {dense_words(report)}"
     )

@@ -2,9 +2,12 @@
 
 import copy
 import functools
+import string
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 
@@ -84,3 +87,12 @@ def random_map(place: Place, structure: str, rng: np.random.Generator) -> np.nda
         "pairs": lambda: signs[: place.pairs] * rng.uniform(0.5, 2, place.pairs),
     }
     return found[structure]()
+
+
+def save_decoder(model: Any, directory: Path) -> None:
+    """A directory with a tokenizer of 64 characters beside the model."""
+    model.save_pretrained(directory)
+    letters = {letter: index + 2 for index, letter in enumerate(string.ascii_letters + " .,;:'!?-")}
+    whole = tokenizers.Tokenizer(tokenizers.models.WordLevel(letters | {"<s>": 0, "</s>": 1}, unk_token="."))
+    whole.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=whole).save_pretrained(directory)

@@ -105,8 +105,8 @@ class Encoder:
             raise InvalidInputError(msg) from error
         if folded(found.transform) is not None:
             msg = (
-                f"layer {name}: `recipe` folds a transform of its own, where layers that read the same inputs need one map "
-                "for all; store it, or fold maps of the whole model with `maps`"
+                f"layer {name}: `recipe` folds a transform of its own, and those with the same inputs need one map for "
+                "all; store it, or fold maps of the whole model with `maps`"
             )
             raise InvalidInputError(msg)
         return found

@@ -1,4 +1,4 @@
-"""The interface of designs of maps for whole models: see `lattq.llm.source.design`, which conversions can import too."""
+"""The interface of designs of maps for whole models, of `lattq.llm.source.design`, which conversions import too."""
 
 from lattq.llm.source.design import Chain, FoldedMap, Kept, MapDesign
 

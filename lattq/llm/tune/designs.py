@@ -5,7 +5,6 @@ import functools
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -61,6 +60,7 @@ class Balanced:
 
     Examples
     --------
+    >>> import torch
     >>> from lattq import llm
     >>> from lattq.llm.source import load_model
     >>> model = load_model(llm.embedded_model(), dtype=torch.float32)
@@ -135,6 +135,7 @@ class Rotate:
 
     Examples
     --------
+    >>> import torch
     >>> from lattq import llm
     >>> from lattq.llm.source import load_model
     >>> model = load_model(llm.embedded_model(), dtype=torch.float32)
@@ -186,6 +187,7 @@ class Reorder:
 
     Examples
     --------
+    >>> import torch
     >>> from lattq import llm
     >>> from lattq.llm.source import load_model
     >>> model = load_model(llm.embedded_model(), dtype=torch.float32)
@@ -229,8 +231,8 @@ def _rotation_of(model: Any, place: Place) -> str:
     structure = next((one for one in ROTATED if one in place.structures), None)
     if structure is None:
         msg = (
-            f"no rotation is exact at {place.name} of {type(model).__name__}, which takes {', '.join(place.structures)}; "
-            "leave it out of `places`"
+            f"no rotation is exact at {place.name} of {type(model).__name__}, which takes "
+            f"{', '.join(place.structures)}; leave it out of `places`"
         )
         raise InvalidInputError(msg)
     return structure
