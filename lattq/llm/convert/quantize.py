@@ -14,6 +14,7 @@ from lattq._options import among
 from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.report import Report
+from lattq.llm.convert.rounded import InputSettings
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.run.digests import run_name
@@ -41,6 +42,9 @@ def quantize_model(
     propagate: bool = True,
     drift: bool = False,
     allocation: str = "loss",
+    input_bits: int | None = None,
+    input_clip: float | None = None,
+    input_correction: bool = True,
     modules: Iterable[str] | None = None,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
@@ -71,6 +75,11 @@ def quantize_model(
         equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on recipes of
         fixed rate
     drift : correct the weights for what the quantized prefix did to their inputs (WaterSIC, eq. 18)
+    input_bits : also round the inputs of these layers while the model runs, each token to so many bits in a range of
+        its own (2 to 8; 4 with 16 levels is W4A4). Moments are those of rounded inputs. Stored transforms are then
+        applied to inputs, not undone: `Report.operations` counts what that takes
+    input_clip : factor by which all ranges shrink, 1.0 as published; None searches one for each layer
+    input_correction : correct the weights for what their rounded inputs lost, with `drift` or without
     modules : names of linear layers; None for all inside the blocks that calibration reaches
     include, exclude : patterns of such names, ``*`` for any text: quantize what matches one of `include`, inside the
         blocks or not, and nothing that matches one of `exclude`. The report lists what stays dense, and why
@@ -117,6 +126,7 @@ def quantize_model(
     if drift and not propagate:
         msg = "`drift` is True and `propagate` False; inputs only drift behind quantized blocks"
         raise InvalidInputError(msg)
+    inputs = None if input_bits is None else InputSettings(input_bits, input_clip, input_correction)
     for name, names in {"modules": modules, "include": include, "exclude": exclude}.items():
         if isinstance(names, str):
             msg = f"`{name}` is the text {names!r}; pass a list of names"
@@ -148,6 +158,9 @@ def quantize_model(
             "propagate": propagate,
             "drift": drift,
             "allocation": allocation,
+            "input_bits": input_bits,
+            "input_clip": input_clip,
+            "input_correction": input_correction,
             "threads": threads,
             "modules": None if modules is None else list(modules),
             "include": None if include is None else list(include),
@@ -158,7 +171,7 @@ def quantize_model(
         hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
-            job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work)
+            job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work, inputs)
             report = job.run(start, max_shard_size, beside, run_name(hashed))
         except Exception:
             if workspace.empty():  # nothing to continue from
