@@ -126,6 +126,9 @@ def quantize_model(
     if drift and not propagate:
         msg = "`drift` is True and `propagate` False; inputs only drift behind quantized blocks"
         raise InvalidInputError(msg)
+    if input_bits is None and input_clip is not None:
+        msg = f"`input_clip` is {input_clip}, but no inputs are rounded; give `input_bits`, or leave it out"
+        raise InvalidInputError(msg)
     inputs = None if input_bits is None else InputSettings(input_bits, input_clip, input_correction)
     for name, names in {"modules": modules, "include": include, "exclude": exclude}.items():
         if isinstance(names, str):

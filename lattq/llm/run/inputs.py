@@ -62,7 +62,7 @@ class InputRounding:
             msg = f"`clip` is {self.clip}; a range shrinks by a factor above 0 and at most 1"
             raise InvalidInputError(msg)
 
-    def __call__(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    def __call__(self, x: Tensor) -> Float[Tensor, "*batch n"]:
         """The rounded tokens, in their dtype; float16 and bfloat16 are calculated with as float32.
 
         Raises
