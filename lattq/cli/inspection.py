@@ -9,7 +9,18 @@ import numpy as np
 import typer
 
 from lattq.cli import figures
-from lattq.cli.console import AsJson, Debug, command, dense_words, models, number, print_json, print_table, read_text
+from lattq.cli.console import (
+    AsJson,
+    Debug,
+    command,
+    dense_words,
+    inputs_words,
+    models,
+    number,
+    print_json,
+    print_table,
+    read_text,
+)
 from lattq.cli.progress import observed
 from lattq.errors import DamagedFileError
 from lattq.files import load
@@ -100,7 +111,7 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     stored = llm.stored_bytes(path)
     whole = _report(path)
     report = {} if whole is None else {row.name: dataclasses.asdict(row) for row in whole.layers}
-    shapes = shapes_of(path)
+    shapes, inputs = shapes_of(path), _block(path).inputs()
     shapes = {name: shapes[name] for name in [*report, *shapes] if name in shapes}  # in the order of the model
     layers = []
     with observed("lattq inspect", as_json=as_json, total=len(shapes)) as work:
@@ -112,6 +123,9 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
                     **parts(quantized),
                     "rate": 8 * len(quantized.payload) / quantized.codes.size,
                     "bytes": len(quantized.payload),
+                    "input_bits": inputs[name].bits if name in inputs else None,
+                    "input_clip": inputs[name].clip if name in inputs else None,
+                    "operations": quantized.transform.operations(quantized.shape[1]) if name in inputs else 0,
                     **{key: row.get(key) for key in ("value", "distortion", "reference", "stats")},
                 }
             )
@@ -122,6 +136,7 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
         "rate": 8 * stored / weights,
         "weights": weights,
         "stored_bytes": stored,
+        "operations": sum(row["operations"] for row in layers),
         "file_bytes": sum(file.stat().st_size for file in source.weight_files(path)),
         "reported": bool(report),
         "dense": [] if whole is None else [dataclasses.asdict(row) for row in whole.dense],
@@ -156,6 +171,7 @@ def _print_directory(path: Path, total: dict[str, Any], dense: str) -> None:
         else f"no {REPORT}: distortions are not known"
     )
     print_table(str(path), headings, rows, f"{source}; everything else: from the decoded payloads")
+    typer.echo(inputs_words(total["layers"][0]["input_bits"], total["operations"]), nl=False)
     typer.echo(
         f"{total['rate']:.4f} bits per weight ({total['stored_bytes']:,} bytes replace {total['weights']:,} weights); "
         f"weight files of {total['file_bytes']:,} bytes, {dense}"

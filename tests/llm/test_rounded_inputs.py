@@ -195,7 +195,7 @@ def test_corrected_weights_lose_less(seed: int, bits: int):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"drift": True}, {"propagate": False}, {"input_correction": False}, {"input_clip": 0.9}, {"jobs": 2}],
+    [{}, {"drift": True}, {"propagate": False, "input_correction": False}, {"input_clip": 0.9, "jobs": 2}],
     ids=str,
 )
 def test_a_model_computes_as_it_was_calibrated(tiny: Path, tmp_path: Path, options: dict[str, Any]):
@@ -347,7 +347,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(tiny: Path, tmp_path: Pa
         recipes.bitshift,
         recipes.UNBIASED,
     ],
-    ids=["gptq", "gptvq", "nestquant", "bitshift", "watersic"],
+    ids=["gptq", "gptvq", "nestquant", "trellis", "watersic"],
 )
 def test_every_recipe_of_the_loop_meets_its_rate(tiny: Path, tmp_path: Path, recipe: Any):
     modules = ["model.layers.0.mlp.up_proj", "model.layers.1.self_attn.o_proj"]
@@ -361,16 +361,25 @@ def test_every_recipe_of_the_loop_meets_its_rate(tiny: Path, tmp_path: Path, rec
     assert found.kl_bits_per_token < 0.1
 
 
-def test_a_held_transform_is_that_of_unrounded_inputs(tiny: Path, tmp_path: Path):
+def test_a_held_transform_is_that_of_unrounded_inputs(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Equalizing scales too: what calibration rounded in is what the payload holds, up to a power of two."""
-    options = {**FAST, "samples": 4, "modules": ["model.layers.0.mlp.up_proj"], "recipe": recipes.huffman_gptq}
-    llm.quantize_model(tiny, tmp_path / "out", input_bits=4, step=0.05, **options)
-    recipe = functools.partial(recipes.UNBIASED)
-    report = llm.quantize_model(tiny, tmp_path / "scaled", input_bits=4, **{**options, "recipe": recipe, "step": 0.05})
-    layer = load(tmp_path / "scaled").get_submodule(options["modules"][0])
+    designed: list[RoundedInputs] = []
+    design = InputSettings.design
+
+    def noted(*args: Any) -> RoundedInputs:
+        designed.append(design(*args))
+        return designed[-1]
+
+    monkeypatch.setattr(InputSettings, "design", noted)
+    options = {**FAST, "samples": 4, "modules": ["model.layers.0.mlp.up_proj"], "recipe": recipes.UNBIASED}
+    report = llm.quantize_model(tiny, tmp_path / "out", input_bits=4, step=0.05, **options)
+    layer = load(tmp_path / "out").get_submodule(options["modules"][0])
     transform = lq.Quantized.from_payload(layer.payload).transform
     assert report.operations == transform.operations(64) == 64
-    assert isinstance(recipe(0.05).equalize, Equalize)
+    assert isinstance(recipes.UNBIASED(0.05).equalize, Equalize)
+    ratio = transform.on_inputs(np.ones((1, 64))) / designed[0].transform.on_inputs(np.ones((1, 64)))
+    assert np.ptp(ratio) == 0
+    assert np.log2(ratio[0, 0]) % 1 == 0
 
 
 @pytest.mark.parametrize(
