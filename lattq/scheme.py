@@ -9,6 +9,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._coordinates import changed, require_below
 from lattq._distortion import squared_error, where_measured
 from lattq._guard import no_worse_than_zeros
 from lattq._options import as_integer, normalize
@@ -20,9 +21,9 @@ from lattq.feedback.cancellation import Cancellation
 from lattq.feedback.loop import GAIN_GRID
 from lattq.feedback.rules import Feedback
 from lattq.least_squares.alternate import alternate
-from lattq.linalg.checks import check_layer, with_diagonal
+from lattq.linalg.checks import check_layer
 from lattq.linalg.ldl import LDL
-from lattq.parts.registry import kind_of, require_part
+from lattq.parts.registry import require_part
 from lattq.quantized import Quantized
 from lattq.quantizers import BaseDesign, Entries, Given, Uniform
 from lattq.quantizers.groups import join
@@ -161,29 +162,15 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
 
 def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
     """One run of the scheme with so much more damping of its feedback, and whether it feeds anything back."""
-    transform: Any = scheme.transform(weight, moment)
-    kind_of("transform", transform)
-    if scheme.quantizer.importance is not None and not transform.keeps_entries:
-        msg = f"`importance` weighs the weights themselves, not those after {transform!r}; leave one out"
-        raise InvalidInputError(msg)
-    changed, second = transform.forward(weight), transform.congruence(moment)
-    if damping:
-        second = with_diagonal(second, damping * float(np.diag(second).mean()), "damping", damping)
-    factor = scheme.feedback.factor(changed, second)
-    _require_range(changed, np.ones(1))
-    if scheme.equalize:
-        diagonal = scheme.equalize(factor, weight.shape[0])
-        _require_range(changed, diagonal.scale)
-        transform, changed = chains.append(transform, diagonal), diagonal.forward(changed)
-        factor = factor.rescaled(1 / diagonal.scale)
-    unit = to_unit(changed) if scheme.quantizer.scale_free else Gain(1.0)
+    transform, moved, factor = changed(weight, moment, scheme, damping)
+    unit = to_unit(moved) if scheme.quantizer.scale_free else Gain(1.0)
     if unit.scale != 1.0:
-        transform, changed = chains.append(transform, unit), unit.forward(changed)
+        transform, moved = chains.append(transform, unit), unit.forward(moved)
         factor = factor.rescaled(np.full(weight.shape[1], 1 / unit.scale))
     if scheme.quantizer.shrink:
-        _require_squares(changed)
+        _require_squares(moved)
     kept = chains.kept(transform, tuple(weight.shape))
-    result = _shorter(changed, factor, _Stored(scheme.quantizer), scheme.sweeps, kept)
+    result = _shorter(moved, factor, _Stored(scheme.quantizer), scheme.sweeps, kept)
     codes = to_host(result.codes)
     quantizer = join(result.quantizers, scheme.quantizer.group or weight.shape[1], tuple(weight.shape))
     found = Quantized(
@@ -228,14 +215,14 @@ def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int, kept: np.ndar
 
 def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
     """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
-    changed = found.transform.forward(weight)
-    factor = Cholesky(block=block).factor(changed, found.transform.congruence(moment))
+    moved = found.transform.forward(weight)
+    factor = Cholesky(block=block).factor(moved, found.transform.congruence(moment))
     charged = scheme.quantizer.slope > 0  # then distortion is traded for bits
     distortion = found.distortion(weight, moment)
     for _ in range(scheme.rounds):
-        start = array_namespace(changed).astype(from_host(found.decoded(), like=changed), changed.dtype)
+        start = array_namespace(moved).astype(from_host(found.decoded(), like=moved), moved.dtype)
         design, sweeps = Given(found.quantizer), max(scheme.sweeps, 1)
-        result = successive_cancellation(changed, factor, design, sweeps=sweeps, start=start, kept=found.kept)
+        result = successive_cancellation(moved, factor, design, sweeps=sweeps, start=start, kept=found.kept)
         better = dataclasses.replace(found, codes=to_host(result.codes))
         if scheme.refit:
             better = alternate(better, weight, moment, scheme.refit)
@@ -254,27 +241,11 @@ def _merged(found: Quantized) -> Quantized:
     return found.revalued(transform=chains.append(first, merged), column_gains=None)
 
 
-def _require_range(weight: Array, scale: np.ndarray) -> None:
-    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns."""
-    xp = array_namespace(weight)
-    columns = to_host(xp.max(xp.abs(weight), axis=0)).astype(np.float64)
-    _require_below(float(np.maximum(columns * scale, scale).max()), float(xp.finfo(weight.dtype).max), weight)
-
-
 def _require_squares(weight: Array) -> None:
     """Raise `InvalidInputError` unless the loop's dtype holds the sums of squares of gains."""
     xp = array_namespace(weight)
     limit = math.sqrt(float(xp.finfo(weight.dtype).max) / weight.shape[0])
-    _require_below(float(xp.max(xp.abs(weight))), limit, weight)
-
-
-def _require_below(largest: float, limit: float, weight: Array) -> None:
-    if not largest <= limit:
-        msg = (
-            f"weights scaled by the pivots of `sigma` reach {largest:.3g}, but {weight.dtype} holds up to {limit:.3g} "
-            "here; multiply `sigma` or the weights by a constant, or pass the weights as float64"
-        )
-        raise InvalidInputError(msg)
+    require_below(float(xp.max(xp.abs(weight))), limit, weight)
 
 
 @dataclasses.dataclass(frozen=True)

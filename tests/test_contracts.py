@@ -442,6 +442,10 @@ class Identical(TestScaling):
         ("columns_grow_by_their_exponents", {"exponents": np.arange(4)}),
         ("columns_grow_by_their_exponents", {"exponents": property(lambda self: 16 * np.arange(len(self.scale)))}),
         ("dtypes_are_kept", {"forward": lambda self, weight: weight / self.scale.astype(np.float64)}),
+        ("what_was_done_to_inputs_can_be_undone", {"on_inputs": Scaling.inverse, "inverse_on_inputs": Scaling.inverse}),
+        ("what_was_done_to_inputs_can_be_undone", {"inverse_on_inputs": Scaling.forward}),
+        ("operations_are_counted", {"operations": lambda self, columns: -1}),
+        ("operations_are_counted", {"operations": lambda self, columns: columns**3}),
         ("a_damaged_state_is_refused", {"from_state": staticmethod(lambda state, n: Scaling(np.frombuffer(state[0])))}),
     ],
 )

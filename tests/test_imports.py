@@ -21,7 +21,7 @@ LEVELS = [
     {"_payload", "_distortion"},
     {"quantized"},
     {"files", "least_squares", "packed", "explain"},
-    {"_guard"},
+    {"_guard", "_coordinates"},
     {"scheme"},
     {"rate", "matmul"},
     {"recipes", "allocate"},

@@ -4,7 +4,7 @@
 # Integers and number formats are given values $v_1 < \dots < v_N$ times a scale $s$ that a group of weights shares. The
 # usual scale puts the largest magnitude on the largest value. This note finds the best scale exactly (10.1), with a
 # sign or a zero point where the values are not symmetric (10.2), where the scale is itself a number of a few bits
-# (10.3), and says what that saves and why (10.4).
+# (10.3), says what that saves and why (10.4), and what rounded inputs cost (10.5).
 
 # %%
 import itertools
@@ -12,6 +12,8 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
 
 import lattq as lq
 from lattq.bounds import absmax_distortion, block_distortion
@@ -160,6 +162,92 @@ ratios = {levels: fitted(levels, 128) / absmax_distortion(levels, 128) for level
 for levels, ratio in ((4, 0.43), (8, 0.61), (16, 0.75), (256, 0.87)):
     assert abs(ratios[levels] - ratio) < 0.03, ratios
 assert fitted(4, 16) < fitted(4, 128) < fitted(4, 1024)
+
+# %% [markdown]
+# ## 10.5 Inputs, token by token
+#
+# Inputs are rounded while a model runs: each token $x$ of $n$ entries in the range from its least to its largest, zero
+# included, times a factor $c$ of the layer, in $N = 2^b - 1$ steps of width $\Delta = c\,(\max x - \min x) / N$. Inside
+# the range errors are nearly uniform in a step and uncorrelated, so that $\hat x = x + e$ costs a layer
+#
+# $$ \mathbb E \lVert W e \rVert^2 = \tfrac{1}{12}\, \mathbb E \Delta^2 \, \lVert W \rVert_F^2 .  \tag{10.3} $$
+#
+# The second moment of $x$ is not in it: every channel gets the same noise, however little power it has. Rounded in the
+# coordinates of a map $T$ the layer is $W T^{-1}$ on $Q(T x)$ and $\hat x = T^{-1} Q(T x)$. Then the range is that of
+# $T x$, the norm that of $W T^{-1}$, and a map is as good as it makes their product small.
+#
+# **The factor.** For Gaussian entries of variance 1 and a range $\pm A$, $A = c\,\mathbb E \max |x|$, the steps and
+# what lies outside of the range cost
+#
+# $$ D(A) = \frac{A^2}{3 N^2} + 2 \int_A^\infty (x - A)^2 \varphi(x)\, dx
+#         = \frac{A^2}{3 N^2} + 2 (1 + A^2)\, \Phi(-A) - 2 A\, \varphi(A) ,  \tag{10.4} $$
+#
+# least where $A / 3 N^2 = 2 \varphi(A) - 2 A\, \Phi(-A)$. The best $A$ depends on the bits alone; the largest entry
+# grows with $n$. So long tokens of few bits want to be clipped, those of eight bits hardly.
+#
+# **The weights.** Given $\hat x$ the best are $W\, \mathbb E[x \hat x^\top]\, \mathbb E[\hat x \hat x^\top]^{-1}$,
+# whatever the errors are. For errors of variance $\delta$ that do not depend on $x$, and eigenvectors $u_i$ of
+# $\Sigma$ with eigenvalues $\lambda_i$,
+#
+# $$ V = W \Sigma\, (\Sigma + \delta I)^{-1} , \qquad \mathbb E \lVert W x - V \hat x \rVert^2 =
+#    \sum_i \frac{\delta \lambda_i}{\lambda_i + \delta} \lVert W u_i \rVert^2
+#    < \delta\, \lVert W \rVert_F^2 :  \tag{10.5} $$
+#
+# directions below the noise are given up: at four bits those of all small eigenvalues, at eight hardly any.
+#
+# **What comes first.** $T$ may depend on $\Sigma$, the errors depend on $T$, and the weights should be quantized for
+# $\hat \Sigma = \mathbb E[\hat x \hat x^\top]$. No circle has to be solved: $T$ is chosen for $\Sigma$ and held. In its
+# coordinates $T \hat \Sigma T^\top = T \Sigma T^\top + \delta I$ up to clipping, so all that rounding does to feedback
+# is to damp it, by as much as was measured.
+
+# %%
+n, steps, tokens = 256, 15, 2000
+lambdas = np.geomspace(1.0, 1e-4, n)
+basis = np.linalg.qr(rng.standard_normal((n, n)))[0]
+inputs = rng.standard_normal((tokens, n)) * np.sqrt(lambdas) @ basis.T
+inputs *= np.sqrt(n / lambdas.sum())
+layer = rng.standard_normal((64, n))
+
+
+def token_rounded(x: np.ndarray, factor: float, steps: int) -> np.ndarray:
+    """Every row in so many steps of its own range."""
+    low, high = factor * np.minimum(x.min(axis=1), 0)[:, None], factor * np.maximum(x.max(axis=1), 0)[:, None]
+    step = (high - low) / steps
+    top = np.floor(high / step + 0.5)
+    return step * np.clip(np.floor(x / step + 0.5), top - steps, top)
+
+
+seen = token_rounded(inputs, 1.0, steps)
+widths = (inputs.max(axis=1) - inputs.min(axis=1)) / steps
+noise = np.mean(widths**2) / 12
+plain = np.mean(np.sum(((seen - inputs) @ layer.T) ** 2, axis=1))
+assert abs(plain / (noise * np.sum(layer**2)) - 1) < 0.05  # (10.3)
+best = layer @ np.linalg.solve(seen.T @ seen, seen.T @ inputs).T
+corrected = np.mean(np.sum((inputs @ layer.T - seen @ best.T) ** 2, axis=1))
+values, vectors = np.linalg.eigh(inputs.T @ inputs / tokens)
+predicted = np.sum(noise * values / (values + noise) * np.sum((layer @ vectors) ** 2, axis=0))
+assert abs(corrected / predicted / (1 - n / tokens) - 1) < 0.05  # (10.5), for weights fitted to these tokens
+assert corrected < 0.65 * plain
+
+
+def best_factor(bits: int) -> tuple[float, float]:
+    """The best factor of Gaussian tokens, by (10.4) and by trying."""
+    white, count = rng.standard_normal((400, n)), 2**bits - 1
+
+    def cost(a: float) -> float:
+        return a**2 / (3 * count**2) + 2 * (1 + a**2) * norm.cdf(-a) - 2 * a * norm.pdf(a)
+
+    largest = np.mean(white.max(axis=1) - white.min(axis=1)) / 2
+    tried = np.linspace(0.4, 1.0, 61)
+    errors = [np.mean((token_rounded(white, factor, count) - white) ** 2) for factor in tried]
+    return minimize_scalar(cost, bounds=(0.5, 6.0), method="bounded").x / largest, tried[int(np.argmin(errors))]
+
+
+for bits in (2, 3, 4):
+    formula, tried = best_factor(bits)
+    print(f"{bits} bits: best factor {formula:.3f} by (10.4), {tried:.3f} by trying")
+    assert abs(formula - tried) < 0.04
+assert best_factor(6)[0] > 1  # nothing is gained
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")

@@ -21,6 +21,7 @@ __all__ = [
     "Log",
     "command",
     "dense_words",
+    "inputs_words",
     "models",
     "parse_rates",
     "print_json",
@@ -165,6 +166,17 @@ def replaced(stored: int, weights: int, added: int) -> str:
     """
     more = f", and maps added {added:,} bytes of dense ones" if added else ""
     return f"{stored:,} bytes replace {weights:,} weights{more}"
+
+
+def inputs_words(bits: int | None, operations: int) -> str:
+    """A line about rounded inputs; nothing where they are as they come.
+
+    >>> print(inputs_words(4, 1536), end="")
+    inputs rounded to 4 bits, token by token; maps that stay take 1,536 operations for each
+    """
+    if bits is None:
+        return ""
+    return f"inputs rounded to {bits} bits, token by token; maps that stay take {operations:,} operations for each\n"
 
 
 def dense_words(report: Any) -> str:

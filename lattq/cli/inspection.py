@@ -14,6 +14,7 @@ from lattq.cli.console import (
     Debug,
     command,
     dense_words,
+    inputs_words,
     models,
     number,
     print_json,
@@ -112,7 +113,7 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
     stored = llm.stored_bytes(path)
     whole = _report(path)
     report = {} if whole is None else {row.name: dataclasses.asdict(row) for row in whole.layers}
-    shapes = shapes_of(path)
+    shapes, inputs = shapes_of(path), _block(path).inputs()
     shapes = {name: shapes[name] for name in [*report, *shapes] if name in shapes}  # in the order of the model
     layers = []
     with observed("lattq inspect", as_json=as_json, total=len(shapes)) as work:
@@ -124,6 +125,9 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
                     **parts(quantized),
                     "rate": 8 * len(quantized.payload) / quantized.codes.size,
                     "bytes": len(quantized.payload),
+                    "input_bits": inputs[name].bits if name in inputs else None,
+                    "input_clip": inputs[name].clip if name in inputs else None,
+                    "operations": quantized.transform.operations(quantized.shape[1]) if name in inputs else 0,
                     **{key: row.get(key) for key in ("value", "distortion", "reference", "stats")},
                 }
             )
@@ -137,6 +141,7 @@ def _inspect_directory(path: Path, plot: Path | None, *, as_json: bool) -> None:
         "weights": weights,
         "stored_bytes": stored,
         "added_bytes": added,
+        "operations": sum(row["operations"] for row in layers),
         "file_bytes": sum(file.stat().st_size for file in source.weight_files(path)),
         "reported": bool(report),
         "maps": [] if whole is None else [dataclasses.asdict(row) for row in whole.maps],
@@ -176,6 +181,7 @@ def _print_directory(path: Path, total: dict[str, Any], dense: str) -> None:
         headings = ("design", "place", "map", "places", "worst condition", "weights added")
         print_table("maps folded before", headings, summary_of(total["maps"]), f"from {REPORT}")
     counted = replaced(total["stored_bytes"], total["weights"], total["added_bytes"])
+    typer.echo(inputs_words(total["layers"][0]["input_bits"], total["operations"]), nl=False)
     typer.echo(
         f"{total['rate']:.4f} bits per weight ({counted}); weight files of {total['file_bytes']:,} bytes, {dense}"
     )

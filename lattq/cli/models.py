@@ -16,6 +16,7 @@ from lattq.cli.console import (
     Log,
     command,
     dense_words,
+    inputs_words,
     models,
     number,
     print_json,
@@ -86,6 +87,12 @@ def quantize(
     allocation: Annotated[Allocation, typer.Option(help="What the bits of all layers spare equally.")] = (
         Allocation.loss
     ),
+    input_bits: Annotated[
+        int | None, typer.Option(help="Bits that inputs are rounded to while the model runs, token by token: 2 to 8.")
+    ] = None,
+    input_clip: Annotated[
+        float | None, typer.Option(help="Factor of the ranges of inputs, 1 as published; searched unless given.")
+    ] = None,
     module: Annotated[list[str] | None, typer.Option(help="Linear layer to quantize; repeat for several.")] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Pattern of layers to quantize, inside the blocks or not; may repeat.")
@@ -150,6 +157,8 @@ def quantize(
             propagate=propagate,
             drift=drift,
             allocation=allocation.value,
+            input_bits=input_bits,
+            input_clip=input_clip,
             modules=module or None,
             include=include or None,
             exclude=exclude or (),
@@ -206,6 +215,7 @@ def _print_report(report: Any, out: Path) -> None:
     typer.echo(
         f"{report.rate:.4f} bits per weight ({replaced(report.stored_bytes, report.weights, report.added_bytes)}), "
         f"gap {number(report.gap)}, in {report.seconds:.1f} s\n"
+        f"{inputs_words(report.settings.get('input_bits'), report.operations)}"
         f"{out}: weight files of {report.file_bytes:,} bytes, {dense_words(report)}"
     )
 

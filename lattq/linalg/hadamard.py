@@ -65,6 +65,16 @@ def has_hadamard_matrix(n: int) -> bool:
     return _find_split(n) is not None
 
 
+def hadamard_additions(n: int) -> int:
+    """Additions for each entry that `hadamard_transform` takes: m - 1 + k with n = m * 2^k.
+
+    >>> hadamard_additions(8), hadamard_additions(24)
+    (3, 12)
+    """
+    m, power = _split(n)
+    return m - 1 + power.bit_length() - 1
+
+
 def fwht(x: Num[Array, "..."], *, axis: int = -1, orthonormal: bool = False) -> Num[Array, "..."]:
     """Multiply by the Hadamard matrix of size 2^k along one axis, with n log n additions.
 

@@ -20,7 +20,7 @@ ROLES = {
     "transform": (
         (
             *("forward", "inverse", "congruence", "plain", "keeps_entries", "exponents", "on_inputs", "kept", "split"),
-            *("check_rows", *_STATE),
+            *("inverse_on_inputs", "operations", "check_rows", *_STATE),
         ),
         "lattq.transforms.BaseTransform",
     ),

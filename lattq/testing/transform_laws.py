@@ -83,6 +83,32 @@ class TransformContract(ABC):
         size = float(np.linalg.norm(weight) * np.linalg.norm(x))
         assert_close(transform.forward(weight) @ moved.T, weight @ x.T, rtol=0.0, atol=1e-7 * size)
 
+    @law
+    @given(data=st.data(), seed=seeds, rows=st.integers(1, 6))
+    def test_what_was_done_to_inputs_can_be_undone(self, data: Any, seed: int, rows: int) -> None:
+        """T⁻¹ (T x) = x, where the transform says how it acts on vectors; where it does not, it undoes nothing."""
+        sigma = self.draw(data)
+        transform, x = self.transform(sigma, seed), np.random.default_rng(seed).standard_normal((rows, len(sigma)))
+        try:
+            moved = transform.on_inputs(x)
+        except InvalidInputError as error:
+            try:
+                found = transform.inverse_on_inputs(x)
+            except InvalidInputError:
+                return
+            msg = f"`inverse_on_inputs` returns {found.shape} numbers, and `on_inputs` refuses: {error}"
+            raise AssertionError(msg) from None
+        assert_close(transform.inverse_on_inputs(moved), x, rtol=0.0, atol=1e-7 * float(np.linalg.norm(x)))
+
+    def test_operations_are_counted(self) -> None:
+        """As an integer from 0 to those of a dense matrix, or of as many as there are parts."""
+        for transform, weight in self.examples():
+            n = weight.shape[1]
+            found = transform.operations(n)
+            most = n * n * max(1, len(transform.components))
+            assert type(found) is int, f"`operations` returns {found!r}"
+            assert 0 <= found <= most + n, f"`operations` returns {found} for {n} columns"
+
     def examples(self) -> Iterator[tuple[Any, np.ndarray]]:
         """Transforms of several numbers of columns, and weights for them."""
         for seed, n in enumerate(self.columns):

@@ -8,8 +8,9 @@ from lattq.transforms.affine import WUSH, Balanced
 from lattq.transforms.base import BaseTransform
 from lattq.transforms.designs import Equalize, Fixed, then
 from lattq.transforms.gain import Normalize
-from lattq.transforms.maps import Diagonal, Hadamard
+from lattq.transforms.maps import Diagonal
 from lattq.transforms.outliers import Outliers
+from lattq.transforms.rotation import Hadamard
 
 __all__ = [
     "WUSH",

@@ -129,6 +129,14 @@ class Affine(BaseTransform):
         """T x for rows x."""
         return self._times(x, self.blocks.swapaxes(1, 2))
 
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """T⁻¹ x for rows x."""
+        return self._times(x, self.inverses.swapaxes(1, 2))
+
+    def operations(self, columns: int) -> int:
+        """The size of a block for each column."""
+        return columns * self.blocks.shape[1]
+
     def _times(self, rows: Array, blocks: np.ndarray) -> Array:
         """Rows times a block-diagonal matrix."""
         if rows.shape[-1] != self.columns:

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from lattq._array import Array
+from lattq._array import Array, array_namespace, from_host
 from lattq.errors import InvalidInputError
 
 __all__ = ["BaseTransform", "Transform"]
@@ -63,6 +63,23 @@ class BaseTransform:
         """
         msg = f"{self!r} is not known to act on vectors; write `on_inputs(x)` in {type(self).__name__}"
         raise InvalidInputError(msg)
+
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """T⁻¹ x for rows x: undoes `on_inputs`, by a dense matrix unless the class knows better.
+
+        Raises `InvalidInputError` where `on_inputs` does.
+        """
+        self.on_inputs(x)  # refuses what it does not know
+        inverse: Any = self.forward(np.eye(x.shape[-1]))  # pyright: ignore[reportAttributeAccessIssue]
+        xp = array_namespace(x)
+        return xp.matmul(x, xp.astype(from_host(np.ascontiguousarray(inverse.T), like=x), x.dtype))
+
+    def operations(self, columns: int) -> int:
+        """Multiplications and additions with one vector that `on_inputs` takes, a pair counted once.
+
+        Those of a dense matrix unless the class knows better; a power of two or another order costs none.
+        """
+        return columns * columns
 
     def kept(self, shape: tuple[int, int], found: Any = None) -> Any:
         """Which entries of the transformed matrix count, from which counted before; None where all do.

@@ -99,6 +99,16 @@ class Chain(BaseTransform):
             x = part.on_inputs(x)  # pyright: ignore[reportAttributeAccessIssue]
         return x
 
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """All parts undone, last to first."""
+        for part in reversed(self.parts):
+            x = part.inverse_on_inputs(x)  # pyright: ignore[reportAttributeAccessIssue]
+        return x
+
+    def operations(self, columns: int) -> int:
+        """Those of all parts."""
+        return sum(part.operations(columns) for part in self.parts)  # pyright: ignore[reportAttributeAccessIssue]
+
     def split(self) -> tuple[Any, Any]:
         """The sparse part of the first, if it has one: W = S + (what the others undo)."""
         if not self.parts:
@@ -154,6 +164,14 @@ class Folded(BaseTransform):
     def on_inputs(self, x: Array) -> Array:
         """The vectors: the owner has transformed them already."""
         return x
+
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """The vectors."""
+        return x
+
+    def operations(self, columns: int) -> int:
+        """None here."""
+        return 0
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """The inner congruence; raises `InvalidInputError` once it is gone."""

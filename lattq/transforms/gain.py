@@ -76,6 +76,14 @@ class Gain(BaseTransform):
         """As `inverse`: a diagonal is its own transpose."""
         return self.inverse(x)
 
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """As `forward`."""
+        return self.forward(x)
+
+    def operations(self, columns: int) -> int:
+        """None for a power of two, which steps carry; else one for each column."""
+        return 0 if self.exponent is not None else columns
+
     def to_state(self) -> list:
         """The exponent of a power of two, or the scale as float32."""
         if self.exponent is not None:

@@ -7,17 +7,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr
-from lattq._options import as_integer, normalize
 from lattq.coding.damage import reading
 from lattq.coding.integers import decode_integers, encode_integers
 from lattq.coding.schema import Either, Integer, Octets, Record, checked
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
 from lattq.transforms.grid import MOST_GRID, MOST_STRIDE, SCALE_GRID, grid_scale, widest_grid
 
-__all__ = ["Diagonal", "Hadamard", "Identity", "Permutation"]
+__all__ = ["Diagonal", "Identity", "Permutation"]
 
 
 @register("transform", "identity")
@@ -55,6 +53,14 @@ class Identity(BaseTransform):
     def on_inputs(self, x: Array) -> Array:
         """As `inverse`: a diagonal is its own transpose."""
         return self.inverse(x)
+
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """As `forward`."""
+        return self.forward(x)
+
+    def operations(self, columns: int) -> int:
+        """None."""
+        return 0
 
     def to_state(self) -> list:
         """Nothing."""
@@ -134,6 +140,14 @@ class Diagonal(BaseTransform):
         """As `inverse`: a diagonal is its own transpose."""
         return self.inverse(x)
 
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """As `forward`."""
+        return self.forward(x)
+
+    def operations(self, columns: int) -> int:
+        """One for each column."""
+        return columns
+
     def to_state(self) -> list:
         """Exponents where all scales lie on the grid, else the upper halves of float32 if the lower ones are 0."""
         if self.exponents is not None:
@@ -205,6 +219,14 @@ class Permutation(BaseTransform):
         """As `forward`: the map is orthogonal, so that rows times the inverse are rows times the transpose."""
         return self.forward(x)
 
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """As `inverse`."""
+        return self.inverse(x)
+
+    def operations(self, columns: int) -> int:
+        """None."""
+        return 0
+
     def to_state(self) -> list:
         """The order as 16- or 32-bit integers."""
         return [self.order.astype("<u2" if len(self.order) <= 1 << 16 else "<u4").tobytes()]
@@ -216,63 +238,6 @@ class Permutation(BaseTransform):
         order = np.frombuffer(data, dtype="<u2" if size <= 1 << 16 else "<u4").astype(np.int64)
         with reading("a permutation"):
             return Permutation(order)
-
-
-@register("transform", "hadamard")
-@dataclasses.dataclass(frozen=True)
-class Hadamard(BaseTransform):
-    """Random signs, then a Hadamard matrix over √n: an orthogonal map that makes columns alike.
-
-    Raises `InvalidInputError` where no Hadamard matrix of that size is known.
-
-    >>> rotation = Hadamard(seed=1)
-    >>> bool(abs(rotation.inverse(rotation.forward(np.eye(4))) - np.eye(4)).max() < 1e-15)
-    True
-    """
-
-    seed: int = 0
-
-    schema = Record(seed=Integer(0, (1 << 64) - 1))
-
-    def __post_init__(self) -> None:
-        normalize(self, as_integer, "seed")
-        if not 0 <= self.seed < 2**64:
-            msg = f"`seed` is {self.seed}; a seed is an integer of at least 0 and below 2^64"
-            raise InvalidInputError(msg)
-
-    def __call__(self, weight: Array, sigma: np.ndarray) -> "Hadamard":
-        """Itself: the data do not matter. Raises `InvalidInputError` if there is no rotation of that size."""
-        self.forward(sigma[:1])
-        return self
-
-    def forward(self, weight: Array) -> Array:
-        """Rows rotated."""
-        return randomized_hadamard(weight, self.seed)
-
-    def inverse(self, weight: Array) -> Array:
-        """Rows rotated back."""
-        return randomized_hadamard(weight, self.seed, inverse=True)
-
-    def congruence(self, sigma: np.ndarray) -> np.ndarray:
-        """Rows and columns rotated."""
-        rotated = self.forward(self.forward(sigma).T)
-        return (rotated + rotated.T) / 2
-
-    def on_inputs(self, x: Array) -> Array:
-        """As `forward`: the map is orthogonal, so that rows times the inverse are rows times the transpose."""
-        return self.forward(x)
-
-    def to_state(self) -> list:
-        """The seed."""
-        return [self.seed]
-
-    @staticmethod
-    def from_state(state: list, size: int) -> "Hadamard":
-        """Inverse of `to_state`."""
-        if not has_hadamard_matrix(size):
-            msg = f"a rotation of {size} columns, for which no Hadamard matrix is known; the file is damaged"
-            raise DamagedFileError(msg)
-        return Hadamard(*checked(Hadamard.schema, state, "rotation"))
 
 
 def _row(values: np.ndarray, like: Array) -> Array:

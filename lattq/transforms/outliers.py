@@ -94,6 +94,10 @@ class Sparse(BaseTransform):
         )
         raise InvalidInputError(msg)
 
+    def inverse_on_inputs(self, x: Array) -> Array:
+        """Raise `InvalidInputError`, as `on_inputs`."""
+        return self.on_inputs(x)
+
     def _check(self, shape: tuple[int, int]) -> None:
         if shape[1] != self.columns:
             msg = f"{self.places.size} entries of a matrix of {self.columns} columns do not fit the shape {shape}"

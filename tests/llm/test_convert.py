@@ -343,7 +343,7 @@ def test_corrections_that_miss_report_the_nearest(tiny: Path, tmp_path: Path, mo
     """Every pass is judged: as many passes as there are rates, and the nearest of them in the message."""
     sizes = iter([3.3, 3.2, 3.01, 3.1, 3.05])
     monkeypatch.setattr(stages.Conversion, "search", lambda *_: 0.02)
-    monkeypatch.setattr(stages.Conversion, "stored", lambda self, _: next(sizes) * self.count / 8)
+    monkeypatch.setattr(stages.Conversion, "stored", lambda self, *_: next(sizes) * self.count / 8)
     with pytest.raises(RateNotReachedError, match=r"nearest found is 3\.0100"):
         llm.quantize_model(tiny, tmp_path / "out", rate=3.0, **FAST)
     assert next(sizes, None) is None

@@ -14,6 +14,7 @@ from lattq.errors import LattqError
 from lattq.files import plain_modes
 from lattq.llm.run.config import LattqConfig, block_of
 from lattq.llm.run.digests import RUN, TENSORS
+from lattq.llm.run.inputs import InputRounding, input_block
 from lattq.llm.source.checkpoint import read_config
 from lattq.llm.source.weights import read_header, weight_files
 
@@ -84,16 +85,20 @@ def stored_bytes(directory: str | Path) -> int:
     return total
 
 
-def expected_bytes(modules: Mapping[str, str], sizes: Mapping[str, int], others: int) -> int:
+def expected_bytes(
+    modules: Mapping[str, str], sizes: Mapping[str, int], others: int, inputs: Mapping[str, InputRounding]
+) -> int:
     """What `stored_bytes` will count in a single file.
 
     Parameters
     ----------
     modules, sizes : shape as `config.json` has it, and payload bytes, of each quantized layer
     others : bytes of the tensors that stay, which precede the payloads in the file
+    inputs : how those of each layer are rounded, if they are
     """
     digest = "0" * (2 * TENSORS)
-    block = LattqConfig(dict(modules), run="0" * (2 * RUN), digest=digest, config_digest=digest).to_dict()
+    names = {"run": "0" * (2 * RUN), "digest": digest, "config_digest": digest}
+    block = LattqConfig(dict(modules), **names, input_activations=input_block(inputs)).to_dict()
     total = _config_bytes({"a": 0, "quantization_config": block})
     start = others
     for name in sorted(sizes):

@@ -1,5 +1,6 @@
 """One pass over a model: every chosen layer quantized, with clean inputs or behind the quantized prefix."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,22 +12,21 @@ from jaxtyping import Int
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from lattq._coordinates import holding
 from lattq.errors import InvalidInputError
-from lattq.linalg.effective import effective_weight
 from lattq.llm.convert.report import LayerRow, layer_row
+from lattq.llm.convert.rounded import InputSettings, RoundedInputs, measured, naming, observed, rounding, targets_of
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.hidden_states import BlockStream, WholeModel, follow
-from lattq.llm.measure.moments import InputMoments, forward_batches
+from lattq.llm.measure.moments import InputMoments
 from lattq.llm.source.architecture import find_blocks
 from lattq.llm.source.matrices import Matrix
-from lattq.llm.source.windows import batches_of
+from lattq.llm.source.windows import batches_of, run
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 from lattq.transforms.chains import folded
 
-__all__ = ["Encoder", "clean_pass", "propagated_pass"]
-
-DRIFT_DAMPING = 0.01
+__all__ = ["Encoder", "clean_pass", "propagated_pass", "rounded_pass"]
 
 
 class Encoder:
@@ -37,6 +37,7 @@ class Encoder:
     recipe : from a step or number of levels to a scheme
     scales : factor of the step for each layer
     jobs : layers at once
+    inputs : how they are rounded while the model runs; None for not at all
 
     Attributes
     ----------
@@ -49,9 +50,10 @@ class Encoder:
         scales: Mapping[str, float],
         workspace: Workspace,
         jobs: int,
+        inputs: InputSettings | None = None,
     ) -> None:
         self.recipe, self.scales = recipe, scales
-        self.workspace, self.jobs = workspace, jobs
+        self.workspace, self.jobs, self.inputs = workspace, jobs, inputs
         self.report: Callable[[str], None] = lambda name: None
 
     def sizes(self, value: float | int, weights: dict[str, np.ndarray], moments: InputMoments) -> dict[str, int]:
@@ -67,13 +69,18 @@ class Encoder:
         return found
 
     def store(
-        self, value: float | int, targets: dict[str, np.ndarray], moments: InputMoments
+        self,
+        value: float | int,
+        targets: dict[str, np.ndarray],
+        moments: InputMoments,
+        rounded: Mapping[str, RoundedInputs] | None = None,
     ) -> Iterator[tuple[str, Quantized]]:
-        """Quantize and store the layers of `targets`."""
+        """Quantize and store the layers of `targets`, in the coordinates that their inputs are rounded in."""
+        rounded = rounded or {}
 
         def encode(name: str) -> tuple[Quantized, LayerRow]:
-            start, sigma = time.perf_counter(), moments.sigma(name)
-            quantized = self.quantize(name, targets[name], sigma, value)
+            start, sigma, inputs = time.perf_counter(), moments.sigma(name), rounded.get(name)
+            quantized = self.quantize(name, targets[name], sigma, value, inputs)
             row = layer_row(
                 name,
                 value * self.scales[name],
@@ -82,6 +89,7 @@ class Encoder:
                 sigma,
                 time.perf_counter() - start,
                 moments.tokens(name),
+                None if inputs is None else inputs.rounding.clip,
             )
             if moments.borrowed(name):
                 row.stats["inputs"] = "none: of its siblings"
@@ -96,13 +104,13 @@ class Encoder:
         """Step or number of levels of one layer."""
         return value if isinstance(value, int) else value * self.scales[name]
 
-    def quantize(self, name: str, weight: np.ndarray, sigma: np.ndarray, value: float | int) -> Quantized:
+    def quantize(
+        self, name: str, weight: np.ndarray, sigma: np.ndarray, value: float | int, inputs: RoundedInputs | None = None
+    ) -> Quantized:
         """Quantize one layer; errors name it."""
-        try:
-            found = quantize(weight, sigma, self.recipe(self.setting(name, value)))
-        except InvalidInputError as error:
-            msg = f"layer {name}: {error}"
-            raise InvalidInputError(msg) from error
+        with naming(name):
+            scheme = self.recipe(self.setting(name, value))
+            found = quantize(weight, sigma, scheme if inputs is None else holding(scheme, inputs.transform))
         if folded(found.transform) is not None:
             msg = (
                 f"layer {name}: `recipe` folds a transform of its own, and those with the same inputs need one map for "
@@ -110,6 +118,31 @@ class Encoder:
             )
             raise InvalidInputError(msg)
         return found
+
+    def rounded(
+        self,
+        value: float | int,
+        layers: dict[str, Matrix],
+        weights: Mapping[str, np.ndarray],
+        forward: Callable[[int], Any],
+        batches: list[Int[Tensor, "_ window"]],
+    ) -> dict[str, RoundedInputs]:
+        """How the inputs of layers are rounded; nothing if they are not. `forward` runs one of the batches."""
+        if self.inputs is None:
+            return {}
+        stored = {name: self.workspace.get(value, name) for name in layers}
+        found = {name: self.inputs.stored(*entry) for name, entry in stored.items() if entry is not None}
+        missing = {name: layers[name] for name in layers if name not in found}
+        seen = observed(missing, forward, batches)
+        for name in missing:
+            with naming(name):
+                found[name] = self.inputs.design(self.recipe(self.setting(name, value)), weights[name], *seen(name))
+        return found
+
+    @property
+    def corrects(self) -> bool:
+        """Whether weights are corrected for the rounding of their inputs."""
+        return self.inputs is not None and self.inputs.correction
 
     def _parallel(self, function: Callable[[str], Any], names: list[str]) -> Iterator[Any]:
         # The limit is process-wide: set outside, no thread lifts it while another still computes.
@@ -160,21 +193,47 @@ def propagated_pass(
             raise InvalidInputError(msg)
         drifted = list(stream.hidden)
         last = max((i for i, (block, _) in enumerate(names) if _inside(layers, block)), default=-1)
-        for index, (block, _) in enumerate(names[: last + 1]):
-            mine = _inside(layers, block)
-            clean = _quantize_block(encoder, value, stream, index, mine, weights, drifted, drift)
-            if index < last:
-                drifted = stream.advance(index, drifted)
-                stream.hidden = clean
-        rest = {name: layer for name, layer in layers.items() if not any(_within(name, block) for block, _ in names)}
-        if any(encoder.workspace.get(value, name) is None for name in rest):
-            moments = InputMoments(rest)
-            forward_batches(model, batches, moments)
-            clean_pass(encoder, value, {name: weights[name] for name in rest}, moments)
+        with contextlib.ExitStack() as prefix:
+            for index, (block, _) in enumerate(names[: last + 1]):
+                mine = _inside(layers, block)
+                clean = _quantize_block(encoder, value, stream, index, mine, weights, drifted, drift, prefix, batches)
+                if index < last:
+                    drifted = stream.advance(index, drifted)
+                    stream.hidden = clean
+            rest = {name: one for name, one in layers.items() if not any(_within(name, block) for block, _ in names)}
+            rounded_pass(encoder, value, model, rest, weights, batches)
     finally:
         for name, layer in layers.items():
             layer.write(torch.from_numpy(weights[name]))
     return _stored(encoder, value, weights)
+
+
+def rounded_pass(
+    encoder: Encoder,
+    value: float | int,
+    model: Any,
+    layers: dict[str, Matrix],
+    weights: Mapping[str, np.ndarray],
+    batches: list[Int[Tensor, "_ window"]],
+) -> dict[str, tuple[Quantized, LayerRow]]:
+    """Quantize layers for the inputs that they have in the model as it is, each rounded if the encoder says so.
+
+    With rounded inputs all layers see what the rounding of those before them makes; their weights are clean.
+    """
+
+    def forward(batch: int) -> None:
+        with torch.no_grad():
+            run(model, batches[batch])
+
+    missing = [name for name in layers if encoder.workspace.get(value, name) is None]
+    if missing:
+        rounded = encoder.rounded(value, layers, weights, forward, batches)
+        reference = forward if encoder.corrects else None
+        moments, _ = measured(layers, range(len(batches)), forward, reference, rounded)
+        targets = targets_of({name: weights[name] for name in missing}, moments)
+        for _ in encoder.store(value, targets, moments, rounded):
+            pass
+    return _stored(encoder, value, layers)
 
 
 def _quantize_block(
@@ -186,30 +245,35 @@ def _quantize_block(
     weights: dict[str, np.ndarray],
     drifted: list[Any],
     drift: bool,
+    prefix: contextlib.ExitStack,
+    batches: list[Int[Tensor, "_ window"]],
 ) -> list[Any]:
-    """Quantize the layers of one block and put the result into it; the clean outputs, if drift is followed."""
+    """Quantize the layers of one block and put the result into it; the clean outputs, if drift is followed.
+
+    Where inputs are rounded, those of the block are from here on until `prefix` closes.
+    """
     stored = {name: encoder.workspace.get(value, name) for name in layers}
-    missing = {name: layers[name] for name, found in stored.items() if found is None}
-    moments, clean = InputMoments(layers, drift=drift), []
-    for batch in range(len(drifted)):
-        if drift:
-            with moments.remember():
-                clean.append(stream.apply(index, stream.hidden, batch))
-        if missing:
-            with moments.record():
-                stream.apply(index, drifted, batch)
-    targets = {name: weights[name] for name in missing}
-    if drift:
-        for name, w in targets.items():
-            cross = moments.cross(name)
-            if cross is not None:
-                star = effective_weight(w, cross, moments.sigma(name), damping=DRIFT_DAMPING)
-                targets[name] = star.astype(w.dtype)
-    for name, quantized in encoder.store(value, targets, moments):
+    missing = [name for name, found in stored.items() if found is None]
+
+    def own(batch: int) -> Any:
+        return stream.apply(index, drifted, batch)
+
+    def pristine(batch: int) -> Any:
+        return stream.apply(index, stream.hidden, batch)
+
+    found = {name: entry[0] for name, entry in stored.items() if entry is not None}
+    rounded = encoder.rounded(value, layers, weights, own, batches)
+    clean = []
+    if missing:
+        reference = pristine if drift else own if encoder.corrects else None
+        moments, clean = measured(layers, range(len(drifted)), own, reference, rounded)
+        targets = targets_of({name: weights[name] for name in missing}, moments)
+        found |= dict(encoder.store(value, targets, moments, rounded))
+    elif drift:
+        clean = [pristine(batch) for batch in range(len(drifted))]
+    for name, quantized in found.items():
         layers[name].write(torch.from_numpy(quantized.dequantize()))
-    for name, found in stored.items():
-        if found is not None:
-            layers[name].write(torch.from_numpy(found[0].dequantize()))
+    prefix.enter_context(rounding(layers, rounded))
     return clean
 
 

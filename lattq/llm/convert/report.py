@@ -17,6 +17,7 @@ from lattq.quantized import Quantized
 __all__ = ["DenseRow", "LayerRow", "Report"]
 
 FILE = "lattq_report.json"
+DERIVED = ("distortion", "gap", "operations")
 ENOUGH = 8  # tokens for each column: fewer cost more than about 0.05 bit (theory 11.2)
 
 
@@ -37,6 +38,9 @@ class LayerRow:
     stats : `Quantized.stats`
     tokens : inputs that the second moment was measured on; from few, it is shrunk, and distortion, reference and gap
         are those of an estimate
+    input_clip : factor of the range of each token that its inputs are rounded in; None where they are not
+    operations : multiplications and additions, a pair counted once, that its transform takes for each token while the
+        model runs; 0 where it is undone once, when the layer is decoded, as it is unless inputs are rounded
 
     Examples
     --------
@@ -54,6 +58,8 @@ class LayerRow:
     seconds: float
     stats: dict[str, Any]
     tokens: int = 0
+    input_clip: float | None = None
+    operations: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +138,11 @@ class Report:
         return self._mean([row.distortion for row in self.layers])
 
     @property
+    def operations(self) -> int:
+        """For each token, of all layers."""
+        return sum(row.operations for row in self.layers)
+
+    @property
     def gap(self) -> float | None:
         """Mean of the gaps of the payloads over weights; None if a layer has none."""
         gaps = [row.gap for row in self.layers if row.gap is not None]
@@ -151,8 +162,8 @@ class Report:
         )
 
     def to_json(self) -> str:
-        """All fields, and the means over weights."""
-        fields = dataclasses.asdict(self) | {"distortion": self.distortion, "gap": self.gap}
+        """All fields, the means over weights, and the sum of operations."""
+        fields = dataclasses.asdict(self) | {name: getattr(self, name) for name in DERIVED}
         return json.dumps(fields, indent=1) + "\n"
 
     @staticmethod
@@ -163,7 +174,7 @@ class Report:
             rows = tuple(LayerRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("layers"))
             dense = tuple(DenseRow(**{**row, "shape": tuple(row["shape"])}) for row in fields.pop("dense"))
             maps = tuple(FoldedMap(**row) for row in fields.pop("maps"))
-            rest = {key: fields[key] for key in fields if key not in ("distortion", "gap")}
+            rest = {key: fields[key] for key in fields if key not in DERIVED}
             return Report(layers=rows, dense=dense, maps=maps, **rest)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             msg = f"this is not a report of a conversion ({error}); read {FILE} of a quantized model"
@@ -186,6 +197,7 @@ def layer_row(
     sigma: Float[np.ndarray, "columns columns"],
     seconds: float,
     tokens: int,
+    input_clip: float | None = None,
 ) -> LayerRow:
     """Measure a quantized layer."""
     rate = 8 * len(quantized.payload) / target.size
@@ -198,4 +210,7 @@ def layer_row(
         except InvalidInputError as error:  # pruned weights have no Gaussian reference; the layer itself is fine
             stats["no_reference"] = str(error)
     gap = None if reference is None else rate - reference
-    return LayerRow(name, quantized.shape, value, rate, distortion, reference, gap, seconds, stats, tokens)
+    operations = 0 if input_clip is None else quantized.transform.operations(target.shape[1])
+    return LayerRow(
+        name, quantized.shape, value, rate, distortion, reference, gap, seconds, stats, tokens, input_clip, operations
+    )

@@ -14,13 +14,15 @@ from lattq.errors import InvalidInputError, RateNotReachedError
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
 from lattq.llm.convert.kept import KeptArrays
 from lattq.llm.convert.mapped import changed_tensors, fold_maps, settle
-from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass
+from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass, rounded_pass
 from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
+from lattq.llm.convert.rounded import InputSettings
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.moments import InputMoments, forward_batches, reached
 from lattq.llm.measure.sensitivity import output_sensitivities
 from lattq.llm.run.digests import digests_of_state
+from lattq.llm.run.inputs import InputRounding
 from lattq.llm.run.plugin import attach, saved_tensors
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import Choice, choose
@@ -61,7 +63,9 @@ class Conversion:
         jobs: int,
         work: Stage,
         design: MapDesign | None = None,
+        inputs: InputSettings | None = None,
     ) -> None:
+        self.inputs = inputs
         self.source, self.windows, self.workspace = source, windows, workspace
         self.recipe, self.settings, self.work = recipe, settings, work
         self.model = model
@@ -80,13 +84,15 @@ class Conversion:
         sizes |= {key: tensor.nbytes for key, tensor in self.carried.items()}
         self.others = sum(sizes[name] for name in sizes.keys() - quantized)
         self.digests |= digests_of_state(self.folded)
+        if inputs is not None:
+            inputs.check(self.layers)
         self.weights = {name: to_host(layer.weight).copy() for name, layer in self.layers.items()}
         self.count = sum(w.size for name, w in self.weights.items() if self.layers[name].key not in new)
         if self.count == 0:
             msg = f"only weights that `maps` added would be quantized ({', '.join(self.layers)}); quantize others too"
             raise InvalidInputError(msg)
         self._clean: InputMoments | None = None
-        self.encoder = Encoder(recipe, self.scales(), workspace, jobs)
+        self.encoder = Encoder(recipe, self.scales(), workspace, jobs, inputs)
 
     @contextlib.contextmanager
     def of_layers(self, name: str, inside: Stage) -> Iterator[None]:
@@ -152,7 +158,8 @@ class Conversion:
         if rate is not None:
             value, layers = self.correct(rate, value, layers)
         self.restore()
-        attach(self.model, self.layers, {name: one[0].payload for name, one in layers.items()}, run, self.carried)
+        payloads = {name: one[0].payload for name, one in layers.items()}
+        attach(self.model, self.layers, payloads, run, self.carried, self.rounding(layers))
         with self.work.stage("write"):
             return self.write(value, layers, start, max_shard_size, beside, run)
 
@@ -200,14 +207,24 @@ class Conversion:
             return propagated_pass(
                 self.encoder, value, self.model, self.layers, self.weights, self.windows, drift=drift
             )
+        if self.inputs is not None:
+            batches = batches_of(self.windows)
+            return rounded_pass(self.encoder, value, self.model, self.layers, self.weights, batches)
         return clean_pass(self.encoder, value, self.weights, self.clean)
+
+    def rounding(self, layers: Layers) -> dict[str, InputRounding]:
+        """How the inputs of each quantized layer are rounded; nothing if they are not."""
+        if self.inputs is None:
+            return {}
+        return {name: self.inputs.stored(*one).rounding for name, one in layers.items()}
 
     def correct(self, rate: float | int, value: float | int, layers: Layers) -> tuple[float | int, Layers]:
         """Repeat the pass at a corrected setting until the stored bytes meet the rate."""
         name, fixed = searched(self.recipe)[0], is_fixed_rate(self.recipe)
         slope, tried = -1.0, []
         while True:
-            found = 8 * self.stored({name: len(one[0].payload) for name, one in layers.items()}) / self.count
+            sizes = {name: len(one[0].payload) for name, one in layers.items()}
+            found = 8 * self.stored(sizes, self.rounding(layers)) / self.count
             if found <= rate if fixed else abs(found - rate) <= TOLERANCE - 0.0005:  # shards have other headers
                 return value, layers
             tried.append((value, found))
@@ -228,10 +245,13 @@ class Conversion:
         )
         raise RateNotReachedError(msg, rate=rate)
 
-    def stored(self, sizes: dict[str, int]) -> int:
-        """Bytes that payloads of these sizes will take with headers and config, and dense weights that maps added."""
+    def stored(self, sizes: dict[str, int], inputs: dict[str, InputRounding] | None = None) -> int:
+        """Bytes that payloads of these sizes will take with headers and config, also before ranges are known, and
+        dense weights that maps added."""
+        if inputs is None:
+            inputs = {} if self.inputs is None else dict.fromkeys(self.layers, self.inputs.rounding(0.975))
         modules = {name: layer.text for name, layer in self.layers.items()}
-        return expected_bytes(modules, sizes, self.others) + self.added
+        return expected_bytes(modules, sizes, self.others, inputs) + self.added
 
     def write(
         self, value: float | int, layers: Layers, start: float, max_shard_size: str, beside: list[Path], run: str

@@ -34,10 +34,11 @@ class InputMoments:
     ----------
     layers : name to matrix
     drift : also accumulate E[(x - x̂) x̂ᵀ] of remembered and recorded inputs
+    shared : whether layers that receive one tensor in `remember` receive one in `record` too
     """
 
-    def __init__(self, layers: Mapping[str, Matrix], *, drift: bool = False) -> None:
-        self.layers, self.drift = layers, drift
+    def __init__(self, layers: Mapping[str, Matrix], *, drift: bool = False, shared: bool = True) -> None:
+        self.layers, self.drift, self.shared = layers, drift, shared
         self.leader: dict[str, str] = {}
         self._moments: dict[str, SecondMoment] = {}
         self._cross: dict[str, SecondMoment] = {}
@@ -103,7 +104,8 @@ class InputMoments:
 
     def _arrived(self, name: str, x: Tensor, act: Any) -> None:
         if name not in self.leader:
-            same = (first for seen, first in self._seen if seen() is x)  # identity: the modules read one tensor
+            # identity: the modules read one tensor
+            same = (first for seen, first in self._seen if self.shared and seen() is x)
             self.leader[name] = next(same, name)
         if self.leader[name] == name:
             self._seen.append((weakref.ref(x), name))

@@ -2,10 +2,12 @@
 
 from lattq.llm.run.config import LattqConfig, block_of
 from lattq.llm.run.directory import verified_payloads
+from lattq.llm.run.inputs import InputRounding
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.run.plugin import LattqHfQuantizer, attach, register, saved_tensors
 
 __all__ = [
+    "InputRounding",
     "LattqConfig",
     "LattqHfQuantizer",
     "LattqLinear",

@@ -7,11 +7,12 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.digests import digest_of_config
+from lattq.llm.run.inputs import InputRounding, read_input_block
 
 __all__ = ["METHOD", "LattqConfig", "block_of"]
 
 METHOD = "lattq"
-FORMAT = 1
+FORMAT, ROUNDED = 1, 2  # versions; the second where inputs are rounded, which older releases would not do
 
 
 class LattqConfig(QuantizationConfigMixin):
@@ -24,11 +25,12 @@ class LattqConfig(QuantizationConfigMixin):
     run : hexadecimal name of the conversion, to which the payloads are bound
     digest : of all tensors in the weight files, hexadecimal
     config_digest : of what else `config.json` says, this block included
-    format_version : of the directory
+    format_version : of the directory: 2 where inputs are rounded, else 1
+    input_activations : how the inputs of every layer are rounded (see `input_block`), None where they are not
 
     Raises
     ------
-    DamagedFileError : for a version, a list of layers or a shape that this release cannot read
+    DamagedFileError : for a version, a list of layers, a shape or a rounding that this release cannot read
 
     Examples
     --------
@@ -44,24 +46,36 @@ class LattqConfig(QuantizationConfigMixin):
         run: Any = "",
         digest: Any = "",
         config_digest: Any = "",
-        format_version: Any = FORMAT,
+        format_version: Any = None,
+        input_activations: Any = None,
         **others: Any,
     ) -> None:
         self.quant_method = METHOD
-        if format_version != FORMAT:
-            msg = f"format version {format_version!r}; this lattq reads version {FORMAT}: use the release that wrote it"
+        wanted = FORMAT if input_activations is None else ROUNDED
+        if format_version not in (None, wanted):
+            msg = (
+                f"format version {format_version!r}; this lattq reads version {FORMAT}, and {ROUNDED} where inputs "
+                "are rounded: use the release that wrote it"
+            )
             raise DamagedFileError(msg)
-        self.format_version = format_version
+        self.format_version = wanted
         modules = {} if modules is None else modules
         if not isinstance(modules, dict):
             msg = f"`modules` in config.json is {str(modules)[:40]!r}; expected layers and their shapes"
             raise DamagedFileError(msg)
         self.modules = dict(modules)
         self.run, self.digest, self.config_digest = run, digest, config_digest
+        if input_activations is not None:
+            self.input_activations = input_activations
         for key, value in others.items():
             if key != "quant_method":
                 setattr(self, key, value)
         self.shapes()
+        self.inputs()
+
+    def inputs(self) -> dict[str, InputRounding]:
+        """How the inputs of each layer are rounded; nothing where they are not."""
+        return read_input_block(getattr(self, "input_activations", None), self.modules)
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of each quantized layer."""

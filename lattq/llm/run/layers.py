@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lattq._payload import require_parts
 from lattq.llm.run.digests import HASH, unbind
+from lattq.llm.run.inputs import InputRounding
 from lattq.quantized import Quantized
 
 __all__ = ["ENCODED", "LattqLinear"]
@@ -28,6 +29,8 @@ class LattqLinear(nn.Module):
     bias : whether there is a bias, kept as it was
     payload : `Quantized.payload`; empty until a checkpoint fills it
     dtype : of the decoded weight, which follows casts of the model; torch's default unless given
+    inputs : rounds the inputs, in the coordinates of the payload's transform: Q(T x) (Ŵ T⁻¹)ᵀ, in float32 at least;
+        None leaves them as they are
 
     Examples
     --------
@@ -51,13 +54,16 @@ class LattqLinear(nn.Module):
         bias: bool = False,
         payload: bytes = b"",
         dtype: torch.dtype | None = None,
+        inputs: InputRounding | None = None,
     ) -> None:
         super().__init__()
+        self.inputs = inputs
         self.out_features, self.in_features = rows, columns
         self.register_buffer(ENCODED, _tensor(payload))
         self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)  # follows casts and moves
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
         self._dense: Tensor | None = None
+        self._changed: tuple[Any, Tensor] | None = None
         self._filled = bool(payload)
         self._context: str | None = None
 
@@ -99,17 +105,39 @@ class LattqLinear(nn.Module):
         ------
         DamagedFileError : if the payload is not what lattq wrote, or belongs to a layer of another shape
         """
-        quantized = Quantized.from_payload(self.payload, (self.out_features, self.in_features))
-        return torch.from_numpy(quantized.dequantize()).to(self.encoded.device, dtype)
+        return torch.from_numpy(self._quantized().dequantize()).to(self.encoded.device, dtype)
+
+    def _quantized(self) -> Quantized:
+        return Quantized.from_payload(self.payload, (self.out_features, self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x Ŵᵀ + bias."""
-        return nn.functional.linear(x, self.weight, self.bias)
+        """Return x Ŵᵀ + bias; where inputs are rounded, Q(T x) (Ŵ T⁻¹)ᵀ + bias.
+
+        Raises `InvalidInputError` where inputs are rounded and the transform of the payload does not act on them.
+        """
+        if self.inputs is None:
+            return nn.functional.linear(x, self.weight, self.bias)
+        transform, weight = self._in_coordinates()
+        moved = transform.on_inputs(x.reshape(-1, self.in_features).to(weight.dtype))
+        bias = None if self.bias is None else self.bias.to(weight.dtype)
+        found = nn.functional.linear(self.inputs(moved), weight, bias)
+        return found.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+
+    def _in_coordinates(self) -> tuple[Any, Float[Tensor, "rows columns"]]:
+        """The transform T of the payload, and Ŵ T⁻¹ in the dtype of products."""
+        dtype = torch.promote_types(self.like.dtype, torch.float32)
+        found = self._changed
+        if found is None or found[1].dtype != dtype or found[1].device != self.encoded.device:
+            quantized = self._quantized()
+            weight = torch.from_numpy(quantized.decoded()).to(self.encoded.device, dtype)
+            found = self._changed = quantized.transform, weight
+        return found
 
     def extra_repr(self) -> str:
-        """Shape and bits per weight."""
+        """Shape and bits per weight, and how inputs are rounded."""
         rate = 8 * self.encoded.numel() / (self.out_features * self.in_features)
-        return f"in_features={self.in_features}, out_features={self.out_features}, rate={rate:.3f}"
+        inputs = "" if self.inputs is None else f", inputs={self.inputs}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, rate={rate:.3f}{inputs}"
 
     def _save_to_state_dict(self, *args: Any) -> None:
         self.check()
@@ -121,7 +149,7 @@ class LattqLinear(nn.Module):
         if found is not None and found.dtype == torch.uint8 and found.ndim == 1:
             self.encoded = torch.empty_like(found, device=self.encoded.device)
             self._context, self._filled = None, True
-        self._dense = None
+        self._dense = self._changed = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

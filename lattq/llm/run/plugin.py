@@ -17,6 +17,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.config import METHOD, LattqConfig, block_of
 from lattq.llm.run.digests import bind, context, digest_of_config, digest_of_state, verified_at_load
 from lattq.llm.run.directory import check_places, naming, verify
+from lattq.llm.run.inputs import InputRounding, input_block
 from lattq.llm.run.layers import ENCODED, LattqLinear
 from lattq.llm.source.checkpoint import read_config
 from lattq.llm.source.matrices import Matrix, matrices
@@ -79,6 +80,7 @@ class LattqHfQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         config, modules, known = self.quantization_config, {}, matrices(model)
+        stated, inputs = config.inputs(), {}
         files = [Path(file) for file in kwargs.get("checkpoint_files") or ()]
         check_places(files, model.name_or_path)
         if files:
@@ -101,6 +103,11 @@ class LattqHfQuantizer(HfQuantizer):
                 msg = f"config.json says that {name} is a linear layer of {wanted}, the model has {matrix.shape}"
                 raise DamagedFileError(msg)
             modules[found] = text
+            if name in stated:
+                if matrix.routed:
+                    msg = f"config.json rounds the inputs of {name}, an expert; no release writes that"
+                    raise DamagedFileError(msg)
+                inputs[found] = stated[name]
             self.matrices[found], self.written[found] = matrix, name
         for name, matrix in self.matrices.items():
             missing = [one for one in matrix.siblings if one not in modules]
@@ -110,7 +117,7 @@ class LattqHfQuantizer(HfQuantizer):
         if config.modules and not modules:
             msg = f"{type(model).__name__} has none of the quantized layers; load the architecture in config.json"
             raise InvalidInputError(msg)
-        place(model, self.matrices, dict.fromkeys(modules, b""))
+        place(model, self.matrices, dict.fromkeys(modules, b""), inputs)
         for pattern, dtype in model._get_dtype_plan(model.dtype).items():
             for name in (name for name in modules if re.search(pattern.replace("*", ".*"), f"{name}.weight")):
                 layer = model.get_submodule(name)
@@ -118,6 +125,8 @@ class LattqHfQuantizer(HfQuantizer):
         if files and verified_at_load():
             verify(config, files)
         config.modules = modules
+        if inputs:
+            config.input_activations = input_block(inputs)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         at_once = verified_at_load()
@@ -158,11 +167,13 @@ def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
     return next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in names), None)
 
 
-def place(model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes]) -> None:
-    """Put layers with payloads where the matrices of a model are."""
+def place(
+    model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes], inputs: Mapping[str, InputRounding]
+) -> None:
+    """Put layers with payloads, and perhaps with rounded inputs, where the matrices of a model are."""
     for name, payload in payloads.items():
         matrix = found[name]
-        layer = LattqLinear(*matrix.shape, payload=payload, dtype=matrix.parameter.dtype)
+        layer = LattqLinear(*matrix.shape, payload=payload, dtype=matrix.parameter.dtype, inputs=inputs.get(name))
         matrix.place(model, layer.to(matrix.parameter.device))
 
 
@@ -179,6 +190,7 @@ def attach(
     payloads: Mapping[str, bytes],
     run: str = "",
     carried: Mapping[str, Tensor] | None = None,
+    inputs: Mapping[str, InputRounding] | None = None,
 ) -> None:
     """Replace matrices of `model` by their payloads and make it a model that `save_pretrained` can write.
 
@@ -188,6 +200,7 @@ def attach(
     payloads : of those that are replaced
     run : name of the conversion, to which they are bound in the files
     carried : tensors that the model has no place for, written beside its own
+    inputs : how those of all replaced matrices are rounded while the model runs; None for not at all
 
     Examples
     --------
@@ -198,8 +211,10 @@ def attach(
     >>> model.is_quantized
     True
     """
-    config = LattqConfig({name: found[name].text for name in payloads}, run=run)
-    place(model, found, payloads)
+    rounded = dict(inputs or {})
+    shapes = {name: found[name].text for name in payloads}
+    config = LattqConfig(shapes, run=run, input_activations=input_block(rounded))
+    place(model, found, payloads, rounded)
     model.config.quantization_config = config
     model.hf_quantizer = LattqHfQuantizer(config, pre_quantized=True)
     model.hf_quantizer.matrices = {name: found[name] for name in payloads}

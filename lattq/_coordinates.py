@@ -1,0 +1,102 @@
+"""The coordinates that a scheme quantizes a layer in: its transform, and the equalizing diagonal behind it."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lattq._array import Array, array_namespace, to_host
+from lattq.errors import InvalidInputError
+from lattq.linalg.checks import check_layer, with_diagonal
+from lattq.linalg.ldl import LDL
+from lattq.parts.registry import kind_of
+from lattq.transforms import Fixed, chains
+from lattq.transforms.base import Transform
+
+__all__ = ["Changed", "changed", "holding", "require_below", "transform_of"]
+
+
+class Changed(NamedTuple):
+    """A layer in other coordinates.
+
+    Attributes
+    ----------
+    transform : T
+    weight : W T⁻¹
+    factor : of T Σ Tᵀ
+    """
+
+    transform: Any
+    weight: Array
+    factor: LDL
+
+
+def changed(weight: Array, moment: np.ndarray, scheme: Any, damping: float = 0.0) -> Changed:
+    """A layer as the loop of a scheme sees it, with so much more damping of its feedback."""
+    transform: Any = scheme.transform(weight, moment)
+    kind_of("transform", transform)
+    if scheme.quantizer.importance is not None and not transform.keeps_entries:
+        msg = f"`importance` weighs the weights themselves, not those after {transform!r}; leave one out"
+        raise InvalidInputError(msg)
+    moved, second = transform.forward(weight), transform.congruence(moment)
+    if damping:
+        second = with_diagonal(second, damping * float(np.diag(second).mean()), "damping", damping)
+    factor = scheme.feedback.factor(moved, second)
+    _require_range(moved, np.ones(1))
+    if scheme.equalize:
+        diagonal = scheme.equalize(factor, weight.shape[0])
+        _require_range(moved, diagonal.scale)
+        transform, moved = chains.append(transform, diagonal), diagonal.forward(moved)
+        factor = factor.rescaled(1 / diagonal.scale)
+    return Changed(transform, moved, factor)
+
+
+def transform_of(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Any) -> Any:
+    """The transform that a scheme chooses for a layer, without a run of its loop.
+
+    `quantize` may add a power of two to it, and damps what is worse than zeros.
+
+    Raises
+    ------
+    InvalidInputError, NotPositiveSemidefiniteError : as `quantize`
+
+    Examples
+    --------
+    >>> import lattq as lq
+    >>> transform_of(np.eye(4), np.eye(4), lq.Scheme(transform=lq.transforms.Hadamard(1)))
+    Hadamard(seed=1)
+    """
+    checked, moment = check_layer(weight, sigma)
+    return changed(to_host(checked), moment, scheme).transform
+
+
+def holding(scheme: Any, transform: Transform) -> Any:
+    """A scheme with this transform, whatever layer it is given.
+
+    >>> import lattq as lq
+    >>> held = holding(lq.recipes.watersic(0.1), lq.transforms.Hadamard(1))
+    >>> held.transform(np.eye(4), np.eye(4)), held.equalize
+    (Hadamard(seed=1), None)
+    """
+    return dataclasses.replace(scheme, transform=Fixed(transform), equalize=None)
+
+
+def require_below(largest: float, limit: float, weight: Array) -> None:
+    """Raise `InvalidInputError` where scaled weights reach beyond what their dtype holds.
+
+    >>> require_below(1.0, 2.0, np.ones(1))
+    """
+    if not largest <= limit:
+        msg = (
+            f"weights scaled by the pivots of `sigma` reach {largest:.3g}, but {weight.dtype} holds up to {limit:.3g} "
+            "here; multiply `sigma` or the weights by a constant, or pass the weights as float64"
+        )
+        raise InvalidInputError(msg)
+
+
+def _require_range(weight: Array, scale: np.ndarray) -> None:
+    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns."""
+    xp = array_namespace(weight)
+    columns = to_host(xp.max(xp.abs(weight), axis=0)).astype(np.float64)
+    require_below(float(np.maximum(columns * scale, scale).max()), float(xp.finfo(weight.dtype).max), weight)
