@@ -14,14 +14,15 @@ lattq holds: its model is measured in memory, and charged the bits of the format
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -67,6 +68,15 @@ def behind(transform: Any, rounding: Rounding) -> Callable[..., lq.Scheme]:
     return recipe
 
 
+def rotated(recipe: Callable[..., lq.Scheme]) -> Callable[..., lq.Scheme]:
+    """A recipe behind a Hadamard matrix of each layer."""
+
+    def found(levels: int) -> lq.Scheme:
+        return dataclasses.replace(recipe(levels), transform=Hadamard())
+
+    return found
+
+
 def omniquant(rounding: Rounding) -> tuple[Any, ...]:
     """Learned scales and ranges, from SmoothQuant's, by a constant rate; the last state is taken."""
     learned = Trained(
@@ -77,7 +87,7 @@ def omniquant(rounding: Rounding) -> tuple[Any, ...]:
         structures=("diagonal",),
         places=("attention_input", "values", "mlp_input"),
         metric="distortion",
-        schedule=Schedule(epochs=EPOCHS, decay=False, held_out=0),
+        schedule=Schedule(epochs=EPOCHS, batch=1, decay=False, held_out=0),
     )
     return SmoothQuant(), learned
 
@@ -92,19 +102,28 @@ def methods(rounding: Rounding) -> dict[str, dict[str, Any]]:
     range_, error = plain(rounding), plain(rounding, fit="error")
     feedback = functools.partial(lq.recipes.gptq, group=rounding.group, symmetric=False)
     maps_alone = trained(rounding, weights=False, ranges=False)
+    whole, own, best = inputs(rounding, clip=1.0), inputs(rounding), inputs(rounding, correction=True)
     return {
-        "RTN": {"recipe": range_},
-        "SmoothQuant": {"recipe": range_, "maps": SmoothQuant()},
-        "AWQ": {"recipe": error, "maps": AWQ(rounding.levels, rounding.group)},
-        "OmniQuant-style": {"recipe": range_, "maps": omniquant(rounding)},
-        "Hadamard, folded": {"recipe": range_, "maps": Rotate()},
-        "balanced, folded": {"recipe": range_, "maps": Balanced()},
-        OURS: {"recipe": range_, "maps": trained(rounding)},
-        "ours, maps alone, then gptq": {"recipe": feedback, "maps": maps_alone},
-        "gptq": {"recipe": feedback},
-        "Hadamard, stays": {"recipe": behind(Hadamard(), rounding)},
-        "WUSH of 32, stays": {"recipe": behind(WUSH(32), rounding)},
+        "RTN": {"recipe": range_, **whole},
+        "SmoothQuant": {"recipe": range_, "maps": SmoothQuant(), **whole},
+        "AWQ": {"recipe": error, "maps": AWQ(rounding.levels, rounding.group), **whole},
+        "OmniQuant-style": {"recipe": range_, "maps": omniquant(rounding), **whole},
+        "Hadamard, folded": {"recipe": range_, "maps": Rotate(), **whole},
+        "balanced, folded": {"recipe": range_, "maps": Balanced(), **whole},
+        OURS: {"recipe": range_, "maps": trained(rounding), **own},
+        "ours, maps alone, then gptq": {"recipe": feedback, "maps": maps_alone, **best},
+        "gptq": {"recipe": feedback, **best},
+        "Hadamard, stays": {"recipe": behind(Hadamard(), rounding), **whole},
+        "WUSH of 32, stays": {"recipe": behind(WUSH(32), rounding), **whole},
+        "Hadamard, stays, then gptq": {"recipe": rotated(feedback), **best},
     }
+
+
+def inputs(rounding: Rounding, clip: float | None = None, *, correction: bool = False) -> dict[str, Any]:
+    """How inputs are rounded: ranges of tokens as published, or their own; weights corrected for it or not."""
+    if rounding.input_levels is None:
+        return {}
+    return {"input_bits": 4, "input_clip": clip, "input_correction": correction}
 
 
 def measured(setting: str, method: str) -> dict[str, Any]:
@@ -115,24 +134,20 @@ def measured(setting: str, method: str) -> dict[str, Any]:
         row |= published(rounding, float(method.rpartition(" ")[2]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            row |= stored(rounding, f"{folder}/out", **methods(rounding)[method])
+            row |= stored(rounding.levels, f"{folder}/out", **methods(rounding)[method])
     print(setting, method, f"{row['rate']:.3f} bit, KL {row['kl']:.4f}, perplexity {row['perplexity']:.3f}", flush=True)
     return row | {"seconds": time.perf_counter() - start}
 
 
-def stored(rounding: Rounding, out: str, **options: Any) -> dict[str, Any]:
+def stored(levels: int, out: str, **options: Any) -> dict[str, Any]:
     """Of files."""
-    if rounding.input_levels is not None:  # ranges of tokens as published, but for what was trained with its own
-        ours = options["recipe"].func is not lq.recipes.rtn or isinstance(options.get("maps"), Trained)
-        correction = not isinstance(options.get("maps"), Trained)
-        options |= {"input_bits": 4, "input_clip": None if ours else 1.0, "input_correction": ours and correction}
     report = quantize_model(
         embedded_model(),
         out,
         calibration_text=embedded_text("calibration"),
         samples=SAMPLES,
         seed=SEED,
-        levels=rounding.levels,
+        levels=levels,
         **options,
     )
     certified = [row.certificate for row in report.maps if row.certificate]
@@ -160,7 +175,8 @@ def published(rounding: Rounding, stability: float) -> dict[str, Any]:
     design = AffineQuant(rounding.levels, rounding.group, rounding.input_levels, stability, epochs=EPOCHS)
     if rounding.input_levels is not None:
         with tempfile.TemporaryDirectory() as folder:
-            return stored(rounding, f"{folder}/out", recipe=plain(rounding), maps=design)
+            options = {"recipe": plain(rounding), "maps": design, **inputs(rounding, clip=1.0)}
+            return stored(rounding.levels, f"{folder}/out", **options)
     model, tokenizer = load_model(embedded_model(), "float32"), load_tokenizer(embedded_model())
     windows = token_windows(tokenizer, embedded_text("calibration"), 256, SAMPLES, SEED)
     rows = design(model, windows, work=Stage("maps"), keep={})

@@ -31,7 +31,7 @@ from tests.llm.conftest import TEXT
 from tests.llm.decoders import decoder
 
 WINDOWS = torch.randint(2, 64, (9, 12), generator=torch.Generator().manual_seed(3))
-SHORT = Schedule(epochs=2, held_out=3)
+SHORT = Schedule(epochs=2, batch=1, held_out=3)
 DESIGN = Trained(levels=4, group=16, schedule=SHORT)
 
 

@@ -6,6 +6,8 @@ from lattq.llm.tune.folding import fold, fold_gains, shift, untie
 from lattq.llm.tune.mapped_block import MappedBlock
 from lattq.llm.tune.scale_designs import AWQ, Shift, SmoothQuant
 from lattq.llm.tune.soft_palette import SoftPalette, harden, soft_palettize
+from lattq.llm.tune.trained import Trained
+from lattq.llm.tune.training import Schedule
 
 __all__ = [
     "AWQ",
@@ -15,9 +17,11 @@ __all__ = [
     "MappedBlock",
     "Reorder",
     "Rotate",
+    "Schedule",
     "Shift",
     "SmoothQuant",
     "SoftPalette",
+    "Trained",
     "chain",
     "fold",
     "fold_gains",

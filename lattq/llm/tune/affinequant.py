@@ -69,7 +69,7 @@ class AffineQuant:
         """Train every block, then fold what can be folded."""
         known = chosen(model, [f"*.{name}" for name in (*BEHIND_NORMS, VALUES)])
         starts = {one.place.name: self._start(one) for group in readings(model, known, windows, work) for one in group}
-        schedule = Schedule(self.epochs, slow_rate=5e-3, decay=False, held_out=0, seed=self.seed)
+        schedule = Schedule(self.epochs, batch=1, slow_rate=5e-3, decay=False, held_out=0, seed=self.seed)
         trained = list(train_blocks(model, windows, lambda block: self.prepared(block, starts), schedule, work, keep))
         return tuple(row for block, _ in trained for row in fold_block(model, block, type(self).__name__))
 

@@ -8,6 +8,7 @@ ends of each range are among them, so that `rtn(levels, group=group, symmetric=F
 import dataclasses
 import fnmatch
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lattq._options import as_flag, as_float, check_levels, normalize
+from lattq._options import among, as_flag, as_float, check_levels, normalize
 from lattq.affine.checks import check_ratio
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.llm.measure.hidden_states import BlockStream
 from lattq.llm.measure.sensitivity import state_sensitivities
 from lattq.llm.source.architecture import find_blocks
@@ -53,6 +54,9 @@ class Trained:
     structures : maps to learn, the first of these that a place lets through
     places : of blocks, by patterns of the last part of their names
     ratio : ρ < 1, the last radius of the rows of N in D (I + N), which certifies them
+    metric : "loss" weighs errors of a block's outputs by how much the predictions mind them (theory 14.2),
+        "distortion" all alike
+    damping : of that weight, in parts of its mean
     schedule : of training
 
     Raises
@@ -86,18 +90,24 @@ class Trained:
     places: tuple[str, ...] = PLACES
     ratio: float = 0.9
     metric: str = "loss"
-    damping: float = 0.1
+    damping: float = 0.3
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
         normalize(self, as_flag, "weights", "ranges")
-        normalize(self, as_float, "ratio")
+        normalize(self, as_float, "ratio", "damping")
         check_ratio(self.ratio)
         check_levels(self.levels)
         if self.input_levels is not None:
             check_levels(self.input_levels)
         if self.group is not None and self.group < 1:
             msg = f"`group` is {self.group}; give how many columns share a step, or None for whole rows"
+            raise InvalidInputError(msg)
+        if not among(self.metric, ("loss", "distortion")):
+            msg = f'`metric` is {shown(self.metric)}; choose "loss" or "distortion"'
+            raise InvalidInputError(msg)
+        if not 0 <= self.damping < math.inf:
+            msg = f"`damping` is {self.damping}; pass a number of at least 0"
             raise InvalidInputError(msg)
         unknown = [one for one in self.structures if one not in _MAPS]
         if unknown:

@@ -45,12 +45,12 @@ class Schedule:
     lattq.errors.InvalidInputError: `epochs` is 0; use at least 1
     """
 
-    epochs: int = 20
-    batch: int = 1
+    epochs: int = 10
+    batch: int = 4
     rate: float = 5e-3
     slow_rate: float = 5e-4
     clip_rate: float = 1e-2
-    weight_rate: float = 5e-4
+    weight_rate: float = 1e-3
     decay: bool = True
     held_out: int = 8
     patience: int = 10
