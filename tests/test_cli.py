@@ -189,6 +189,19 @@ def test_maps_by_name_are_folded_and_listed(tiny: Path, text: Path, tmp_path: Pa
     assert "mlp_hidden" in shown
 
 
+def test_rounded_inputs_are_asked_for_reported_and_inspected(tiny: Path, text: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    options = ["--recipe", "rtn", "--levels", 16, "--group", 0, "--module", LAYER, "--samples", 2]
+    options += ["--input-bits", 4, "--input-clip", 0.9]
+    result = run("quantize", tiny, "--out", out, "--calibration", text, *options)
+    assert result.exit_code == 0, result.output
+    words = "inputs rounded to 4 bits, token by token; maps that stay take 0 operations for each"
+    assert words in result.stdout
+    assert words in run("inspect", out).stdout
+    (row,) = values("inspect", out)["layers"]
+    assert (row["input_bits"], row["input_clip"], row["operations"]) == (4, 0.9, 0)
+
+
 def test_json_holds_the_warnings(tiny: Path, text: Path, tmp_path: Path):
     """They are part of the one value on stdout; stderr has events only."""
     options = ["--recipe", "rtn", "--levels", 16, "--module", LAYER, "--calibration", text, "--samples"]
