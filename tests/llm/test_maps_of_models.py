@@ -142,7 +142,8 @@ def test_a_rotated_model_is_charged_for_the_head_that_it_unties(kind: str, head:
 
 
 def test_a_rate_is_met_with_the_head_that_maps_untie(sources: Path, tmp_path: Path):
-    options = {**SHORT, "recipe": recipes.huffman_gptq, "propagate": False, "maps": Rotate(), "include": ["*"]}
+    options = {**SHORT, "recipe": recipes.huffman_gptq, "propagate": False, "maps": Rotate()}
+    options |= {"include": ["lm_head", "*.1.mlp.*"], "samples": 4}
     report = llm.quantize_model(sources / "gemma", tmp_path / "out", rate=9, **options)
     assert abs(report.rate - 9) <= 0.005
     with pytest.raises(InvalidInputError, match=r"only weights that `maps` added would be quantized \(lm_head\)"):
@@ -247,14 +248,13 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "nestquant": (recipes.nestquant, {"levels": 8}),
     "watersic": (functools.partial(recipes.UNBIASED, quantizer=quantizers.Trellis(states=8)), {"step": 0.05}),
 }
-ON_RTN: dict[str, MapDesign] = {
-    "smoothquant": SmoothQuant(),
-    "awq": AWQ(levels=8, group=64, points=6),
+OTHERS: dict[str, MapDesign] = {
+    "awq": AWQ(levels=8, group=64, points=6, places=("*.values",)),
     "rotate": Rotate(),
-    "reorder": Reorder(),
+    "smoothquant": SmoothQuant(places=("*.values",)),
 }
-COMPOSED = [(name, "balanced") for name in RECIPES] + [("rtn", name) for name in ON_RTN]
-NOISE = 1.5  # of KL from 1000 tokens of so small a change, and what a map may cost where nothing was to be gained
+COMPOSED = [(name, "balanced") for name in RECIPES] + [("gptq", name) for name in OTHERS]
+NOISE = 1.5  # of KL from 500 tokens of so small a change, and what a map may cost where nothing was to be gained
 
 
 @pytest.fixture(scope="module")
@@ -265,22 +265,22 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, fl
 
 
 def composed(name: str, maps: MapDesign | None, out: Path) -> tuple[float, float]:
-    """Two layers of the embedded model, behind a norm of which none is: rate of their bytes, KL of the model."""
+    """A layer of the embedded model that reads values: rate of its bytes, KL of the model."""
     recipe, setting = RECIPES[name]
     report = llm.quantize_model(
         llm.embedded_model(), out, recipe=recipe, maps=maps, calibration_text=TEXT, window=128, samples=4,
-        modules=["model.layers.1.self_attn.o_proj", "model.layers.1.mlp.up_proj"], **setting,
+        modules=["model.layers.1.self_attn.o_proj"], **setting,
     )  # fmt: skip
     assert report.rate == 8 * (llm.stored_bytes(out) + report.added_bytes) / report.weights
-    text = llm.embedded_text("evaluation")[:12_000]
-    found = llm.evaluate(out, text, reference=llm.embedded_model(), window=128, samples=8)
+    text = llm.embedded_text("evaluation")[:8000]
+    found = llm.evaluate(out, text, reference=llm.embedded_model(), window=128, samples=4)
     assert found.kl_bits_per_token is not None
     return 8 * report.stored_bytes / report.weights, found.kl_bits_per_token
 
 
 @pytest.mark.parametrize(("name", "design"), COMPOSED)
 def test_every_recipe_follows_maps(name: str, design: str, plain: dict[str, tuple[float, float]], tmp_path: Path):
-    rate, kl = composed(name, Balanced() if design == "balanced" else ON_RTN[design], tmp_path / "out")
+    rate, kl = composed(name, Balanced() if design == "balanced" else OTHERS[design], tmp_path / "out")
     assert rate == pytest.approx(plain[name][0], abs=0.3 if name == "watersic" else 0.02)
     assert kl < NOISE * plain[name][1]
 

@@ -76,7 +76,7 @@ class Conversion:
         self.maps = self.fold(design)
         self.layers, self.reasons = self.choice()
         quantized = {layer.key for layer in self.layers.values()}
-        self.folded = self.settle(quantized) if self.maps else {}
+        self.folded = {} if design is None else self.settle(quantized)
         state = saved_tensors(self.model)
         sizes = {key: tensor.numel() * self.dtypes.get(key, tensor.dtype).itemsize for key, tensor in state.items()}
         new = state.keys() - self.digests.keys()
