@@ -12,6 +12,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from tests import type_checks
+
+type_checks.install()  # before anything imports lattq
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30)
 hypothesis.settings.register_profile("deep", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
