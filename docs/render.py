@@ -85,7 +85,7 @@ def execute(source: Path) -> Any:
     notebook.cells = [nbformat.v4.new_code_cell(STRICT), *shown, nbformat.v4.new_code_cell(RELAXED)]
     local = Config({"KernelManager": {"transport": "ipc"}})  # no TCP port
     resources = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", config=local, resources=resources).execute()
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", config=local, resources=resources).execute()
     notebook.cells = shown
     return notebook
 

@@ -20,6 +20,11 @@ hypothesis.settings.register_profile("deep", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def _cupy() -> ModuleType:
     """CuPy's namespace, or a skip that says why there is none."""
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")

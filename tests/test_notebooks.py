@@ -13,6 +13,7 @@ from docs import render
 NOTEBOOKS = [source.stem for sources in render.notebooks().values() for source in sources]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs(name: str):
     run = subprocess.run(

@@ -13,28 +13,30 @@ from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 
 __all__ = ["checked", "install"]
 
 plain = jaxtyping.jaxtyped
 scope = plain("context")
+hinted = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 
 def checked(*, typechecker: Callable) -> Callable:
     """`jaxtyping.jaxtyped` as the import hook calls it, before functions and dataclasses."""
-    return functools.partial(_decorated, typechecker=typechecker)
+
+    def decorate(fn: Any) -> Any:
+        if isinstance(fn, type):
+            if dataclasses.is_dataclass(fn) and not hasattr(fn.__init__, "__wrapped__"):
+                fn.__init__ = _in_scope(fn.__init__)
+            return fn
+        return _in_scope(fn) if inspect.isfunction(fn) else plain(fn, typechecker=typechecker)
+
+    return decorate
 
 
-def _decorated(fn: Any, typechecker: Callable) -> Any:
-    if isinstance(fn, type):
-        if dataclasses.is_dataclass(fn) and not hasattr(fn.__init__, "__wrapped__"):
-            fn.__init__ = _in_scope(fn.__init__, typechecker)
-        return fn
-    return _in_scope(fn, typechecker) if inspect.isfunction(fn) else plain(fn, typechecker=typechecker)
-
-
-def _in_scope(fn: Callable, typechecker: Callable) -> Callable:
-    hinted, config = typechecker(fn), jaxtyping.config
+def _in_scope(fn: Callable) -> Callable:
+    strict, config = hinted(fn), jaxtyping.config
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -42,7 +44,7 @@ def _in_scope(fn: Callable, typechecker: Callable) -> Callable:
         if config.jaxtyping_disable:
             return fn(*args, **kwargs)
         with scope:
-            return hinted(*args, **kwargs)
+            return strict(*args, **kwargs)
 
     return wrapper
 
