@@ -13,6 +13,8 @@ export TOKENIZERS_PARALLELISM = false
 export MPLBACKEND = Agg
 export NO_MKDOCS_2_WARNING = 1
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
+# Compiled modules are kept: commands, kernels and workers of the tests import the library again and again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help demo test lint format docs bench constraints clean
 
@@ -44,6 +46,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Notebooks that the tests executed on the same files (.notebooks) do not run again.
 docs: $(STAMP)
 	$(BIN)/python docs/render.py
 	$(BIN)/mkdocs build --strict
@@ -61,4 +64,4 @@ constraints: $(STAMP)
 	@mv constraints.txt.new constraints.txt && touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) site docs/_generated .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site docs/_generated .notebooks .pytest_cache .ruff_cache .hypothesis

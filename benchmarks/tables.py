@@ -32,6 +32,9 @@ CLAIMS = (
     "differentiable",
     "language_model",
     "few_tokens",
+    "dominance",
+    "dominance_toy",
+    "affine_layers",
     "cost",
     "speed",
     "packed",
@@ -375,6 +378,74 @@ def few_tokens() -> str:
     return table(["recipe", "rate", *(f"{count} tokens" if count > 1 else "1 token" for count in counts)], lines)
 
 
+def maps() -> str:
+    """Mean gains of changes of coordinates, predicted and measured."""
+    rows = published("affine_layers")["means"]
+    keys = ("predicted", "predicted_from_groups", "gain", "bits", "net")
+    found = {(row["model"], row["map"], row["recipe"]): row for row in rows}
+    cells = []
+    for model, label in dict.fromkeys((row["model"], row["map"]) for row in rows):
+        nearest, fed_back = found[model, label, "rtn"], found[model, label, "gptq"]
+        numbers = [*(nearest[key] for key in keys), *(fed_back[key] for key in ("gain", "net"))]
+        cells.append([model, label, *(f"{round(number, 2) + 0.0:.2f}" for number in numbers)])
+    headings = ["layers of", "map", "from powers", "from magnitudes", "`rtn`", "its bits", "`rtn`, net"]
+    return table([*headings, "`gptq`", "`gptq`, net"], cells)
+
+
+def toy() -> str:
+    """Errors of trained maps of one synthetic layer, and what can be certified of them."""
+    forms = {"dominant_rows": ".0%", "median_ratio": ".2f", "largest_ratio": ".1f", "condition_relative": ".1f"}
+    cells = []
+    for row in published("dominance_toy")["rows"]:
+        earlier = f"{row['earlier']:.4f}" if "earlier" in row else ""
+        stated = [format(row[key], form) if key in row else "" for key, form in forms.items()]
+        cells.append([row["what"], f"{row['error']:.4f}", earlier, *stated])
+    headings = ["map", "error", "earlier draw", "dominant rows", "median ratio", "largest ratio"]
+    return table([*headings, "κ, relative to T0"], cells)
+
+
+def dominance() -> str:
+    """How many of the random matrices break a bound, and how far projections are from a solver's."""
+    record = published("dominance")
+    names = {
+        "inf": "‖A⁻¹‖∞, by Varah",
+        "one": "‖A⁻¹‖₁, by Varah",
+        "two": "‖A⁻¹‖₂",
+        "condition": "κ∞(I + N)",
+        "determinant": "log det",
+        "left out": "‖A⁻¹‖∞, one entry of each row left out",
+    }
+    rows = [[f"bound on {name}", f"{record['bounds']['violations'][key]} broken"] for key, name in names.items()]
+    near = record["projections"]
+    distances = {"worst": "projection", "negative_control": "rows scaled into the cone instead"}
+    rows += [[f"{name}, farthest from the solver", f"{near[key]:.1e}"] for key, name in distances.items()]
+    return table([f"{record['matrices']} random matrices", ""], rows)
+
+
+def inverses() -> str:
+    """Time and error of inverses and solves beside those of torch."""
+    found = published("dominance")["inverses"]
+    rows = [row for part in found for row in part["rows"]]
+    cells = [
+        [f"{row['ratio']:g}", row["what"], *(f"{row[key]:{form}}" for key, form in forms.items())]
+        for forms in [{"seconds": ".2f", "over_torch": ".2f", "residual": ".1e", "difference": ".1e"}]
+        for row in rows
+    ]
+    headings = ["ρ", f"n = {found[0]['n']}", "seconds", "over torch", "residual", "difference from torch"]
+    return table(headings, cells)
+
+
+def loud_channel() -> str:
+    """What a dominant matrix leaves of a one-hot outlier of height 100."""
+    keys = {
+        "limit": "100 / (1 + ρ²)",
+        "attained": "by the best N",
+        "least_of_random": "by the best of 20 random N",
+        "around_hadamard": "around a Hadamard matrix",
+    }
+    return figures("ρ", lambda row: f"{row['ratio']:g}", keys, published("dominance")["outlier"]["rows"])
+
+
 def cost() -> str:
     """Time and memory of one layer against its size."""
     keys = {
@@ -470,6 +541,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "forged worst": forged_worst,
     "language model": language_model,
     "few tokens": few_tokens,
+    "maps": maps,
+    "dominance toy": toy,
+    "dominance": dominance,
+    "inverses": inverses,
+    "loud channel": loud_channel,
     "cost": cost,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

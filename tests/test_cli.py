@@ -453,6 +453,7 @@ def test_json_is_strict(capsys: pytest.CaptureFixture[str]):
     assert json.loads(capsys.readouterr().out) == {"a": [None, [1, None]], "b": "x"}
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path):
     out = tmp_path / "demo"
     options = ["--out", out, "--rates", "3", "--samples", 8, "--eval-samples", 4]

@@ -1,21 +1,22 @@
-"""The notebooks are plain Python scripts with asserted claims: they run from top to bottom."""
+"""The notebooks are plain Python scripts with asserted claims: they run from top to bottom.
 
-import runpy
-from pathlib import Path
+They do so once for these tests and for the pages that are made of them (`docs/render.py`).
+"""
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
+import subprocess
+import sys
+
 import pytest
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted([*ROOT.glob("theory/[0-9]*.py"), *ROOT.glob("docs/tutorials/*.py")])
+from docs import render
+
+NOTEBOOKS = [source.stem for sources in render.notebooks().values() for source in sources]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(ROOT)
-    mpl.use("Agg")
-    try:
-        runpy.run_path(str(path), run_name="__main__")
-    finally:
-        plt.close("all")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_runs(name: str):
+    run = subprocess.run(
+        [sys.executable, "docs/render.py", name], cwd=render.ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-4000:]

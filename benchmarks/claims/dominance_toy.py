@@ -2,8 +2,8 @@
 
     python benchmarks/claims/dominance_toy.py
 
-Synthetic inputs with four outlier channels, weights with heavy tails; relative squared error of outputs on test tokens.
-Training is Adam through the ranges of min–max integers for each output channel. Torch is used here only.
+Synthetic inputs with four outlier channels, weights with heavy tails; relative squared error of outputs on test tokens,
+the mean of three draws. Training is Adam through the ranges of min–max integers for each output channel.
 """
 
 import sys
@@ -24,7 +24,15 @@ from lattq.affine.projections import onto_l1_ball  # noqa: E402
 from lattq.affine.schedules import gradual_mask, growing_ratio  # noqa: E402
 from lattq.linalg.hadamard import hadamard_matrix  # noqa: E402
 
-SEED, N, TOKENS, EPOCHS, STEPS, BATCH, LEVELS = 0, 256, 2048, 20, 64, 128, 7.0
+SEED, DRAWS = 0, 3
+N, TOKENS, EPOCHS, STEPS, BATCH, LEVELS = 256, 2048, 20, 64, 128, 7.0
+# The same experiment on another draw, before this library: the figures that ours have to be compared with.
+EARLIER = {
+    "round to nearest": 0.0625, "SmoothQuant": 0.0434, "diagonal": 0.0286, "published, 0.01": 0.0220,
+    "published, 0.1": 0.0102, "published, 1": 0.0030, "certified around I, 0.5": 0.0174,
+    "certified around I, 0.9": 0.0128, "balanced, Hadamard": 0.0065, "diagonal around balanced": 0.0061,
+    "certified around balanced, 0.5": 0.0040,
+}  # fmt: skip
 Forward = Callable[[int], torch.Tensor]
 
 
@@ -100,7 +108,7 @@ def certified(x: np.ndarray, weight: np.ndarray, reference: np.ndarray, ratio: f
 def trained(
     x: np.ndarray, test: np.ndarray, weight: np.ndarray, parts: tuple[list, Forward]
 ) -> tuple[float, np.ndarray]:
-    """Test error and A after Adam with a cosine."""
+    """Test error and A after Adam."""
     torch.manual_seed(SEED)
     groups, forward = parts
     tokens, target = torch.tensor(x, dtype=torch.float32), torch.tensor(weight, dtype=torch.float32)
@@ -116,16 +124,29 @@ def trained(
 
 
 def run(name: str) -> dict[str, Any]:
-    """One row of the table."""
+    """One row of the table: the mean error, and the least dominant and the worst conditioned of the maps."""
     torch.set_num_threads(1)
-    x, test, weight = layer(np.random.default_rng(SEED))
+    draws = [measured(name, seed) for seed in range(SEED, SEED + DRAWS)]
+    row: dict[str, Any] = {"what": name, "errors": [draw["error"] for draw in draws]}
+    row["error"] = float(np.mean(row["errors"]))
+    if name in EARLIER:
+        row["earlier"] = EARLIER[name]
+    for key in [key for key in draws[0] if key != "error"]:
+        row[key] = (min if key == "dominant_rows" else max)(draw[key] for draw in draws)
+    print(row, flush=True)
+    return row
+
+
+def measured(name: str, seed: int) -> dict[str, Any]:
+    """Test error of one draw and, of a trained map, what it certifies."""
+    x, test, weight = layer(np.random.default_rng(seed))
     identity, reference = np.diag(smooth(x, weight)), balanced(x, weight)
     closed = {"round to nearest": np.eye(N), "SmoothQuant": identity, "balanced, Hadamard": reference}
     if name in closed:
         parts = [torch.tensor(one, dtype=torch.float64) for one in (test, weight, closed[name])]
-        return {"what": name, "error": float(error(*parts))}
+        return {"error": float(error(*parts))}
     kinds = {
-        "diagonal": (identity, 0.0),
+        "diagonal": (identity, 0.0), "diagonal around balanced": (reference, 0.0),
         "certified around I, 0.5": (identity, 0.5), "certified around I, 0.9": (identity, 0.9),
         "certified around balanced, 0.5": (reference, 0.5), "certified around balanced, 0.9": (reference, 0.9),
     }  # fmt: skip
@@ -140,7 +161,6 @@ def run(name: str) -> dict[str, Any]:
     ratios = np.abs(matrix @ np.linalg.inv(base))
     ratios = (ratios.sum(axis=1) - np.diag(ratios)) / np.diag(ratios)
     return {
-        "what": name,
         "error": found,
         "dominant_rows": stated.dominant_rows,
         "largest_ratio": stated.row_ratio,
@@ -152,26 +172,35 @@ def run(name: str) -> dict[str, Any]:
 
 
 NAMES = (
-    "round to nearest", "SmoothQuant", "balanced, Hadamard", "diagonal", "published, 0.01", "published, 0.1",
-    "published, 1", "certified around I, 0.5", "certified around I, 0.9", "certified around balanced, 0.5",
-    "certified around balanced, 0.9",
+    "round to nearest", "SmoothQuant", "balanced, Hadamard", "diagonal", "diagonal around balanced",
+    "published, 0.01", "published, 0.1", "published, 1", "certified around I, 0.5", "certified around I, 0.9",
+    "certified around balanced, 0.5", "certified around balanced, 0.9",
 )  # fmt: skip
+BEST = "certified around balanced, 0.5"
 
 
 def publish_rows(rows: list[dict[str, Any]]) -> None:
     """Write the table, with the claims."""
     found = {row["what"]: row for row in rows}
-    best = found["certified around balanced, 0.5"]
+    best, damped, free = (found[name] for name in (BEST, "published, 0.1", "published, 1"))
     publish(
         "dominance_toy",
         seed=SEED,
         claims={
-            "T0 and a certified N are below the published recipe with 0.1": best["error"]
-            < found["published, 0.1"]["error"],
-            "all its rows are certified": best["dominant_rows"] == 1.0,
-            "no row of the published map with 1 is dominant": found["published, 1"]["dominant_rows"] == 0.0,
+            "T0 and a certified N, ρ = 0.5, are below the published recipe with α = 0.1 in every draw": all(
+                ours < theirs for ours, theirs in zip(best["errors"], damped["errors"], strict=True)
+            ),
+            "and below the 0.0102 that it has in the earlier draw": max(best["errors"]) < EARLIER["published, 0.1"],
+            "all rows of the certified maps are dominant": all(
+                row["dominant_rows"] == 1.0 for name, row in found.items() if name.startswith("certified")
+            ),
+            "fewer than 1 % of the rows are with α = 0.1, none with 1": damped["dominant_rows"] < 0.01
+            and free["dominant_rows"] == 0.0,
+            "around I, ρ = 0.9 is below the published recipe with α = 0.01": (
+                found["certified around I, 0.9"]["error"] < found["published, 0.01"]["error"]
+            ),
         },
-        distance_to_published_1=best["error"] / found["published, 1"]["error"],
+        times_published_1=best["error"] / free["error"],
         rows=rows,
     )
 
