@@ -1,5 +1,6 @@
 """Designs of maps by name, and what a report says of the maps that were folded."""
 
+import functools
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -8,19 +9,23 @@ from lattq.errors import InvalidInputError
 
 __all__ = ["MAPS", "maps_of", "summary_of"]
 
-MAPS = ("smoothquant", "awq", "balanced", "rotate", "reorder", "shift")
+MAPS = ("smoothquant", "awq", "balanced", "rotate", "reorder", "shift", "trained", "trained-maps")
+FOR_LEVELS = ("awq", "trained", "trained-maps")
 
 
-def maps_of(text: str | None, *, levels: int | None, bits: int | None, group: int | None) -> list[Any] | None:
+def maps_of(
+    text: str | None, *, levels: int | None, bits: int | None, group: int | None, input_bits: int | None = None
+) -> list[Any] | None:
     """Designs for names with commas between them, in their order; None for None.
 
     Parameters
     ----------
-    levels, bits, group : of the recipe, which AWQ searches its scales for; a group of 0 is all columns
+    levels, bits, group, input_bits : of the recipe, which AWQ searches scales for and training rounds to; a group of 0
+        is all columns
 
     Raises
     ------
-    InvalidInputError : for another name, and AWQ without levels or bits
+    InvalidInputError : for another name, and designs that need levels without levels or bits
 
     Examples
     --------
@@ -35,17 +40,22 @@ def maps_of(text: str | None, *, levels: int | None, bits: int | None, group: in
         msg = f"`--maps` names {wrong[0]!r}; choose from {', '.join(MAPS)}, with commas between several"
         raise InvalidInputError(msg)
     count = levels if bits is None else 2**bits
-    if "awq" in names and count is None:
-        msg = "`--maps awq` searches scales for a number of levels; give `--levels` or `--bits`"
+    needing = [name for name in names if name in FOR_LEVELS]
+    if needing and count is None:
+        msg = f"`--maps {needing[0]}` looks for what suits a number of levels; give `--levels` or `--bits`"
         raise InvalidInputError(msg)
     tune = importlib.import_module("lattq.llm.tune")
+    columns = 128 if group is None else group or None
+    trained = functools.partial(tune.Trained, count, columns, None if input_bits is None else 2**input_bits)
     kinds = {
         "smoothquant": tune.SmoothQuant,
-        "awq": lambda: tune.AWQ(count, 128 if group is None else group or None),
+        "awq": lambda: tune.AWQ(count, columns),
         "balanced": tune.Balanced,
         "rotate": tune.Rotate,
         "reorder": tune.Reorder,
         "shift": tune.Shift,
+        "trained": trained,
+        "trained-maps": functools.partial(trained, weights=False, ranges=False),
     }
     return [kinds[name]() for name in names]
 

@@ -144,7 +144,7 @@ def quantize(
         warnings.simplefilter("ignore", FewTokensWarning)  # told below, or by the tokens of each layer
         with work.stage("load the libraries"):
             llm = models()
-            designs = maps_of(maps, levels=levels, bits=bits, group=group)
+            designs = maps_of(maps, levels=levels, bits=bits, group=group, input_bits=input_bits)
         report = llm.quantize_model(
             source_of(model, llm),
             out,

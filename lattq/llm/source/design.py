@@ -28,6 +28,8 @@ class FoldedMap:
     values : numbers that stay to be applied at run time; 0 because it is folded
     added : weights that the model has more, because its output layer no longer shares the embedding's
     certificate : bounds that hold for the map, by name, where its design gives one
+    errors : of the outputs of its block on held-out tokens, relative and squared, where its design was trained: "plain"
+        rounding, at the "start", and at the "end"
 
     Examples
     --------
@@ -42,6 +44,7 @@ class FoldedMap:
     values: int = 0
     added: int = 0
     certificate: Mapping[str, float] | None = None
+    errors: Mapping[str, float] | None = None
 
 
 @runtime_checkable

@@ -71,7 +71,7 @@ class AffineQuant:
         starts = {one.place.name: self._start(one) for group in readings(model, known, windows, work) for one in group}
         schedule = Schedule(self.epochs, batch=1, slow_rate=5e-3, decay=False, held_out=0, seed=self.seed)
         trained = list(train_blocks(model, windows, lambda block: self.prepared(block, starts), schedule, work, keep))
-        return tuple(row for block, _ in trained for row in fold_block(model, block, type(self).__name__))
+        return tuple(row for block, found in trained for row in fold_block(model, block, found, type(self).__name__))
 
     def prepared(self, block: MappedBlock, starts: dict[str, Tensor]) -> RoundedBlock:
         """A block before training, whose matrices begin with these diagonals."""

@@ -120,7 +120,7 @@ class Trained:
         """Train every block, then fold."""
         roots = self._roots(model, windows, work) if self.metric == "loss" else None
         trained = list(train_blocks(model, windows, self.prepared, self.schedule, work, keep, roots))
-        return tuple(row for block, _ in trained for row in fold_block(model, block, type(self).__name__))
+        return tuple(row for block, found in trained for row in fold_block(model, block, found, type(self).__name__))
 
     def _roots(self, model: Any, windows: Int[Tensor, "windows window"], work: Stage) -> list[Tensor]:
         """Factors of the Fisher information of the hidden states behind each block, damped."""
@@ -209,18 +209,20 @@ def _kept_or_fitted(block: RoundedBlock, name: str, keep: Kept, train: Callable[
 
 
 @torch.no_grad()
-def fold_block(model: Any, block: RoundedBlock, design: str) -> list[FoldedMap]:
+def fold_block(model: Any, block: RoundedBlock, result: Fit, design: str) -> list[FoldedMap]:
     """Fold what a block learned into the model, and write its rounded weights where more than maps was learned.
 
     Around maps that stay at run time, weights become what map and layer make of the input together.
     """
     weights, rows = block.rounded(), []
+    errors = {"plain": result.plain, "start": result.start, "end": result.end}
     for name, one in block.maps.items():
         fold(model, block.block.places[name], one.structure, one.values())
     for name, one in block.learned.items():
         stay = one.values().size if name in block.online else 0
         place = block.block.places[name].name
-        rows.append(FoldedMap(place, one.structure, one.condition(), design, stay, certificate=one.certified()))
+        condition, bounds = one.condition(), one.certified()
+        rows.append(FoldedMap(place, one.structure, condition, design, stay, certificate=bounds, errors=errors))
     for name in block.layers if block.clip or block.moved else ():
         model.get_parameter(f"{name}.weight").copy_(weights[f"{name}.weight"])
     return rows
