@@ -90,7 +90,7 @@ def test_the_published_mask_makes_nothing_dominant():
     """Negative control: the same steps under the gradual mask."""
     learned = disturbed(GradualBlocks(torch.ones(2, 6), 1.0, 5))
     assert (learned.certified() or {})["dominant_rows"] < 1.0
-    assert min(float(one.abs().min()) for one in learned.parameters()) >= 1e-2
+    assert min(float(one.detach().abs().min()) for one in learned.parameters()) >= 1e-2
 
 
 def block_of(kind: str = "llama", index: int = 0) -> tuple[Any, list[torch.Tensor], list[torch.Tensor], MappedBlock]:
@@ -110,9 +110,9 @@ def test_a_block_ends_no_worse_than_it_began(kind: str):
     assert result.end <= min(result.plain, result.start)
     assert result.end < 0.95 * result.plain  # it learns
     assert result.rejected == 0
-    parameters = learned.rounded()
     held = range(2, 9, 3)
-    errors = sum(float((learned(hidden[w], w, parameters) - wanted[w]).square().sum()) for w in held)
+    with torch.no_grad():
+        errors = sum(float((learned(hidden[w], w) - wanted[w]).square().sum()) for w in held)
     assert result.end == pytest.approx(errors / sum(float(wanted[w].square().sum()) for w in held), rel=1e-5)
 
 
