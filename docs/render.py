@@ -15,6 +15,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,11 @@ def execute(source: Path) -> Any:
     notebook: Any = jupytext.read(source)
     shown = notebook.cells
     notebook.cells = [nbformat.v4.new_code_cell(STRICT), *shown, nbformat.v4.new_code_cell(RELAXED)]
-    local = Config({"KernelManager": {"transport": "ipc"}})  # no TCP port
-    resources = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, timeout=1800, kernel_name="python3", config=local, resources=resources).execute()
+    options: dict[str, Any] = {"timeout": 1800, "startup_timeout": 600, "kernel_name": "python3"}
+    options["resources"] = {"metadata": {"path": str(ROOT)}}
+    with tempfile.TemporaryDirectory() as own:  # sockets of its own, as several notebooks may run at once; no TCP port
+        sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{own}/ipc"}})
+        NotebookClient(notebook, config=sockets, **options).execute()
     notebook.cells = shown
     return notebook
 
