@@ -96,8 +96,10 @@ def test_gradients_are_those_with_the_parts_that_rounding_adds_held_fixed(group:
         moved = []
         for sign in (1, -1):
             with torch.no_grad():
-                shifted = [one + sign * 1e-6 * direction if which == i else one for i, one in enumerate((x, clip))]
-                moved.append((by_hand(*shifted, held)[0] * probe).sum())
+                one, other = (
+                    start + sign * 1e-6 * direction if which == i else start for i, start in enumerate((x, clip))
+                )
+                moved.append((by_hand(one, other, held)[0] * probe).sum())
         # Central differences of a smooth function: 10⁻¹² of its third derivative, and 10⁻¹⁶ / 10⁻⁶ of its values.
         assert torch.isclose((moved[0] - moved[1]) / 2e-6, (gradient * direction).sum(), rtol=1e-6, atol=1e-8)
 

@@ -194,7 +194,7 @@ def test_what_is_stored_is_what_training_rounded(tiny: Path, tmp_path: Path):
     design = Watched(levels=4, group=16, metric="distortion", schedule=Schedule(epochs=1))
     out = tmp_path / "out"
     quantize_model(tiny, out, calibration_text=TEXT, recipe=recipe, levels=4, window=32, samples=4, maps=design)
-    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(out)
     for name, weight in wanted.items():
         change = (model.get_submodule(name).dequantize() - weight).abs().max()
         # Gains of norms are rounded to bfloat16, which weights make up for: both ends of a range move by 2⁻⁹.
@@ -216,7 +216,7 @@ def test_sensitivities_of_states_are_those_of_gradients_one_by_one():
     states = [one[0] if isinstance(one, tuple) else one for one in states]
     gradients = torch.autograd.grad(logs.gather(-1, drawn).sum(), states)
     for gradient, moment in zip(gradients, found, strict=True):
-        slow = sum(torch.outer(g, g) for g in gradient.reshape(-1, gradient.shape[-1]).double()) / 24
+        slow = torch.stack([torch.outer(g, g) for g in gradient.reshape(-1, gradient.shape[-1]).double()]).sum(0) / 24
         assert torch.allclose(moment, slow, rtol=1e-4, atol=1e-8)
 
 

@@ -82,7 +82,8 @@ class AffineQuant:
             if self.input_levels is None:
                 dense[name] = GradualBlocks(begun[name], self.stability, self.epochs)
             else:
-                maps[name] = LearnedDiagonal(*begun[name].shape, start=1 / begun[name])
+                heads, size = begun[name].shape
+                maps[name] = LearnedDiagonal(heads, size, start=1 / begun[name])
         return RoundedBlock(block, maps, Rounding(self.levels, self.group, self.input_levels), online=dense)
 
     def _start(self, reading: Any) -> Float[Tensor, "heads size"]:
