@@ -2,8 +2,8 @@
 # # 14. Training through rounding
 #
 # Closed forms (note 13) know second moments. Training sees what rounding really does to the outputs of a block. Four
-# questions decide whether it helps: what gradient rounding has, in which metric errors count, what keeps a learned map
-# invertible, and how much may be learned from how many tokens.
+# questions decide whether it helps: what gradient rounding has, in which metric errors count, what keeps a learned
+# map invertible, and how much may be learned from how many tokens.
 #
 # In the code: `lattq.llm.tune.straight_through` (14.1), `lattq.llm.measure.sensitivity` (14.2), `learned` (14.3),
 # `trained` (14.4).
@@ -22,15 +22,15 @@ rng = np.random.default_rng(14)
 # ## 14.1 The gradient of rounding, and of its range
 #
 # A weight $w$ in a group with least and largest entries $l \le 0 \le h$ becomes $\hat w = s\,(\mathrm{clip}(r(w/s) +
-# z) - z)$, with $s = (h - l)/(L - 1)$ and $z = r(-l/s)$. Almost everywhere $\partial r = 0$; the straight-through rule
-# takes $\partial r = 1$. With $e = r(w/s) - w/s$ held fixed, $\hat w = w + s e$, so that
+# z) - z)$, with $s = (h - l)/(L - 1)$ and $z = r(-l/s)$. Almost everywhere $\partial r = 0$; the straight-through
+# rule takes $\partial r = 1$. With $e = r(w/s) - w/s$ held fixed, $\hat w = w + s e$, so that
 #
 # $$\frac{\partial \hat w}{\partial w} = 1, \qquad \frac{\partial \hat w}{\partial s} = e. \tag{14.1}$$
 #
-# The second half is not optional. A scale $t$ of one column moves $\hat w / t$ only through $s$: by the first half alone
-# $\hat w / t = w + s e / t$ has derivative $-s e / t^2$, as if $s$ were a constant, which says "make every scale larger"
-# until the column sets the range of its group by itself. With many rows the loss is nearly smooth, and differences of
-# it say which of the two is its gradient.
+# The second half is not optional. A scale $t$ of one column moves $\hat w / t$ only through $s$: by the first half
+# alone $\hat w / t = w + s e / t$ has derivative $-s e / t^2$, as if $s$ were a constant, which says "make every
+# scale larger" until the column sets the range of its group by itself. With many rows the loss is nearly smooth, and
+# differences of it say which of the two is its gradient.
 
 # %%
 LEVELS = 8
@@ -83,14 +83,14 @@ assert cosines[False] < 0.9
 # %% [markdown]
 # ## 14.2 In which metric a block's outputs should be right
 #
-# Let a block's output be off by $e$. The predictions move by $\mathrm{KL} \approx \tfrac12 e^\top G e$, with $G$ the Fisher
-# information of the hidden state: the second moment of the gradients of the log-likelihood of outcomes that the model
-# itself draws (the same draws that allocate bits to layers). Averaged over tokens $G$ is one small matrix a block, and
-# one backward pass over the calibration text gives all of them. Squared error is $G = I$; on language models $G$ is far
-# from that: most directions hardly matter to any later layer.
+# Let a block's output be off by $e$. The predictions move by $\mathrm{KL} \approx \tfrac12 e^\top G e$, with $G$ the
+# Fisher information of the hidden state: the second moment of the gradients of the log-likelihood of outcomes that
+# the model itself draws (the same draws that allocate bits to layers). Averaged over tokens $G$ is one small matrix a
+# block, and one backward pass over the calibration text gives all of them. Squared error is $G = I$; on language
+# models $G$ is far from that: most directions hardly matter to any later layer.
 #
-# $G$ is an average over tokens of a curvature at the unrounded state, so directions in which it nearly vanishes are not
-# free: `Trained` adds a tenth of its mean diagonal. A linear readout shows the quadratic law.
+# $G$ is an average over tokens of a curvature at the unrounded state, so directions in which it nearly vanishes are
+# not free: `Trained` adds a tenth of its mean diagonal. A linear readout shows the quadratic law.
 
 # %%
 readout = rng.standard_normal((50, 8)) * np.geomspace(2, 0.02, 8)
@@ -119,10 +119,11 @@ for direction in np.eye(8)[[0, 3, 7]]:
 # %% [markdown]
 # ## 14.3 Certified on the way
 #
-# Learned matrices are $A = D (I + N)$ around what was folded before. After each step of Adam every row of $N$ is projected
-# onto an ℓ1 ball whose radius grows from 0 to $\rho < 1$ over the first half (12.4): first only scales are learned, then
-# the off-diagonals, and at no step is there a map that note 12 does not certify. The published mask lets the band of
-# off-diagonals grow instead, and bounds nothing: the same steps without the projection leave the dominant set at once.
+# Learned matrices are $A = D (I + N)$ around what was folded before. After each step of Adam every row of $N$ is
+# projected onto an ℓ1 ball whose radius grows from 0 to $\rho < 1$ over the first half (12.4): first only scales are
+# learned, then the off-diagonals, and at no step is there a map that note 12 does not certify. The published mask
+# lets the band of off-diagonals grow instead, and bounds nothing: the same steps without the projection leave the
+# dominant set at once.
 
 # %%
 steps = 40
@@ -141,10 +142,11 @@ assert ratios[-1][1] > 10
 # %% [markdown]
 # ## 14.4 How much may be learned
 #
-# Maps have few numbers: a diagonal learns $n$ for a matrix of rows × $n$ weights. Where weights themselves are learned
-# (the gradient (14.1) goes to them too), there are as many numbers as weights, and with $T$ tokens the error that training
-# sees falls below the error elsewhere. For one layer and squared error everything is explicit: from $\hat w = $ round(w),
-# the gradient is $2\,(\hat w - w_0)\,\hat\Sigma$, with the second moment of the tokens seen; Adam follows it. Held-out tokens decide when to stop: never after what they call worse than plain rounding.
+# Maps have few numbers: a diagonal learns $n$ for a matrix of rows × $n$ weights. Where weights themselves are
+# learned (the gradient (14.1) goes to them too), there are as many numbers as weights, and with $T$ tokens the error
+# that training sees falls below the error elsewhere. For one layer and squared error everything is explicit: from
+# $\hat w = $ round(w), the gradient is $2\,(\hat w - w_0)\,\hat\Sigma$, with the second moment of the tokens seen;
+# Adam follows it. Held-out tokens decide when to stop: never after what they call worse than plain rounding.
 
 # %%
 basis = np.linalg.qr(rng.standard_normal((n, n)))[0]

@@ -1,4 +1,4 @@
-"""Training maps, ranges and weights: certified at every step, never worse than plain rounding, the same when resumed."""
+"""Training maps, ranges and weights: certified at every step, never worse than plain rounding, resumed alike."""
 
 import copy
 import dataclasses
