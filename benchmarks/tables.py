@@ -35,6 +35,7 @@ CLAIMS = (
     "dominance",
     "dominance_toy",
     "affine_layers",
+    "affine_model",
     "cost",
     "speed",
     "packed",
@@ -392,6 +393,28 @@ def maps() -> str:
     return table([*headings, "`gptq`", "`gptq`, net"], cells)
 
 
+def affine_model() -> str:
+    """The embedded model in plain integers after each method: what costs nothing at run time, then what does."""
+    rows = published("affine_model")["rows"]
+    plain = {row["setting"]: row["kl"] for row in rows if row["method"] == "RTN"}
+    cells = []
+    for row in sorted(rows, key=lambda row: (list(plain).index(row["setting"]), row["operations"] > 0)):
+        numbers = f"{row['kl']:.4f}", f"{row['kl'] / plain[row['setting']]:.2f}", f"{row['perplexity']:.2f}"
+        cells.append([row["setting"], row["method"], f"{row['rate']:.3f}", f"{row['operations']:,}", *numbers])
+    return table(["format", "method", "bits", "operations", "KL, bits per token", "of RTN", "perplexity"], cells)
+
+
+def trained_maps() -> str:
+    """What is certain of trained maps."""
+    cells = []
+    for row in published("affine_model")["rows"]:
+        if row["largest_ratio"] is not None:
+            share = f"{row.get('mean_dominant_rows', row['dominant_rows']):.0%}"
+            numbers = [share, f"{row['largest_ratio']:.2f}", f"{row['condition']:.1f}"]
+            cells.append([row["setting"], row["method"], *numbers])
+    return table(["format", "method", "dominant rows", "largest ratio", "worst κ₂"], cells)
+
+
 def toy() -> str:
     """Errors of trained maps of one synthetic layer, and what can be certified of them."""
     forms = {"dominant_rows": ".0%", "median_ratio": ".2f", "largest_ratio": ".1f", "condition_relative": ".1f"}
@@ -542,6 +565,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "language model": language_model,
     "few tokens": few_tokens,
     "maps": maps,
+    "affine model": affine_model,
+    "trained maps": trained_maps,
     "dominance toy": toy,
     "dominance": dominance,
     "inverses": inverses,
