@@ -13,13 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lattq.affine.dominance import Certificate, certificate
 from lattq.affine.scales import smoothquant_scales
 from lattq.affine.schedules import gradual_mask
 from lattq.llm.tune.design import FoldedMap, Kept
-from lattq.llm.tune.learned import LearnedDiagonal, LearnedMap
+from lattq.llm.tune.learned import LearnedDiagonal, LearnedMap, LearnedMatrices
 from lattq.llm.tune.mapped_block import MappedBlock
-from lattq.llm.tune.maps import Blocks
 from lattq.llm.tune.rounded_block import RoundedBlock, Rounding
 from lattq.llm.tune.statistics import chosen, readings
 from lattq.llm.tune.trained import fold_block, train_blocks
@@ -93,7 +91,7 @@ class AffineQuant:
         return torch.from_numpy(scales.reshape(reading.place.heads, reading.place.size)).float()
 
 
-class GradualBlocks(LearnedMap):
+class GradualBlocks(LearnedMatrices):
     """A ∘ mask for each block: T = (A ∘ mask)⁻ᵀ acts on the activation.
 
     Parameters
@@ -102,8 +100,6 @@ class GradualBlocks(LearnedMap):
     stability : the factor of the mask off the diagonal
     epochs : in which the mask's band grows; 0 keeps it at the diagonal
     """
-
-    structure = "heads"
 
     def __init__(self, start: Float[Tensor, "heads size"], stability: float, epochs: int) -> None:
         super().__init__()
@@ -115,11 +111,6 @@ class GradualBlocks(LearnedMap):
     def matrix(self) -> Float[Tensor, "heads size size"]:
         """A ∘ mask."""
         return self.raw * self.mask
-
-    def map(self) -> Blocks:
-        """The map now."""
-        matrix = self.matrix()
-        return Blocks(torch.linalg.inv(matrix).mT, matrix.mT)
 
     @torch.no_grad()
     def constrain(self, step: int, steps: int) -> None:
@@ -136,17 +127,3 @@ class GradualBlocks(LearnedMap):
         """The identity."""
         for one in (self.raw, self.mask):
             one.copy_(torch.eye(self.mask.shape[-1]).expand_as(one))
-
-    @torch.no_grad()
-    def values(self) -> np.ndarray:
-        """T of each block."""
-        return torch.linalg.inv(self.matrix().double()).mT.contiguous().numpy()
-
-    @torch.no_grad()
-    def certificates(self) -> tuple[Certificate, ...]:
-        """What dominance says about each block."""
-        return tuple(certificate(one) for one in self.matrix().double().numpy())
-
-    def condition(self) -> float:
-        """As measured."""
-        return max(one.measured_condition or 1.0 for one in self.certificates())

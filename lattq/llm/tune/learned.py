@@ -15,7 +15,7 @@ from lattq.affine.projections import onto_l1_ball
 from lattq.affine.schedules import growing_ratio
 from lattq.llm.tune.maps import Blocks, Diagonal, Map
 
-__all__ = ["LearnedBlocks", "LearnedDiagonal", "LearnedMap", "LearnedPairs"]
+__all__ = ["LearnedBlocks", "LearnedDiagonal", "LearnedMap", "LearnedMatrices", "LearnedPairs"]
 
 
 class LearnedMap(nn.Module):
@@ -137,7 +137,36 @@ class LearnedPairs(LearnedMap):
         return nn.functional.pad(turned, (0, rest, 0, rest)) + torch.diag(ones)
 
 
-class LearnedBlocks(LearnedMap):
+class LearnedMatrices(LearnedMap):
+    """A matrix A for each block, whatever it is made of: T = A⁻ᵀ acts on the activation."""
+
+    structure = "heads"
+
+    def matrix(self) -> Float[Tensor, "heads size size"]:
+        """A."""
+        raise NotImplementedError
+
+    def map(self) -> Blocks:
+        """The map now."""
+        matrix = self.matrix()
+        return Blocks(torch.linalg.inv(matrix).mT, matrix.mT)
+
+    @torch.no_grad()
+    def values(self) -> np.ndarray:
+        """T of each block."""
+        return torch.linalg.inv(self.matrix().double()).mT.contiguous().numpy()
+
+    @torch.no_grad()
+    def certificates(self) -> tuple[Certificate, ...]:
+        """What dominance says of every block."""
+        return tuple(certificate(matrix) for matrix in self.matrix().double().numpy())
+
+    def condition(self) -> float:
+        """As measured."""
+        return max(one.measured_condition or 1.0 for one in self.certificates())
+
+
+class LearnedBlocks(LearnedMatrices):
     """A = D (I + N) for each block, rows of N within a radius below 1: T = A⁻ᵀ acts on the activation.
 
     Parameters
@@ -152,7 +181,6 @@ class LearnedBlocks(LearnedMap):
             [0., 1.]]]), 0.0)
     """
 
-    structure = "heads"
     slow = ("off",)
 
     def __init__(self, heads: int, size: int, ratio: float) -> None:
@@ -165,28 +193,9 @@ class LearnedBlocks(LearnedMap):
         """A."""
         return self.logarithm.exp()[..., None] * (torch.eye(self.off.shape[-1]) + self.off)
 
-    def map(self) -> Blocks:
-        """The map now."""
-        matrix = self.matrix()
-        return Blocks(torch.linalg.inv(matrix).mT, matrix.mT)
-
     @torch.no_grad()
     def constrain(self, step: int, steps: int) -> None:
         """Project the rows of N."""
         radius = growing_ratio(step, steps, self.ratio)
         self.off.mul_(1 - torch.eye(self.off.shape[-1]))
         self.off.copy_(onto_l1_ball(self.off.double(), torch.full(self.off.shape[:-1], radius, dtype=torch.float64)))
-
-    @torch.no_grad()
-    def values(self) -> np.ndarray:
-        """T of each block."""
-        return torch.linalg.inv(self.matrix().double()).mT.contiguous().numpy()
-
-    @torch.no_grad()
-    def certificates(self) -> tuple[Certificate, ...]:
-        """Of every block."""
-        return tuple(certificate(matrix) for matrix in self.matrix().double().numpy())
-
-    def condition(self) -> float:
-        """As measured."""
-        return max(one.measured_condition or 1.0 for one in self.certificates())
