@@ -43,8 +43,8 @@ PLACES = ("attention_input", "keys", "values", "mlp_input", "mlp_hidden")
 class Trained:
     """Train each block for integers with zero points.
 
-    All linear layers of the blocks are trained and, but with maps alone, left rounded: quantize all of them. In a `chain`
-    behind closed forms training begins at theirs, and its certificates are relative to them.
+    All linear layers of the blocks are trained and, but with maps alone, left rounded: quantize all of them. Behind
+    closed forms, in a `chain`, training begins at theirs, and its certificates are relative to them.
 
     Parameters
     ----------
