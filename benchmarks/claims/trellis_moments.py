@@ -1,15 +1,13 @@
 """Gaps of the trellis on the second moments of two real models, from 4 bits down to 1.
 
-    python benchmarks/claims/trellis_moments.py [--jobs 2] [--only RECIPE ...]
+    python benchmarks/claims/trellis_moments.py [--jobs 2]
 
 Every second moment of the embedded language model and of all-MiniLM-L6-v2 (layers that share one count once), with
-2048 rows of N(0, 1) weights; the reference is reverse waterfilling with the true variances, a bound. With `--only` the
-other recipes' rows stay as they were published: runs are independent of each other.
+2048 rows of N(0, 1) weights; the reference is reverse waterfilling with the true variances, a bound.
 """
 
 import argparse
 import functools
-import json
 import sys
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import RESULTS, each, layers_of, models, publish
+from harness import each, layers_of, models, publish
 
 import lattq as lq
 from lattq.quantizers import Trellis
@@ -27,17 +25,16 @@ TARGETS = {4.0: 0.055, 3.0: 0.055, 2.0: 0.08, 1.0: 0.14}
 RECIPES = {
     "trellis, 256 states": functools.partial(lq.recipes.watersic, quantizer=Trellis(256)),
     "watersic": lq.recipes.watersic,
-    "watersic as published": lq.recipes.watersic_published,
 }
 
 
-def rows_of(model: str, name: str, sigma: np.ndarray, recipes: list[str]) -> list[dict]:
-    """Gap of some recipes at every rate."""
+def rows_of(model: str, name: str, sigma: np.ndarray) -> list[dict]:
+    """Gap of every recipe at every rate."""
     weight = np.random.default_rng(SEED).standard_normal((ROWS, len(sigma)))
     found = []
     for rate in TARGETS:
-        for label in recipes:
-            layer = nearest_rate(rate, RECIPES[label], weight, sigma)
+        for label, recipe in RECIPES.items():
+            layer = nearest_rate(rate, recipe, weight, sigma)
             gap = layer.gap(weight, sigma, row_variance=1.0, column_variance=1.0)
             row = {"model": model, "layer": name, "columns": len(sigma), "recipe": label, "target": rate}
             found.append({**row, "rate": layer.rate, "gap": gap, "idle_columns": layer.stats["idle_columns"]})
@@ -59,15 +56,10 @@ def main() -> None:
     """Collect the second moments, run them all, publish."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES))
-    asked = parser.parse_args()
+    jobs = parser.parse_args().jobs
     layers = [(model, name, sigma) for model, path in models().items() for name, _, sigma in layers_of(path)]
     shared = {sigma.tobytes(): (model, name, sigma) for model, name, sigma in layers}
-    path = RESULTS / "trellis_moments.json"
-    old = json.loads(path.read_text())["rows"] if path.exists() else []
-    rows = [row for row in old if row["recipe"] not in asked.only]
-    arguments = [(*layer, asked.only) for layer in shared.values()]
-    rows += [row for found in each(asked.jobs, rows_of, arguments) for row in found]
+    rows = [row for found in each(jobs, rows_of, list(shared.values())) for row in found]
     means = [
         {"model": model, "recipe": recipe, "target": rate, "gap": mean(rows, model, recipe, rate)}
         for model in models()

@@ -150,8 +150,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes that a search expects."""
     found, stored = [], stages.Conversion.stored
 
-    def watch(self: stages.Conversion, sizes: dict[str, int]) -> int:
-        found.append(stored(self, sizes))
+    def watch(self: stages.Conversion, *sizes: Any) -> int:
+        found.append(stored(self, *sizes))
         return found[-1]
 
     monkeypatch.setattr(stages.Conversion, "stored", watch)
