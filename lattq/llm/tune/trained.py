@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lattq._options import among, as_flag, as_float, check_levels, normalize
+from lattq._options import among, as_flag, as_float, normalize
 from lattq.affine.checks import check_ratio
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.measure.hidden_states import BlockStream
@@ -29,7 +29,7 @@ from lattq.llm.tune.design import FoldedMap, Kept
 from lattq.llm.tune.folding import fold
 from lattq.llm.tune.learned import LearnedBlocks, LearnedDiagonal, LearnedMap, LearnedPairs
 from lattq.llm.tune.mapped_block import MappedBlock
-from lattq.llm.tune.rounded_block import RoundedBlock, Rounding
+from lattq.llm.tune.rounded_block import RoundedBlock, Rounding, check_rounding
 from lattq.llm.tune.training import Fit, Schedule, fit
 from lattq.progress import Stage
 
@@ -97,11 +97,14 @@ class Trained:
         normalize(self, as_flag, "weights", "ranges")
         normalize(self, as_float, "ratio", "damping")
         check_ratio(self.ratio)
-        check_levels(self.levels)
-        if self.input_levels is not None:
-            check_levels(self.input_levels)
-        if self.group is not None and self.group < 1:
-            msg = f"`group` is {self.group}; give how many columns share a step, or None for whole rows"
+        check_rounding(self)
+        for name in ("structures", "places"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+                msg = f"`{name}` is {shown(value)}; pass a tuple of names"
+                raise InvalidInputError(msg)
+        if not isinstance(self.schedule, Schedule):
+            msg = f"`schedule` is {shown(self.schedule)}; pass a Schedule"
             raise InvalidInputError(msg)
         if not among(self.metric, ("loss", "distortion")):
             msg = f'`metric` is {shown(self.metric)}; choose "loss" or "distortion"'
@@ -132,12 +135,25 @@ class Trained:
         return [_root(one, self.damping) for one in found]
 
     def prepared(self, block: MappedBlock) -> RoundedBlock:
-        """A block before training."""
+        """A block before training.
+
+        Raises `InvalidInputError` for patterns that match none of its places, and where nothing would be learned.
+        """
+        for pattern in self.places:
+            if not fnmatch.filter(block.places, pattern):
+                msg = f"`places` holds {pattern!r}, which matches none of {', '.join(block.places)}"
+                raise InvalidInputError(msg)
         maps: dict[str, LearnedMap] = {}
         for name, place in block.places.items():
             structure = next((one for one in self.structures if one in place.structures), None)
             if structure and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.places):
                 maps[name] = _MAPS[structure](place, self.ratio)
+        if not (maps or self.weights or self.ranges):
+            msg = (
+                f"nothing would be learned: `weights` and `ranges` are False, and none of {', '.join(self.structures)} "
+                f"is exact at {', '.join(self.places)}"
+            )
+            raise InvalidInputError(msg)
         rounding = Rounding(self.levels, self.group, self.input_levels)
         return RoundedBlock(block, maps, rounding, weights=self.weights, ranges=self.ranges)
 
@@ -153,7 +169,11 @@ _MAPS: dict[str, Callable[[Place, float], LearnedMap]] = {
 def _root(moment: Float[Tensor, "channels channels"], damping: float) -> Float[Tensor, "channels channels"]:
     """F of F Fᵀ = G + damping times its mean diagonal."""
     eye = torch.eye(len(moment), dtype=moment.dtype)
-    return torch.linalg.cholesky(moment + damping * moment.diagonal().mean().clamp(min=1e-300) * eye).float()
+    root, failed = torch.linalg.cholesky_ex(moment + damping * moment.diagonal().mean().clamp(min=1e-300) * eye)
+    if failed:
+        msg = f"`damping` is {damping}, which leaves the Fisher information of a block singular; pass more"
+        raise InvalidInputError(msg)
+    return root.float()
 
 
 def train_blocks(
@@ -175,8 +195,12 @@ def train_blocks(
 
     Raises
     ------
-    InvalidInputError : for a model whose blocks cannot be called one by one
+    InvalidInputError : for a model whose blocks cannot be called one by one, or in half precision
     """
+    half = next((one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)), None)
+    if half is not None:
+        msg = f"the model holds parameters of {half}, too coarse to train through; call `model.float()` first"
+        raise InvalidInputError(msg)
     stream = BlockStream(model, [block for _, block in find_blocks(model)], list(windows.split(schedule.batch)))
     hidden: Sequence[Tensor] = list(stream.hidden)
     with work.stage("train blocks", len(stream.blocks)) as stage:

@@ -151,6 +151,7 @@ def fit(block: RoundedBlock, hidden: Hidden, wanted: Hidden, schedule: Schedule,
     if schedule.held_out and not best <= plain:
         best, best_epoch, kept = plain, 0, unlearned
     block.load_state_dict(kept)
+    optimizer.zero_grad()  # a design holds every block until it folds
     return Fit(plain, start, best, best_epoch, rejected)
 
 
