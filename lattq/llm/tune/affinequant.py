@@ -41,7 +41,8 @@ class AffineQuant:
 
     Matrices of values are folded, and so are the scales behind norms where inputs are rounded. With weights alone the
     recipe puts a dense matrix behind each norm, which stays at run time: `FoldedMap.values` counts its numbers, and the
-    weights of the model become what layer and matrix make of the input together.
+    weights of the model become what layer and matrix make of the input together. `quantize_model` refuses that: a
+    directory holds no such matrix.
 
     Parameters
     ----------
