@@ -58,8 +58,9 @@ def check_rounding(design: Any) -> None:
     """
     normalize(design, as_integer, "levels", optional=("group", "input_levels"))
     check_levels(design.levels)
-    if design.input_levels is not None:
-        check_levels(design.input_levels)
+    if design.input_levels is not None and not 2 <= design.input_levels <= 256:
+        msg = f"`input_levels` is {design.input_levels}; inputs are rounded to 2 to 256 levels"
+        raise InvalidInputError(msg)
     if design.group is not None and design.group < 1:
         msg = f"`group` is {design.group}; give how many columns share a step, or None for whole rows"
         raise InvalidInputError(msg)
