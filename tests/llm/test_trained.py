@@ -226,6 +226,22 @@ def test_sensitivities_of_states_are_those_of_gradients_one_by_one():
         assert torch.allclose(moment, slow, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("part", ["", "model.embed_tokens"])
+def test_sensitivities_of_a_frozen_model_are_those_of_the_model(part: str):
+    model = decoder("llama")
+    blocks = [block for _, block in find_blocks(model)]
+    wanted = state_sensitivities(model, blocks, [WINDOWS[:2]])
+    model.get_submodule(part).requires_grad_(False)
+    before = [one.requires_grad for one in model.parameters()]
+    for one, two in zip(wanted, state_sensitivities(model, blocks, [WINDOWS[:2]]), strict=True):
+        assert torch.equal(one, two)
+    with pytest.raises(InvalidInputError, match="vocabulary of 64"):
+        state_sensitivities(model, blocks, [WINDOWS[:2], WINDOWS + 64])
+    assert [one.requires_grad for one in model.parameters()] == before
+    assert all(one.grad is None for one in model.parameters())
+    assert not any(block._forward_hooks for block in blocks)
+
+
 def test_the_metric_decides_what_training_spares():
     """A metric of one direction: its error falls further than with all alike."""
     _, hidden, wanted, block = block_of()
@@ -275,7 +291,7 @@ def test_maps_that_stay_leave_a_block_as_it_is_before_rounding():
         ({"levels": 1}, "levels"),
         ({"group": 0}, "`group` is 0"),
         ({"structures": ("rotation",)}, "`structures` holds 'rotation'"),
-        ({"input_levels": 0}, "levels"),
+        ({"input_levels": 0}, "`input_levels` is 0"),
         ({"levels": "8"}, "`levels` is '8'; pass an integer"),
         ({"levels": 8.5}, "`levels` is 8.5; pass an integer"),
         ({"group": float("nan")}, "`group` is nan; pass an integer"),
@@ -302,7 +318,7 @@ def test_numbers_of_any_type_name_one_design(unchecked):
         ({"levels": "8"}, "`levels` is '8'"),
         ({"levels": 1}, "`levels` is 1"),
         ({"group": 0}, "`group` is 0"),
-        ({"input_levels": 0}, "`levels` is 0"),
+        ({"input_levels": 0}, "`input_levels` is 0"),
         ({"epochs": 1.5}, "`epochs` is 1.5"),
         ({"seed": -1}, "`seed` is -1"),
     ],
