@@ -133,6 +133,17 @@ def test_steps_with_numbers_that_are_not_finite_are_taken_back(monkeypatch: pyte
     assert result.end <= result.plain
 
 
+def test_the_last_state_that_is_taken_is_one_with_numbers():
+    """A single step whose weights overflow: the state is that before it, and so is what is told."""
+    _, hidden, wanted, block = block_of()
+    learned = DESIGN.prepared(block)
+    wild = Schedule(epochs=1, batch=1, held_out=0, weight_rate=1e30, rate=1e30)
+    result = fit(learned, hidden[:1], wanted[:1], wild, Stage("fit"))
+    assert result.end == result.start
+    assert result.best_epoch == 0
+    assert all(bool(number.isfinite().all()) for number in learned.parameters())
+
+
 def test_training_that_only_does_harm_leaves_plain_rounding():
     _, hidden, wanted, block = block_of()
     learned = DESIGN.prepared(block)
@@ -359,7 +370,9 @@ def test_gradients_do_not_stay_behind_training():
     assert all(number.grad is None for number in learned.parameters())
 
 
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"rate": -1.0}, {"rate": float("nan")}, {"held_out": -1}])
+@pytest.mark.parametrize(
+    "options", [{"epochs": 0}, {"rate": -1.0}, {"rate": float("nan")}, {"held_out": -1}, {"held_out": 1}]
+)
 def test_schedules_out_of_range_are_named(options: dict[str, Any]):
     with pytest.raises(InvalidInputError, match=f"`{next(iter(options))}` is"):
         Schedule(**options)
