@@ -1,6 +1,7 @@
 """Coordinates of a layer: found without a run of the loop, and held."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_the_transform_is_that_of_the_quantized_layer(name: str):
     """Up to a power of two, and the gains that the published form merges into its scales."""
     weight, sigma = layer()
     found, quantized = transform_of(weight, sigma, SCHEMES[name]), lq.quantize(weight, sigma, SCHEMES[name])
-    rest = split_unit(quantized.transform)[0]
+    rest: Any = split_unit(quantized.transform)[0]
     assert_close(rest.on_inputs(np.eye(16)), found.on_inputs(np.eye(16)), rtol=0.1 if name == "merged" else 1e-12)
 
 
@@ -54,7 +55,7 @@ def test_a_held_transform_stays_for_other_inputs():
     for scheme in SCHEMES.values():
         transform = transform_of(weight, sigma, scheme)
         quantized = lq.quantize(weight, sigma + np.eye(16), holding(scheme, transform))
-        rest = split_unit(quantized.transform)[0]
+        rest: Any = split_unit(quantized.transform)[0]
         assert_close(rest.on_inputs(np.eye(16)), transform.on_inputs(np.eye(16)))
 
 

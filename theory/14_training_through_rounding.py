@@ -90,7 +90,7 @@ assert cosines[False] < 0.9
 # models $G$ is far from that: most directions hardly matter to any later layer.
 #
 # $G$ is an average over tokens of a curvature at the unrounded state, so directions in which it nearly vanishes are
-# not free: `Trained` adds a tenth of its mean diagonal. A linear readout shows the quadratic law.
+# not free: `Trained` adds a part of its mean diagonal (`damping`). A linear readout shows the quadratic law.
 
 # %%
 readout = rng.standard_normal((50, 8)) * np.geomspace(2, 0.02, 8)

@@ -85,7 +85,7 @@ def omniquant(rounding: Rounding) -> tuple[Any, ...]:
         rounding.input_levels,
         weights=False,
         structures=("diagonal",),
-        places=("attention_input", "values", "mlp_input"),
+        places=("*.attention_input", "*.values", "*.mlp_input"),
         metric="distortion",
         schedule=Schedule(epochs=EPOCHS, batch=1, decay=False, held_out=0),
     )

@@ -246,6 +246,9 @@ REFUSED: list[tuple[str, Callable[[], MapDesign], str]] = [
     ("llama", lambda: SmoothQuant(places=("*.keys",)), "allows no map that is diagonal or positive"),
     ("llama", lambda: Balanced(places="residual"), "`places` is the text 'residual'"),  # type: ignore[arg-type]
     ("llama", lambda: Balanced(share=-1), "`strength` is 2|`share` is -1"),
+    ("opt", lambda: SmoothQuant(places=("*.keys",)), r"no layer has model\.decoder\.layers\.0\.keys as its input"),
+    ("opt", lambda: Shift(places=("*.keys",)), r"no layer has model\.decoder\.layers\.0\.keys as its input"),
+    ("opt", lambda: Balanced(places=("*.keys",)), r"no layer has model\.decoder\.layers\.0\.keys as its input"),
     ("llama", lambda: AWQ(levels=1), "levels"),
     ("llama", lambda: AWQ(levels=4, group=0), "`group` is 0"),
     ("llama", lambda: AWQ(levels=4, points=0), "`points` is 0"),

@@ -26,6 +26,7 @@ from lattq.llm.source.design import MapDesign
 from lattq.llm.source.place import Location
 from lattq.llm.source.places import places
 from lattq.llm.tune import AWQ, Balanced, FoldedMap, Reorder, Rotate, Shift, SmoothQuant, chain, fold
+from lattq.llm.tune.affinequant import AffineQuant
 from lattq.progress import Stage
 from lattq.transforms import Hadamard
 from lattq.transforms.designs import Fixed
@@ -389,6 +390,16 @@ def test_a_class_without_a_table_is_refused_before_any_work(tmp_path: Path):
     with pytest.raises(InvalidInputError, match="no table of places for models of the type 'gpt2'"):
         llm.quantize_model(tmp_path / "source", tmp_path / "out", maps=SmoothQuant(), **{**RTN, **SHORT})
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_maps_that_stay_at_run_time_are_refused(sources: Path, tmp_path: Path):
+    """The weights that they leave are products, which the recipe would round once more."""
+    design = AffineQuant(levels=8, group=16, epochs=1)
+    with pytest.raises(
+        InvalidInputError, match=r"AffineQuant leaves 1024 numbers at model\.layers\.0\.attention_input"
+    ):
+        llm.quantize_model(sources / "llama", tmp_path / "out", recipe=recipes.rtn, levels=8, maps=design, **SHORT)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_class_that_changes_its_weights_when_it_runs_is_refused(

@@ -76,6 +76,7 @@ def layer_of(design: Any, rows: int = 6, **options: Any) -> tuple[LattqLinear, l
     scheme = lq.Scheme(transform=design, quantizer=lq.quantizers.AbsMax(levels=256))
     quantized = lq.quantize(weight, x.T @ x / 5, scheme)
     layer = LattqLinear(rows, 16, bias=True, payload=quantized.payload, **options)
+    assert layer.bias is not None
     torch.nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(0))
     return layer, quantized, torch.from_numpy(x.astype(np.float32))
 
@@ -90,6 +91,7 @@ def test_a_product_is_that_of_rounded_inputs_in_the_coordinates_of_the_transform
     codes = how(torch.from_numpy(x.double().numpy() @ matrix)).numpy()
     weight = quantized.dequantize(np.float64) @ np.linalg.inv(matrix.T)
     with torch.no_grad():
+        assert layer.bias is not None
         found, bias = layer(x), layer.bias.double().numpy()
     expected = codes @ weight.T + bias
     assert np.abs(found.double().numpy() - expected).max() < 1e-4 * np.abs(expected).max()
@@ -137,9 +139,10 @@ def test_a_searched_clip_is_never_worse_than_none(seed: int, bits: int):
     rng = np.random.default_rng(seed)
     x = rng.standard_t(4, (40, 8)) * np.exp(rng.standard_normal(8))
     weight, sigma = rng.standard_normal((5, 8)), x.T @ x / len(x)
-    scheme = lq.Scheme(transform=Hadamard(seed % 7))
+    transform = Hadamard(seed % 7)
+    scheme = lq.Scheme(transform=transform)
     found = InputSettings(bits).design(scheme, weight, sigma, torch.from_numpy(x))
-    moved, turned = torch.from_numpy(scheme.transform.on_inputs(x)), scheme.transform.forward(weight)
+    moved, turned = torch.from_numpy(transform.on_inputs(x)), transform.forward(weight)
 
     def error(clip: float) -> float:
         noise = (InputRounding(bits, clip=clip)(moved) - moved).numpy()
@@ -209,6 +212,7 @@ def test_a_model_computes_as_it_was_calibrated(tiny: Path, tmp_path: Path, optio
     layers, inputs = matrices(dense), {}
     for row in report.layers:
         layer = model.get_submodule(row.name)
+        assert row.input_clip is not None
         assert layer.inputs == InputRounding(4, clip=row.input_clip)
         inputs[row.name] = RoundedInputs(lq.Quantized.from_payload(layer.payload).transform, layer.inputs)
         layers[row.name].write(layer.dequantize())

@@ -63,7 +63,8 @@ def fold_maps(
 
     Raises
     ------
-    InvalidInputError : for a class that changes its weights when it runs: a map could not tell which it is for
+    InvalidInputError
+        for a class that changes its weights when it runs: a map could not tell which it is for; and for maps that stay
     """
     with torch.no_grad():
         run(model, batches_of(windows[:1])[0])
@@ -72,7 +73,15 @@ def fold_maps(
         msg = f"{type(model).__name__} changes {next(iter(changed))} when it runs; no map can be folded into it"
         raise InvalidInputError(msg)
     with work.stage("fold maps") as stage:
-        return tuple(design(model, windows, work=stage, keep=keep))
+        found = tuple(design(model, windows, work=stage, keep=keep))
+    stay = next((row for row in found if row.values), None)
+    if stay is not None:
+        msg = (
+            f"{stay.design} leaves {stay.values} numbers at {stay.place} to be applied at run time, which a directory "
+            "does not hold; choose a design that folds all of its maps"
+        )
+        raise InvalidInputError(msg)
+    return found
 
 
 @torch.no_grad()

@@ -93,12 +93,20 @@ def _backward(model: Any, batches: Iterable[Int[Tensor, "_ window"]], seed: int)
     """Differentiate the score of each batch; its number of tokens."""
     generator = torch.Generator().manual_seed(seed)
     tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-    starts = [table for table in tables if table.requires_grad] or list(model.parameters())
-    for batch in batches:
-        with torch.enable_grad():
-            torch.autograd.backward(_score(run(model, batch), generator), inputs=starts)
-        yield batch.numel()
-    model.zero_grad()
+    starts = [table for table in tables if table.requires_grad] or tables or list(model.parameters())
+    starts = [one for one in starts if one.is_floating_point()]
+    frozen = [one for one in starts if not one.requires_grad]
+    try:
+        for one in frozen:
+            one.requires_grad_(True)
+        for batch in batches:
+            with torch.enable_grad():
+                torch.autograd.backward(_score(run(model, batch), generator), inputs=starts)
+            yield batch.numel()
+    finally:
+        model.zero_grad()
+        for one in frozen:
+            one.requires_grad_(False)
 
 
 def _score(output: Any, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ forward; Adam has constant rates; the last state is taken. A baseline: `Trained`
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lattq._options import as_float, normalize
 from lattq.affine.scales import smoothquant_scales
 from lattq.affine.schedules import gradual_mask
 from lattq.llm.tune.design import FoldedMap, Kept
 from lattq.llm.tune.learned import LearnedDiagonal, LearnedMap, LearnedMatrices
 from lattq.llm.tune.mapped_block import MappedBlock
-from lattq.llm.tune.rounded_block import RoundedBlock, Rounding
+from lattq.llm.tune.rounded_block import RoundedBlock, Rounding, check_rounding
 from lattq.llm.tune.statistics import chosen, readings
 from lattq.llm.tune.trained import fold_block, train_blocks
 from lattq.llm.tune.training import Schedule
@@ -37,7 +39,8 @@ class AffineQuant:
 
     Matrices of values are folded, and so are the scales behind norms where inputs are rounded. With weights alone the
     recipe puts a dense matrix behind each norm, which stays at run time: `FoldedMap.values` counts its numbers, and the
-    weights of the model become what layer and matrix make of the input together.
+    weights of the model become what layer and matrix make of the input together. `quantize_model` refuses that: a
+    directory holds no such matrix.
 
     Parameters
     ----------
@@ -46,6 +49,10 @@ class AffineQuant:
     strength : of SmoothQuant's scales, at which it begins
     epochs : 20, or 40 for two bits
     seed : of the order of windows
+
+    Raises
+    ------
+    InvalidInputError : for options out of range
 
     Examples
     --------
@@ -61,14 +68,25 @@ class AffineQuant:
     epochs: int = 20
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_rounding(self)
+        normalize(self, as_float, "stability", "strength")
+        object.__setattr__(self, "epochs", self.schedule.epochs)
+        object.__setattr__(self, "seed", self.schedule.seed)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Constant rates, one window for each step, and nothing held out."""
+        return Schedule(self.epochs, batch=1, slow_rate=5e-3, decay=False, held_out=0, seed=self.seed)
+
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
     ) -> tuple[FoldedMap, ...]:
         """Train every block, then fold what can be folded."""
         known = chosen(model, [f"*.{name}" for name in (*BEHIND_NORMS, VALUES)])
         starts = {one.place.name: self._start(one) for group in readings(model, known, windows, work) for one in group}
-        schedule = Schedule(self.epochs, batch=1, slow_rate=5e-3, decay=False, held_out=0, seed=self.seed)
-        trained = list(train_blocks(model, windows, lambda block: self.prepared(block, starts), schedule, work, keep))
+        build = functools.partial(self.prepared, starts=starts)
+        trained = list(train_blocks(model, windows, build, self.schedule, work, keep))
         return tuple(row for block, found in trained for row in fold_block(model, block, found, type(self).__name__))
 
     def prepared(self, block: MappedBlock, starts: dict[str, Tensor]) -> RoundedBlock:

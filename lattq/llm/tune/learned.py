@@ -123,9 +123,11 @@ class LearnedPairs(LearnedMap):
         return np.exp(self.logarithm.double().numpy() + 1j * self.angle.double().numpy())
 
     def condition(self) -> float:
-        """Largest modulus over the least."""
-        logarithm = self.logarithm.detach()
-        return float((logarithm.max() - logarithm.min()).exp())
+        """Largest modulus over the least; channels behind the pairs have that of 1."""
+        moduli = self.logarithm.detach().ravel()
+        if self.size > 2 * self.logarithm.shape[-1]:
+            moduli = torch.cat([moduli, torch.zeros(1)])
+        return float((moduli.max() - moduli.min()).exp())
 
     def _matrix(self, power: float) -> Float[Tensor, "heads size size"]:
         """The map to the power of 1 or -1."""

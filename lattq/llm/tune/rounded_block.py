@@ -3,17 +3,19 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lattq._options import as_integer, check_levels, normalize
+from lattq.errors import InvalidInputError
 from lattq.llm.tune.learned import LearnedMap
 from lattq.llm.tune.mapped_block import MappedBlock
 from lattq.llm.tune.straight_through import OPEN, integers, token_integers
 
-__all__ = ["RoundedBlock", "Rounding"]
+__all__ = ["RoundedBlock", "Rounding", "check_rounding"]
 
 
 class Rounding(NamedTuple):
@@ -44,6 +46,24 @@ class Rounding(NamedTuple):
         """Bits of a weight: its code, and a 16-bit step and a zero point for each group."""
         code = math.log2(self.levels)
         return code + (16 + code) * self.groups((1, columns))[1] / columns
+
+
+def check_rounding(design: Any) -> None:
+    """Turn `levels`, `group` and `input_levels` of a frozen design into Python integers.
+
+    Raises `InvalidInputError` for what is none, or out of range.
+
+    >>> from lattq.llm.tune.trained import Trained
+    >>> check_rounding(Trained(levels=8))
+    """
+    normalize(design, as_integer, "levels", optional=("group", "input_levels"))
+    check_levels(design.levels)
+    if design.input_levels is not None and not 2 <= design.input_levels <= 256:
+        msg = f"`input_levels` is {design.input_levels}; inputs are rounded to 2 to 256 levels"
+        raise InvalidInputError(msg)
+    if design.group is not None and design.group < 1:
+        msg = f"`group` is {design.group}; give how many columns share a step, or None for whole rows"
+        raise InvalidInputError(msg)
 
 
 class RoundedBlock(nn.Module):

@@ -125,7 +125,7 @@ def readings(
 
     Raises
     ------
-    InvalidInputError : if a layer that reads a place is no dense matrix
+    InvalidInputError : if no layer reads a place (keys), or one that does is no dense matrix
     """
     batches, known = batches_of(windows), matrices(model)
     names = find_blocks(model)
@@ -155,6 +155,10 @@ def readings(
 
 def _readers(group: list[Place], known: Mapping[str, Matrix]) -> dict[str, Matrix]:
     """One reader of each place: all read the same."""
+    unread = [place.name for place in group if not place.readers]
+    if unread:
+        msg = f"no layer has {unread[0]} as its input, so nothing is known of what reads it; leave it out of `places`"
+        raise InvalidInputError(msg)
     names = [place.readers[0] for place in group]
     missing = [name for name in names if name not in known]
     if missing:

@@ -6,10 +6,9 @@ ends of each range are among them, so that `rtn(levels, group=group, symmetric=F
 """
 
 import dataclasses
-import fnmatch
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lattq._options import among, as_flag, as_float, check_levels, normalize
+from lattq._options import among, as_flag, as_float, normalize
 from lattq.affine.checks import check_ratio
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.measure.hidden_states import BlockStream
@@ -29,14 +28,14 @@ from lattq.llm.tune.design import FoldedMap, Kept
 from lattq.llm.tune.folding import fold
 from lattq.llm.tune.learned import LearnedBlocks, LearnedDiagonal, LearnedMap, LearnedPairs
 from lattq.llm.tune.mapped_block import MappedBlock
-from lattq.llm.tune.rounded_block import RoundedBlock, Rounding
+from lattq.llm.tune.rounded_block import RoundedBlock, Rounding, check_rounding
+from lattq.llm.tune.statistics import chosen
 from lattq.llm.tune.training import Fit, Schedule, fit
 from lattq.progress import Stage
 
 __all__ = ["Trained", "fold_block", "train_blocks"]
 
 Build = Callable[[MappedBlock], RoundedBlock]
-PLACES = ("attention_input", "keys", "values", "mlp_input", "mlp_hidden")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Trained:
     weights, ranges : whether weights, and the ranges of groups, are learned beside the maps. Without both, only maps
         are, and the model's function stays: what a recipe with feedback wants
     structures : maps to learn, the first of these that a place lets through
-    places : of blocks, by patterns of the last part of their names
+    places : inside blocks, by patterns of their names below the base model
     ratio : ρ < 1, the last radius of the rows of N in D (I + N), which certifies them
     metric : "loss" weighs errors of a block's outputs by how much the predictions mind them (theory 14.2),
         "distortion" all alike
@@ -76,7 +75,7 @@ class Trained:
     >>> from lattq import llm
     >>> from lattq.llm.source import load_model
     >>> model = load_model(llm.embedded_model(), dtype=torch.float32)
-    >>> design = Trained(levels=8, places=("values",), schedule=Schedule(epochs=1))
+    >>> design = Trained(levels=8, places=("*.values",), schedule=Schedule(epochs=1))
     >>> rows = design(model, torch.arange(2, 66).reshape(2, 32), work=Stage("maps"), keep={})
     >>> [row.place for row in rows][:1], rows[0].certificate["row_ratio"] <= 0.9
     (['model.layers.0.values'], True)
@@ -88,7 +87,7 @@ class Trained:
     weights: bool = True
     ranges: bool = True
     structures: tuple[str, ...] = ("heads", "rotary", "diagonal", "positive")
-    places: tuple[str, ...] = PLACES
+    places: tuple[str, ...] = ("*",)
     ratio: float = 0.9
     metric: str = "loss"
     damping: float = 0.3
@@ -98,11 +97,14 @@ class Trained:
         normalize(self, as_flag, "weights", "ranges")
         normalize(self, as_float, "ratio", "damping")
         check_ratio(self.ratio)
-        check_levels(self.levels)
-        if self.input_levels is not None:
-            check_levels(self.input_levels)
-        if self.group is not None and self.group < 1:
-            msg = f"`group` is {self.group}; give how many columns share a step, or None for whole rows"
+        check_rounding(self)
+        for name in ("structures", "places"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+                msg = f"`{name}` is {shown(value)}; pass a tuple of names"
+                raise InvalidInputError(msg)
+        if not isinstance(self.schedule, Schedule):
+            msg = f"`schedule` is {shown(self.schedule)}; pass a Schedule"
             raise InvalidInputError(msg)
         if not among(self.metric, ("loss", "distortion")):
             msg = f'`metric` is {shown(self.metric)}; choose "loss" or "distortion"'
@@ -119,8 +121,9 @@ class Trained:
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
     ) -> tuple[FoldedMap, ...]:
         """Train every block, then fold."""
+        build = functools.partial(self.prepared, among_places=chosen(model, self.places))
         roots = self._roots(model, windows, work) if self.metric == "loss" else None
-        trained = list(train_blocks(model, windows, self.prepared, self.schedule, work, keep, roots))
+        trained = list(train_blocks(model, windows, build, self.schedule, work, keep, roots))
         return tuple(row for block, found in trained for row in fold_block(model, block, found, type(self).__name__))
 
     def _roots(self, model: Any, windows: Int[Tensor, "windows window"], work: Stage) -> list[Tensor]:
@@ -132,13 +135,19 @@ class Trained:
             )
         return [_root(one, self.damping) for one in found]
 
-    def prepared(self, block: MappedBlock) -> RoundedBlock:
-        """A block before training."""
+    def prepared(self, block: MappedBlock, among_places: Collection[str] | None = None) -> RoundedBlock:
+        """A block before training, with maps at these of its places, or at all; `InvalidInputError` without anything."""
         maps: dict[str, LearnedMap] = {}
         for name, place in block.places.items():
             structure = next((one for one in self.structures if one in place.structures), None)
-            if structure and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.places):
+            if structure and (among_places is None or place.name in among_places):
                 maps[name] = _MAPS[structure](place, self.ratio)
+        if not (maps or self.weights or self.ranges):
+            msg = (
+                f"nothing would be learned: `weights` and `ranges` are False, and none of {', '.join(self.structures)} "
+                f"is exact at {', '.join(self.places)}"
+            )
+            raise InvalidInputError(msg)
         rounding = Rounding(self.levels, self.group, self.input_levels)
         return RoundedBlock(block, maps, rounding, weights=self.weights, ranges=self.ranges)
 
@@ -154,7 +163,11 @@ _MAPS: dict[str, Callable[[Place, float], LearnedMap]] = {
 def _root(moment: Float[Tensor, "channels channels"], damping: float) -> Float[Tensor, "channels channels"]:
     """F of F Fᵀ = G + damping times its mean diagonal."""
     eye = torch.eye(len(moment), dtype=moment.dtype)
-    return torch.linalg.cholesky(moment + damping * moment.diagonal().mean().clamp(min=1e-300) * eye).float()
+    root, failed = torch.linalg.cholesky_ex(moment + damping * moment.diagonal().mean().clamp(min=1e-300) * eye)
+    if failed:
+        msg = f"`damping` is {damping}, which leaves the Fisher information of a block singular; pass more"
+        raise InvalidInputError(msg)
+    return root.float()
 
 
 def train_blocks(
@@ -176,8 +189,12 @@ def train_blocks(
 
     Raises
     ------
-    InvalidInputError : for a model whose blocks cannot be called one by one
+    InvalidInputError : for a model whose blocks cannot be called one by one, or in half precision
     """
+    half = next((one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)), None)
+    if half is not None:
+        msg = f"the model holds parameters of {half}, too coarse to train through; call `model.float()` first"
+        raise InvalidInputError(msg)
     stream = BlockStream(model, [block for _, block in find_blocks(model)], list(windows.split(schedule.batch)))
     hidden: Sequence[Tensor] = list(stream.hidden)
     with work.stage("train blocks", len(stream.blocks)) as stage:

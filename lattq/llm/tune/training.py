@@ -30,7 +30,8 @@ class Schedule:
     batch : windows of a step
     rate, slow_rate, clip_rate, weight_rate : of maps, of their off-diagonals, of logits of ranges, of weights
     decay : whether rates fall to zero along a cosine
-    held_out : of this many batches one judges and does not train; 0 for none, and then the last state is taken
+    held_out : of this many batches, 2 or more, one judges and does not train, unless there is no other; 0 for none, and
+        then the last state is taken
     patience : rejected steps, each of which halves the rates, before training ends
     seed : of the order of windows
 
@@ -70,6 +71,9 @@ class Schedule:
             if not 0 <= value < math.inf:
                 msg = f"`{name}` is {value}; pass a number of at least 0"
                 raise InvalidInputError(msg)
+        if self.held_out == 1:
+            msg = "`held_out` is 1, which leaves no batch to train on; hold one of 2 or more out, or 0 for none"
+            raise InvalidInputError(msg)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +148,14 @@ def fit(block: RoundedBlock, hidden: Hidden, wanted: Hidden, schedule: Schedule,
         work.advance(f"epoch {epoch + 1}: {found:.4g}, unlearned {plain:.4g}")
         if math.isfinite(found):
             sound = _copied(block)
-        if found < best or not schedule.held_out:
+        if found < best or (not schedule.held_out and math.isfinite(found)):
             best, best_epoch, kept = found, epoch + 1, sound
         if rejected > schedule.patience:
             break
     if schedule.held_out and not best <= plain:
         best, best_epoch, kept = plain, 0, unlearned
     block.load_state_dict(kept)
+    optimizer.zero_grad()  # a design holds every block until it folds
     return Fit(plain, start, best, best_epoch, rejected)
 
 
