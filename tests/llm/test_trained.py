@@ -158,7 +158,8 @@ def test_training_that_only_does_harm_leaves_plain_rounding():
 def test_one_epoch_and_one_window_are_enough():
     model = decoder("llama")
     rows = Trained(levels=4, schedule=Schedule(epochs=1))(model, WINDOWS[:1], work=Stage("maps"), keep={})
-    assert len(rows) == 10
+    assert len([row for row in rows if row.structure != "rounded"]) == 10
+    assert len([row for row in rows if row.structure == "rounded"]) == 14
 
 
 def test_maps_alone_keep_the_function_and_are_certified():
@@ -217,6 +218,35 @@ def test_what_is_stored_is_what_training_rounded(tiny: Path, tmp_path: Path):
         # Gains of norms are rounded to bfloat16, which weights make up for: both ends of a range move by 2⁻⁹.
         assert change <= 2**-7 * weight.abs().max(), name
     assert len(wanted) == 14
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"recipe": functools.partial(lq.recipes.rtn, group=None)}, "`recipe` rounds them to others"),
+        ({"exclude": ["*.o_proj"]}, "o_proj rounded, which stays dense"),
+        ({"drift": True}, "`drift` would move them; pass drift=False"),
+        ({"input_bits": 4}, "`input_correction` would move them; pass input_correction=False"),
+    ],
+)
+def test_rounded_weights_are_not_rounded_to_others(tiny: Path, tmp_path: Path, options: dict[str, Any], message: str):
+    """Whatever would move them off their grid, or leave them there in a dense layer, is named."""
+    plain = functools.partial(lq.recipes.rtn, group=16, symmetric=False, fit="range")
+    design = Trained(levels=4, group=16, schedule=Schedule(epochs=1, held_out=0))
+    fixed: dict[str, Any] = {"recipe": plain, "levels": 4, "window": 32, "samples": 4, "maps": design}
+    with pytest.raises(InvalidInputError, match=message):
+        quantize_model(tiny, tmp_path / "out", calibration_text=TEXT, **(fixed | options))
+
+
+def test_inputs_are_rounded_in_the_ranges_that_training_found(tiny: Path, tmp_path: Path):
+    plain = functools.partial(lq.recipes.rtn, group=16, symmetric=False, fit="range")
+    design = Trained(levels=16, group=16, input_levels=16, schedule=Schedule(epochs=1))
+    options: dict[str, Any] = {"recipe": plain, "levels": 16, "window": 32, "samples": 4, "maps": design}
+    options |= {"input_bits": 4, "input_correction": False}
+    report = quantize_model(tiny, tmp_path / "out", calibration_text=TEXT, **options)
+    learned = {row.place: row.clip for row in report.maps if row.structure == "rounded"}
+    assert {row.name: row.input_clip for row in report.layers} == learned
+    assert len(set(learned.values())) > 1
 
 
 def test_sensitivities_of_states_are_those_of_gradients_one_by_one():
@@ -341,13 +371,13 @@ def test_options_of_the_published_recipe_are_named(options: dict[str, Any], mess
 
 def test_patterns_that_match_no_place_are_refused():
     """Other designs take patterns of whole names, such as "*.values"; here they would train no map at all."""
-    with pytest.raises(InvalidInputError, match=r"`places` holds '\*.values', which matches none of attention_input"):
-        dataclasses.replace(DESIGN, places=("*.values",))(decoder("llama"), WINDOWS, work=Stage("maps"), keep={})
+    with pytest.raises(InvalidInputError, match=r"`places` holds 'values', which matches none of model.layers"):
+        dataclasses.replace(DESIGN, places=("values",))(decoder("llama"), WINDOWS, work=Stage("maps"), keep={})
 
 
 def test_a_design_that_learns_nothing_is_refused():
-    nothing = dataclasses.replace(DESIGN, places=("keys",), structures=("heads",), weights=False, ranges=False)
-    with pytest.raises(InvalidInputError, match="none of heads is exact at keys"):
+    nothing = dataclasses.replace(DESIGN, places=("*.keys",), structures=("heads",), weights=False, ranges=False)
+    with pytest.raises(InvalidInputError, match=r"none of heads is exact at \*.keys"):
         nothing(decoder("llama"), WINDOWS, work=Stage("maps"), keep={})
 
 

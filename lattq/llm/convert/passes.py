@@ -20,6 +20,7 @@ from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.hidden_states import BlockStream, WholeModel, follow
 from lattq.llm.measure.moments import InputMoments
 from lattq.llm.source.architecture import find_blocks
+from lattq.llm.source.design import FoldedMap
 from lattq.llm.source.matrices import Matrix
 from lattq.llm.source.windows import batches_of, run
 from lattq.quantized import Quantized
@@ -27,6 +28,9 @@ from lattq.scheme import Scheme, quantize
 from lattq.transforms.chains import folded
 
 __all__ = ["Encoder", "clean_pass", "propagated_pass", "rounded_pass"]
+
+# Relative squared change of weights that were rounded before: norms in bfloat16 move columns by 2⁻⁹, other grids more.
+REROUNDED = 1e-3
 
 
 class Encoder:
@@ -42,6 +46,7 @@ class Encoder:
     Attributes
     ----------
     report : called with the name of each finished layer
+    trained : layers whose weights `maps` left rounded, which must come back as they are
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Encoder:
     ) -> None:
         self.recipe, self.scales = recipe, scales
         self.workspace, self.jobs, self.inputs = workspace, jobs, inputs
+        self.trained: dict[str, FoldedMap] = {}
         self.report: Callable[[str], None] = lambda name: None
 
     def sizes(self, value: float | int, weights: dict[str, np.ndarray], moments: InputMoments) -> dict[str, int]:
@@ -117,6 +123,15 @@ class Encoder:
                 "all; store it, or fold maps of the whole model with `maps`"
             )
             raise InvalidInputError(msg)
+        if name in self.trained:
+            lost, power = (float(np.square(one).sum()) for one in (found.dequantize() - weight, weight))
+            if lost > REROUNDED * power:
+                msg = (
+                    f"layer {name}: {self.trained[name].design} left its weights rounded, and `recipe` rounds them to "
+                    f"others (relative squared error {lost / power if power else lost:.2g}); give the one that it was "
+                    'trained for, such as rtn with its levels and group, symmetric=False and fit="range"'
+                )
+                raise InvalidInputError(msg)
         return found
 
     def rounded(
@@ -136,7 +151,9 @@ class Encoder:
         seen = observed(missing, forward, batches)
         for name in missing:
             with naming(name):
-                found[name] = self.inputs.design(self.recipe(self.setting(name, value)), weights[name], *seen(name))
+                scheme, known = self.recipe(self.setting(name, value)), self.trained.get(name)
+                clip = None if known is None else known.clip
+                found[name] = self.inputs.design(scheme, weights[name], *seen(name), clip)
         return found
 
     @property

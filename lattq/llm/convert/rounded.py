@@ -65,12 +65,15 @@ class InputSettings:
             msg = f"`input_bits` is {self.bits}, but {routed} is an expert, whose inputs stay as they are; `exclude` it"
             raise InvalidInputError(msg)
 
-    def design(self, scheme: Scheme, weight: np.ndarray, sigma: np.ndarray, rows: Tensor) -> "RoundedInputs":
-        """The transform of a layer, and the clip of least error on some of its inputs."""
+    def design(
+        self, scheme: Scheme, weight: np.ndarray, sigma: np.ndarray, rows: Tensor, known: float | None = None
+    ) -> "RoundedInputs":
+        """The transform of a layer, and the clip: that for all, one that is known, or that of least error on inputs."""
         transform = transform_of(weight, sigma, scheme)
         moved = transform.on_inputs(rows)
-        if self.clip is not None:
-            return RoundedInputs(transform, self.rounding(self.clip))
+        clip = known if self.clip is None else self.clip
+        if clip is not None:
+            return RoundedInputs(transform, self.rounding(clip))
         weights = torch.from_numpy(np.ascontiguousarray(transform.forward(weight))).to(rows)
         errors = {clip: _error(moved, weights, self.rounding(clip)) for clip in reversed(CLIPS)}
         return RoundedInputs(transform, self.rounding(min(errors, key=lambda clip: errors[clip])))

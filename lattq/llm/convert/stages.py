@@ -26,7 +26,7 @@ from lattq.llm.run.inputs import InputRounding
 from lattq.llm.run.plugin import attach, saved_tensors
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import Choice, choose
-from lattq.llm.source.design import FoldedMap, MapDesign
+from lattq.llm.source.design import ROUNDED, FoldedMap, MapDesign
 from lattq.llm.source.windows import batches_of
 from lattq.progress import Stage
 from lattq.quantized import Quantized
@@ -93,6 +93,23 @@ class Conversion:
             raise InvalidInputError(msg)
         self._clean: InputMoments | None = None
         self.encoder = Encoder(recipe, self.scales(), workspace, jobs, inputs)
+        self.encoder.trained = self.trained()
+
+    def trained(self) -> dict[str, FoldedMap]:
+        """Layers that `maps` left rounded: all of them are quantized, and nothing moves their weights before."""
+        found = {row.place: row for row in self.maps if row.structure == ROUNDED}
+        dense = [name for name in found if name not in self.layers]
+        if dense:
+            msg = (
+                f"{found[dense[0]].design} left the weights of {dense[0]} rounded, which stays dense; quantize it too, "
+                "or train maps alone (weights=False, ranges=False)"
+            )
+            raise InvalidInputError(msg)
+        moving = [name for name in ("drift", "input_correction") if found and self.settings[name]]
+        if moving and (moving != ["input_correction"] or self.inputs is not None):
+            msg = f"`maps` left weights rounded, and `{moving[0]}` would move them; pass {moving[0]}=False"
+            raise InvalidInputError(msg)
+        return found
 
     @contextlib.contextmanager
     def of_layers(self, name: str, inside: Stage) -> Iterator[None]:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lattq.progress import Stage
 
-__all__ = ["Chain", "FoldedMap", "Kept", "MapDesign"]
+__all__ = ["ROUNDED", "Chain", "FoldedMap", "Kept", "MapDesign"]
 
+ROUNDED = "rounded"  # in place of a structure: a layer whose weights are on a grid already
 Kept = MutableMapping[str, Mapping[str, np.ndarray]]
 
 
@@ -22,7 +23,8 @@ class FoldedMap:
     Attributes
     ----------
     place : its full name
-    structure : of the map, one of the place's structures, or "shift"
+    structure : of the map, one of the place's structures, or "shift"; "rounded" for a layer, then the place, whose
+        weights a design left on the grid of integers that it trained them for
     condition : of the map, ‖T‖₂ ‖T⁻¹‖₂: by how much rounding may grow
     design : what chose the map
     values : numbers that stay to be applied at run time; 0 because it is folded
@@ -30,6 +32,7 @@ class FoldedMap:
     certificate : bounds that hold for the map, by name, where its design gives one
     errors : of the outputs of its block on held-out tokens, relative and squared, where its design was trained: "plain"
         rounding, at the "start", and at the "end"
+    clip : of a rounded layer, the factor on the range of its inputs that it was trained with, if they are rounded
 
     Examples
     --------
@@ -45,6 +48,7 @@ class FoldedMap:
     added: int = 0
     certificate: Mapping[str, float] | None = None
     errors: Mapping[str, float] | None = None
+    clip: float | None = None
 
 
 @runtime_checkable

@@ -22,6 +22,7 @@ from lattq.errors import InvalidInputError, shown
 from lattq.llm.measure.hidden_states import BlockStream
 from lattq.llm.measure.sensitivity import state_sensitivities
 from lattq.llm.source.architecture import find_blocks
+from lattq.llm.source.design import ROUNDED
 from lattq.llm.source.place import Place
 from lattq.llm.source.windows import batches_of
 from lattq.llm.tune.design import FoldedMap, Kept
@@ -136,7 +137,10 @@ class Trained:
         return [_root(one, self.damping) for one in found]
 
     def prepared(self, block: MappedBlock, among_places: Collection[str] | None = None) -> RoundedBlock:
-        """A block before training, with maps at these of its places, or at all; `InvalidInputError` without anything."""
+        """A block before training, with maps at these of its places, or at all.
+
+        Raises `InvalidInputError` where nothing would be learned.
+        """
         maps: dict[str, LearnedMap] = {}
         for name, place in block.places.items():
             structure = next((one for one in self.structures if one in place.structures), None)
@@ -243,4 +247,6 @@ def fold_block(model: Any, block: RoundedBlock, result: Fit, design: str) -> lis
         rows.append(FoldedMap(place, one.structure, condition, design, stay, certificate=bounds, errors=errors))
     for name in block.layers if block.clip or block.moved else ():
         model.get_parameter(f"{name}.weight").copy_(weights[f"{name}.weight"])
+        clip = float(block.input_clip[name].sigmoid()) if name in block.input_clip else None
+        rows.append(FoldedMap(name, ROUNDED, 1.0, design, errors=errors, clip=clip))
     return rows
