@@ -507,6 +507,7 @@ def highlights() -> str:
     size, seconds = f"{layer['rows']} × {layer['columns']}", f"{layer['watersic_seconds']:.1f} s"
     tables = [row for row in published("codebook_loop")["model"] if row["wanted"].get("bits") == 2]
     pairs = {row["recipe"]: f"{row['kl']:.3f} at {row['rate']:.2f} bits" for row in tables}
+    plain = {row["method"]: row["kl"] for row in published("affine_model")["rows"] if row["setting"] == "w3g128"}
     lines = (
         f"Textbook GPTQ and WaterSIC's steps are this library's loop: {differ} of {entries} entries differ.",
         f"White Gaussian weights at 3 bits, gap in real bytes: trellis of 256 states "
@@ -516,6 +517,9 @@ def highlights() -> str:
         f"and {point('watersic, trellis', 3.0, 'loss')}; `watersic` {point('watersic', 2.0, 'loss')} and "
         f"{point('watersic', 3.0, 'loss')}; `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4), as "
         f"published {point('gptq as published', 8)} and {point('gptq as published', 16)}.",
+        f"Plain INT3 in groups of 128, same model: {plain['RTN']:.3f} rounded to nearest, "
+        f"{plain['AffineQuant as published, 0.01']:.3f} by AffineQuant as published, with dense matrices at run time, "
+        f"{plain['ours']:.3f} by trained maps, ranges and weights, with nothing more than the first.",
         f"Look-up tables of pairs, two bits, same model: GPTVQ as published {pairs['gptvq_published, d = 2']}, `gptvq` "
         f"{pairs['gptvq, d = 2']}, the same bytes.",
         f"A {size} layer takes {seconds} on one core; its bytes decode at "
