@@ -1,6 +1,6 @@
 """Changing weights before they are quantized: invertible maps folded into a model, and training through a quantizer."""
 
-from lattq.llm.tune.design import FoldedMap, MapDesign
+from lattq.llm.source.design import FoldedMap, MapDesign
 from lattq.llm.tune.designs import Balanced, Reorder, Rotate, chain
 from lattq.llm.tune.folding import fold, fold_gains, shift, untie
 from lattq.llm.tune.mapped_block import MappedBlock

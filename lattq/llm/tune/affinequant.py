@@ -9,7 +9,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from lattq._options import as_float, normalize
 from lattq.affine.scales import smoothquant_scales
 from lattq.affine.schedules import gradual_mask
-from lattq.llm.tune.design import FoldedMap, Kept
+from lattq.llm.source.design import FoldedMap, Kept
 from lattq.llm.tune.learned import LearnedDiagonal, LearnedMap, LearnedMatrices
 from lattq.llm.tune.mapped_block import MappedBlock
 from lattq.llm.tune.rounded_block import RoundedBlock, Rounding, check_rounding
@@ -104,8 +103,7 @@ class AffineQuant:
 
     def _start(self, reading: Any) -> Float[Tensor, "heads size"]:
         """SmoothQuant's scales of what reads a place: the diagonal of A."""
-        peaks = reading.tied(np.maximum(-reading.low, reading.high))
-        scales = smoothquant_scales(peaks, reading.stacked(), strength=self.strength)
+        scales = smoothquant_scales(reading.peaks, reading.stacked(), strength=self.strength)
         return torch.from_numpy(scales.reshape(reading.place.heads, reading.place.size)).float()
 
 
@@ -135,8 +133,7 @@ class GradualBlocks(LearnedMatrices):
         """The mask of the epoch, and no small entries."""
         if self.epochs:
             epoch = min(step * self.epochs // steps, self.epochs - 1)
-            mask = gradual_mask(self.mask.shape[-1], epoch, self.epochs, self.stability)
-            self.mask.copy_(torch.from_numpy(mask))
+            self.mask.copy_(_mask(self.mask.shape[-1], epoch, self.epochs, self.stability))
         small = (self.raw.abs() < LEAST) & (self.raw != 0)
         self.raw[small] = self.raw[small].sign() * LEAST
 
@@ -145,3 +142,9 @@ class GradualBlocks(LearnedMatrices):
         """The identity."""
         for one in (self.raw, self.mask):
             one.copy_(torch.eye(self.mask.shape[-1]).expand_as(one))
+
+
+@functools.lru_cache(maxsize=4)
+def _mask(n: int, epoch: int, epochs: int, stability: float) -> Float[Tensor, "n n"]:
+    """The mask, which stays for all steps of an epoch."""
+    return torch.from_numpy(gradual_mask(n, epoch, epochs, stability))

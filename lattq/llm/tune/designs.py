@@ -12,8 +12,8 @@ from lattq.affine.closed_forms import balanced, wush
 from lattq.affine.scales import range_order, smoothquant_scales
 from lattq.errors import InvalidInputError
 from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
+from lattq.llm.source.design import Chain, FoldedMap, Kept, MapDesign
 from lattq.llm.source.place import Place
-from lattq.llm.tune.design import Chain, FoldedMap, Kept, MapDesign
 from lattq.llm.tune.folding import fold, fold_gains, tie, untie
 from lattq.llm.tune.maps import centred
 from lattq.llm.tune.scale_designs import ALL_PLACES, AWQ, BEHIND_NORMS, SCALED, Shift, SmoothQuant

@@ -14,6 +14,7 @@ from lattq.errors import InvalidInputError
 from lattq.llm.tune.learned import LearnedMap
 from lattq.llm.tune.mapped_block import MappedBlock
 from lattq.llm.tune.straight_through import OPEN, integers, token_integers
+from lattq.quantizers.integers import check_group
 
 __all__ = ["RoundedBlock", "Rounding", "check_rounding"]
 
@@ -61,9 +62,7 @@ def check_rounding(design: Any) -> None:
     if design.input_levels is not None and not 2 <= design.input_levels <= 256:
         msg = f"`input_levels` is {design.input_levels}; inputs are rounded to 2 to 256 levels"
         raise InvalidInputError(msg)
-    if design.group is not None and design.group < 1:
-        msg = f"`group` is {design.group}; give how many columns share a step, or None for whole rows"
-        raise InvalidInputError(msg)
+    check_group(design.group)
 
 
 class RoundedBlock(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 from lattq._options import as_integer, check_levels
 from lattq.affine.scales import awq_scales, clipped, smoothquant_scales
 from lattq.errors import InvalidInputError
-from lattq.llm.tune.design import FoldedMap, Kept
+from lattq.llm.source.design import FoldedMap, Kept
 from lattq.llm.tune.folding import fold, shift
 from lattq.llm.tune.statistics import Reading, chosen, readings
 from lattq.progress import Stage
@@ -63,8 +63,7 @@ class SmoothQuant:
         """Fold the scales into a model."""
 
         def scales(reading: Reading) -> np.ndarray:
-            peaks = reading.tied(np.maximum(np.abs(reading.low), np.abs(reading.high)))
-            return smoothquant_scales(peaks, reading.stacked(), strength=self.strength)
+            return smoothquant_scales(reading.peaks, reading.stacked(), strength=self.strength)
 
         return fold_scales(self, self.places, scales, model, windows, work)
 

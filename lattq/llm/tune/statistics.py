@@ -47,6 +47,11 @@ class Reading:
     size: Float[np.ndarray, " columns"]
 
     @property
+    def peaks(self) -> Float[np.ndarray, " channels"]:
+        """Largest magnitude of each channel, over its copies."""
+        return self.tied(np.maximum(np.abs(self.low), np.abs(self.high)))
+
+    @property
     def copies(self) -> int:
         """Columns of a reader for each channel."""
         return self.weight.shape[1] // self.place.channels

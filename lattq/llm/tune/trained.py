@@ -22,10 +22,9 @@ from lattq.errors import InvalidInputError, shown
 from lattq.llm.measure.hidden_states import BlockStream
 from lattq.llm.measure.sensitivity import state_sensitivities
 from lattq.llm.source.architecture import find_blocks
-from lattq.llm.source.design import ROUNDED
+from lattq.llm.source.design import ROUNDED, FoldedMap, Kept
 from lattq.llm.source.place import Place
 from lattq.llm.source.windows import batches_of
-from lattq.llm.tune.design import FoldedMap, Kept
 from lattq.llm.tune.folding import fold
 from lattq.llm.tune.learned import LearnedBlocks, LearnedDiagonal, LearnedMap, LearnedPairs
 from lattq.llm.tune.mapped_block import MappedBlock
