@@ -20,12 +20,14 @@ from lattq import (
 )
 from lattq.files import load, save
 from lattq.least_squares import refit
+from lattq._metric import Metric
 from lattq.parts import register
 from lattq.quantized import Quantized
 from lattq.rate import at_rate
 from lattq.scheme import Scheme, quantize
 
 __all__ = [
+    "Metric",
     "Quantized",
     "Scheme",
     "affine",

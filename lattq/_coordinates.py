@@ -8,8 +8,10 @@ from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, to_host
 from lattq.errors import InvalidInputError
-from lattq.linalg.checks import check_layer, with_diagonal
+from lattq.linalg.checks import with_diagonal
 from lattq.linalg.ldl import LDL
+from lattq.linalg.stacked import StackedLDL
+from lattq._metric import Metric, check_layer
 from lattq.parts.registry import kind_of
 from lattq.transforms import Fixed, chains
 from lattq.transforms.base import Transform
@@ -25,31 +27,40 @@ class Changed(NamedTuple):
     transform : T
     weight : W T⁻¹
     factor : of T Σ Tᵀ
+    outputs : factors of the metric of the outputs; None for the identity
     """
 
     transform: Any
     weight: Array
     factor: LDL
+    outputs: StackedLDL | None
 
 
-def changed(weight: Array, moment: np.ndarray, scheme: Any, damping: float = 0.0) -> Changed:
+def changed(weight: Array, metric: Metric, scheme: Any, damping: float = 0.0) -> Changed:
     """A layer as the loop of a scheme sees it, with so much more damping of its feedback."""
-    transform: Any = scheme.transform(weight, moment)
+    transform: Any = scheme.transform(weight, metric.inputs)
     kind_of("transform", transform)
     if scheme.quantizer.importance is not None and not transform.keeps_entries:
         msg = f"`importance` weighs the weights themselves, not those after {transform!r}; leave one out"
         raise InvalidInputError(msg)
-    moved, second = transform.forward(weight), transform.congruence(moment)
+    moved, now = transform.forward(weight), metric.moved(transform)
+    second, outputs = now.inputs, now.output_factor
     if damping:
         second = with_diagonal(second, damping * float(np.diag(second).mean()), "damping", damping)
-    factor = scheme.feedback.factor(moved, second)
+    if scheme.equalize and outputs is not None:
+        rows = scheme.equalize.rows(outputs, weight.shape[1])
+        transform, moved, outputs = chains.append(transform, rows), rows.forward(moved), outputs.rescaled(1 / rows.scale)
+    feedback = scheme.feedback
+    if now.height > 1 and scheme.quantizer.sequences:  # a decoder follows fronts in the order of the matrix
+        feedback = dataclasses.replace(feedback, order="natural")
+    factor = feedback.factor(moved, second)
     _require_range(moved, np.ones(1))
     if scheme.equalize:
         diagonal = scheme.equalize(factor, weight.shape[0])
         _require_range(moved, diagonal.scale)
         transform, moved = chains.append(transform, diagonal), diagonal.forward(moved)
         factor = factor.rescaled(1 / diagonal.scale)
-    return Changed(transform, moved, factor)
+    return Changed(transform, moved, factor, outputs)
 
 
 def transform_of(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Any) -> Any:
@@ -67,8 +78,8 @@ def transform_of(weight: Float[Array, "rows columns"], sigma: Float[Array, "colu
     >>> transform_of(np.eye(4), np.eye(4), lq.Scheme(transform=lq.transforms.Hadamard(1)))
     Hadamard(seed=1)
     """
-    checked, moment = check_layer(weight, sigma)
-    return changed(to_host(checked), moment, scheme).transform
+    checked, metric = check_layer(weight, sigma)
+    return changed(to_host(checked), metric, scheme).transform
 
 
 def holding(scheme: Any, transform: Transform) -> Any:

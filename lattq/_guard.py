@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._array import Array, to_host
-from lattq._distortion import squared_error, where_measured
+from lattq._distortion import where_measured
 from lattq.errors import InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.least_squares.gains import fit_rows
+from lattq._metric import Metric
 from lattq.quantized import Quantized
 from lattq.transforms.chains import split_unit
 
@@ -22,7 +23,7 @@ Encode = Callable[[float], tuple[Quantized, bool]]
 
 
 def no_worse_than_zeros(
-    encode: Encode, weight: Float[Array, "rows columns"], moment: Float[np.ndarray, "n n"]
+    encode: Encode, weight: Float[Array, "rows columns"], metric: Metric
 ) -> Quantized:
     """What `encode` makes of a layer without more damping, if it is no worse than zeros; else the best of what helps.
 
@@ -32,7 +33,7 @@ def no_worse_than_zeros(
     ----------
     encode : from a fraction of the mean diagonal, added to the diagonal before feedback is derived, to a result and
         whether anything was fed back
-    weight, moment : of the layer, checked
+    weight, metric : of the layer, checked
 
     Returns
     -------
@@ -52,11 +53,11 @@ def no_worse_than_zeros(
     (1, 0.0)
     """
     found, feeds_back = encode(0.0)
-    host, root = where_measured(found.transform, to_host(weight).astype(np.float64), moment)
-    zeros = squared_error(host, root)
+    host, measure = where_measured(found.transform, to_host(weight).astype(np.float64), metric)
+    zeros = measure.squared_error(host)
 
     def distortion(found: Quantized) -> float:
-        return squared_error(host - found.dequantize(np.float64), root)
+        return measure.squared_error(host - found.dequantize(np.float64))
 
     if (first := distortion(found)) <= zeros:
         return found
@@ -68,7 +69,7 @@ def no_worse_than_zeros(
     stats = {**found.stats, "retries": len(tried) - 1, "damping": damping}
     if least <= zeros:
         return found.revalued(stats=stats)
-    for one in _with_gains(found, to_host(weight).astype(np.float64), moment):
+    for one in _with_gains(found, to_host(weight).astype(np.float64), metric):
         if distortion(one) <= zeros:
             gains = GAIN_GRID if one.row_gains is None else one.row_gains
             return one.revalued(stats={**stats, "shrunk_rows": int(np.sum(gains != GAIN_GRID))})
@@ -85,8 +86,7 @@ def _cost(distortion: float, rate: float) -> float:
     return 0.5 * math.log2(distortion) + rate if distortion > 0 else -math.inf
 
 
-def _with_gains(found: Quantized, weight: np.ndarray, moment: np.ndarray) -> list[Quantized]:
+def _with_gains(found: Quantized, weight: np.ndarray, metric: Metric) -> list[Quantized]:
     """With a gain of least squares for each row, which leaves none worse than zeros, theory (2.15); and zeros."""
-    s = found.transform.congruence(moment)
-    fitted = fit_rows(found, found.transform.forward(weight) @ s, s)
+    fitted = fit_rows(found, found.transform.forward(weight), metric.moved(found.transform))
     return [fitted, found.revalued(row_gains=np.zeros(len(weight), dtype=np.int64))]

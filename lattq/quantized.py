@@ -13,14 +13,14 @@ import safetensors.numpy
 from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
-from lattq._distortion import reference_rate, rounding, squared_error, where_measured
+from lattq._distortion import reference_rate, where_measured
 from lattq._payload import FORMAT, HASH, class_prior, expected_gains, payload_fields, require_bytes, sealed
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
 from lattq.coding.messages import packed, unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
-from lattq.linalg.checks import require_semidefinite
+from lattq._metric import Metric, as_metric
 from lattq.parts.registry import kind_of
 from lattq.quantizers.scalars import table_shift
 from lattq.transforms import chains
@@ -178,8 +178,8 @@ class Quantized:
             raise InvalidInputError(msg)
         return values.astype(dtype)
 
-    def distortion(self, weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"]) -> float:
-        """tr((W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight: ‖(W-Ŵ) F‖² with Σ = F Fᵀ.
+    def distortion(self, weight: Float[Array, "rows columns"], sigma: Any) -> float:
+        """tr(G (W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight; `sigma` is Σ, then G = I, or a `Metric`.
 
         With a folded transform both weights are compared where the quantized ones live. Bytes do not hold the fold:
         for a restored matrix, pass weight and sigma already transformed.
@@ -188,22 +188,21 @@ class Quantized:
         ------
         InvalidInputError : if the shapes differ from the codes'
         """
-        w, root, _ = self._measured(weight, sigma)
-        return squared_error(w - self.dequantize(np.float64), root)
+        w, metric = self._measured(weight, sigma)
+        return metric.squared_error(w - self.dequantize(np.float64))
 
-    def _measured(self, weight: Array, sigma: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weight and root of the second moment where errors are measured, and the second moment as checked."""
+    def _measured(self, weight: Array, sigma: Any) -> tuple[np.ndarray, Metric]:
+        """Weight and metric where errors are measured."""
         w = host_reals("weight", weight)
         if w.shape != self.shape:
             msg = f"`weight` has shape {w.shape}, the quantized matrix {self.shape}; they must agree"
             raise InvalidInputError(msg)
-        checked = require_semidefinite(sigma, self.shape[1])
-        return *where_measured(self.transform, w, checked), checked
+        return where_measured(self.transform, w, as_metric(sigma, self.shape))
 
     def gap(
         self,
         weight: Float[Array, "rows columns"],
-        sigma: Float[Array, "columns columns"],
+        sigma: Any,
         *,
         row_variance: Any = None,
         column_variance: Any = None,
@@ -224,12 +223,13 @@ class Quantized:
         ------
         InvalidInputError : if the shapes differ from the codes', or W is too sparse to have two-way variances
         """
-        w, root, checked = self._measured(weight, sigma)
+        w, metric = self._measured(weight, sigma)
         error = w - self.dequantize(np.float64)
-        distortion = squared_error(error, root)
-        if distortion <= rounding(error, root):  # a lossless copy of anything that matters takes infinitely many bits
-            return float("-inf") if squared_error(w, root) > rounding(w, root) else self.rate
-        return self.rate - reference_rate(weight, checked, distortion, row_variance, column_variance, covariance)
+        distortion = metric.squared_error(error)
+        if distortion <= metric.rounding(error):  # a lossless copy of anything that matters takes infinitely many bits
+            return float("-inf") if metric.squared_error(w) > metric.rounding(w) else self.rate
+        metric = as_metric(sigma, self.shape)
+        return self.rate - reference_rate(weight, metric, distortion, row_variance, column_variance, covariance)
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""

@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._options import as_float, as_seed, power_of_two
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError, shown
-from lattq.linalg.checks import check_layer
+from lattq._metric import Metric, check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
@@ -53,7 +53,7 @@ def at_rate(
     rate: float,
     recipe: Callable[..., Scheme],
     weight: Float[Array, "rows columns"],
-    sigma: Float[Array, "columns columns"],
+    sigma: Any,
     *,
     seed: int = 0,
 ) -> Quantized:
@@ -98,18 +98,18 @@ def at_rate(
     name, scheme = searched(recipe)
     if name != "step":
         return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name, most(recipe))
-    weight, sigma = check_layer(weight, sigma)
-    sample = _row_sample(weight, seed)
+    weight, metric = check_layer(weight, sigma)
+    sample, of_sample = _row_sample(weight, metric, seed)
     with threadpool_limits(1):
-        step = first_step(rate, sample, sigma)
+        step = first_step(rate, sample, of_sample)
     size = math.prod(weight.shape)
     encodes, tolerance = max(MOST_ENCODES, min(SMALL // size, 64)), max(TOLERANCE, 8 / size)
     if sample.shape[0] < weight.shape[0]:
-        step, _ = search_step(rate, step, lambda step: quantize(sample, sigma, scheme(step)), encodes=encodes)
+        step, _ = search_step(rate, step, lambda step: quantize(sample, of_sample, scheme(step)), encodes=encodes)
         encodes = FULL_ENCODES
 
     def encode(step: float) -> Quantized:
-        return quantize(weight, sigma, scheme(step))
+        return quantize(weight, metric, scheme(step))
 
     step, best = search_step(rate, step, encode, encodes=encodes, near=max(TOLERANCE / 5, 8 / size))
     if abs(best.rate - rate) > tolerance:
@@ -261,10 +261,10 @@ def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "lev
     return best
 
 
-def first_step(rate: float, weight: Array, sigma: Array) -> float:
+def first_step(rate: float, weight: Array, metric: Metric) -> float:
     """Step whose cell gives the distortion that Gaussian weights need at `rate`, less the loss of a cubic cell.
 
-    >>> bool(abs(first_step(4.0, np.ones((1, 2)), np.eye(2)) - 4.13 / 16) < 0.01)
+    >>> bool(abs(first_step(4.0, np.ones((1, 2)), Metric(np.eye(2))) - 4.13 / 16) < 0.01)
     True
     """
     host = to_host(weight).astype(np.float64)
@@ -273,16 +273,20 @@ def first_step(rate: float, weight: Array, sigma: Array) -> float:
     # One round of the two-way fit is near enough, and exists for sparse weights too.
     rows = squares.mean(axis=1) / (squares.mean() or 1.0)
     columns = squares.mean(axis=0) * (peak * peak)
-    if not np.any(rows) or not np.any(columns) or not np.any(to_host(sigma)):
+    if not np.any(rows) or not np.any(columns) or not np.any(metric.inputs):
         return 1.0
-    distortion = bounds.layer_distortion(sigma, max(rate - bounds.CUBIC_GAP, rate / 4), rows, columns)
+    distortion = bounds.layer_distortion(metric, max(rate - bounds.CUBIC_GAP, rate / 4), rows, columns)
     return math.sqrt(12 * distortion) if distortion > 0 else 1.0
 
 
-def _row_sample(weight: Array, seed: int) -> Array:
+def _row_sample(weight: Array, metric: Metric, seed: int) -> tuple[Array, Metric]:
+    """Some rows, drawn in whole groups of those that hear each other, and their metric."""
     rows, columns = weight.shape
     size = max(SAMPLE_ROWS, -(-SAMPLE_WEIGHTS // columns))
     if rows <= size:
-        return weight
-    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:size])
-    return array_namespace(weight).take(weight, from_host(chosen, like=weight), axis=0)
+        return weight, metric
+    height = metric.height
+    drawn = np.sort(np.random.default_rng(seed).permutation(rows // height)[: -(-size // height)])
+    chosen = (drawn[:, None] * height + np.arange(height)).reshape(-1)
+    sample = array_namespace(weight).take(weight, from_host(chosen, like=weight), axis=0)
+    return sample, metric.of_groups(drawn)

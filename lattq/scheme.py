@@ -1,7 +1,9 @@
 """A scheme names the parts of a method; quantize runs them."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._coordinates import changed, require_below
-from lattq._distortion import squared_error, where_measured
+from lattq._distortion import where_measured
 from lattq._guard import no_worse_than_zeros
 from lattq._options import as_integer, normalize
 from lattq.coding.integers import encode_integers
@@ -21,8 +23,8 @@ from lattq.feedback.cancellation import Cancellation
 from lattq.feedback.loop import GAIN_GRID
 from lattq.feedback.rules import Feedback
 from lattq.least_squares.alternate import alternate
-from lattq.linalg.checks import check_layer
 from lattq.linalg.ldl import LDL
+from lattq._metric import Metric, check_layer
 from lattq.parts.registry import require_part
 from lattq.quantized import Quantized
 from lattq.quantizers import BaseDesign, Entries, Given, Uniform
@@ -77,7 +79,7 @@ class Scheme:
         self._check_rounds()
         refuse_equalize(self.transform)
 
-    def explain(self, weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"]) -> Explanation:
+    def explain(self, weight: Float[Array, "rows columns"], sigma: Any) -> Explanation:
         """What runs on this matrix, in order, with bits and distortion of each stage; prints as a table.
 
         The scheme is run once for each stage that moves weights: the loop, then sweeps, refits and rounds. Bits add up
@@ -106,9 +108,9 @@ class Scheme:
             if name == "loop" or getattr(self, name):
                 found = quantize(weight, sigma, dataclasses.replace(self, **changes))
                 runs.append((name, does, found, found.distortion(weight, sigma)))
-        checked, moment = check_layer(weight, sigma)
-        found = where_measured(runs[-1][2].transform, to_host(checked).astype(np.float64), moment)
-        return Explanation.of(self, squared_error(*found), runs)
+        checked, metric = check_layer(weight, sigma)
+        host, metric = where_measured(runs[-1][2].transform, to_host(checked).astype(np.float64), metric)
+        return Explanation.of(self, metric.squared_error(host), runs)
 
     def _check_rounds(self) -> None:
         for name in ("sweeps", "rounds"):
@@ -125,8 +127,8 @@ class Scheme:
             raise InvalidInputError(msg)
 
 
-def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Scheme) -> Quantized:
-    """Quantize a weight matrix whose inputs have second moment `sigma`.
+def quantize(weight: Float[Array, "rows columns"], sigma: Any, scheme: Scheme) -> Quantized:
+    """Quantize a weight matrix whose errors cost what `sigma` says.
 
     Weights in another unit, by a power of two, give the same codes wherever the scheme has no step in that unit. No
     result is worse than zeros: where feedback drives targets out of the range of a quantizer, it is damped, and what
@@ -135,7 +137,9 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
     Parameters
     ----------
     weight : any array library; in its dtype (float32 at least) the loop runs there, or in NumPy, as the design wants it
-    sigma : E[x xᵀ], symmetric positive semidefinite; singular is legal
+    sigma : E[x xᵀ] of the inputs, symmetric positive semidefinite, singular is legal; or a `Metric`, which also says how
+        much errors of the outputs count. Where its outputs are no diagonal the loop runs on the host, and codes that
+        form sequences take the columns in their natural order
     scheme : see `Scheme` and `lattq.recipes`
 
     Raises
@@ -154,15 +158,15 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns 
     if not isinstance(scheme, Scheme):
         msg = f"`scheme` is {shown(scheme)}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
         raise InvalidInputError(msg)
-    weight, moment = check_layer(weight, sigma)
-    weight = weight if scheme.quantizer.array_generic else to_host(weight)
+    weight, metric = check_layer(weight, sigma)
+    weight = weight if scheme.quantizer.array_generic and metric.height == 1 else to_host(weight)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
-        return no_worse_than_zeros(lambda damping: _encoded(weight, moment, scheme, damping), weight, moment)
+        return no_worse_than_zeros(lambda damping: _encoded(weight, metric, scheme, damping), weight, metric)
 
 
-def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
+def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
     """One run of the scheme with so much more damping of its feedback, and whether it feeds anything back."""
-    transform, moved, factor = changed(weight, moment, scheme, damping)
+    transform, moved, factor, outputs = changed(weight, metric, scheme, damping)
     unit = to_unit(moved) if scheme.quantizer.scale_free else Gain(1.0)
     if unit.scale != 1.0:
         transform, moved = chains.append(transform, unit), unit.forward(moved)
@@ -170,9 +174,11 @@ def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) 
     if scheme.quantizer.shrink:
         _require_squares(moved)
     kept = chains.kept(transform, tuple(weight.shape))
-    result = _shorter(moved, factor, _Stored(scheme.quantizer), scheme.sweeps, kept)
+    run = functools.partial(successive_cancellation, moved, factor, sweeps=scheme.sweeps, kept=kept, outputs=outputs)
+    result = _shorter(run, factor, _Stored(scheme.quantizer))
     codes = to_host(result.codes)
     quantizer = join(result.quantizers, scheme.quantizer.group or weight.shape[1], tuple(weight.shape))
+    quantizer = quantizer.along(metric.height)
     found = Quantized(
         codes=codes,
         quantizer=quantizer,
@@ -186,17 +192,17 @@ def _encoded(weight: Array, moment: np.ndarray, scheme: Scheme, damping: float) 
         },
     )
     if scheme.refit:
-        found = alternate(found, weight, moment, scheme.refit)
+        found = alternate(found, weight, metric, scheme.refit)
     if scheme.rounds:
-        found = _in_rounds(found, weight, moment, scheme, weight.shape[1] // len(factor.pivots))
+        found = _in_rounds(found, weight, metric, scheme, weight.shape[1] // len(factor.pivots))
     if scheme.equalize and scheme.equalize.merged:
         found = _merged(found)
     return found, bool(np.tril(factor.unit, -1).any())
 
 
-def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int, kept: np.ndarray | None) -> Cancellation:
+def _shorter(run: Callable[[Any], Cancellation], factor: LDL, design: Any) -> Cancellation:
     """The loop; without gains of the columns where these take more bits than their smaller error is worth."""
-    result = successive_cancellation(weight, factor, design, sweeps=sweeps, kept=kept)
+    result = run(design)
     gains = result.gains / GAIN_GRID
     if not design.shrink or (gains == 1).all():
         return result
@@ -208,28 +214,30 @@ def _shorter(weight: Array, factor: LDL, design: Any, sweeps: int, kept: np.ndar
     with_gains, without = (float(np.sum(pivots * np.square(e))) for e in (noise, noise + found - plain))
     bits = 8 * len(encode_integers(result.gains)[2]) / found.size
     if without <= with_gains or (with_gains > 0 and math.log2(without / with_gains) < 2 * bits):
-        plainly = dataclasses.replace(design, shrinks=False)
-        return successive_cancellation(weight, factor, plainly, sweeps=sweeps, kept=kept)
+        return run(dataclasses.replace(design, shrinks=False))
     return result
 
 
-def _in_rounds(found: Quantized, weight: Array, moment: np.ndarray, scheme: Scheme, block: int) -> Quantized:
+def _in_rounds(found: Quantized, weight: Array, metric: Metric, scheme: Scheme, block: int) -> Quantized:
     """Better codes for the tables, by coordinate descent on the second moment itself, then better tables for these."""
     moved = found.transform.forward(weight)
-    factor = Cholesky(block=block).factor(moved, found.transform.congruence(moment))
+    now = metric.moved(found.transform)
+    factor = Cholesky(block=block).factor(moved, now.inputs)
     charged = scheme.quantizer.slope > 0  # then distortion is traded for bits
-    distortion = found.distortion(weight, moment)
+    distortion = found.distortion(weight, metric)
     for _ in range(scheme.rounds):
         start = array_namespace(moved).astype(from_host(found.decoded(), like=moved), moved.dtype)
         design, sweeps = Given(found.quantizer), max(scheme.sweeps, 1)
-        result = successive_cancellation(moved, factor, design, sweeps=sweeps, start=start, kept=found.kept)
+        result = successive_cancellation(
+            moved, factor, design, sweeps=sweeps, start=start, kept=found.kept, outputs=now.output_factor
+        )
         better = dataclasses.replace(found, codes=to_host(result.codes))
         if scheme.refit:
-            better = alternate(better, weight, moment, scheme.refit)
-        now = better.distortion(weight, moment)
-        if not (now <= distortion or charged):
+            better = alternate(better, weight, metric, scheme.refit)
+        less = better.distortion(weight, metric)
+        if not (less <= distortion or charged):
             break  # in float32 a singular moment may mislead, and would again
-        found, distortion = better, now
+        found, distortion = better, less
     return found
 
 

@@ -79,7 +79,7 @@ def test_runaway_feedback_is_damped_and_counted(name: str):
     """The negative control is the same loop without retries: it ends worse than zeros."""
     scheme, sigma = RUNAWAY[name]
     weight = np.random.default_rng(1).standard_normal((128, 64)).astype(np.float32)
-    alone, _ = _encoded(weight, sigma, scheme, 0.0)
+    alone, _ = _encoded(weight, lq.Metric(sigma), scheme, 0.0)
     if name != "nested":
         assert alone.distortion(weight, sigma) > zeros(weight, sigma)
     found = lq.quantize(weight, sigma, scheme)
@@ -97,7 +97,7 @@ def test_nothing_changes_where_all_is_well(name: str):
     scheme = every_scheme(N)[name]
     found = lq.quantize(weight, sigma, scheme)
     assert not {"retries", "damping", "shrunk_rows"} & set(found.stats)
-    assert found.to_bytes() == _encoded(weight, sigma, scheme, 0.0)[0].to_bytes()
+    assert found.to_bytes() == _encoded(weight, lq.Metric(sigma), scheme, 0.0)[0].to_bytes()
 
 
 @given(seed=seeds, rank=st.integers(1, 4))
@@ -131,7 +131,7 @@ def test_the_best_damping_weighs_bits_too():
     scheme, sigma = RUNAWAY["ecvq"]
     weight = np.random.default_rng(1).standard_normal((128, 64)).astype(np.float32)
     found = lq.quantize(weight, sigma, scheme)
-    tried = [_encoded(weight, sigma, scheme, damping)[0] for damping in _guard.DAMPINGS]
+    tried = [_encoded(weight, lq.Metric(sigma), scheme, damping)[0] for damping in _guard.DAMPINGS]
     limit = zeros(weight, sigma)
     prices = [one.distortion(weight, sigma) * 4.0**one.rate for one in tried if one.distortion(weight, sigma) <= limit]
     assert found.distortion(weight, sigma) * 4.0**found.rate == pytest.approx(min(prices), rel=1e-6)
@@ -141,11 +141,11 @@ def test_damping_is_that_of_the_feedback():
     """A retry with a fraction is the same scheme with that damping."""
     weight, sigma = gaussian_layer(24, N)
     for damping in (1e-3, 1.0):
-        ours, feeds_back = _encoded(weight, sigma, recipes.gptq(4, damping=0.0), damping)
+        ours, feeds_back = _encoded(weight, lq.Metric(sigma), recipes.gptq(4, damping=0.0), damping)
         assert feeds_back
         assert ours.to_bytes() == lq.quantize(weight, sigma, recipes.gptq(4, damping=damping)).to_bytes()
-    assert not _encoded(weight, sigma, recipes.rtn(4), 0.0)[1]
-    assert not _encoded(weight, np.eye(N), Scheme(feedback=Cholesky()), 0.0)[1]
+    assert not _encoded(weight, lq.Metric(sigma), recipes.rtn(4), 0.0)[1]
+    assert not _encoded(weight, lq.Metric(np.eye(N)), Scheme(feedback=Cholesky()), 0.0)[1]
 
 
 def test_rates_of_a_few_weights_are_no_overflow():

@@ -281,5 +281,5 @@ def test_the_levels_found_are_the_largest(target: float, overhead: float):
 def test_the_first_step_is_near_the_last(rate: float):
     """Within a third of a bit: the bound and the loss of a cube, before any encoding."""
     weight, sigma = layer(512, 32)
-    found = lq.quantize(weight, sigma, lq.recipes.watersic(first_step(rate, weight, sigma)))
+    found = lq.quantize(weight, sigma, lq.recipes.watersic(first_step(rate, weight, lq.Metric(sigma))))
     assert abs(found.rate - rate) < 0.35

@@ -2,8 +2,11 @@
 
 `sigma` is E[x xᵀ] of the inputs; the distortion is tr((W - Ŵ) Σ (W - Ŵ)ᵀ) / (rows · columns), the rate is bits per
 weight. Row r of the weights is N(0, ρ_r K), so that with the eigenvalues λ_i of K^½ Σ K^½ the layer is as hard as
-rows · columns independent Gaussians of variance ρ_r λ_i (theory 1.12).
+rows · columns independent Gaussians of variance ρ_r λ_i (theory 1.12). Where errors of outputs count by a matrix G, the
+eigenvalues of P^½ G P^½, P = diag(ρ), take the place of the ρ_r (theory 15.4).
 """
+
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +16,7 @@ from lattq.bounds._checks import Number, non_negative, positive, scalar_or_vecto
 from lattq.bounds._matrix import eigenvalues, square_root, symmetric
 from lattq.bounds.waterfilling import waterfill_product
 from lattq.errors import InvalidInputError
+from lattq._metric import Metric
 
 __all__ = ["layer_distortion", "layer_rate", "layer_spectrum"]
 
@@ -70,8 +74,32 @@ def _correlated_spectrum(
     return eigenvalues("sigma", root.T @ matrix @ root, tolerance * norm)
 
 
+def output_spectrum(metric: Metric, row_variance: Float[Array, " rows"] | Number = 1.0) -> Float[np.ndarray, " rows"]:
+    """Return the eigenvalues of P^½ G P^½, P = diag(row_variance); the variances themselves where G is the identity.
+
+    Raises
+    ------
+    InvalidInputError : if the variances are not finite, or not one or as many as the metric has rows.
+
+    Examples
+    --------
+    >>> output_spectrum(Metric(np.eye(1), np.array([[2.0, 1.0], [1.0, 2.0]]))).round(12)
+    array([1., 3.])
+    """
+    rows = scalar_or_vector("row_variance", row_variance)
+    if metric.outputs is None:
+        return rows
+    if rows.size not in (1, metric.rows):
+        msg = f"`row_variance` has {rows.size} entries; the metric has {metric.rows} rows"
+        raise InvalidInputError(msg)
+    scale = np.sqrt(np.broadcast_to(rows, metric.rows)).reshape(-1, metric.height)
+    blocks = zip(metric.outputs, scale, strict=True)
+    found = [eigenvalues("outputs", s[:, None] * g * s, 1e-6 * float(np.trace(g)) * float(np.max(s)) ** 2) for g, s in blocks]
+    return np.concatenate(found)
+
+
 def layer_rate(
-    sigma: Float[Array, "n n"],
+    sigma: Float[Array, "n n"] | Metric,
     distortion: Number,
     row_variance: Float[Array, " rows"] | Number = 1.0,
     column_variance: Float[Array, " n"] | Number = 1.0,
@@ -84,8 +112,8 @@ def layer_rate(
 
     Parameters
     ----------
-    sigma : second moment of the inputs; may be singular.
-    distortion : squared error of the outputs per weight, tr((W - Ŵ) Σ (W - Ŵ)ᵀ) / (rows · columns).
+    sigma : second moment of the inputs, which may be singular; or a `Metric`, which also weighs the outputs.
+    distortion : squared error of the outputs per weight, tr(G (W - Ŵ) Σ (W - Ŵ)ᵀ) / (rows · columns).
     row_variance : one per row, or one number for rows that are all alike.
     column_variance : one per column, or one number.
     covariance : of a row of weights, instead of `column_variance`.
@@ -109,13 +137,13 @@ def layer_rate(
     >>> round(layer_rate(sigma, distortion=0.5), 6)
     0.896241
     """
-    distortion, rows = positive("distortion", distortion), scalar_or_vector("row_variance", row_variance)
-    spectrum = layer_spectrum(sigma, column_variance, covariance)
+    distortion = positive("distortion", distortion)
+    rows, spectrum = _spectra(sigma, row_variance, column_variance, covariance)
     return waterfill_product(rows, spectrum, distortion=distortion).rate
 
 
 def layer_distortion(
-    sigma: Float[Array, "n n"],
+    sigma: Float[Array, "n n"] | Metric,
     rate: Number,
     row_variance: Float[Array, " rows"] | Number = 1.0,
     column_variance: Float[Array, " n"] | Number = 1.0,
@@ -144,6 +172,13 @@ def layer_distortion(
     >>> round(layer_distortion(sigma, rate=2.0), 6)  # sqrt(det sigma) / 16
     0.108253
     """
-    rate, rows = non_negative("rate", rate), scalar_or_vector("row_variance", row_variance)
-    spectrum = layer_spectrum(sigma, column_variance, covariance)
+    rate = non_negative("rate", rate)
+    rows, spectrum = _spectra(sigma, row_variance, column_variance, covariance)
     return waterfill_product(rows, spectrum, rate=rate).distortion
+
+
+def _spectra(sigma: Any, row_variance: Any, column_variance: Any, covariance: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Variances whose products the weights of a layer ask to be coded, of rows and of columns."""
+    if not isinstance(sigma, Metric):
+        return scalar_or_vector("row_variance", row_variance), layer_spectrum(sigma, column_variance, covariance)
+    return output_spectrum(sigma, row_variance), layer_spectrum(sigma.inputs, column_variance, covariance)

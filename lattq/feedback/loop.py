@@ -6,7 +6,8 @@ With ``sigma[order][:, order] = U blockdiag(pivots) Uᵀ``, U unit lower triangu
 
 makes (W - Ŵ) U hold exactly the plain rounding errors target_i - ŵ_i, so that the distortion is their squares weighted
 by the pivots (theory 2.1). GPTQ, LDLQ, Babai's nearest plane, SIC and WaterSIC are this loop; it knows none of them.
-If the reconstruction itself is charged tr(Ŵ J Ŵᵀ), the same holds with (2.6b) taken from the targets.
+If the reconstruction itself is charged tr(Ŵ J Ŵᵀ), the same holds with (2.6b) taken from the targets. Where errors of
+outputs count by a matrix, rows hear each other too: then columns give way to fronts (`lattq.feedback.fronts`).
 """
 
 import numpy as np
@@ -17,8 +18,11 @@ from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.cancellation import Cancellation
+from lattq.feedback.front_step import FrontStep, require_fronts
+from lattq.feedback.fronts import Wave
 from lattq.feedback.groups import group_bounds
 from lattq.linalg.ldl import LDL
+from lattq.linalg.stacked import StackedLDL
 from lattq.linalg.substitution import divide_blocks, substitute
 from lattq.quantizers import Entries
 from lattq.quantizers.base import Design, Quantizer
@@ -36,6 +40,7 @@ def successive_cancellation(
     sweeps: int = 0,
     start: Float[Array, "rows columns"] | None = None,
     kept: Bool[np.ndarray, "rows columns"] | None = None,
+    outputs: StackedLDL | None = None,
 ) -> Cancellation:
     """Quantize the columns of `weight` from the last to the first of `factor.order`, with feedback.
 
@@ -56,11 +61,13 @@ def successive_cancellation(
     start : a reconstruction that the sweeps begin with, in place of the first pass
     kept : False where weights are stored by themselves: there the reconstruction is 0, whatever the codes say, and
         `weight` holds what is still wrong
+    outputs : factors of G, in D = tr(G (W-Ŵ) H (W-Ŵ)ᵀ); None for the identity. Where rows hear each other the loop runs
+        on the host, gains inside it are not defined, and sweeps that raise D are taken back
 
     Raises
     ------
-    InvalidInputError : if there is a start and no sweep, a group of the design is not contiguous in `factor.order`, or
-        the shapes do not match
+    InvalidInputError : if there is a start and no sweep, a group of the design is not contiguous in `factor.order`, the
+        shapes do not match, or quantizers or options know no fronts
 
     References
     ----------
@@ -78,25 +85,32 @@ def successive_cancellation(
     if sweeps < 0 or (start is not None and not sweeps):
         msg = f"`sweeps` is {sweeps}; pass how many passes follow the first or the start, 0 or more, 1 after a start"
         raise InvalidInputError(msg)
-    return _Loop(weight, factor, design, kept).run(sweeps, start)
+    return _Loop(weight, factor, design, kept, outputs).run(sweeps, start)
 
 
 class _Loop:
     """State of one run: columns in loop order, transposed so that a column is contiguous."""
 
-    def __init__(self, weight: Array, factor: LDL, design: Design, kept: np.ndarray | None) -> None:
+    def __init__(
+        self, weight: Array, factor: LDL, design: Design, kept: np.ndarray | None, outputs: StackedLDL | None
+    ) -> None:
         n = weight.shape[1]
         if factor.order.shape != (n,):
             msg = f"`weight` has {n} columns, the factor {factor.order.shape[0]}; they must agree"
             raise InvalidInputError(msg)
         self.xp = xp = array_namespace(weight)
         self.factor, self.design = factor, design
+        self.row_power = None if outputs is None else outputs.pivots.reshape(-1)
+        self.outputs = None if outputs is None or outputs.height == 1 else outputs
+        if self.outputs is not None:
+            require_fronts(weight, design, self.outputs.height)
         self.block = n // factor.pivots.shape[0]
         order = from_host(np.ascontiguousarray(factor.order), like=weight)
         self.weight = xp.take(xp.matrix_transpose(weight), order, axis=0)  # contiguous, unlike a copy of a transpose
         self.unit = self._own(np.ascontiguousarray(factor.unit.T))
         self.unit_pivot = float(np.abs(factor.pivots).max(initial=0.0))
-        self.target = self.weight - self._pull()
+        self.pull = self._pull()
+        self.target = self.weight - self.pull
         self.error = xp.zeros_like(self.weight)
         self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=weight.device)
         self.gains = np.full(n, GAIN_GRID)
@@ -107,6 +121,7 @@ class _Loop:
         self.counted = None if self.kept is None else self._own(self.kept.astype(np.float64))
         self.quantizers: dict[int, Quantizer] = {}
         self.overload = 0
+        self.summed = self.error if self.outputs is None else np.zeros_like(self.error)
 
     def run(self, sweeps: int, start: Array | None = None) -> Cancellation:
         """The first pass, or `start` in its place; then the sweeps."""
@@ -119,9 +134,12 @@ class _Loop:
         if sweeps:
             self.unit, self.metrics, pull = self._descent()
         for _ in range(sweeps):
+            before = self._kept_pass()
             self.overload = 0
             self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
             self.visit(0, n)
+            if self._worse(before):
+                break
         index = from_host(np.argsort(self.factor.order), like=self.weight)
         starts = sorted(self.quantizers, key=self._first_column)
         return Cancellation(
@@ -130,8 +148,28 @@ class _Loop:
             [self.quantizers[lo] for lo in starts],
             self.overload,
             lambda: self._turned(self.weight - self.error, index),
-            lambda: self._turned(self.target - (self.weight - self.error), index),
+            lambda: self._turned(self._noise(), index),
         )
+
+    def _kept_pass(self) -> tuple[float, tuple] | None:
+        """What a sweep may make worse: among rows that hear each other it does not descend for certain."""
+        if self.outputs is None:
+            return None
+        return self._cost(), (self.error.copy(), self.codes.copy(), self.summed.copy(), self.overload)
+
+    def _worse(self, before: tuple[float, tuple] | None) -> bool:
+        """Whether the last sweep raised the distortion; then what was before it is restored."""
+        if before is None or self._cost() <= before[0]:
+            return False
+        self.error, self.codes, self.summed, self.overload = before[1]
+        return True
+
+    def _cost(self) -> float:
+        """tr(G (W-Ŵ) H (W-Ŵ)ᵀ), less what does not depend on Ŵ if H holds a penalty."""
+        whole = self.xp.matmul(self._own(self.factor.unit.T), self.error) - self.pull
+        tiles = self.factor.pivots.reshape(-1, self.block, self.block)
+        noise = self._left(whole).reshape(-1, self.block, whole.shape[1]).astype(np.float64)
+        return float(np.einsum("uar,uab,ubr,r->", noise, tiles, noise, self.row_power, optimize=True))
 
     def _turned(self, x: Array, index: Array) -> Array:
         """One row per row of the weight, columns in their original order."""
@@ -143,9 +181,12 @@ class _Loop:
             if lo not in self.quantizers:
                 pivots = self.factor.pivots[lo // self.block : hi // self.block]
                 kept = None if self.kept is None else self.kept[lo:hi].T
-                entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots, kept=kept)
+                entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots, self.row_power, kept)
                 self.quantizers[lo] = self.design(entries)
             self.current, self.first = self.quantizers[lo], self._first_column(lo)
+            if self.outputs is not None:
+                self.wave(lo, hi)
+                return
         if hi - lo == self.block:
             self.leaf(lo, hi)
             return
@@ -196,6 +237,30 @@ class _Loop:
                 found[i - lo, :] *= int(self.gains[i]) / GAIN_GRID
         self.codes[lo:hi, :] = self.xp.matrix_transpose(codes)
         self.error[lo:hi, :] = self.weight[lo:hi, :] - found
+
+    def wave(self, lo: int, hi: int) -> None:
+        """Quantize one group of columns front by front: its rows hear each other."""
+        weight = np.ascontiguousarray(self.weight[lo:hi].T)
+        shift = np.ascontiguousarray((self.target[lo:hi] - self.weight[lo:hi]).T)
+        unit = np.ascontiguousarray(np.tril(self.unit[lo:hi, lo:hi].T, -1))
+        found = Wave(weight, shift, unit, self._own(self.outputs.unit), self.block)
+        pivots = self.factor.pivots[lo // self.block : hi // self.block].reshape(-1, self.block**2)
+        kept = None if self.kept is None else self.kept[lo:hi].T
+        step = FrontStep(self.current, found.fronts, weight, self.row_power == 0, ~pivots.any(axis=1), kept)
+        found.run(step)
+        self.codes[lo:hi], self.error[lo:hi], self.summed[lo:hi] = found.codes.T, found.error.T, found.summed
+        self.overload += step.overload
+
+    def _noise(self) -> Array:
+        """Targets less reconstructions of the last pass."""
+        if self.outputs is None:
+            return self.target - (self.weight - self.error)
+        return self._left(self.summed)
+
+    def _left(self, x: Array) -> Array:
+        """x V, block by block, for one line of `x` to a column."""
+        blocks = x.reshape(len(x), -1, self.outputs.height).swapaxes(0, 1)
+        return np.matmul(blocks, self._own(self.outputs.unit)).swapaxes(0, 1).reshape(x.shape)
 
     def _require_like(self, method: str, found: Array, target: Array) -> None:
         """Raise `InvalidInputError` unless a quantizer returns an array of the library and shape of its block."""

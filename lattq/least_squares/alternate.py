@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -9,12 +10,11 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
-from lattq._distortion import squared_error
 from lattq._options import among
 from lattq.errors import InvalidInputError, shown
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
-from lattq.linalg.checks import check_layer, require_root
+from lattq._metric import Metric, check_layer
 from lattq.quantized import Quantized
 
 __all__ = ["GAINS", "PARAMETERS", "alternate", "refit"]
@@ -27,10 +27,10 @@ ROUNDS = 2  # of alternating least squares; a third moves next to nothing
 def refit(
     quantized: Quantized,
     weight: Float[Array, "rows columns"],
-    sigma: Float[Array, "columns columns"],
+    sigma: Any,
     parameters: tuple[str, ...] = PARAMETERS,
 ) -> Quantized:
-    """Re-estimate gains and centroids by alternating least squares on tr((W-Ŵ) Σ (W-Ŵ)ᵀ), codes as they are.
+    """Re-estimate gains and centroids by alternating least squares on tr(G (W-Ŵ) Σ (W-Ŵ)ᵀ), codes as they are.
 
     All are rounded to 1/128 and charged. New values are kept if the distortion falls by more than their bytes are worth
     (a bit per weight is a factor 4). The entropy model stays, so streams stay decodable.
@@ -53,35 +53,34 @@ def refit(
     >>> lq.refit(rough, weight, np.eye(8)).distortion(weight, np.eye(8)) < rough.distortion(weight, np.eye(8))
     True
     """
-    weight, moment = check_layer(weight, sigma)
+    weight, metric = check_layer(weight, sigma)
     if tuple(weight.shape) != quantized.shape:
         msg = f"`weight` has shape {tuple(weight.shape)}, the quantized matrix {quantized.shape}; they must agree"
         raise InvalidInputError(msg)
     with threadpool_limits(1):
-        return alternate(quantized, weight, moment, parameters)
+        return alternate(quantized, weight, metric, parameters)
 
 
-def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: tuple[str, ...]) -> Quantized:
-    """`refit` for callers that have checked weight and second moment.
+def alternate(found: Quantized, weight: Array, metric: Metric, parameters: tuple[str, ...]) -> Quantized:
+    """`refit` for callers that have checked weight and metric.
 
     >>> import lattq as lq
     >>> weight = np.random.default_rng(0).normal(size=(64, 8))
     >>> rough = lq.quantize(weight, np.eye(8), lq.Scheme(quantizer=lq.quantizers.Uniform(2.0)))
-    >>> alternate(rough, weight, np.eye(8), GAINS).stats["refits"] > 0
+    >>> alternate(rough, weight, Metric(np.eye(8)), GAINS).stats["refits"] > 0
     True
     """
     if unknown := [name for name in parameters if not among(name, _FITS)]:
         msg = f"`parameters` holds {shown(unknown[0])}; choose from {', '.join(_FITS)}"
         raise InvalidInputError(msg)
-    s = found.transform.congruence(moment)
+    metric = metric.moved(found.transform)
     w = found.transform.forward(to_host(weight).astype(np.float64))
-    root = require_root(s)
-    ws, loss, kept = w @ s, _loss(found, w, root), 0
+    loss, kept = metric.squared_error(w - found.decoded()), 0
     for _ in range(ROUNDS):
         before = kept
         for name in parameters:
-            better = _FITS[name](found, ws, s)
-            less, bits = _loss(better, w, root), (_side_bits(better) - _side_bits(found)) / w.size
+            better = _FITS[name](found, w, metric)
+            less, bits = metric.squared_error(w - better.decoded()), (_side_bits(better) - _side_bits(found)) / w.size
             if less < loss and (less == 0 or math.log2(loss / less) > 2 * max(bits, 0.0)):
                 found, loss, kept = better, less, kept + 1
         if kept == before:
@@ -89,16 +88,12 @@ def alternate(found: Quantized, weight: Array, moment: np.ndarray, parameters: t
     return found.revalued(stats={**found.stats, "refits": found.stats.get("refits", 0) + kept})
 
 
-def _loss(found: Quantized, w: np.ndarray, root: np.ndarray) -> float:
-    return squared_error(w - found.decoded(), root)
-
-
 def _side_bits(found: Quantized) -> float:
     """What the container charges for gains and centroids."""
     return 8.0 * len(msgpack.packb(found.side_state()) or b"")
 
 
-_FITS: dict[str, Callable[[Quantized, np.ndarray, np.ndarray], Quantized]] = {
+_FITS: dict[str, Callable[[Quantized, np.ndarray, Metric], Quantized]] = {
     "columns": fit_columns,
     "rows": fit_rows,
     "centroids": fit_centroids,

@@ -7,6 +7,7 @@ import numpy as np
 
 from lattq._array import short_repr
 from lattq.feedback.loop import GAIN_GRID
+from lattq._metric import Metric
 from lattq.quantized import Quantized
 from lattq.transforms.chains import split_unit
 
@@ -50,25 +51,25 @@ class _Entries:
         return np.bincount(self.place.ravel(), (x * self.factor).ravel(), self.tables.size)
 
 
-def fit_tables(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
-    """argmin of tr((W-Ŵ) Σ (W-Ŵ)ᵀ) over the entries, by conjugate gradients with the diagonal as preconditioner.
+def fit_tables(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
+    """argmin of tr(G (W-Ŵ) Σ (W-Ŵ)ᵀ) over the entries, by conjugate gradients with the diagonal as preconditioner.
 
     Then rounded as they are stored. Nothing for other quantizers.
     """
     linear = _Entries.of(found)
     if linear is None:
         return found
-    entries = linear.tables.reshape(-1).copy()
-    diagonal = linear.gather(np.broadcast_to(np.diag(s), ws.shape) * linear.factor)
+    entries, s = linear.tables.reshape(-1).copy(), metric.inputs
+    diagonal = linear.gather(metric.diagonal(len(w)) * linear.factor)
     inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
-    rest = linear.gather(ws - linear.spread(entries) @ s)
+    rest = linear.gather(metric.left((w - linear.spread(entries)) @ s))
     turned = inverse * rest
     direction, power = turned, float(rest @ turned)
     enough = ACCURACY**2 * power
     for _ in range(ITERATIONS):
         if not power > enough:
             break
-        image = linear.gather(linear.spread(direction) @ s)
+        image = linear.gather(metric.left(linear.spread(direction) @ s))
         curvature = float(direction @ image)
         if not curvature > 0:
             break
@@ -80,18 +81,20 @@ def fit_tables(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
     return found.revalued(quantizer=found.quantizer.with_tables(entries.reshape(linear.tables.shape)))
 
 
-def fit_tables_by_adam(found: Quantized, ws: np.ndarray, s: np.ndarray) -> Quantized:
+def fit_tables_by_adam(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
     """The update of GPTVQ as published: 25 steps of Adam at rate 1e-3; where the loss ends higher, a tenth of the rate.
 
     Its result depends on the unit of the weights, unlike least squares: the unit is that of the weights as they came.
-    That of the inputs drops out, up to Adam's 1e-8: a power of four brings the trace of Σ near 1.
+    That of the inputs drops out, up to Adam's 1e-8: a power of four brings the trace of Σ near 1. As published it has
+    no output side.
     """
     linear = _Entries.of(found)
     if linear is None:
         return found
+    s = metric.inputs
     unit = 2.0 ** -split_unit(found.transform)[1]
     of_inputs = 4.0 ** (math.frexp(np.trace(s))[1] // 2)
-    start, ws, s = linear.tables.reshape(-1) * unit, ws * (unit / of_inputs), s / of_inputs
+    start, ws, s = linear.tables.reshape(-1) * unit, w @ s * (unit / of_inputs), s / of_inputs
 
     def slope(entries: np.ndarray) -> tuple[float, np.ndarray]:
         """Loss, less that of zero entries, and its gradient."""

@@ -9,7 +9,6 @@ from lattq.linalg.roots import first_negative_pivot, square_root, without_roundi
 from lattq.linalg.tolerances import pivot_tolerance
 
 __all__ = [
-    "check_layer",
     "check_second_moment",
     "not_semidefinite",
     "require_root",
@@ -96,26 +95,6 @@ def require_root(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n rank"]
     if root is None:
         raise not_semidefinite(*first_negative_pivot(sigma))
     return root
-
-
-def check_layer(weight: Array, sigma: Array) -> tuple[Array, Float[np.ndarray, "columns columns"]]:
-    """Return weight as floating point of at least 32 bits, second moment as `require_semidefinite` does.
-
-    Raises
-    ------
-    InvalidInputError : unless `weight` is a finite floating-point matrix, or as `check_second_moment`
-    NotPositiveSemidefiniteError : for a second moment with a negative pivot
-
-    Examples
-    --------
-    >>> check_layer(np.ones((2, 3), dtype=np.float16), np.eye(3))[0].dtype
-    dtype('float32')
-    """
-    weight = as_floats("weight", weight)
-    if weight.ndim != 2 or 0 in weight.shape:
-        msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
-        raise InvalidInputError(msg)
-    return weight, require_semidefinite(sigma, weight.shape[1])
 
 
 def _require_square(shape: tuple[int, ...], n: int | None) -> None:

@@ -20,7 +20,7 @@ ROLES = {
     "transform": (
         (
             *("forward", "inverse", "congruence", "plain", "keeps_entries", "exponents", "on_inputs", "kept", "split"),
-            *("inverse_on_inputs", "operations", "check_rows", *_STATE),
+            *("inverse_on_inputs", "operations", "check_rows", "output_congruence", *_STATE),
         ),
         "lattq.transforms.BaseTransform",
     ),
@@ -28,6 +28,7 @@ ROLES = {
         (
             *("encode", "decode", "coder", "overload", "underflow", "idle", "ordered", "stored", "concatenate"),
             *("check_codes", "check_coder", "packed_form", "table_form", "in_block", "idle_zeros", "carried", *_STATE),
+            *("in_front", "along"),
         ),
         "lattq.quantizers.BaseQuantizer",
     ),

@@ -54,6 +54,10 @@ class OneStep(BaseQuantizer):
 
     ordered = True
 
+    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> Any:
+        """Itself: all rows and columns are alike."""
+        return self
+
     def stored(self) -> Any:
         """Itself; raises `InvalidInputError` unless there is one step, positive and finite."""
         check_step(one_number("step", self.step))

@@ -16,6 +16,7 @@ from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
 from lattq.trellis.coder import SEGMENT, STATES
+from lattq.trellis.fronts import FrontTrellis
 from lattq.trellis.codes import segments
 
 __all__ = ["Trellis", "TrellisQuantizer"]
@@ -38,6 +39,8 @@ class TrellisQuantizer(OneStep):
     step : spacing of the supersets, in the units of the weights; shape (1, 1)
     states, segment : of the code; least length of the sequences that a column is cut into
     priced : count what odd codes cost less to code, which matters below about one bit
+    variance : of the weight at each entry; None where all are alike
+    height : rows of a group, where sequences run along fronts and not down the columns; see `lattq.coding.fronts`
 
     Examples
     --------
@@ -50,6 +53,8 @@ class TrellisQuantizer(OneStep):
     states: int = 256
     segment: int = 512
     priced: bool = True
+    variance: Float[np.ndarray, " rows"] | None = None
+    height: int = 1
 
     schema = Record(step=SCALE, states=STATES, segment=SEGMENT)
 
@@ -59,9 +64,19 @@ class TrellisQuantizer(OneStep):
         return TrellisCode(self.states)
 
     @property
-    def coder(self) -> EntropyCodedTrellis:
+    def coder(self) -> EntropyCodedTrellis | FrontTrellis:
         """Conditions on the superset, which a decoder knows."""
+        if self.height > 1:
+            return FrontTrellis(self.states, self.segment, self.height)
         return EntropyCodedTrellis(self.states, self.segment)
+
+    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "TrellisQuantizer":
+        """With a price for each entry of its own."""
+        return dataclasses.replace(self, variance=variance) if self.priced else self
+
+    def along(self, height: int) -> "TrellisQuantizer":
+        """Its sequences are the fronts."""
+        return dataclasses.replace(self, height=height, variance=None)
 
     def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
         """Codes of the cheapest sequences; raises `CodeOverflowError` for NaN or a code beyond 2^30.
@@ -78,8 +93,7 @@ class TrellisQuantizer(OneStep):
         places, lengths = _sequences(host.shape[0], self.segment)
         even = places.size == len(host)  # then segments follow each other as they are
         flat = (scaled if even else np.take(scaled, places, axis=1)).reshape(-1, places.shape[1])
-        prices = np.repeat(self._prices(scaled), len(places))
-        odd = np.broadcast_to(prices[:, None], flat.shape) if prices.any() else None
+        odd = self._odd(scaled, places)
         found = self.code.search(flat, np.tile(lengths, len(scaled)), odd).reshape(len(scaled), -1)
         if not even:
             found = found[:, (np.arange(places.shape[1]) < lengths[:, None]).ravel()]
@@ -99,13 +113,20 @@ class TrellisQuantizer(OneStep):
         step, states, segment = checked(TrellisQuantizer.schema, state, "trellis quantizer")
         return TrellisQuantizer(np.full((1, 1), step), states, segment)
 
-    def _prices(self, scaled: np.ndarray) -> np.ndarray:
-        """Price of an odd code in each row of `scaled`, theory (5.10)."""
+    def _odd(self, scaled: np.ndarray, places: np.ndarray) -> np.ndarray | None:
+        """Price of an odd code at each place of the sequences, theory (5.10); None where there is none."""
         noise = 4 * self.code.second_moment
-        power = np.einsum("cr,cr->c", scaled, scaled) / scaled.shape[1] + noise
+        power = np.einsum("cr,cr->c", scaled, scaled) / scaled.shape[1]
+        if self.variance is not None:  # beside what feedback adds, which is the same everywhere
+            own = self.variance / (float(self.step[0, 0]) / 2) ** 2
+            power = own + np.maximum(power - own.mean(), 0.0)[:, None]
+        power = power + noise
         if not self.priced or not np.any(power < WIDE**2):
-            return np.zeros(len(power))
-        return np.where(power < WIDE**2, price_of_odd(power, noise), 0.0)
+            return None
+        prices = np.where(power < WIDE**2, price_of_odd(power.reshape(-1), noise).reshape(power.shape), 0.0)
+        if self.variance is not None:
+            return np.take(prices, places, axis=1).reshape(-1, places.shape[1])
+        return np.broadcast_to(np.repeat(prices, len(places))[:, None], (len(prices) * len(places), places.shape[1]))
 
 
 @functools.lru_cache(maxsize=64)
@@ -156,7 +177,7 @@ class Trellis(BaseDesign):
     segment: int = 512
     priced: bool = True
 
-    array_generic, scale_free = True, False  # `step` is in the unit of the weights
+    array_generic, scale_free, sequences = True, False, True  # `step` is in the unit of the weights
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step")

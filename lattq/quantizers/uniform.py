@@ -105,6 +105,17 @@ class UniformQuantizer(BaseQuantizer):
         step = self._spread(self.step, codes)
         return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
 
+    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "UniformQuantizer":
+        """With steps and zeros of these rows, if a group of columns has them row by row."""
+        if self.dither is not None or self.step.shape[1] > 1:
+            return super().in_front(rows, variance)
+        own = {
+            name: value[rows]
+            for name, value in (("step", self.step), ("zero", self.zero))
+            if getattr(value, "shape", (1,))[0] > 1
+        }
+        return dataclasses.replace(self, **own) if own else self
+
     def overload(self, x: Float[Array, "rows block"]) -> int:
         """Entries more than half a step outside the outermost reconstructions."""
         if self.low is None:

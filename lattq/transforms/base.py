@@ -56,6 +56,13 @@ class BaseTransform:
     exponents: Int[np.ndarray, " n"] | None = None
     """k where the transform multiplies columns by 2^(k/16): it tells coders how the codes of columns scale."""
 
+    def output_congruence(self, outputs: np.ndarray) -> np.ndarray:
+        """Blocks of the metric of the outputs, in the coordinates of the transformed weight: as they are.
+
+        Transforms that scale rows say otherwise.
+        """
+        return outputs
+
     def on_inputs(self, x: Array) -> Array:
         """T x for rows x: what vectors become before products with the transformed weights.
 

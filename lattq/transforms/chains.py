@@ -65,6 +65,12 @@ class Chain(BaseTransform):
             sigma = part.congruence(sigma)
         return sigma
 
+    def output_congruence(self, outputs: np.ndarray) -> np.ndarray:
+        """All parts, first to last."""
+        for part in self.parts:
+            outputs = part.output_congruence(outputs)  # pyright: ignore[reportAttributeAccessIssue]
+        return outputs
+
     @property
     def components(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The parts."""
@@ -176,6 +182,10 @@ class Folded(BaseTransform):
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """The inner congruence; raises `InvalidInputError` once it is gone."""
         return self._known().congruence(sigma)
+
+    def output_congruence(self, outputs: np.ndarray) -> np.ndarray:
+        """That of the inner transform; raises `InvalidInputError` once it is gone."""
+        return self._known().output_congruence(outputs)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _known(self) -> Transform:
         if self.inner is None:

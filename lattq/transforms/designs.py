@@ -8,10 +8,12 @@ import numpy as np
 from lattq._array import Array
 from lattq.errors import InvalidInputError
 from lattq.linalg.ldl import LDL
+from lattq.linalg.stacked import StackedLDL
 from lattq.transforms.base import Transform
 from lattq.transforms.chains import Chain, Folded
-from lattq.transforms.grid import SCALE_GRID, grid_scale
+from lattq.transforms.grid import SCALE_GRID, grid_scale, stored_grid
 from lattq.transforms.maps import Diagonal, Permutation
+from lattq.transforms.rows import RowScales
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 1 << 20)  # 16ths of an octave between scales; with the last there is one for all
 
@@ -75,14 +77,19 @@ class Equalize:
         """
         pivots = np.empty(len(factor.order))
         pivots[factor.order] = _sizes(factor.pivots)
-        live = pivots > 0
-        log = np.zeros(len(pivots))
-        log[live] = 0.5 * np.log2(pivots[live])
-        log[~live] = log[live].mean() if live.any() else 0.0
+        log, live = _octaves(pivots)
         if self.exact or self.merged:
             return Diagonal(np.exp2(log))
-        tried = [_rounded(SCALE_GRID * log, stride) for stride in STRIDES]
-        return min(tried, key=lambda found: _bits(found, log[live], live, rows))
+        return Diagonal(grid_scale(_cheapest(log, live, rows)))
+
+    def rows(self, factor: StackedLDL, columns: int) -> RowScales:
+        """The scales of rows that make all pivots of the outputs equal to 1, on the grid that so many columns pay for.
+
+        >>> Equalize().rows(StackedLDL.of(np.array([[[4.0]], [[1.0]]])), 1 << 20).scale
+        array([2., 1.])
+        """
+        log, live = _octaves(factor.pivots.reshape(-1))
+        return RowScales(_cheapest(log, live, columns))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,19 +145,34 @@ def then(*designs: TransformDesign) -> Then:
     return Then(designs)
 
 
-def _rounded(exponents: np.ndarray, stride: int) -> Diagonal:
-    """Scales on a grid of so many 16ths of an octave, through the mean."""
+def _octaves(pivots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half the logarithms of pivots, for those of zero the mean of the others, and which are not zero."""
+    live = pivots > 0
+    log = np.zeros(len(pivots))
+    log[live] = 0.5 * np.log2(pivots[live])
+    log[~live] = log[live].mean() if live.any() else 0.0
+    return log, live
+
+
+def _cheapest(log: np.ndarray, live: np.ndarray, payers: int) -> np.ndarray:
+    """Scales in 16ths of an octave, on the grid of the least sum of their own bits and those that unequal pivots cost."""
+    tried = [_rounded(SCALE_GRID * log, stride) for stride in STRIDES]
+    return min(tried, key=lambda found: _bits(found, log, live, payers))
+
+
+def _rounded(exponents: np.ndarray, stride: int) -> np.ndarray:
+    """Exponents on a grid of so many 16ths of an octave, through the mean."""
     middle = round(float(exponents.mean()))
-    return Diagonal(grid_scale(middle + stride * np.rint((exponents - middle) / stride).astype(np.int64)))
+    return middle + stride * np.rint((exponents - middle) / stride).astype(np.int64)
 
 
-def _bits(found: Diagonal, log: np.ndarray, live: np.ndarray, rows: int) -> float:
+def _bits(found: np.ndarray, log: np.ndarray, live: np.ndarray, payers: int) -> float:
     """What scales cost, and what unequal pivots lose at high rate: ½ log2 (mean / geometric mean) a weight."""
-    side = 8.0 * sum(len(part) for part in found.to_state() if isinstance(part, bytes))
-    if not log.size:
+    side = 8.0 * sum(len(part) for part in stored_grid(found) if isinstance(part, bytes))
+    if not live.any():
         return side
-    left = log - np.log2(found.scale[live])
-    return side + rows * log.size * float(0.5 * np.log2(np.mean(np.exp2(2 * (left - left.mean())))))
+    left = log[live] - found[live] / SCALE_GRID
+    return side + payers * left.size * float(0.5 * np.log2(np.mean(np.exp2(2 * (left - left.mean())))))
 
 
 def _sizes(pivots: np.ndarray) -> np.ndarray:

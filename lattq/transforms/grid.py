@@ -4,9 +4,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._options import power_of_two
-from lattq.coding.schema import MOST_EXPONENT
+from lattq.coding.integers import decode_integers, encode_integers
+from lattq.coding.schema import MOST_EXPONENT, Integer, checked
+from lattq.errors import DamagedFileError
 
-__all__ = ["MOST_GRID", "MOST_STRIDE", "OCTAVE", "SCALE_GRID", "bfloat16", "grid_scale", "widest_grid"]
+__all__ = [
+    "MOST_GRID",
+    "MOST_STRIDE",
+    "OCTAVE",
+    "SCALE_GRID",
+    "bfloat16",
+    "grid_scale",
+    "read_grid",
+    "stored_grid",
+    "widest_grid",
+]
 
 SCALE_GRID = 16  # scales of `Equalize` lie on a grid of 1/16 octave, which costs 0.0002 bit a weight
 OCTAVE = np.array([power_of_two(k, SCALE_GRID) for k in range(SCALE_GRID)])
@@ -32,6 +44,33 @@ def widest_grid(exponents: np.ndarray) -> int:
     gaps = int(np.gcd.reduce(exponents - exponents[0]))
     stride = min(gaps & -gaps, MOST_STRIDE) or 1
     return stride + int(exponents[0]) % stride
+
+
+def stored_grid(exponents: Int[np.ndarray, " n"]) -> list:
+    """Exponents of scales 2^(k/16) as entropy-coded integers, the fewer bits the coarser the grid that they lie on.
+
+    >>> stored_grid(np.array([4, 4, 4]))
+    [64, 0, 0, b'', []]
+    """
+    grid = widest_grid(exponents)
+    return [grid, *encode_integers(exponents >> (grid.bit_length() - 1))]
+
+
+def read_grid(state: list, size: int) -> Int[np.ndarray, " n"]:
+    """Inverse of `stored_grid` for so many scales; raises `DamagedFileError`.
+
+    >>> read_grid(stored_grid(np.array([3, 7, 11])), 3)
+    array([ 3,  7, 11])
+    """
+    grid, *coded = state
+    grid = checked(Integer(1, 2 * MOST_STRIDE - 1), grid, "grid")
+    stride = 1 << (grid.bit_length() - 1)
+    most = 2 * MOST_GRID // stride
+    exponents = stride * decode_integers(coded, size, -most, most) + grid - stride
+    if np.abs(exponents).max(initial=0) > MOST_GRID:
+        msg = f"exponents {exponents.min()} ... {exponents.max()}, beyond {MOST_GRID}; the file is damaged"
+        raise DamagedFileError(msg)
+    return exponents
 
 
 def bfloat16(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -8,12 +8,11 @@ from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq.coding.damage import reading
-from lattq.coding.integers import decode_integers, encode_integers
-from lattq.coding.schema import Either, Integer, Octets, Record, checked
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.coding.schema import Either, Octets, Record, checked
+from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.transforms.base import BaseTransform
-from lattq.transforms.grid import MOST_GRID, MOST_STRIDE, SCALE_GRID, grid_scale, widest_grid
+from lattq.transforms.grid import SCALE_GRID, grid_scale, read_grid, stored_grid
 
 __all__ = ["Diagonal", "Identity", "Permutation"]
 
@@ -151,8 +150,7 @@ class Diagonal(BaseTransform):
     def to_state(self) -> list:
         """Exponents where all scales lie on the grid, else the upper halves of float32 if the lower ones are 0."""
         if self.exponents is not None:
-            grid = widest_grid(self.exponents)
-            return [grid, *encode_integers(self.exponents >> (grid.bit_length() - 1))]
+            return stored_grid(self.exponents)
         bits = self.scale.astype("<f4").view("<u4")
         return [self.scale.astype("<f4").tobytes() if (bits & 0xFFFF).any() else (bits >> 16).astype("<u2").tobytes()]
 
@@ -160,15 +158,7 @@ class Diagonal(BaseTransform):
     def from_state(state: list, size: int) -> "Diagonal":
         """Inverse of `to_state`."""
         if type(state) is list and len(state) > 1:
-            grid, *coded = state
-            grid = checked(Integer(1, 2 * MOST_STRIDE - 1), grid, "grid")
-            stride = 1 << (grid.bit_length() - 1)
-            most = 2 * MOST_GRID // stride
-            exponents = stride * decode_integers(coded, size, -most, most) + grid - stride
-            if np.abs(exponents).max(initial=0) > MOST_GRID:
-                msg = f"exponents {exponents.min()} ... {exponents.max()}, beyond {MOST_GRID}; the file is damaged"
-                raise DamagedFileError(msg)
-            return Diagonal(grid_scale(exponents))
+            return Diagonal(grid_scale(read_grid(state, size)))
         (data,) = checked(Diagonal.schema, state, "diagonal", columns=size)
         if len(data) == 2 * size:
             data = (np.frombuffer(data, dtype="<u2").astype("<u4") << 16).tobytes()

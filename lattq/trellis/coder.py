@@ -26,7 +26,7 @@ from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
 from lattq.trellis.codes import LONGEST, POLYNOMIALS, TrellisCode, segment_ends, segments
 
-__all__ = ["EntropyCodedTrellis"]
+__all__ = ["FAIR", "SEGMENT", "STATES", "STREAM", "EntropyCodedTrellis", "chance", "square_gains", "table_index"]
 
 STATES = Choice(*POLYNOMIALS)
 SEGMENT = Integer(1, LONGEST)
@@ -127,10 +127,10 @@ class EntropyCodedTrellis(BaseCoder):
         coder = constriction.stream.stack.AnsCoder()
         rows = np.concatenate(self._times(len(codes)))
         path = residues[:, unfair][rows]
-        coder.encode_reverse((path >> 1).ravel().astype(np.int32), BIT, _chance(path & 1, classes[:, unfair][rows]))
+        coder.encode_reverse((path >> 1).ravel().astype(np.int32), BIT, chance(path & 1, classes[:, unfair][rows]))
         quotient = codes >> 2
         quotient ^= -(residues == 3).astype(quotient.dtype)  # -1 - quotient: the mirror image of residue 1
-        index, places = _table_index(classes, residues), _places(live)
+        index, places = table_index(classes, residues), _places(live)
         return [raw, words_of(coder), *encode_classes(quotient[:, places].ravel(), index[:, places].ravel(), COSETS)]
 
     def _inputs(self, codes: np.ndarray, residues: np.ndarray, rows: slice, block: slice) -> np.ndarray:
@@ -156,7 +156,7 @@ class EntropyCodedTrellis(BaseCoder):
         residues = np.zeros(classes.shape, dtype=np.uint8)
         residues[:, _places(fair)] = self._fair_residues(raw, height, int(fair.sum()))
         residues[:, ~fair] = self._coded_residues(words, height, classes[:, ~fair])
-        index = _table_index(classes, residues)
+        index = table_index(classes, residues)
         quotient = decode_classes(rest, index.ravel(), COSETS).reshape(index.shape)
         found = require_codes(4 * np.where(residues == 3, -1 - quotient, quotient) + residues)
         codes = np.zeros((height, block.stop - block.start), dtype=np.int32)
@@ -193,8 +193,8 @@ class EntropyCodedTrellis(BaseCoder):
         for rows in times:
             now = state[: len(rows)]
             label = labels[now]
-            chance = _chance(label & 1, classes[rows])
-            upper = coder.decode(BIT, chance).reshape(now.shape)
+            ones = chance(label & 1, classes[rows])
+            upper = coder.decode(BIT, ones).reshape(now.shape)
             residues[rows] = (label & 1) + 2 * upper
             state[: len(rows)] = (2 * now + (upper ^ (label >> 1))) & (self.states - 1)
         if not coder.is_empty():
@@ -230,12 +230,20 @@ def _places(columns: np.ndarray) -> slice | np.ndarray:
     return slice(None) if columns.all() else columns
 
 
-def _table_index(classes: np.ndarray, residues: np.ndarray) -> np.ndarray:
-    """Coset tables of codes with these residues mod 4."""
+def table_index(classes: np.ndarray, residues: np.ndarray) -> np.ndarray:
+    """Coset tables of codes with these residues mod 4.
+
+    >>> table_index(np.array([25]), np.array([0]))
+    array([160], dtype=int16)
+    """
     tables = coset_index(np.arange(4), 4, np.arange(MOST + 1)[:, None]).astype(np.int16)
     return tables.ravel()[4 * classes + residues]
 
 
-def _chance(parity: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Probability that the path bit is 1: of odd codes a half, since the two cosets are mirror images."""
+def chance(parity: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Probability that the path bit is 1: of odd codes a half, since the two cosets are mirror images.
+
+    >>> chance(np.array([0, 1]), np.array([25, 25])).round(3)
+    array([0.213, 0.5  ])
+    """
     return np.where(parity, 0.5, upper_half()[classes]).ravel()

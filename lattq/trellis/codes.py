@@ -142,8 +142,12 @@ class TrellisCode:
         x = np.ascontiguousarray(x, dtype=np.promote_types(x.dtype, np.float32))
         return viterbi.nearest_codes(x, lengths, self.polynomials, *extra)
 
-    def inputs(self, codes: Integer[np.ndarray, "*batch length"]) -> Integer[np.ndarray, "*batch length"]:
+    def inputs(
+        self, codes: Integer[np.ndarray, "*batch length"], lengths: Integer[np.ndarray, " sequences"] | None = None
+    ) -> Integer[np.ndarray, "*batch length"]:
         """The input bits u of each sequence of the code; the feed-forward form goes back with `residues`.
+
+        Where `lengths` are given, what lies beyond the end of a sequence is ignored.
 
         Raises
         ------
@@ -157,7 +161,10 @@ class TrellisCode:
         """
         residue = _time_first(codes) & 3
         found = _divided((residue >> 1).astype(np.uint8), self.polynomials[0])
-        wrong = np.argwhere(_filtered(found, self.polynomials[1]) != (residue & 1))
+        differ = _filtered(found, self.polynomials[1]) != (residue & 1)
+        if lengths is not None:
+            differ &= np.arange(len(differ))[:, None] < lengths
+        wrong = np.argwhere(differ)
         if len(wrong):
             t, row = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))[0]]
             code = codes.reshape(-1, codes.shape[-1])[row, t]

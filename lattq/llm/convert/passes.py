@@ -23,6 +23,7 @@ from lattq.llm.source.architecture import find_blocks
 from lattq.llm.source.design import FoldedMap
 from lattq.llm.source.matrices import Matrix
 from lattq.llm.source.windows import batches_of, run
+from lattq._metric import Metric, as_metric
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 from lattq.transforms.chains import folded
@@ -66,7 +67,7 @@ class Encoder:
         """Payload bytes of each layer; nothing is kept."""
 
         def size(name: str) -> int:
-            return len(self.quantize(name, weights[name], moments.sigma(name), value).payload)
+            return len(self.quantize(name, weights[name], as_metric(moments.sigma(name)), value).payload)
 
         found = {}
         for name, bytes_ in zip(weights, self._parallel(size, list(weights)), strict=True):
@@ -85,14 +86,14 @@ class Encoder:
         rounded = rounded or {}
 
         def encode(name: str) -> tuple[Quantized, LayerRow]:
-            start, sigma, inputs = time.perf_counter(), moments.sigma(name), rounded.get(name)
-            quantized = self.quantize(name, targets[name], sigma, value, inputs)
+            start, metric, inputs = time.perf_counter(), as_metric(moments.sigma(name)), rounded.get(name)
+            quantized = self.quantize(name, targets[name], metric, value, inputs)
             row = layer_row(
                 name,
                 value * self.scales[name],
                 quantized,
                 targets[name],
-                sigma,
+                metric,
                 time.perf_counter() - start,
                 moments.tokens(name),
                 None if inputs is None else inputs.rounding.clip,
@@ -111,12 +112,12 @@ class Encoder:
         return value if isinstance(value, int) else value * self.scales[name]
 
     def quantize(
-        self, name: str, weight: np.ndarray, sigma: np.ndarray, value: float | int, inputs: RoundedInputs | None = None
+        self, name: str, weight: np.ndarray, metric: Metric, value: float | int, inputs: RoundedInputs | None = None
     ) -> Quantized:
         """Quantize one layer; errors name it."""
         with naming(name):
             scheme = self.recipe(self.setting(name, value))
-            found = quantize(weight, sigma, scheme if inputs is None else holding(scheme, inputs.transform))
+            found = quantize(weight, metric, scheme if inputs is None else holding(scheme, inputs.transform))
         if folded(found.transform) is not None:
             msg = (
                 f"layer {name}: `recipe` folds a transform of its own, and those with the same inputs need one map for "

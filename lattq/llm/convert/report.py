@@ -12,6 +12,7 @@ from jaxtyping import Float
 from lattq._distortion import reference_rate
 from lattq.errors import InvalidInputError
 from lattq.llm.source.design import FoldedMap
+from lattq._metric import Metric
 from lattq.quantized import Quantized
 
 __all__ = ["DenseRow", "LayerRow", "Report"]
@@ -194,19 +195,19 @@ def layer_row(
     value: float | int,
     quantized: Quantized,
     target: Float[np.ndarray, "rows columns"],
-    sigma: Float[np.ndarray, "columns columns"],
+    metric: Metric,
     seconds: float,
     tokens: int,
     input_clip: float | None = None,
 ) -> LayerRow:
     """Measure a quantized layer."""
     rate = 8 * len(quantized.payload) / target.size
-    distortion = quantized.distortion(target, sigma)
+    distortion = quantized.distortion(target, metric)
     stats = dict(quantized.stats)
     reference = None
     if distortion > 0:
         try:
-            reference = reference_rate(target, sigma, distortion, None, None, None)
+            reference = reference_rate(target, metric, distortion, None, None, None)
         except InvalidInputError as error:  # pruned weights have no Gaussian reference; the layer itself is fine
             stats["no_reference"] = str(error)
     gap = None if reference is None else rate - reference

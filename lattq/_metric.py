@@ -1,0 +1,303 @@
+"""What an error of a weight matrix costs: second moments of the inputs, and of the gradients at the outputs.
+
+An error E of the weights costs D = tr(G E Σ Eᵀ) / (rows columns). Σ = E[x xᵀ] is what the inputs excite; G says how much
+errors of the outputs count, and is the identity where nobody says otherwise (theory 15).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from lattq._array import Array, as_array, as_floats, short_repr
+from lattq._options import as_float
+from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+from lattq.linalg.checks import require_root, require_semidefinite
+from lattq.linalg.ldl import unchecked_ldl
+from lattq.linalg.shrinkage import shrink
+from lattq.linalg.stacked import StackedLDL
+
+__all__ = ["OUTPUT_DAMPING", "Metric", "as_metric", "check_layer"]
+
+OUTPUT_DAMPING = 0.3  # of the mean diagonal: what is left of the gain on other texts is largest there (theory 15.6)
+
+
+@short_repr
+@dataclasses.dataclass(frozen=True, eq=False)
+class Metric:
+    """The quadratic form tr(G E Σ Eᵀ) / (rows columns) of the errors E of a weight matrix.
+
+    Whatever takes `sigma` takes a metric; a bare second moment is the metric without an output side. It is checked
+    once, and what is derived from it is computed once.
+
+    Parameters
+    ----------
+    inputs : Σ = E[x xᵀ], symmetric positive semidefinite; singular is legal
+    outputs : G: its diagonal (one number for each row), blocks down its diagonal (groups x height x height, groups
+        times height rows), or the whole matrix (rows x rows); None for the identity
+    input_count, output_count : samples that Σ and G are means of; None where they are exact. See `shrunk`
+
+    Raises
+    ------
+    InvalidInputError : for a matrix that is not finite, square and symmetric, or a count that is not positive
+    NotPositiveSemidefiniteError : for a negative pivot; it names the first such column
+
+    References
+    ----------
+    Tseng, Sun, Hou and De Sa 2025 (YAQA); Kim et al. 2025 (GuidedQuant).
+
+    Examples
+    --------
+    >>> metric = Metric(np.eye(2), outputs=np.array([1.0, 4.0, 1.0]))
+    >>> metric.squared_error(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))  # 4 / 6
+    0.6666666666666666
+    """
+
+    inputs: Float[np.ndarray, "columns columns"]
+    outputs: Float[np.ndarray, "groups height height"] | None = None
+    _: dataclasses.KW_ONLY
+    input_count: float | None = None
+    output_count: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", require_semidefinite(self.inputs))
+        if self.outputs is not None:
+            object.__setattr__(self, "outputs", _blocks(self.outputs))
+        for name in ("input_count", "output_count"):
+            count = getattr(self, name)
+            if count is None:
+                continue
+            count = as_float(name, count)
+            if not 0.0 < count < np.inf:
+                msg = f"`{name}` is {count}; pass how many samples the matrix is the mean of, or None if it is exact"
+                raise InvalidInputError(msg)
+            object.__setattr__(self, name, count)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the weights."""
+        return len(self.inputs)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the weights; None where any number will do."""
+        return None if self.outputs is None else self.outputs.shape[0] * self.outputs.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Rows of a block of G: rows of different blocks do not hear each other. 1 where G is diagonal."""
+        return 1 if self.outputs is None else self.outputs.shape[1]
+
+    @functools.cached_property
+    def root(self) -> Float[np.ndarray, "columns rank"]:
+        """F with F Fᵀ = Σ."""
+        return require_root(self.inputs)
+
+    @functools.cached_property
+    def output_roots(self) -> list[np.ndarray] | None:
+        """L with L Lᵀ = G, block by block."""
+        return None if self.outputs is None else [require_root(block) for block in self.outputs]
+
+    @functools.cached_property
+    def output_factor(self) -> StackedLDL | None:
+        """V diag(c) Vᵀ = G, V unit lower triangular, rows in their own order; None without an output side."""
+        return None if self.outputs is None else StackedLDL.of(self.outputs)
+
+    def squared_error(self, error: Float[np.ndarray, "rows columns"]) -> float:
+        """tr(G E Σ Eᵀ) / (rows columns) as the square of a norm, ‖Lᵀ E F‖² / (rows columns), which is never negative."""
+        with np.errstate(over="ignore"):  # beyond float64 it is infinite
+            image = error @ self.root
+            if self.output_roots is not None:
+                blocks = image.reshape(len(self.output_roots), -1, image.shape[1])
+                return sum(float(np.sum(np.square(l.T @ x))) for l, x in zip(self.output_roots, blocks, strict=True)) / (
+                    error.size
+                )
+            return float(np.sum(np.square(image))) / error.size
+
+    def rounding(self, error: Float[np.ndarray, "rows columns"]) -> float:
+        """What rounding alone makes of a squared error of zero: an entry of a product is off by n eps times its norms.
+
+        >>> Metric(np.eye(2)).rounding(np.zeros((1, 2)))
+        0.0
+        """
+        eps = max(self.columns, self.height, 8) * float(np.finfo(np.float64).eps)
+        size = float(np.sum(np.square(self.root)))
+        if self.outputs is not None:
+            size *= float(np.max(np.trace(self.outputs, axis1=1, axis2=2)))
+        return float(np.sum(np.square(error))) * size * eps**2 / error.size
+
+    def left(self, x: Float[np.ndarray, "rows n"]) -> Float[np.ndarray, "rows n"]:
+        """G x.
+
+        >>> Metric(np.eye(1), np.array([1.0, 4.0])).left(np.ones((2, 1)))
+        array([[1.],
+               [4.]])
+        """
+        if self.outputs is None:
+            return x
+        return np.matmul(self.outputs, x.reshape(len(self.outputs), self.height, -1)).reshape(x.shape)
+
+    def diagonal(self, rows: int) -> Float[np.ndarray, "rows columns"]:
+        """G_ii Σ_jj: what a single error costs at each of so many rows.
+
+        >>> Metric(np.diag([1.0, 2.0])).diagonal(1)
+        array([[1., 2.]])
+        """
+        own = np.ones(rows) if self.outputs is None else np.einsum("gii->gi", self.outputs).reshape(-1)
+        return own[:, None] * np.diag(self.inputs)
+
+    def moved(self, transform: Any) -> "Metric":
+        """The metric of weights in other coordinates, where inputs are T x and outputs may be scaled."""
+        inputs = transform.congruence(self.inputs)
+        outputs = None if self.outputs is None else transform.output_congruence(self.outputs)
+        if inputs is self.inputs and outputs is self.outputs:
+            return self
+        return unchecked(inputs, outputs)
+
+    def of_groups(self, groups: np.ndarray) -> "Metric":
+        """The metric of some of the blocks of rows.
+
+        >>> Metric(np.eye(2), np.ones(3)).of_groups(np.array([0, 2])).rows
+        2
+        """
+        return self if self.outputs is None else unchecked(self.inputs, self.outputs[groups])
+
+    def damped(self, outputs: float = OUTPUT_DAMPING) -> "Metric":
+        """G with this fraction of its mean diagonal added to its diagonal, scaled back to its trace.
+
+        The mean is that of all rows. Weak damping follows the calibration text where others do not (theory 15.6).
+        """
+        if self.outputs is None:
+            return self
+        share = as_float("outputs", outputs)
+        if not 0.0 <= share < np.inf:
+            msg = f"`outputs` is {share}; pass a fraction of the mean diagonal, 0 or more"
+            raise InvalidInputError(msg)
+        mean = float(np.einsum("gii->", self.outputs)) / (self.outputs.shape[0] * self.height)
+        found = (self.outputs + share * mean * np.eye(self.height)) / (1 + share)
+        return dataclasses.replace(self, outputs=found)
+
+    def shrunk(self, outputs: float = OUTPUT_DAMPING) -> "Metric":
+        """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
+
+        Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`.
+
+        >>> Metric(np.array([[2.0, 1.0], [1.0, 2.0]]), input_count=1e9).shrunk().inputs.round(3)
+        array([[2., 1.],
+               [1., 2.]])
+        """
+        inputs, blocks = self.inputs, self.outputs
+        if self.input_count is not None:
+            inputs = shrink(inputs, self.input_count).matrix
+        if blocks is not None and self.output_count is not None:
+            blocks = np.stack([shrink(block, self.output_count).matrix for block in blocks])
+        return Metric(inputs, blocks).damped(outputs)
+
+    def to_arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """Everything as host arrays, to be saved."""
+        found = {"inputs": self.inputs}
+        if self.outputs is not None:
+            found["outputs"] = self.outputs
+        for name in ("input_count", "output_count"):
+            if getattr(self, name) is not None:
+                found[name] = np.asarray(getattr(self, name))
+        return found
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> "Metric":
+        """Inverse of `to_arrays`; raises `InvalidInputError` for arrays that are none.
+
+        >>> Metric.from_arrays(Metric(np.eye(2), np.ones(3)).to_arrays()).rows
+        3
+        """
+        known = {"inputs", "outputs", "input_count", "output_count"}
+        if "inputs" not in arrays or (unknown := set(arrays) - known):
+            wrong = "no `inputs`" if "inputs" not in arrays else f"`{sorted(unknown)[0]}`"
+            msg = f"`arrays` hold {wrong}: not a saved metric; pass what `to_arrays` returned"
+            raise InvalidInputError(msg)
+        counts = {name: float(arrays[name]) for name in ("input_count", "output_count") if name in arrays}
+        return Metric(arrays["inputs"], arrays.get("outputs"), **counts)
+
+
+def unchecked(inputs: np.ndarray, outputs: np.ndarray | None) -> Metric:
+    """A metric made from one that was checked: by rounding it may be a little less than semidefinite.
+
+    >>> unchecked(np.eye(2), None).columns
+    2
+    """
+    found = object.__new__(Metric)
+    for name, value in (("inputs", inputs), ("outputs", outputs), ("input_count", None), ("output_count", None)):
+        object.__setattr__(found, name, value)
+    return found
+
+
+def as_metric(sigma: Any, shape: tuple[int, int] | None = None) -> Metric:
+    """A metric as it is, a second moment as the metric of its inputs; checked against the shape of the weights.
+
+    Raises
+    ------
+    InvalidInputError, NotPositiveSemidefiniteError : as `Metric`, or for another number of columns or rows
+
+    Examples
+    --------
+    >>> as_metric(np.eye(2), (3, 2)).rows is None
+    True
+    """
+    if not isinstance(sigma, Metric):
+        return unchecked(require_semidefinite(sigma, None if shape is None else shape[1]), None)
+    if shape is not None and (sigma.columns != shape[1] or sigma.rows not in (None, shape[0])):
+        rows = "any number of rows" if sigma.rows is None else f"{sigma.rows} rows"
+        msg = (
+            f"the metric is one of {rows} and {sigma.columns} columns, the weight has shape {tuple(shape)}; pass "
+            "second moments of the inputs and of the gradients at the outputs of this layer"
+        )
+        raise InvalidInputError(msg)
+    return sigma
+
+
+def check_layer(weight: Array, sigma: Any) -> tuple[Array, Metric]:
+    """Return weight as floating point of at least 32 bits, and the metric of its errors.
+
+    Raises
+    ------
+    InvalidInputError : unless `weight` is a finite floating-point matrix, or as `as_metric`
+    NotPositiveSemidefiniteError : for a second moment with a negative pivot
+
+    Examples
+    --------
+    >>> check_layer(np.ones((2, 3), dtype=np.float16), np.eye(3))[0].dtype
+    dtype('float32')
+    """
+    weight = as_floats("weight", weight)
+    if weight.ndim != 2 or 0 in weight.shape:
+        msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
+        raise InvalidInputError(msg)
+    return weight, as_metric(sigma, (int(weight.shape[0]), int(weight.shape[1])))
+
+
+def _blocks(outputs: Any) -> Float[np.ndarray, "groups height height"]:
+    """Blocks of G, each checked."""
+    found = as_array("outputs", outputs)
+    if found.ndim not in (1, 2, 3) or 0 in found.shape:
+        msg = f"`outputs` has shape {tuple(found.shape)}; pass a diagonal, a matrix, or blocks of equal height"
+        raise InvalidInputError(msg)
+    shape = (*found.shape, 1, 1) if found.ndim == 1 else found.shape
+    blocks = found.reshape(shape[-3:] if len(shape) == 3 else (1, *shape))
+    try:
+        checked = np.stack([require_semidefinite(block) for block in blocks])
+    except NotPositiveSemidefiniteError as error:
+        raise NotPositiveSemidefiniteError(_of_outputs(error), index=error.index, pivot=error.pivot) from None
+    except InvalidInputError as error:
+        raise InvalidInputError(_of_outputs(error)) from None
+    if not np.einsum("gii->", checked) > 0:
+        msg = "`outputs` is zero: no error would cost anything; pass None for the identity, or measure more text"
+        raise InvalidInputError(msg)
+    return checked
+
+
+def _of_outputs(error: Exception) -> str:
+    """What is wrong with a second moment, said of that of the gradients."""
+    return str(error).replace("`sigma`", "`outputs`").replace("E[x x^T]", "E[g g^T]")

@@ -1,0 +1,70 @@
+"""Fronts of a matrix: sets of entries that do not hear each other when errors are fed back along rows and columns.
+
+Rows lie in groups of `height`; only rows of a group hear each other. Entry (r, j) belongs to the front (r mod height) +
+j: a column where the height is 1, else an anti-diagonal in each group. The last front is coded first (theory 15.3).
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int
+
+from lattq.errors import InvalidInputError
+
+__all__ = ["Fronts"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fronts:
+    """The fronts of a matrix, numbered from its upper left corner.
+
+    Parameters
+    ----------
+    rows, columns : of the matrix
+    height : rows of a group, a divisor of the rows
+
+    Examples
+    --------
+    >>> fronts = Fronts(2, 3, height=2)
+    >>> fronts.number, fronts.size(1), fronts.entries(1)
+    (4, 2, (array([0, 1]), array([1, 0])))
+    """
+
+    rows: int
+    columns: int
+    height: int = 1
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.rows % self.height:
+            msg = f"`height` is {self.height}, which does not divide {self.rows} rows; groups have equal heights"
+            raise InvalidInputError(msg)
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return self.height + self.columns - 1
+
+    def span(self, front: int) -> tuple[int, int]:
+        """First and last row of each group that has an entry in it."""
+        return max(0, front - self.columns + 1), min(self.height - 1, front)
+
+    def size(self, front: int) -> int:
+        """Entries of a front."""
+        low, high = self.span(front)
+        return (high - low + 1) * (self.rows // self.height)
+
+    def entries(self, front: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """Rows, ascending, and columns of the entries of a front."""
+        low, high = self.span(front)
+        inside = np.arange(low, high + 1)
+        starts = np.arange(0, self.rows, self.height)
+        return (starts[:, None] + inside).reshape(-1), np.tile(front - inside, len(starts))
+
+    def places(self, first: int, last: int) -> Int[np.ndarray, " n"]:
+        """Flat places, row by row, of all entries of the fronts first ... last - 1, one front after the other.
+
+        >>> Fronts(2, 3, height=2).places(0, 2)
+        array([0, 1, 3])
+        """
+        found = [rows * self.columns + columns for rows, columns in map(self.entries, range(first, last))]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,80 @@
+"""What happens at one front: its quantizer is told whose entries they are, and encodes them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lattq.coding.fronts import Fronts
+from lattq.errors import InvalidInputError
+
+__all__ = ["FrontStep", "require_fronts"]
+
+
+@dataclasses.dataclass(eq=False)
+class FrontStep:
+    """Codes and reconstructions for the targets of a front, rows ascending.
+
+    Parameters
+    ----------
+    quantizer : of this group of columns
+    weight : columns in the order of the loop
+    free_rows, free_columns : whose errors cost nothing
+    kept : which entries count, in the order of the loop; None for all
+
+    Attributes
+    ----------
+    overload : targets outside the range of the quantizer so far
+    """
+
+    quantizer: Any
+    fronts: Fronts
+    weight: Float[np.ndarray, "rows columns"]
+    free_rows: Bool[np.ndarray, " rows"]
+    free_units: Bool[np.ndarray, " units"]
+    kept: Bool[np.ndarray, "rows columns"] | None = None
+    overload: int = 0
+
+    def __post_init__(self) -> None:
+        squares = np.square(self.weight, dtype=np.float64)
+        self.rows, columns = squares.mean(axis=1), squares.mean(axis=0)
+        self.units = columns.reshape(self.fronts.columns, -1).mean(axis=1) / (columns.mean() or 1.0)
+        self.free = bool(self.quantizer.idle_zeros and (self.free_rows.any() or self.free_units.any()))
+
+    def __call__(self, front: int, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The codes, and what they decode to: 0 where entries do not count, the code of 0 where errors are free."""
+        rows, units = self.fronts.entries(front)
+        current = self.quantizer.in_front(rows, self.rows[rows] * self.units[units])
+        counted = None if self.kept is None else self._counted(rows, units)
+        target = target if counted is None else target * counted
+        if self.free:
+            target[self.free_rows[rows] | self.free_units[units]] = 0.0
+        codes = current.encode(target)
+        self.overload += current.overload(target)
+        found = current.decode(codes).astype(target.dtype, copy=False)
+        return codes, found if counted is None else found * counted
+
+    def _counted(self, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
+        blocks = self.kept.reshape(len(self.kept), self.fronts.columns, -1)
+        return blocks[rows, units].astype(self.weight.dtype)
+
+
+def require_fronts(weight: Any, design: Any, height: int) -> None:
+    """Raise `InvalidInputError` for what the loop cannot do where rows hear each other.
+
+    >>> from lattq.quantizers import Uniform
+    >>> require_fronts(np.ones((4, 2)), Uniform(0.1), 2)
+    """
+    if not isinstance(weight, np.ndarray):
+        msg = f"`weight` is a {type(weight).__name__}; where rows hear each other the loop runs on the host: pass NumPy"
+        raise InvalidInputError(msg)
+    if weight.shape[0] % height:
+        msg = f"the factor of G has blocks of {height} rows, which do not divide the {weight.shape[0]} of `weight`"
+        raise InvalidInputError(msg)
+    if design.shrink:
+        msg = (
+            "`shrink` is True, but gains of columns are not known while fronts cross them; pass shrink=False, and refit "
+            "gains afterwards, or give `outputs` as a diagonal"
+        )
+        raise InvalidInputError(msg)

@@ -1,0 +1,99 @@
+"""One pass of the loop over fronts, where the rows of a group hear each other as the columns do.
+
+With D = tr(G E Σ Eᵀ), Σ = U diag(d) Uᵀ and G = V diag(c) Vᵀ, both unit lower triangular, and P = E U,
+
+    target_ij = w_ij + (P_ij - e_ij) + Σ_{k>i} V_ki P_kj
+
+makes Vᵀ E U hold exactly the plain rounding errors, so that D is their squares weighted by c_i d_j (theory 15.2).
+Entry (i, j) hears (k, l) ≥ (i, j) alone: an anti-diagonal is quantized at once, the last one first.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lattq.coding.fronts import Fronts
+
+__all__ = ["Wave"]
+
+CHUNK = 128  # fronts whose errors reach each other one by one; what comes from before is a matrix product
+STRIP = 32  # rows or columns of such a product: it computes STRIP / CHUNK more than is needed
+
+Step = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(eq=False)
+class Wave:
+    """The state of a pass.
+
+    Parameters
+    ----------
+    weight : W, columns in the order of the loop
+    shift : what is added to all targets before any feedback of these columns
+    unit : U, of which what lies below the diagonal (of blocks) counts
+    rows_unit : V of each group of rows
+    block : columns that are quantized together
+
+    Attributes
+    ----------
+    error, codes : W - Ŵ and codes of what was visited, else 0
+    """
+
+    weight: Float[np.ndarray, "rows columns"]
+    shift: Float[np.ndarray, "rows columns"]
+    unit: Float[np.ndarray, "columns columns"]
+    rows_unit: Float[np.ndarray, "groups height height"]
+    block: int = 1
+
+    def __post_init__(self) -> None:
+        rows, columns = self.weight.shape
+        self.height = self.rows_unit.shape[1]
+        self.fronts = Fronts(rows, columns // self.block, self.height)
+        self.error = np.zeros_like(self.weight)
+        self.codes: Int[np.ndarray, "rows columns"] = np.zeros((rows, columns), dtype=np.int32)
+        self.columns_feedback = self.shift.copy()
+        self.rows_feedback = np.zeros((columns, rows), dtype=self.weight.dtype)
+        self.summed = np.zeros_like(self.rows_feedback)
+
+    def run(self, step: Step) -> None:
+        """Quantize all fronts, the last one first; `step` gives codes and reconstructions for the targets of one."""
+        from lattq.kernels import fronts as kernels  # numba takes long to import, and few need it
+
+        for last in range(self.fronts.number, 0, -CHUNK):
+            first = max(0, last - CHUNK)
+            self._pull_columns(first, last)
+            self._pull_rows(first, last)
+            for front in range(last - 1, first - 1, -1):
+                place = (front, self.height, self.block)
+                sides = self.weight, self.columns_feedback, self.rows_feedback
+                target = np.empty((self.fronts.size(front), self.block), dtype=self.weight.dtype)
+                kernels.targets(*sides, *place, target)
+                codes, found = step(front, target)
+                units = self.unit, self.rows_unit
+                kernels.feed(*sides, *place, first, *units, found, codes, self.error, self.summed, self.codes)
+
+    def _pull_columns(self, first: int, last: int) -> None:
+        """What columns that are done feed into the entries of these fronts, rows in strips."""
+        groups, b = len(self.rows_unit), self.block
+        error, pulled, shift = (
+            x.reshape(groups, self.height, -1) for x in (self.error, self.columns_feedback, self.shift)
+        )
+        for start in range(0, self.height, STRIP):
+            stop = min(start + STRIP, self.height)
+            low, high = max(0, first - stop + 1) * b, min(self.fronts.columns, last - start) * b
+            if low < high:
+                strip = slice(None), slice(start, stop), slice(low, high)
+                pulled[strip] = np.matmul(error[:, start:stop, low:], self.unit[low:, low:high]) + shift[strip]
+
+    def _pull_rows(self, first: int, last: int) -> None:
+        """What rows that are done feed into the entries of these fronts, columns in strips."""
+        groups, b = len(self.rows_unit), self.block
+        summed, pulled = (x.reshape(-1, groups, self.height).swapaxes(0, 1) for x in (self.summed, self.rows_feedback))
+        for start in range(0, self.fronts.columns, STRIP):
+            stop = min(start + STRIP, self.fronts.columns)
+            low, high = max(0, first - stop + 1), min(self.height, last - start)
+            if low < high:
+                strip = slice(start * b, stop * b)
+                pulled[:, strip, low:high] = np.matmul(summed[:, strip, low:], self.rows_unit[:, low:, low:high])
