@@ -15,6 +15,7 @@ from lattq.llm.source.design import Chain, MapDesign
 from lattq.llm.source.place_tables import ARCHITECTURES
 from lattq.llm.source.places import places
 from lattq.llm.tune import AWQ, Balanced, Reorder, Rotate, Shift, SmoothQuant, chain, untie
+from lattq.llm.tune.folding import Draft
 from lattq.llm.tune.statistics import Reading, chosen, readings
 from lattq.progress import Stage
 from tests.llm.decoders import TIED, TOKENS, decoder, logits
@@ -155,6 +156,49 @@ def test_a_rotation_spreads_an_outlier_of_the_stream():
         designed(Rotate(), model)
         assert before > 5  # of at most √32
         assert crest() < 2
+
+
+def spoilt(kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """A tied model that takes no rotation, as gains show, or only the last place when all others have been folded."""
+    model = decoder(kind)
+    if kind == "opt":
+        model.model.decoder.layers[1].final_layer_norm.weight.data[3] = 0
+        return model, "has gain 0 and a bias at channel 3"
+    fold = Draft.fold
+
+    message = "spoilt"
+
+    def failing(self: Draft, place: Any, structure: str, values: Any) -> None:
+        if place.name == "model.layers.1.values":
+            raise InvalidInputError(message)
+        fold(self, place, structure, values)
+
+    monkeypatch.setattr(Draft, "fold", failing)
+    return model, message
+
+
+@pytest.mark.parametrize("kind", TIED)
+def test_a_rotation_that_fails_leaves_the_model_as_it_was(kind: str, monkeypatch: pytest.MonkeyPatch):
+    model, message = spoilt(kind, monkeypatch)
+    require_untouched(model, Rotate(), message)
+
+
+def test_an_order_of_the_stream_that_fails_leaves_the_head_tied():
+    model = decoder("gemma")
+    first, second = (layer.self_attn.o_proj for layer in model.model.layers)
+    second.weight = first.weight
+    require_untouched(model, Reorder(clusters=4, restarts=2, places=("residual",)), "share one weight")
+
+
+def require_untouched(model: Any, design: MapDesign, message: str) -> None:
+    """Assert that a design is refused, and that weights and what ties them are as before."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InvalidInputError, match=message):
+        designed(design, model)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert model.config.tie_word_embeddings
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_an_order_puts_channels_of_like_range_side_by_side():

@@ -16,7 +16,8 @@ from lattq.errors import InvalidInputError
 from lattq.llm.source.place import STRUCTURES, Architecture, Location, Place, Site
 from lattq.llm.source.place_tables import ARCHITECTURES
 from lattq.llm.source.places import places
-from lattq.llm.tune.folding import fold, fold_gains, shift, untie
+from lattq.llm.tune.folding import fold, fold_gains, shift
+from lattq.llm.tune.tying import untie
 from tests.llm.decoders import TIED, TOKENS, decoder, logits, random_map
 
 KINDS = sorted(ARCHITECTURES)

@@ -1,5 +1,6 @@
 """Designs of maps for whole models beyond scales: closed forms, rotations, orders, and several in turn."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -14,10 +15,11 @@ from lattq.errors import InvalidInputError
 from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
 from lattq.llm.source.design import Chain, FoldedMap, Kept, MapDesign
 from lattq.llm.source.place import Place
-from lattq.llm.tune.folding import fold, fold_gains, tie, untie
+from lattq.llm.tune.folding import Draft, fold
 from lattq.llm.tune.maps import centred
 from lattq.llm.tune.scale_designs import ALL_PLACES, AWQ, BEHIND_NORMS, SCALED, Shift, SmoothQuant
 from lattq.llm.tune.statistics import Reading, chosen, readings
+from lattq.llm.tune.tying import tie, untied
 from lattq.progress import Stage
 
 __all__ = ["AWQ", "Balanced", "Chain", "Reorder", "Rotate", "Shift", "SmoothQuant", "chain"]
@@ -153,17 +155,19 @@ class Rotate:
         """Fold the rotations into a model."""
         found = [(place, _rotation_of(model, place)) for place in chosen(model, self.places).values()]
         turns = {place.size: randomized_hadamard(np.eye(place.size), self.seed).T for place, _ in found}
-        rows: list[FoldedMap] = []
-        for place, structure in sorted(found, key=lambda one: one[1] == "heads"):
-            turn, added = turns[place.size], 0
-            if structure == "heads":
-                fold(model, place, structure, np.stack([turn] * place.heads))
-            else:
-                added = untie(model)
-                fold_gains(model)
-                fold(model, place, structure, centred(turn) if structure == "centred_rotation" else turn)
-            rows.append(FoldedMap(place.name, structure, 1.0, type(self).__name__, added=added))
-        return tuple(rows)
+        found.sort(key=lambda one: one[1] == "heads")
+        stream = [place.name for place, structure in found if structure != "heads"]
+        draft = Draft(model)
+        with untied(model) if stream else contextlib.nullcontext(0) as added:
+            if stream:
+                draft.fold_gains()
+            for place, structure in found:
+                draft.fold(place, structure, _turned(place, structure, turns[place.size]))
+        draft.write()
+        return tuple(
+            FoldedMap(place.name, structure, 1.0, type(self).__name__, added=added if place.name in stream else 0)
+            for place, structure in found
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +218,9 @@ class Reorder:
             norms = chosen(model, BEHIND_NORMS)
             behind = [one for group in readings(model, norms, windows, work) for one in group]
             low, high = np.min([one.low for one in behind], axis=0), np.max([one.high for one in behind], axis=0)
-            added = untie(model)
-            rows.append(self._fold(model, place, low, high))
+            with untied(model) as added:
+                row = self._fold(model, place, low, high)
+            rows.append(row)
             if added:
                 tie(model)
         return tuple(rows)
@@ -224,6 +229,13 @@ class Reorder:
         order = range_order(low, high, clusters=self.clusters, restarts=self.restarts, seed=self.seed)
         fold(model, place, "permutation", order)
         return FoldedMap(place.name, "permutation", 1.0, type(self).__name__)
+
+
+def _turned(place: Place, structure: str, turn: Float[np.ndarray, "size size"]) -> np.ndarray:
+    """The numbers of a rotation for the map of a place."""
+    if structure == "heads":
+        return np.stack([turn] * place.heads)
+    return centred(turn) if structure == "centred_rotation" else turn
 
 
 def _rotation_of(model: Any, place: Place) -> str:
