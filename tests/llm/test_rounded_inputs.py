@@ -389,8 +389,8 @@ def test_a_held_transform_is_that_of_unrounded_inputs(tiny: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_bits": 1}, "`bits` is 1"),
-        ({"input_bits": 4, "input_clip": 1.5}, "`clip` is 1.5"),
+        ({"input_bits": 1}, "`input_bits` is 1"),
+        ({"input_bits": 4, "input_clip": 1.5}, "`input_clip` is 1.5"),
         ({"input_clip": 0.9}, "`input_clip` is 0.9"),
     ],
 )

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lattq._options import as_names, as_seed, normalize
+from lattq.affine.checks import as_damping, as_fraction, at_least
 from lattq.affine.closed_forms import balanced, wush
 from lattq.affine.scales import range_order, smoothquant_scales
 from lattq.errors import InvalidInputError
@@ -54,7 +56,7 @@ class Balanced:
 
     Raises
     ------
-    InvalidInputError : when it is called with options out of range, or patterns that match nothing
+    InvalidInputError : for options out of range; when it is called, for patterns that match nothing
 
     References
     ----------
@@ -75,6 +77,12 @@ class Balanced:
     damping: float = 0.01
     seed: int = 0
     places: tuple[str, ...] = ALL_PLACES
+
+    def __post_init__(self) -> None:
+        normalize(self, as_fraction, "share")
+        normalize(self, as_damping, "damping")
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        normalize(self, as_names, "places")
 
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
@@ -127,8 +135,9 @@ class Rotate:
 
     Raises
     ------
-    InvalidInputError : when it is called on a class with norms that no rotation passes (Gemma 2), for sizes without a
-        Hadamard matrix, and as `fold_gains`
+    InvalidInputError
+        for options out of range; when it is called on a class with norms that no rotation passes (Gemma 2), for sizes
+        without a Hadamard matrix, and as `fold_gains`. Nothing is changed then
 
     References
     ----------
@@ -148,6 +157,10 @@ class Rotate:
 
     seed: int = 0
     places: tuple[str, ...] = ("residual", "*.values")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        normalize(self, as_names, "places")
 
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
@@ -183,7 +196,7 @@ class Reorder:
 
     Raises
     ------
-    InvalidInputError : when it is called with options out of range, or patterns that match nothing
+    InvalidInputError : for options out of range; when it is called, for patterns that match nothing
 
     References
     ----------
@@ -204,6 +217,12 @@ class Reorder:
     restarts: int = 10
     seed: int = 0
     places: tuple[str, ...] = ("*.mlp_hidden",)
+
+    def __post_init__(self) -> None:
+        for name in ("clusters", "restarts"):
+            object.__setattr__(self, name, at_least(name, getattr(self, name), 1))
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        normalize(self, as_names, "places")
 
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
