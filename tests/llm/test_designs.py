@@ -1,7 +1,6 @@
 """Designs of maps for whole models: what they promise of each place, that no logit changes, and what they refuse."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -281,37 +280,3 @@ def test_a_head_of_its_own_takes_scales():
     (row,) = designed(design, model)
     assert (row.place, row.structure) == ("model.head_input", "diagonal")
     assert (logits(model) - before).abs().max() < CLOSE
-
-
-REFUSED: list[tuple[str, Callable[[], MapDesign], str]] = [
-    ("gemma2", Rotate, r"no rotation is exact at model\.residual .* takes permutation; leave it out of `places`"),
-    ("llama", lambda: SmoothQuant(strength=2), "`strength` is 2"),
-    ("llama", lambda: SmoothQuant(places=("*.nowhere",)), r"'\*\.nowhere', which matches none of model\.layers\.0"),
-    ("llama", lambda: SmoothQuant(places=("*.keys",)), "allows no map that is diagonal or positive"),
-    ("llama", lambda: Balanced(places="residual"), "`places` is the text 'residual'"),  # type: ignore[arg-type]
-    ("llama", lambda: Balanced(share=-1), "`strength` is 2|`share` is -1"),
-    ("opt", lambda: SmoothQuant(places=("*.keys",)), r"no layer has model\.decoder\.layers\.0\.keys as its input"),
-    ("opt", lambda: Shift(places=("*.keys",)), r"no layer has model\.decoder\.layers\.0\.keys as its input"),
-    ("opt", lambda: Balanced(places=("*.keys",)), r"no layer has model\.decoder\.layers\.0\.keys as its input"),
-    ("llama", lambda: AWQ(levels=1), "levels"),
-    ("llama", lambda: AWQ(levels=4, group=0), "`group` is 0"),
-    ("llama", lambda: AWQ(levels=4, points=0), "`points` is 0"),
-    ("llama", lambda: Reorder(clusters=0), "`clusters` is 0"),
-]
-
-
-@pytest.mark.parametrize(("kind", "make", "message"), REFUSED)
-def test_what_no_map_can_be_made_of_is_refused(kind: str, make: Any, message: str, unchecked: None):
-    model = decoder(kind)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(InvalidInputError, match=message):
-        designed(make(), model)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_a_class_without_a_table_is_refused():
-    import transformers
-
-    config = transformers.GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64)
-    with pytest.raises(InvalidInputError, match="no table of places for models of the type 'gpt2'"):
-        designed(SmoothQuant(), transformers.GPT2LMHeadModel(config))
