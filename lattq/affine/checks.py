@@ -1,6 +1,7 @@
 """What the arguments of this room must satisfy."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def at_least(name: str, value: int, least: int) -> int:
     return found
 
 
-def as_fraction(name: str, value: float) -> float:
+def as_fraction(name: str, value: Any) -> float:
     """The number as a Python float; raises `InvalidInputError` unless it is from 0 to 1.
 
     >>> as_fraction("share", 1)
@@ -46,7 +47,7 @@ def as_fraction(name: str, value: float) -> float:
     return found
 
 
-def as_damping(name: str, value: float) -> float:
+def as_damping(name: str, value: Any) -> float:
     """The number as a Python float; raises `InvalidInputError` unless it is finite and at least 0.
 
     >>> as_damping("damping", 0)
@@ -59,7 +60,7 @@ def as_damping(name: str, value: float) -> float:
     return found
 
 
-def check_stability(stability: float) -> float:
+def check_stability(stability: Any) -> float:
     """The factor of a mask as a Python float; raises `InvalidInputError` unless it is above 0 and at most 1.
 
     >>> check_stability(0.1)

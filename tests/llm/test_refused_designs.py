@@ -97,14 +97,16 @@ def test_an_option_that_no_design_takes_is_named_when_it_is_made(name: str, opti
 
 def test_numbers_and_names_of_any_type_are_one_design(unchecked: None):
     """A design is named by its repr, by which an interrupted run is found again."""
-    one, two = np.float64(0.25), np.int64(4)
+    one: Any = np.float64(0.25)
+    two: Any = np.int64(4)
+    values: Any = ["*.values"]
     designs: list[tuple[Any, Any]] = [
-        (SmoothQuant(one, ["*.values"]), SmoothQuant(0.25, ("*.values",))),  # type: ignore[arg-type]
+        (SmoothQuant(one, values), SmoothQuant(0.25, ("*.values",))),
         (AWQ(two, two, two), AWQ(4, 4, 4)),
         (Balanced(one, one, two), Balanced(0.25, 0.25, 4)),
         (Rotate(two), Rotate(4)),
         (Reorder(two, two, two), Reorder(4, 4, 4)),
-        (Trained(places=["*"]), Trained()),  # type: ignore[arg-type]
+        (Trained(places=values), Trained(places=("*.values",))),
     ]
     for given, plain in designs:
         assert repr(given) == repr(plain)

@@ -42,3 +42,9 @@ def test_sensitivities_of_a_frozen_model_are_those_of_the_model(part: str):
     assert [one.requires_grad for one in model.parameters()] == before
     assert all(one.grad is None for one in model.parameters())
     assert not any(block._forward_hooks for block in blocks)
+
+
+def test_a_seed_that_torch_does_not_take_is_named():
+    model = decoder("llama")
+    with pytest.raises(InvalidInputError, match=r"`seed` is 18446744073709551616; pass one below 2\^64"):
+        state_sensitivities(model, [block for _, block in find_blocks(model)], [WINDOWS[:1]], seed=2**64)
