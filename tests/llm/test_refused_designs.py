@@ -1,5 +1,6 @@
 """What designs of maps refuse: options of any kind, places, windows, and what others kept. The argument is named."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_what_no_map_can_be_made_of_is_refused(kind: str, make: Any, message: st
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
-    "AWQ": lambda **options: AWQ(**({"levels": 4} | options)),
+    "AWQ": functools.partial(AWQ, levels=4),
     "AffineQuant": AffineQuant,
     "Balanced": Balanced,
     "Reorder": Reorder,
