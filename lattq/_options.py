@@ -10,7 +10,17 @@ import numpy as np
 
 from lattq.errors import InvalidInputError, shown
 
-__all__ = ["among", "as_flag", "as_float", "as_integer", "as_seed", "check_levels", "normalize", "power_of_two"]
+__all__ = [
+    "among",
+    "as_flag",
+    "as_float",
+    "as_integer",
+    "as_names",
+    "as_seed",
+    "check_levels",
+    "normalize",
+    "power_of_two",
+]
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -80,8 +90,27 @@ def among(value: Any, names: Collection[str]) -> bool:
     return isinstance(value, str) and value in names
 
 
-def as_seed(seed: Any) -> int:
-    """A seed as a Python integer; raises `InvalidInputError` for a negative one, or what is none.
+def as_names(name: str, value: Any) -> tuple[str, ...]:
+    """Names, or patterns of them, as a tuple; raises `InvalidInputError` for a single text, none, and other entries.
+
+    >>> as_names("places", ["*.values"])
+    ('*.values',)
+    """
+    if not isinstance(value, list | tuple):
+        msg = f"`{name}` is {shown(value)}; pass a tuple of names"
+        raise InvalidInputError(msg)
+    if not value:
+        msg = f"`{name}` is {value}; pass a tuple of at least one name"
+        raise InvalidInputError(msg)
+    for one in value:
+        if not isinstance(one, str):
+            msg = f"`{name}` holds {shown(one)}; pass a tuple of names"
+            raise InvalidInputError(msg)
+    return tuple(value)
+
+
+def as_seed(seed: Any, *, bits: int | None = None) -> int:
+    """A seed as a Python integer; raises `InvalidInputError` for what is none, a negative one, or one of more bits.
 
     >>> as_seed(3)
     3
@@ -89,6 +118,9 @@ def as_seed(seed: Any) -> int:
     found = as_integer("seed", seed)
     if found < 0:
         msg = f"`seed` is {found}; a seed is an integer of at least 0"
+        raise InvalidInputError(msg)
+    if bits is not None and found.bit_length() > bits:
+        msg = f"`seed` is {found}; pass one below 2^{bits}"
         raise InvalidInputError(msg)
     return found
 

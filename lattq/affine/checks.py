@@ -1,12 +1,24 @@
 """What the arguments of this room must satisfy."""
 
+import math
+from typing import Any
+
 import numpy as np
 
 from lattq._array import Array, as_floats, host_reals
 from lattq._options import as_float, as_integer
 from lattq.errors import InvalidInputError
 
-__all__ = ["at_least", "check_ratio", "host_square", "require_square", "square"]
+__all__ = [
+    "as_damping",
+    "as_fraction",
+    "at_least",
+    "check_ratio",
+    "check_stability",
+    "host_square",
+    "require_square",
+    "square",
+]
 
 
 def at_least(name: str, value: int, least: int) -> int:
@@ -18,6 +30,45 @@ def at_least(name: str, value: int, least: int) -> int:
     found = as_integer(name, value)
     if found < least:
         msg = f"`{name}` is {found}; it is at least {least}"
+        raise InvalidInputError(msg)
+    return found
+
+
+def as_fraction(name: str, value: Any) -> float:
+    """The number as a Python float; raises `InvalidInputError` unless it is from 0 to 1.
+
+    >>> as_fraction("share", 1)
+    1.0
+    """
+    found = as_float(name, value)
+    if not 0 <= found <= 1:
+        msg = f"`{name}` is {found}; pass a number from 0 to 1"
+        raise InvalidInputError(msg)
+    return found
+
+
+def as_damping(name: str, value: Any) -> float:
+    """The number as a Python float; raises `InvalidInputError` unless it is finite and at least 0.
+
+    >>> as_damping("damping", 0)
+    0.0
+    """
+    found = as_float(name, value)
+    if not 0 <= found < math.inf:
+        msg = f"`{name}` is {found}; pass a fraction of the mean diagonal, 0 or more"
+        raise InvalidInputError(msg)
+    return found
+
+
+def check_stability(stability: Any) -> float:
+    """The factor of a mask as a Python float; raises `InvalidInputError` unless it is above 0 and at most 1.
+
+    >>> check_stability(0.1)
+    0.1
+    """
+    found = as_float("stability", stability)
+    if not 0 < found <= 1:
+        msg = f"`stability` is {found}; the factor of the mask is above 0 and at most 1"
         raise InvalidInputError(msg)
     return found
 

@@ -7,7 +7,6 @@ Only WᵀW matters to them: several layers that read the same inputs are stacked
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ from jaxtyping import Float
 from scipy.linalg import block_diag
 
 from lattq._array import Array, host_reals
-from lattq._options import as_float, as_integer
+from lattq._options import as_integer
+from lattq.affine.checks import as_damping, as_fraction
 from lattq.errors import InvalidInputError
 from lattq.linalg.checks import check_block, require_root, require_semidefinite, with_diagonal
 from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
@@ -147,7 +147,7 @@ def whitening(
     def root(part: np.ndarray, moment: np.ndarray) -> np.ndarray:
         if not moment.any():
             return np.eye(len(moment))
-        damped = _damped(moment, _damping(damping))
+        damped = _damped(moment, as_damping("damping", damping))
         _cholesky(damped)
         values, vectors = np.linalg.eigh(damped)
         return (vectors * np.sqrt(values)) @ vectors.T
@@ -210,11 +210,7 @@ def _blockwise(
 
 def _rule(damping: float, share: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """`_balanced` with checked options."""
-    found = as_float("share", share)
-    if not 0.0 <= found <= 1.0:
-        msg = f"`share` is {found}; pass a number from 0, white inputs, to 1, white weights"
-        raise InvalidInputError(msg)
-    return functools.partial(_balanced, damping=_damping(damping), share=found)
+    return functools.partial(_balanced, damping=as_damping("damping", damping), share=as_fraction("share", share))
 
 
 def _balanced(rows: np.ndarray, moment: np.ndarray, damping: float, share: float) -> np.ndarray:
@@ -232,14 +228,6 @@ def _balanced(rows: np.ndarray, moment: np.ndarray, damping: float, share: float
         msg = f"`weight` times the root of `sigma` has rank below its {n} columns; pass `damping` above 0, such as 0.01"
         raise InvalidInputError(msg)
     return basis @ root / (sizes**share)[:, None]
-
-
-def _damping(value: float) -> float:
-    found = as_float("damping", value)
-    if not 0.0 <= found < math.inf:
-        msg = f"`damping` is {found}; pass a fraction of the mean diagonal, 0 or more"
-        raise InvalidInputError(msg)
-    return found
 
 
 def _damped(moment: np.ndarray, damping: float) -> np.ndarray:

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2
 
 from lattq._array import Array, host_reals
-from lattq._options import as_float, as_integer, as_seed, check_levels
+from lattq._options import as_integer, as_seed, check_levels
+from lattq.affine.checks import as_fraction, at_least
 from lattq.affine.closed_forms import Weights, stacked
 from lattq.errors import InvalidInputError
 
@@ -45,10 +46,7 @@ def smoothquant_scales(
     >>> smoothquant_scales(np.array([16.0, 1.0, 0.0]), np.array([[1.0, -4.0, 1.0]]))
     array([4.        , 0.5       , 1.41421356])
     """
-    share = as_float("strength", strength)
-    if not 0.0 <= share <= 1.0:
-        msg = f"`strength` is {share}; pass a number from 0 to 1"
-        raise InvalidInputError(msg)
+    share = as_fraction("strength", strength)
     parts = [weight] if not isinstance(weight, list | tuple) else weight
     columns = np.max([np.abs(host_reals("weight", part)).max(axis=0) for part in parts], axis=0)
     given = _magnitudes("peaks", peaks, len(columns))
@@ -97,10 +95,7 @@ def awq_scales(
     found = np.sqrt(np.sum(np.square(root), axis=1)) if sizes is None else _magnitudes("sizes", sizes, len(root))
     live = found > 0
     logarithm = _filled(np.log(np.where(live, found, 1.0)), live)
-    count = as_integer("points", points)
-    if count < 1:
-        msg = f"`points` is {count}; try at least one"
-        raise InvalidInputError(msg)
+    count = at_least("points", points, 1)
     tried = [np.exp(k / count * logarithm) for k in range(count)]
     tried = [one / np.sqrt(one.max() * one.min()) for one in tried]
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._options import as_float, as_integer
-from lattq.affine.checks import at_least, check_ratio
+from lattq.affine.checks import at_least, check_ratio, check_stability
 from lattq.errors import InvalidInputError
 
 __all__ = ["gradual_mask", "growing_ratio", "stable_factor"]
@@ -43,16 +43,9 @@ def gradual_mask(
            [0. , 0.1, 1. ]])
     """
     n, heads = (at_least(name, value, 1) for name, value in (("n", n), ("heads", heads)))
-    epoch, epochs, stability = (
-        as_integer("epoch", epoch),
-        as_integer("epochs", epochs),
-        as_float("stability", stability),
-    )
+    epoch, epochs, stability = as_integer("epoch", epoch), as_integer("epochs", epochs), check_stability(stability)
     if not 0 <= epoch < epochs:
         msg = f"`epoch` is {epoch} of {epochs}; epochs count from 0 to epochs - 1"
-        raise InvalidInputError(msg)
-    if not 0 < stability <= 1:
-        msg = f"`stability` is {stability}; the factor of the mask is above 0 and at most 1"
         raise InvalidInputError(msg)
     reach = (n - 1) * epoch // (epochs - 1) if epochs > 1 else n - 1
     distance = np.abs(np.arange(n)[:, None] - np.arange(n))

@@ -11,9 +11,11 @@ import transformers
 
 from lattq import llm, recipes
 from lattq.llm.run.digests import digest_of_config
+from tests.llm.decoders import OWN, decoder, save_decoder
 from tests.tiny import save_tokenizer, tiny_config
 
 TEXT = llm.embedded_text("calibration")[:40_000]
+SHORT: dict[str, Any] = {"calibration_text": TEXT[:4000], "window": 32, "samples": 16}
 
 
 def change_config(directory: Path, change: Callable[[dict[str, Any]], Any], *, forged: bool = False) -> None:
@@ -50,6 +52,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(directory)
     save_tokenizer(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of each architecture with a table of places."""
+    folder = tmp_path_factory.mktemp("decoders")
+    for kind in OWN:
+        save_decoder(decoder(kind), folder / kind)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
-"""Tiny random decoders of every architecture with a table of places, and random maps."""
+"""Tiny random decoders of every architecture with a table of places, their directories, and random maps."""
 
 import copy
 import functools
 import string
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,29 @@ def save_decoder(model: Any, directory: Path) -> None:
     whole = tokenizers.Tokenizer(tokenizers.models.WordLevel(letters | {"<s>": 0, "</s>": 1}, unk_token="."))
     whole.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
     transformers.PreTrainedTokenizerFast(tokenizer_object=whole).save_pretrained(directory)
+
+
+def load_decoder(directory: Path) -> Any:
+    """The model of a directory, in float32."""
+    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+READ = """
+import sys, torch, transformers
+from pathlib import Path
+transformers.utils.logging.disable_progress_bar()
+for path in Path(sys.argv[1]).iterdir():
+    model = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+    with torch.no_grad():
+        torch.save((type(model).__name__, model(torch.load(path / "tokens")).logits), path / "logits")
+assert not any(name.startswith("lattq") for name in sys.modules)
+"""
+
+
+def read_without_lattq(folder: Path) -> dict[str, tuple[str, torch.Tensor]]:
+    """Class and logits of each directory of a folder: one process reads them all, for it has to import transformers."""
+    paths = list(folder.iterdir())
+    for path in paths:
+        torch.save(TOKENS, path / "tokens")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", READ, str(folder)], check=True, cwd=folder)
+    return {path.name: torch.load(path / "logits") for path in paths}

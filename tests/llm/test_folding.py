@@ -15,8 +15,9 @@ from lattq.errors import InvalidInputError
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source.place import Place
 from lattq.llm.source.places import places
-from lattq.llm.tune.folding import fold, fold_gains, shift, untie
+from lattq.llm.tune.folding import fold, fold_gains, shift
 from lattq.llm.tune.maps import Blocks, Diagonal, Map, Order, centred, map_of
+from lattq.llm.tune.tying import untie
 from tests.llm.decoders import decoder, logits, random_map
 
 CLOSE = 1e-4

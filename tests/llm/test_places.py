@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ from lattq.errors import InvalidInputError
 from lattq.llm.source.place import STRUCTURES, Architecture, Location, Place, Site
 from lattq.llm.source.place_tables import ARCHITECTURES
 from lattq.llm.source.places import places
-from lattq.llm.tune.folding import fold, fold_gains, shift, untie
-from tests.llm.decoders import TIED, TOKENS, decoder, logits, random_map
+from lattq.llm.tune.folding import fold, fold_gains, shift
+from lattq.llm.tune.tying import untie
+from tests.llm.decoders import TIED, TOKENS, decoder, logits, random_map, read_without_lattq
 
 KINDS = sorted(ARCHITECTURES)
 ROWS = [(kind, row.name, one) for kind in KINDS for row in ARCHITECTURES[kind].places for one in row.structures]
@@ -116,27 +115,10 @@ def folded_everywhere(kind: str, rng: np.random.Generator) -> Any:
     return model
 
 
-READ = """
-import sys, torch, transformers
-from pathlib import Path
-from typing import Any
-transformers.utils.logging.disable_progress_bar()
-for path in Path(sys.argv[1]).iterdir():
-    model = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
-    with torch.no_grad():
-        torch.save((type(model).__name__, model(torch.load(path / "tokens")).logits), path / "logits")
-assert not any(name.startswith("lattq") for name in sys.modules)
-"""
-
-
 def test_folded_models_load_without_lattq(rng: np.random.Generator, tmp_path: Path):
-    """One process reads them all, for it has to import transformers."""
     for kind in KINDS:
         folded_everywhere(kind, rng).save_pretrained(tmp_path / kind)
-        torch.save(TOKENS, tmp_path / kind / "tokens")
-    subprocess.run([sys.executable, "-W", "ignore", "-c", READ, str(tmp_path)], check=True, cwd=tmp_path)
-    for kind in KINDS:
-        name, found = torch.load(tmp_path / kind / "logits")
+    for kind, (name, found) in read_without_lattq(tmp_path).items():
         assert name == type(decoder(kind)).__name__
         assert (found - logits(decoder(kind))).abs().max() < CLOSE, kind
 

@@ -389,12 +389,17 @@ def test_a_held_transform_is_that_of_unrounded_inputs(tiny: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_bits": 1}, "`bits` is 1"),
-        ({"input_bits": 4, "input_clip": 1.5}, "`clip` is 1.5"),
+        ({"input_bits": 1}, "`input_bits` is 1"),
+        ({"input_bits": 4, "input_clip": 1.5}, "`input_clip` is 1.5"),
         ({"input_clip": 0.9}, "`input_clip` is 0.9"),
+        ({"input_bits": "4"}, "`input_bits` is '4'; pass an integer"),
+        ({"input_bits": 4.5}, "`input_bits` is 4.5; pass an integer"),
+        ({"input_bits": 4, "input_clip": "a"}, "`input_clip` is 'a'; pass a number"),
+        ({"input_bits": 4, "input_clip": float("nan")}, "`input_clip` is nan"),
+        ({"input_bits": 4, "input_correction": "no"}, "`input_correction` is 'no'; pass True or False"),
     ],
 )
-def test_unusable_arguments_raise(tiny: Path, tmp_path: Path, options: dict[str, Any], message: str):
+def test_unusable_arguments_raise(tiny: Path, tmp_path: Path, options: dict[str, Any], message: str, unchecked: None):
     with pytest.raises(InvalidInputError, match=message):
         llm.quantize_model(tiny, tmp_path / "out", recipe=recipes.rtn, levels=16, **FAST, **options)
     assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lattq.errors import InvalidInputError
 from lattq.llm.run.digests import digests_of_state
 from lattq.llm.run.plugin import saved_tensors
-from lattq.llm.source.design import Chain, FoldedMap, Kept, MapDesign
+from lattq.llm.source.design import Chain, FoldedMap, Kept, MapDesign, as_designs
 from lattq.llm.source.place import Location, Place, Site
 from lattq.llm.source.places import places
 from lattq.llm.source.windows import batches_of, run
@@ -32,17 +32,11 @@ def design_of(maps: Any) -> MapDesign | None:
     """One design for what `quantize_model` was given; raises `InvalidInputError` for what is none."""
     if maps is None:
         return None
-    several = isinstance(maps, list | tuple)
-    found = tuple(maps) if several else (maps,)
-    wrong = [one for one in found if not callable(one) or isinstance(one, type)]
-    if wrong or not found:
-        msg = f"`maps` holds {wrong[0]!r}, no design" if wrong else "`maps` holds no design"
-        msg += "; pass one of `lattq.llm.tune`, such as SmoothQuant(), or a list of them"
-        raise InvalidInputError(msg)
+    found = as_designs("maps", maps)
     if any(re.search(r" at 0x[0-9a-fA-F]+>", repr(one)) for one in found):
         msg = f"`maps` is {maps!r}, whose repr differs from run to run; a design is named by it: give it one that lasts"
         raise InvalidInputError(msg)
-    return Chain(found) if several else found[0]
+    return Chain(found) if isinstance(maps, list | tuple) else found[0]
 
 
 def fold_maps(

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lattq._coordinates import transform_of
-from lattq._options import as_flag, normalize
+from lattq._options import as_flag
 from lattq.errors import InvalidInputError
 from lattq.linalg.effective import effective_weight
 from lattq.llm.convert.report import LayerRow
 from lattq.llm.measure.moments import InputMoments
-from lattq.llm.run.inputs import InputRounding
+from lattq.llm.run.inputs import InputRounding, as_input_bits, as_input_clip
 from lattq.llm.source.matrices import Matrix, watching
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme
@@ -35,7 +35,7 @@ DRIFT_DAMPING = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class InputSettings:
-    """How a conversion rounds inputs.
+    """How a conversion rounds inputs; errors name the options of `quantize_model`.
 
     Parameters
     ----------
@@ -49,10 +49,10 @@ class InputSettings:
     correction: bool = True
 
     def __post_init__(self) -> None:
-        normalize(self, as_flag, "correction")
-        found = self.rounding(1.0 if self.clip is None else self.clip)
-        object.__setattr__(self, "bits", found.bits)
-        object.__setattr__(self, "clip", None if self.clip is None else found.clip)
+        object.__setattr__(self, "bits", as_input_bits("input_bits", self.bits))
+        object.__setattr__(self, "correction", as_flag("input_correction", self.correction))
+        if self.clip is not None:
+            object.__setattr__(self, "clip", as_input_clip("input_clip", self.clip))
 
     def rounding(self, clip: float) -> InputRounding:
         """The rounding with one factor."""

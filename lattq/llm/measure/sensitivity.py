@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lattq._options import as_seed
 from lattq.errors import InvalidInputError
 from lattq.llm.source.matrices import Matrix, watching
 from lattq.llm.source.windows import run
@@ -91,7 +92,7 @@ def state_sensitivities(
 
 def _backward(model: Any, batches: Iterable[Int[Tensor, "_ window"]], seed: int) -> Iterator[int]:
     """Differentiate the score of each batch; its number of tokens."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(as_seed(seed, bits=64))
     tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     starts = [table for table in tables if table.requires_grad] or tables or list(model.parameters())
     starts = [one for one in starts if one.is_floating_point()]

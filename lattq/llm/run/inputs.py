@@ -13,7 +13,7 @@ from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.coding.schema import Choice, Flag, Inner, Integer, Real, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 
-__all__ = ["InputRounding", "input_block", "read_input_block"]
+__all__ = ["InputRounding", "as_input_bits", "as_input_clip", "input_block", "read_input_block"]
 
 FEWEST, MOST = 2, 8
 # The words of compressed-tensors: one range for each token, found when it comes.
@@ -25,6 +25,32 @@ FIELDS = {
     "clip": Inner(),
 }
 CLIP = Real(sys.float_info.min, 1.0)
+
+
+def as_input_bits(name: str, value: Any) -> int:
+    """The bits of rounded inputs as a Python integer; raises `InvalidInputError`.
+
+    >>> as_input_bits("bits", 4)
+    4
+    """
+    bits = as_integer(name, value)
+    if not FEWEST <= bits <= MOST:
+        msg = f"`{name}` is {bits}; inputs are rounded to {FEWEST} to {MOST} bits"
+        raise InvalidInputError(msg)
+    return bits
+
+
+def as_input_clip(name: str, value: Any) -> float:
+    """The factor of their ranges as a Python float; raises `InvalidInputError`.
+
+    >>> as_input_clip("clip", 1)
+    1.0
+    """
+    clip = as_float(name, value)
+    if not 0.0 < clip <= 1.0:
+        msg = f"`{name}` is {clip}; a range shrinks by a factor above 0 and at most 1"
+        raise InvalidInputError(msg)
+    return clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +78,9 @@ class InputRounding:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "bits")
         normalize(self, as_flag, "symmetric")
-        normalize(self, as_float, "clip")
-        if not FEWEST <= self.bits <= MOST:
-            msg = f"`bits` is {self.bits}; inputs are rounded to {FEWEST} to {MOST} bits"
-            raise InvalidInputError(msg)
-        if not 0.0 < self.clip <= 1.0:
-            msg = f"`clip` is {self.clip}; a range shrinks by a factor above 0 and at most 1"
-            raise InvalidInputError(msg)
+        normalize(self, as_input_bits, "bits")
+        normalize(self, as_input_clip, "clip")
 
     def __call__(self, x: Tensor) -> Float[Tensor, "*batch n"]:
         """The rounded tokens, in their dtype; float16 and bfloat16 are calculated with as float32.

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from lattq.errors import InvalidInputError
 from lattq.progress import Stage
 
-__all__ = ["ROUNDED", "Chain", "FoldedMap", "Kept", "MapDesign"]
+__all__ = ["ROUNDED", "Chain", "FoldedMap", "Kept", "MapDesign", "as_designs"]
 
 ROUNDED = "rounded"  # in place of a structure: a layer whose weights are on a grid already
 Kept = MutableMapping[str, Mapping[str, np.ndarray]]
@@ -74,6 +75,22 @@ class MapDesign(Protocol):
         ...
 
 
+def as_designs(name: str, value: Any) -> tuple[MapDesign, ...]:
+    """Designs as a tuple; raises `InvalidInputError` for what is none, such as a class, and for no design at all.
+
+    >>> from lattq.llm.tune import Rotate
+    >>> as_designs("maps", [Rotate(seed=1)])[0].seed
+    1
+    """
+    given = tuple(value) if isinstance(value, list | tuple) else (value,)
+    wrong = [one for one in given if not callable(one) or isinstance(one, type)]
+    if wrong or not given:
+        msg = f"`{name}` holds {wrong[0]!r}, no design" if wrong else f"`{name}` holds no design"
+        msg += "; pass one of `lattq.llm.tune`, such as SmoothQuant(), or a list of them"
+        raise InvalidInputError(msg)
+    return given
+
+
 @dataclasses.dataclass(frozen=True)
 class Chain:
     """Designs one after the other, each for the model that the ones before it leave.
@@ -81,6 +98,10 @@ class Chain:
     Attributes
     ----------
     designs : in their order
+
+    Raises
+    ------
+    InvalidInputError : for what is no design, such as a class, and for none
 
     Examples
     --------
@@ -90,6 +111,9 @@ class Chain:
     """
 
     designs: tuple[MapDesign, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "designs", as_designs("designs", self.designs))
 
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept

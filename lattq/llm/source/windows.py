@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from lattq.errors import InvalidInputError, LattqError
+from lattq.errors import InvalidInputError, LattqError, shown
 
 __all__ = ["RAW", "batches_of", "calibrating", "fixed_threads", "longest_window", "run", "token_windows"]
 
@@ -73,9 +73,22 @@ def token_windows(
     return torch.from_numpy(np.concatenate([ends[0], rows, ends[1]], axis=1))
 
 
-def batches_of(windows: Int[Tensor, "windows window"]) -> list[Int[Tensor, "_ window"]]:
-    """Split windows into batches of about 4096 tokens."""
-    return list(windows.split(max(1, TOKENS_PER_BATCH // windows.shape[1])))
+def batches_of(windows: Int[Tensor, "windows window"], size: int | None = None) -> list[Int[Tensor, "_ window"]]:
+    """Split windows into batches of so many, or of about 4096 tokens.
+
+    Raises
+    ------
+    InvalidInputError : for what is no table of tokens, or an empty one
+
+    Examples
+    --------
+    >>> [len(batch) for batch in batches_of(torch.zeros(5, 2048, dtype=torch.int64))]
+    [2, 2, 1]
+    """
+    if not isinstance(windows, Tensor) or windows.ndim != 2 or 0 in windows.shape:
+        msg = f"`windows` is {shown(windows)}; pass a tensor of tokens with a row for each window, at least one"
+        raise InvalidInputError(msg)
+    return list(windows.split(size or max(1, TOKENS_PER_BATCH // windows.shape[1])))
 
 
 @contextlib.contextmanager

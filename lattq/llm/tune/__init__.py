@@ -2,12 +2,13 @@
 
 from lattq.llm.source.design import FoldedMap, MapDesign
 from lattq.llm.tune.designs import Balanced, Reorder, Rotate, chain
-from lattq.llm.tune.folding import fold, fold_gains, shift, untie
+from lattq.llm.tune.folding import fold, fold_gains, shift
 from lattq.llm.tune.mapped_block import MappedBlock
 from lattq.llm.tune.scale_designs import AWQ, Shift, SmoothQuant
 from lattq.llm.tune.soft_palette import SoftPalette, harden, soft_palettize
 from lattq.llm.tune.trained import Trained
 from lattq.llm.tune.training import Schedule
+from lattq.llm.tune.tying import untie
 
 __all__ = [
     "AWQ",

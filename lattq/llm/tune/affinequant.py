@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lattq._options import as_float, normalize
+from lattq._options import normalize
+from lattq.affine.checks import as_fraction, check_stability
 from lattq.affine.scales import smoothquant_scales
 from lattq.affine.schedules import gradual_mask
 from lattq.llm.source.design import FoldedMap, Kept
@@ -69,7 +70,8 @@ class AffineQuant:
 
     def __post_init__(self) -> None:
         check_rounding(self)
-        normalize(self, as_float, "stability", "strength")
+        normalize(self, as_fraction, "strength")
+        object.__setattr__(self, "stability", check_stability(self.stability))
         object.__setattr__(self, "epochs", self.schedule.epochs)
         object.__setattr__(self, "seed", self.schedule.seed)
 

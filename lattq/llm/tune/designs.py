@@ -1,5 +1,6 @@
 """Designs of maps for whole models beyond scales: closed forms, rotations, orders, and several in turn."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -8,16 +9,19 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lattq._options import as_names, as_seed, normalize
+from lattq.affine.checks import as_damping, as_fraction, at_least
 from lattq.affine.closed_forms import balanced, wush
 from lattq.affine.scales import range_order, smoothquant_scales
 from lattq.errors import InvalidInputError
 from lattq.linalg.hadamard import has_hadamard_matrix, randomized_hadamard
 from lattq.llm.source.design import Chain, FoldedMap, Kept, MapDesign
 from lattq.llm.source.place import Place
-from lattq.llm.tune.folding import fold, fold_gains, tie, untie
+from lattq.llm.tune.folding import Draft, fold
 from lattq.llm.tune.maps import centred
 from lattq.llm.tune.scale_designs import ALL_PLACES, AWQ, BEHIND_NORMS, SCALED, Shift, SmoothQuant
 from lattq.llm.tune.statistics import Reading, chosen, readings
+from lattq.llm.tune.tying import tie, untied
 from lattq.progress import Stage
 
 __all__ = ["AWQ", "Balanced", "Chain", "Reorder", "Rotate", "Shift", "SmoothQuant", "chain"]
@@ -52,7 +56,7 @@ class Balanced:
 
     Raises
     ------
-    InvalidInputError : when it is called with options out of range, or patterns that match nothing
+    InvalidInputError : for options out of range; when it is called, for patterns that match nothing
 
     References
     ----------
@@ -73,6 +77,12 @@ class Balanced:
     damping: float = 0.01
     seed: int = 0
     places: tuple[str, ...] = ALL_PLACES
+
+    def __post_init__(self) -> None:
+        normalize(self, as_fraction, "share")
+        normalize(self, as_damping, "damping")
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        normalize(self, as_names, "places")
 
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
@@ -125,8 +135,9 @@ class Rotate:
 
     Raises
     ------
-    InvalidInputError : when it is called on a class with norms that no rotation passes (Gemma 2), for sizes without a
-        Hadamard matrix, and as `fold_gains`
+    InvalidInputError
+        for options out of range; when it is called on a class with norms that no rotation passes (Gemma 2), for sizes
+        without a Hadamard matrix, and as `fold_gains`. Nothing is changed then
 
     References
     ----------
@@ -147,23 +158,29 @@ class Rotate:
     seed: int = 0
     places: tuple[str, ...] = ("residual", "*.values")
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        normalize(self, as_names, "places")
+
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
     ) -> tuple[FoldedMap, ...]:
         """Fold the rotations into a model."""
         found = [(place, _rotation_of(model, place)) for place in chosen(model, self.places).values()]
         turns = {place.size: randomized_hadamard(np.eye(place.size), self.seed).T for place, _ in found}
-        rows: list[FoldedMap] = []
-        for place, structure in sorted(found, key=lambda one: one[1] == "heads"):
-            turn, added = turns[place.size], 0
-            if structure == "heads":
-                fold(model, place, structure, np.stack([turn] * place.heads))
-            else:
-                added = untie(model)
-                fold_gains(model)
-                fold(model, place, structure, centred(turn) if structure == "centred_rotation" else turn)
-            rows.append(FoldedMap(place.name, structure, 1.0, type(self).__name__, added=added))
-        return tuple(rows)
+        found.sort(key=lambda one: one[1] == "heads")
+        stream = [place.name for place, structure in found if structure != "heads"]
+        draft = Draft(model)
+        with untied(model) if stream else contextlib.nullcontext(0) as added:
+            if stream:
+                draft.fold_gains()
+            for place, structure in found:
+                draft.fold(place, structure, _turned(place, structure, turns[place.size]))
+        draft.write()
+        return tuple(
+            FoldedMap(place.name, structure, 1.0, type(self).__name__, added=added if place.name in stream else 0)
+            for place, structure in found
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +196,7 @@ class Reorder:
 
     Raises
     ------
-    InvalidInputError : when it is called with options out of range, or patterns that match nothing
+    InvalidInputError : for options out of range; when it is called, for patterns that match nothing
 
     References
     ----------
@@ -201,6 +218,12 @@ class Reorder:
     seed: int = 0
     places: tuple[str, ...] = ("*.mlp_hidden",)
 
+    def __post_init__(self) -> None:
+        for name in ("clusters", "restarts"):
+            object.__setattr__(self, name, at_least(name, getattr(self, name), 1))
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        normalize(self, as_names, "places")
+
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
     ) -> tuple[FoldedMap, ...]:
@@ -214,8 +237,9 @@ class Reorder:
             norms = chosen(model, BEHIND_NORMS)
             behind = [one for group in readings(model, norms, windows, work) for one in group]
             low, high = np.min([one.low for one in behind], axis=0), np.max([one.high for one in behind], axis=0)
-            added = untie(model)
-            rows.append(self._fold(model, place, low, high))
+            with untied(model) as added:
+                row = self._fold(model, place, low, high)
+            rows.append(row)
             if added:
                 tie(model)
         return tuple(rows)
@@ -224,6 +248,13 @@ class Reorder:
         order = range_order(low, high, clusters=self.clusters, restarts=self.restarts, seed=self.seed)
         fold(model, place, "permutation", order)
         return FoldedMap(place.name, "permutation", 1.0, type(self).__name__)
+
+
+def _turned(place: Place, structure: str, turn: Float[np.ndarray, "size size"]) -> np.ndarray:
+    """The numbers of a rotation for the map of a place."""
+    if structure == "heads":
+        return np.stack([turn] * place.heads)
+    return centred(turn) if structure == "centred_rotation" else turn
 
 
 def _rotation_of(model: Any, place: Place) -> str:

@@ -8,24 +8,101 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lattq._array import Array, host_reals
 from lattq.errors import InvalidInputError
-from lattq.llm.source.place import Location, Place, Site
-from lattq.llm.source.places import places, submodule, text_config
+from lattq.llm.source.place import Location, Place
+from lattq.llm.source.places import places, submodule
 from lattq.llm.tune.equivalence import folded, shifted
+from lattq.llm.tune.foldable import require_foldable
 from lattq.llm.tune.maps import map_of
 
-__all__ = ["fold", "fold_gains", "shift", "tie", "untie"]
+__all__ = ["Draft", "fold", "fold_gains", "shift"]
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ROTATIONS = ("rotation", "centred_rotation")
-Changes = list[tuple[nn.Parameter, Tensor]]
 Act = Callable[[Place, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-@torch.no_grad()
+class Draft:
+    """What maps make of the parameters of a model: each is folded for what those before it leave, none is written yet.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lattq import llm
+    >>> from lattq.llm.source import load_model
+    >>> model = load_model(llm.embedded_model())
+    >>> draft = Draft(model)
+    >>> draft.fold("model.layers.0.mlp_input", "diagonal", np.full(256, 2.0))
+    >>> sorted(name.rpartition("layers.0.")[2] for name in draft.changes)
+    ['mlp.gate_proj.weight', 'mlp.up_proj.weight', 'post_attention_layernorm.weight']
+    >>> draft.write()
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.changes: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def fold(self, place: str | Place, structure: str, values: Array) -> None:
+        """`fold`, but for writing."""
+        place = _of(self.model, place)
+        transform = map_of(place, structure, values)
+        if structure in ROTATIONS:
+            self._require_unit_gains(place)
+        self._change(place, lambda part, tensors: folded(part, transform, tensors))
+
+    @torch.no_grad()
+    def shift(self, place: str | Place, delta: Float[Array, " channels"]) -> None:
+        """`shift`, but for writing."""
+        place = _of(self.model, place)
+        offsets = _offsets(self.model, place, delta)
+        self._change(place, lambda part, tensors: shifted(part, offsets, tensors))
+
+    @torch.no_grad()
+    def fold_gains(self) -> None:
+        """`fold_gains`, but for writing."""
+        for place in places(self.model).values():
+            if place.readers and place.forward[0].location is Location.GAIN:
+                norm = place.forward[0]
+                require_foldable(self.model, place, norm)
+                gain = self._now(f"{norm.module}.weight").double() + norm.plus
+                self._change(place, lambda part, tensors, gain=gain: _without_gain(part, gain, tensors))
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Give the model its new parameters."""
+        for name, new in self.changes.items():
+            self.model.get_parameter(name).copy_(new)
+
+    def _now(self, name: str) -> Tensor:
+        """A parameter as the maps so far leave it."""
+        return self.changes[name] if name in self.changes else self.model.get_parameter(name).detach()
+
+    def _change(self, place: Place, act: Act) -> None:
+        """Change the parameters around a place, layer by layer, each checked and rounded to its type."""
+        for site in place.sites:
+            require_foldable(self.model, place, site)
+        found: dict[str, Tensor] = {}
+        for name in dict.fromkeys(site.module for site in place.sites):
+            part = place.changed(lambda site, name=name: [site] if site.module == name else [])
+            own = dict(submodule(self.model, name).named_parameters(prefix=name, recurse=False))
+            for key, tensor in act(part, {key: self._now(key).double() for key in own}).items():
+                found[key] = tensor.to(own[key].dtype)
+                if not found[key].isfinite().all():
+                    msg = f"{key} leaves the range of {own[key].dtype} at {place.name}; choose a map that moves less"
+                    raise InvalidInputError(msg)
+        self.changes |= found
+
+    def _require_unit_gains(self, place: Place) -> None:
+        for site in place.norms:
+            known = submodule(self.model, site.module).weight is not None
+            if known and not bool((self._now(f"{site.module}.weight") + site.plus == 1).all()):
+                msg = f"{site.module} has gains other than 1, which no rotation passes; call `fold_gains` first"
+                raise InvalidInputError(msg)
+
+
 def fold(model: Any, place: str | Place, structure: str, values: Array) -> None:
     """Fold a map into a model, x → T x at a place: its outputs stay, up to rounding times the condition of T.
 
@@ -58,14 +135,11 @@ def fold(model: Any, place: str | Place, structure: str, values: Array) -> None:
     >>> bool((model(tokens).logits - before).abs().max() < 1e-4)
     True
     """
-    place = _of(model, place)
-    transform = map_of(place, structure, values)
-    if structure in ROTATIONS:
-        _require_unit_gains(model, place)
-    _write(_changes(model, place, lambda part, tensors: folded(part, transform, tensors)))
+    draft = Draft(model)
+    draft.fold(place, structure, values)
+    draft.write()
 
 
-@torch.no_grad()
 def shift(model: Any, place: str | Place, delta: Float[Array, " channels"]) -> None:
     """Move an activation, x → x − δ, which biases around it undo.
 
@@ -89,25 +163,11 @@ def shift(model: Any, place: str | Place, delta: Float[Array, " channels"]) -> N
     Traceback (most recent call last):
     lattq.errors.InvalidInputError: model.layers.0.self_attn.v_proj has no bias to take a shift ...
     """
-    place = _of(model, place)
-    if place.shift is None:
-        msg = (
-            f"a shift at {place.name} is not exact; shift inputs of a norm's readers, keys without rotation, or values"
-        )
-        raise InvalidInputError(msg)
-    offset = torch.from_numpy(host_reals("delta", delta))
-    if offset.shape != (place.channels,):
-        msg = f"`delta` has shape {tuple(offset.shape)}; {place.name} takes ({place.channels},)"
-        raise InvalidInputError(msg)
-    for site in place.forward + (place.inverse if place.shift == "undone" else ()):
-        if getattr(submodule(model, site.module), "bias", None) is None:
-            msg = f"{site.module} has no bias to take a shift at {place.name}; only classes with biases allow it"
-            raise InvalidInputError(msg)
-    offsets = offset.reshape(place.heads, place.size)
-    _write(_changes(model, place, lambda part, tensors: shifted(part, offsets, tensors)))
+    draft = Draft(model)
+    draft.shift(place, delta)
+    draft.write()
 
 
-@torch.no_grad()
 def fold_gains(model: Any) -> None:
     """Move the gains of all norms into the layers behind them; a bias is divided by its gain.
 
@@ -119,6 +179,7 @@ def fold_gains(model: Any) -> None:
     --------
     >>> from lattq import llm
     >>> from lattq.llm.source import load_model
+    >>> from lattq.llm.tune import untie
     >>> model = load_model(llm.embedded_model())
     >>> untie(model)
     524288
@@ -126,70 +187,9 @@ def fold_gains(model: Any) -> None:
     >>> bool((model.model.norm.weight == 1).all())
     True
     """
-    found: Changes = []
-    for place in places(model).values():
-        if place.readers and place.forward[0].location is Location.GAIN:
-            norm = place.forward[0]
-            _require_foldable(model, place, norm)
-            gain = submodule(model, norm.module).weight.double() + norm.plus
-            found += _changes(model, place, lambda part, tensors, gain=gain: _without_gain(part, gain, tensors))
-    _write(found)
-
-
-def untie(model: Any) -> int:
-    """Give the output layer a weight of its own where it shares the embedding's; returns how many weights that adds.
-
-    Rotations of the residual stream and gains of the last norm need it: the two then differ.
-
-    Examples
-    --------
-    >>> from lattq import llm
-    >>> from lattq.llm.source import load_model
-    >>> model = load_model(llm.embedded_model())
-    >>> untie(model), untie(model), model.config.tie_word_embeddings
-    (524288, 0, False)
-    """
-    text_config(model)
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is None or head.weight is not embedding.weight:
-        return 0
-    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
-    _say_tied(model, False)
-    return head.weight.numel()
-
-
-def tie(model: Any) -> None:
-    """Undo `untie`: the output layer shares the embedding's weight, which must have the same values.
-
-    Raises
-    ------
-    InvalidInputError : if they differ
-
-    Examples
-    --------
-    >>> from lattq import llm
-    >>> from lattq.llm.source import load_model
-    >>> model = load_model(llm.embedded_model())
-    >>> untie(model)
-    524288
-    >>> tie(model)
-    >>> model.config.tie_word_embeddings
-    True
-    """
-    text_config(model)
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head is None or not torch.equal(head.weight, embedding.weight):
-        msg = f"the output layer of {type(model).__name__} has other weights than its embedding; they cannot be shared"
-        raise InvalidInputError(msg)
-    head.weight = embedding.weight
-    _say_tied(model, True)
-
-
-def _say_tied(model: Any, tied: bool) -> None:
-    """Tell what loads and saves a model whether the output layer has a weight of its own."""
-    for config in (text_config(model), model.config):
-        config.tie_word_embeddings = tied
-    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+    draft = Draft(model)
+    draft.fold_gains()
+    draft.write()
 
 
 def _of(model: Any, place: str | Place) -> Place:
@@ -203,62 +203,22 @@ def _of(model: Any, place: str | Place) -> Place:
     return found[place]
 
 
-def _changes(model: Any, place: Place, act: Act) -> Changes:
-    """Parameters around a place and what they become, layer by layer, each checked and rounded to its type."""
-    for site in place.sites:
-        _require_foldable(model, place, site)
-    found: Changes = []
-    for name in dict.fromkeys(site.module for site in place.sites):
-        part = place.changed(lambda site, name=name: [site] if site.module == name else [])
-        parameters = dict(submodule(model, name).named_parameters(prefix=name, recurse=False))
-        new = act(part, {key: parameter.detach().double() for key, parameter in parameters.items()})
-        for key, tensor in new.items():
-            rounded = tensor.to(parameters[key].dtype)
-            if not rounded.isfinite().all():
-                msg = f"{key} leaves the range of {rounded.dtype} at {place.name}; choose a map that moves less"
-                raise InvalidInputError(msg)
-            found.append((parameters[key], rounded))
-    return found
-
-
-def _write(changes: Changes) -> None:
-    for parameter, new in changes:
-        parameter.copy_(new)
-
-
-def _require_foldable(model: Any, place: Place, site: Site) -> None:
-    """Raise unless the parameters of a site are dense, in memory, of the right width and nobody else's."""
-    module: Any = submodule(model, site.module)
-    weight = module._parameters.get("weight")
-    if weight is None or weight.dtype not in FLOATS or weight.ndim != (1 if site.location is Location.GAIN else 2):
-        msg = f"{site.module} ({type(module).__name__}) holds no dense weight to fold into; fold before quantizing"
-        raise InvalidInputError(msg)
-    if weight.is_meta:
-        msg = f"{site.module} is on the meta device; load the model into memory first"
-        raise InvalidInputError(msg)
-    along = weight.shape[-1] if site.location is Location.WEIGHT_INPUT or site.transposed else weight.shape[0]
-    along = site.rows[1] - site.rows[0] if site.rows and site.location is Location.WEIGHT_OUTPUT else along
-    if along % place.channels or (along != place.channels and not place.per_head):
+def _offsets(model: Any, place: Place, delta: Array) -> Float[Tensor, "heads size"]:
+    """The shift by head; raises `InvalidInputError` where it is not exact or no bias takes it."""
+    if place.shift is None:
         msg = (
-            f"{site.module} has {along} channels where {place.name} has {place.channels}; its table is of another model"
+            f"a shift at {place.name} is not exact; shift inputs of a norm's readers, keys without rotation, or values"
         )
         raise InvalidInputError(msg)
-    owners = [name for name, other in model.named_modules() if any(one is weight for one in other._parameters.values())]
-    if len(owners) > 1:
-        cost = weight.nbytes / 2**20
-        msg = (
-            f"{' and '.join(owners)} share one weight, which {place.name} would change for one of them; call `untie`, "
-            f"which adds {weight.numel()} weights ({cost:.1f} MiB)"
-        )
+    offset = torch.from_numpy(host_reals("delta", delta))
+    if offset.shape != (place.channels,):
+        msg = f"`delta` has shape {tuple(offset.shape)}; {place.name} takes ({place.channels},)"
         raise InvalidInputError(msg)
-
-
-def _require_unit_gains(model: Any, place: Place) -> None:
-    for site in place.norms:
-        weight = submodule(model, site.module).weight
-        if weight is not None and not bool((weight + site.plus == 1).all()):
-            msg = f"{site.module} has gains other than 1, which no rotation passes; call `fold_gains` first"
+    for site in place.forward + (place.inverse if place.shift == "undone" else ()):
+        if getattr(submodule(model, site.module), "bias", None) is None:
+            msg = f"{site.module} has no bias to take a shift at {place.name}; only classes with biases allow it"
             raise InvalidInputError(msg)
+    return offset.reshape(place.heads, place.size)
 
 
 def _without_gain(place: Place, gain: Float[Tensor, " n"], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lattq.affine.checks import check_ratio
-from lattq.affine.dominance import Certificate, certificate
+from lattq.affine.dominance import Certificate, certificate, condition
 from lattq.affine.projections import onto_l1_ball
 from lattq.affine.schedules import growing_ratio
 from lattq.llm.tune.maps import Blocks, Diagonal, Map
@@ -160,12 +160,13 @@ class LearnedMatrices(LearnedMap):
 
     @torch.no_grad()
     def certificates(self) -> tuple[Certificate, ...]:
-        """What dominance says of every block."""
-        return tuple(certificate(matrix) for matrix in self.matrix().double().numpy())
+        """What dominance says of every block, without what would be measured."""
+        return tuple(certificate(matrix, measure=False) for matrix in self.matrix().double().numpy())
 
+    @torch.no_grad()
     def condition(self) -> float:
-        """As measured."""
-        return max(one.measured_condition or 1.0 for one in self.certificates())
+        """As measured, which the certificates leave out."""
+        return max(condition(matrix) for matrix in self.matrix().double().numpy())
 
 
 class LearnedBlocks(LearnedMatrices):

@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lattq._options import as_integer, check_levels
+from lattq._options import as_integer, as_names, check_levels, normalize
+from lattq.affine.checks import as_fraction, at_least
 from lattq.affine.scales import awq_scales, clipped, smoothquant_scales
-from lattq.errors import InvalidInputError
 from lattq.llm.source.design import FoldedMap, Kept
 from lattq.llm.tune.folding import fold, shift
 from lattq.llm.tune.statistics import Reading, chosen, readings
 from lattq.progress import Stage
+from lattq.quantizers.integers import check_group
 
 __all__ = ["AWQ", "Shift", "SmoothQuant", "fold_scales"]
 
@@ -37,7 +38,7 @@ class SmoothQuant:
 
     Raises
     ------
-    InvalidInputError : when it is called with a strength that is not from 0 to 1, or patterns that match nothing
+    InvalidInputError : for options out of range; when it is called, for patterns that match nothing
 
     References
     ----------
@@ -56,6 +57,10 @@ class SmoothQuant:
 
     strength: float = 0.5
     places: tuple[str, ...] = BEHIND_NORMS
+
+    def __post_init__(self) -> None:
+        normalize(self, as_fraction, "strength")
+        normalize(self, as_names, "places")
 
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
@@ -84,7 +89,7 @@ class AWQ:
 
     Raises
     ------
-    InvalidInputError : when it is called with options out of range, or patterns that match nothing
+    InvalidInputError : for options out of range; when it is called, for patterns that match nothing
 
     References
     ----------
@@ -106,15 +111,17 @@ class AWQ:
     points: int = 20
     places: tuple[str, ...] = ALL_PLACES
 
+    def __post_init__(self) -> None:
+        normalize(self, as_integer, "levels", optional=("group",))
+        check_levels(self.levels)
+        check_group(self.group)
+        object.__setattr__(self, "points", at_least("points", self.points, 1))
+        normalize(self, as_names, "places")
+
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept
     ) -> tuple[FoldedMap, ...]:
         """Fold the scales into a model."""
-        check_levels(self.levels)
-        group = None if self.group is None else as_integer("group", self.group)
-        if group is not None and group < 1:
-            msg = f"`group` is {group}; pass how many columns share a range, or None for all"
-            raise InvalidInputError(msg)
 
         def scales(reading: Reading) -> np.ndarray:
             sizes = reading.spread(reading.tied(reading.size, np.mean))
@@ -140,7 +147,9 @@ class Shift:
 
     Raises
     ------
-    InvalidInputError : when it is called on a class without biases there, as those of the Llama family; see `shift`
+    InvalidInputError
+        for places that are no patterns; when it is called on a class without biases there, as those of the Llama
+        family, see `shift`
 
     References
     ----------
@@ -158,6 +167,9 @@ class Shift:
     """
 
     places: tuple[str, ...] = (*BEHIND_NORMS, "*.values")
+
+    def __post_init__(self) -> None:
+        normalize(self, as_names, "places")
 
     def __call__(
         self, model: Any, windows: Int[Tensor, "windows window"], *, work: Stage, keep: Kept

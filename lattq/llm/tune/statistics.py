@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lattq._array import to_host
+from lattq._options import as_names
 from lattq.errors import InvalidInputError
 from lattq.llm.measure.hidden_states import follow
 from lattq.llm.measure.moments import InputMoments
@@ -85,7 +86,7 @@ def chosen(model: Any, patterns: Sequence[str], structures: Sequence[str] | None
 
     Raises
     ------
-    InvalidInputError : if a pattern matches nothing, or no place is left
+    InvalidInputError : if patterns are no texts, one matches nothing, or no place is left
 
     Examples
     --------
@@ -94,9 +95,7 @@ def chosen(model: Any, patterns: Sequence[str], structures: Sequence[str] | None
     >>> list(chosen(load_model(llm.embedded_model()), ["*.1.values"]))
     ['model.layers.1.values']
     """
-    if isinstance(patterns, str):
-        msg = f"`places` is the text {patterns!r}; pass a tuple of patterns"
-        raise InvalidInputError(msg)
+    patterns = as_names("places", patterns)
     known = places(model)
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     found: dict[str, Place] = {}
@@ -130,7 +129,7 @@ def readings(
 
     Raises
     ------
-    InvalidInputError : if no layer reads a place (keys), or one that does is no dense matrix
+    InvalidInputError : for no windows, and if no layer reads a place (keys), or one that does is no dense matrix
     """
     batches, known = batches_of(windows), matrices(model)
     names = find_blocks(model)

@@ -8,7 +8,7 @@ ends of each range are among them, so that `rtn(levels, group=group, symmetric=F
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lattq._options import among, as_flag, as_float, normalize
+from lattq._options import among, as_flag, as_float, as_names, normalize
 from lattq.affine.checks import check_ratio
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.measure.hidden_states import BlockStream
@@ -98,11 +98,7 @@ class Trained:
         normalize(self, as_float, "ratio", "damping")
         check_ratio(self.ratio)
         check_rounding(self)
-        for name in ("structures", "places"):
-            value = getattr(self, name)
-            if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
-                msg = f"`{name}` is {shown(value)}; pass a tuple of names"
-                raise InvalidInputError(msg)
+        normalize(self, as_names, "structures", "places")
         if not isinstance(self.schedule, Schedule):
             msg = f"`schedule` is {shown(self.schedule)}; pass a Schedule"
             raise InvalidInputError(msg)
@@ -188,17 +184,18 @@ def train_blocks(
     ----------
     build : what is to be learned of a block
     roots : of the metric of the outputs of each block, see `fit`
-    keep : what is known of blocks that an interrupted run has trained
+    keep : what is known of blocks that an interrupted run of the same has trained
 
     Raises
     ------
-    InvalidInputError : for a model whose blocks cannot be called one by one, or in half precision
+    InvalidInputError
+        for a model whose blocks cannot be called one by one, or in half precision, no windows, and what others kept
     """
     half = next((one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)), None)
     if half is not None:
         msg = f"the model holds parameters of {half}, too coarse to train through; call `model.float()` first"
         raise InvalidInputError(msg)
-    stream = BlockStream(model, [block for _, block in find_blocks(model)], list(windows.split(schedule.batch)))
+    stream = BlockStream(model, [block for _, block in find_blocks(model)], batches_of(windows, schedule.batch))
     hidden: Sequence[Tensor] = list(stream.hidden)
     with work.stage("train blocks", len(stream.blocks)) as stage:
         for index in range(len(stream.blocks)):
@@ -219,14 +216,36 @@ def train_blocks(
 def _kept_or_fitted(block: RoundedBlock, name: str, keep: Kept, train: Callable[[], Fit]) -> Fit:
     """Take the block's state from what was kept, or train it and keep it."""
     if name in keep:
+        _require_own(name, keep[name], _arrays(block, Fit(0.0, 0.0, 0.0, 0, 0)))
         found = {key: torch.from_numpy(np.array(one)) for key, one in keep[name].items()}
         numbers = found.pop("fit").tolist()
         block.load_state_dict(found)
-    else:
-        numbers = list(dataclasses.astuple(train()))
-        state = {key: one.numpy() for key, one in block.state_dict().items()}
-        keep[name] = {**state, "fit": np.array(numbers, dtype=np.float64)}
-    return Fit(*numbers[:3], *(int(one) for one in numbers[3:]))
+        return Fit(*numbers[:3], *(int(one) for one in numbers[3:]))
+    result = train()
+    keep[name] = _arrays(block, result)
+    return result
+
+
+def _arrays(block: RoundedBlock, result: Fit) -> dict[str, np.ndarray]:
+    """What is kept of a block."""
+    state = {key: one.numpy() for key, one in block.state_dict().items()}
+    return {**state, "fit": np.array(dataclasses.astuple(result), dtype=np.float64)}
+
+
+def _require_own(name: str, kept: Any, own: Mapping[str, np.ndarray]) -> None:
+    """Raise `InvalidInputError` unless the arrays that were kept are those of a block, whatever is in them."""
+    forms = [
+        {key: f"{getattr(one, 'dtype', type(one))} {getattr(one, 'shape', '')}" for key, one in arrays.items()}
+        for arrays in (dict(kept) if isinstance(kept, Mapping) else {}, own)
+    ]
+    if forms[0] != forms[1]:
+        wrong = next(key for key in {**own, **forms[0]} if forms[0].get(key) != forms[1].get(key))
+        there, here = (form.get(wrong, "nothing") for form in forms)
+        msg = (
+            f"`keep` has {there} as {wrong!r} of {name!r}, where this design has {here}; "
+            "pass what a run of the same design kept, or an empty mapping"
+        )
+        raise InvalidInputError(msg)
 
 
 @torch.no_grad()

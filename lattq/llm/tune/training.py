@@ -37,7 +37,7 @@ class Schedule:
 
     Raises
     ------
-    InvalidInputError : for numbers that are negative or not finite, and fewer than one epoch
+    InvalidInputError : for numbers that are negative or not finite, fewer than one epoch, and seeds from 2^64 on
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Schedule:
         normalize(self, as_integer, "epochs", "batch", "held_out", "patience")
         normalize(self, as_float, "rate", "slow_rate", "clip_rate", "weight_rate")
         normalize(self, as_flag, "decay")
-        object.__setattr__(self, "seed", as_seed(self.seed))
+        object.__setattr__(self, "seed", as_seed(self.seed, bits=64))
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 msg = f"`{name}` is {getattr(self, name)}; use at least 1"
