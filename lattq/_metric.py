@@ -56,11 +56,11 @@ class Metric:
     0.6666666666666666
     """
 
-    inputs: Float[np.ndarray, "columns columns"]
-    outputs: Float[np.ndarray, "groups height height"] | None = None
+    inputs: Any
+    outputs: Any = None
     _: dataclasses.KW_ONLY
-    input_count: float | None = None
-    output_count: float | None = None
+    input_count: Any = None
+    output_count: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", require_semidefinite(self.inputs))
@@ -165,7 +165,7 @@ class Metric:
         """
         return self if self.outputs is None else unchecked(self.inputs, self.outputs[groups])
 
-    def damped(self, outputs: float = OUTPUT_DAMPING) -> "Metric":
+    def damped(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """G with this fraction of its mean diagonal added to its diagonal, scaled back to its trace.
 
         The mean is that of all rows. Weak damping follows the calibration text where others do not (theory 15.6).
@@ -180,7 +180,7 @@ class Metric:
         found = (self.outputs + share * mean * np.eye(self.height)) / (1 + share)
         return dataclasses.replace(self, outputs=found)
 
-    def shrunk(self, outputs: float = OUTPUT_DAMPING) -> "Metric":
+    def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
 
         Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`.

@@ -13,16 +13,15 @@ __all__ = ["feed", "targets"]
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def targets(weight, columns_feedback, rows_feedback, front, height, block, out):
+def targets(weight, columns_feedback, rows_feedback, rows, columns, front, height, block, out):
     """Weights of a front plus what both sides feed into them, one line of `out` for each row, rows in order.
 
     Parameters
     ----------
-    weight, columns_feedback : (rows, columns)
-    rows_feedback : (columns, rows)
+    weight, columns_feedback : (rows, columns), lines with any room behind them
+    rows_feedback : (columns, rows), likewise
     out : (entries of the front, block)
     """
-    rows, columns = weight.shape
     units = columns // block
     low, high = max(0, front - units + 1), min(height - 1, front)
     place = 0
@@ -38,8 +37,8 @@ def targets(weight, columns_feedback, rows_feedback, front, height, block, out):
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def feed(
-    weight, columns_feedback, rows_feedback, front, height, block, first_front, unit, rows_unit, found, codes, error,
-    summed, all_codes,
+    weight, columns_feedback, rows_feedback, rows, columns, front, height, block, first_front, unit, rows_unit, found,
+    codes, error, summed, all_codes,
 ):  # fmt: skip
     """Keep what a front was rounded to, and feed its errors into the fronts down to `first_front`.
 
@@ -51,7 +50,6 @@ def feed(
     error, all_codes : (rows, columns), written
     summed : (columns, rows), written: the errors with the feedback of their columns in them
     """
-    rows, columns = weight.shape
     units = columns // block
     low, high = max(0, front - units + 1), min(height - 1, front)
     place = 0
@@ -68,8 +66,14 @@ def feed(
                 error[row, column] = own
                 summed[column, row] = whole
                 all_codes[row, column] = codes[place, c]
-                for j in range(soon, first):
-                    columns_feedback[row, j] += own * unit[column, j]
-                for k in range(above, inside):
-                    rows_feedback[column, start + k] += whole * rows_unit[group, inside, k]
+                _add(columns_feedback[row, soon:first], unit[column, soon:first], own)
+                _add(rows_feedback[column, start + above : start + inside], rows_unit[group, inside, above:inside], whole)
             place += 1
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _add(to, what, times):
+    """to += times · what; on slices, which become vectors."""
+    for k in range(len(what)):
+        to[k] += times * what[k]

@@ -16,7 +16,7 @@ from lattq.lattices.lattice import LARGEST
 from lattq.lattices.layout import Layout
 from lattq.lattices.words import NAME, cell_side, named, tail_step
 from lattq.parts import register
-from lattq.quantizers.base import BaseDesign
+from lattq.quantizers.base import BaseDesign, BaseQuantizer
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 
@@ -85,6 +85,10 @@ class LatticeQuantizer(OneStep):
         codes[layout.order[: layout.whole]] = points.reshape(layout.whole, width)
         codes[layout.order[layout.whole :]] = tail * np.rint(ordered[layout.whole :] / tail)
         return from_host(codes, like=x)
+
+    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "LatticeQuantizer":
+        """Refused: points lie down the rows of a column, and so does what their coder knows."""
+        return BaseQuantizer.in_front(self, rows, variance)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
         """Reconstructions, in the dtype of `step`; of points between the codes too."""
