@@ -20,6 +20,7 @@ from lattq.coding.damage import reading
 from lattq.coding.fronts import Fronts
 from lattq.coding.schema import Flag, Inner, Integer, Record, Series, checked
 from lattq.coding.squares import fit_squares, square_classes
+from lattq.coding.twoway import DATA as COLUMNS
 from lattq.coding.twoway import read_scales, stored_scales
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
@@ -29,6 +30,7 @@ from lattq.trellis.codes import TrellisCode, segment_ends, segments
 __all__ = ["FrontTrellis"]
 
 HEIGHT = Integer(1, 1 << 20)
+DATA = Record(**{**COLUMNS.fields, "streams": Series(Inner(), 1, lambda at: at.rows + at.columns)})
 
 
 @register("coder", "trellis-fronts")
@@ -195,14 +197,6 @@ class FrontTrellis(BaseCoder):
         starts = np.concatenate([[0], ends[:-1]])
         fair = self.split | (np.minimum.reduceat(classes, starts) >= FAIR)
         return np.repeat(fair, np.diff(ends, prepend=0))
-
-
-DATA = Record(
-    noise=Inner(),
-    row_classes=Inner(),
-    column_classes=Inner(),
-    streams=Series(Inner(), 1, lambda at: at.rows + at.columns),
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
