@@ -66,8 +66,7 @@ class MomentSums:
 
     def __init__(self, kind: Kind, groups: int, height: int, allocate: Callable[..., Any] = np.zeros) -> None:
         self.kind, self.groups, self.height = kind, groups, height
-        self._rows, self._columns = np.tril_indices(height)
-        shapes = {"outer": (groups, len(self._rows)), "powers": (groups * height,), "counts": (3,)}
+        shapes = {"outer": (groups, height * (height + 1) // 2), "powers": (groups * height,), "counts": (3,)}
         self.sums = {part: ExactSum(shapes[part], kind.exponent(part), allocate) for part in PARTS}
 
     def add(self, x: Float[np.ndarray, "tokens _"], weights: Float[np.ndarray, " tokens"] | None = None) -> None:
@@ -75,19 +74,15 @@ class MomentSums:
         x = np.ascontiguousarray(x, dtype=np.float64)
         w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
         scaled = x if weights is None else x * np.sqrt(w)[:, None]
-        blocks = scaled.reshape(len(x), self.groups, self.height).transpose(1, 0, 2)
-        self.sums["outer"].add(np.stack([self._product(block) for block in blocks]))
+        for group in range(self.groups):
+            block = np.ascontiguousarray(scaled[:, group * self.height : (group + 1) * self.height])
+            self.sums["outer"].add_triangle(group, dsyrk(1.0, block.T, lower=0).T)
         self.sums["powers"].add(np.einsum("ti,ti->i", scaled**2, x**2))
         self.sums["counts"].add(np.array([float(len(x)), w.sum(), np.square(w).sum()]))
 
     def parts(self) -> dict[str, Exact]:
         """The sums by their names."""
         return {part: one.exact() for part, one in self.sums.items()}
-
-    def _product(self, block: np.ndarray) -> np.ndarray:
-        """Lower triangle of E[x xᵀ], row by row."""
-        found = dsyrk(1.0, block.T, lower=0)
-        return found.T[self._rows, self._columns]
 
 
 class Moments(NamedTuple):
