@@ -26,7 +26,7 @@ def differentiate(
     windows: Sequence[Int[Tensor, "1 window"]],
     score: Score,
     act: Act,
-    begin: Callable[[], Any],
+    begin: Callable[[int], Any],
     advance: Callable[[str], Any],
     whole: bool | None = None,
 ) -> None:
@@ -38,8 +38,8 @@ def differentiate(
     Parameters
     ----------
     act : called with the name, inputs and outputs of each use of a layer; its hooks on the outputs see the gradients
-    begin : called before each piece of the model runs on a window
-    advance : called with a name after each piece of work; there are `pieces` of them
+    begin : called with the number of a piece of the model before that runs on a window
+    advance : called with a name after each window
     whole : False to insist on blocks, True on the whole model; None for blocks where they can be called
     """
     blocks = find_blocks(model, layers)
@@ -69,12 +69,12 @@ def _through_the_model(
     windows: Sequence[Tensor],
     score: Score,
     act: Act,
-    begin: Callable[[], Any],
+    begin: Callable[[int], Any],
     advance: Callable[[str], Any],
 ) -> None:
     with _starts(model) as starts:
         for index, window in enumerate(windows):
-            begin()
+            begin(0)
             with torch.enable_grad():
                 with watching(layers, act):
                     output = run(model, window)
@@ -89,7 +89,7 @@ def _through_blocks(
     windows: Sequence[Tensor],
     score: Score,
     act: Act,
-    begin: Callable[[], Any],
+    begin: Callable[[int], Any],
     advance: Callable[[str], Any],
 ) -> None:
     inside = [{key: one for key, one in layers.items() if key.startswith(f"{name}.")} for name in names]
@@ -104,7 +104,7 @@ def _through_blocks(
         above = [_head(stream, score, hidden, batch) for batch, hidden in enumerate(states.pop())]
         for index in reversed(range(first, len(names))):
             for batch, hidden in enumerate(states.pop()):
-                begin()
+                begin(index)
                 leaf = hidden.detach().requires_grad_()
                 with torch.enable_grad(), watching(inside[index], act):
                     output = stream.call(index, leaf, batch)

@@ -1,9 +1,11 @@
 """One safetensors file, written array by array and read in place; equal contents are equal bytes."""
 
 import contextlib
+import dataclasses
 import json
+import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,68 +13,137 @@ import numpy as np
 
 from lattq.coding.damage import reading
 from lattq.errors import DamagedFileError, InvalidInputError
-from lattq.llm.source.weights import read_header
+from lattq.llm.measure.origin import MeasuredLayer, Origin
+from lattq.llm.measure.sums import shapes_of
+from lattq.llm.source.weights import Entry, read_header
 
-__all__ = ["read_arrays", "write_arrays"]
+__all__ = ["pieces", "read_statistics", "write_statistics"]
 
 FORMAT = "lattq.statistics"
 VERSION = 1
-NAMES = {"<f8": "F64", "<i8": "I64", "<f4": "F32"}
-TYPES = {name: dtype for dtype, name in NAMES.items()}
+REST = ".rest"
+SIZES = {"F64": np.dtype("<f8"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+
+Layers = Mapping[str, MeasuredLayer]
 
 
-def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    """Write arrays in the order of their names; the file appears whole or not at all."""
-    path = Path(path).absolute()
+def write_statistics(
+    path: str | Path, layers: Layers, arrays: Mapping[str, np.ndarray], origin: Origin, *, exact: bool
+) -> None:
+    """Write a file that appears whole or not at all."""
+    with _appearing(Path(path).absolute()) as file:
+        for piece in pieces(layers, arrays, origin, exact=exact):
+            file.write(piece)
+
+
+def pieces(
+    layers: Layers, arrays: Mapping[str, np.ndarray], origin: Origin, *, exact: bool = True
+) -> Iterator[bytes | memoryview]:
+    """What a file holds, array by array; without `exact`, products in float32 and nothing beside them."""
+    keep = exact and origin.exact
+    shapes = {key: shape for key, shape in _shapes(layers, exact=keep).items() if key in arrays}
+    types = {key: _type(key, exact=keep) for key in shapes}
+    ordered = sorted(shapes, key=lambda key: (-SIZES[types[key]].itemsize, key))  # each aligned to its type
     header, end = {}, 0
-    ordered = sorted(arrays, key=lambda key: (-arrays[key].dtype.itemsize, key))  # each aligned to its type
     for key in ordered:
-        start, end = end, end + arrays[key].nbytes
-        name = NAMES[arrays[key].dtype.newbyteorder("<").str]
-        header[key] = {"dtype": name, "shape": list(arrays[key].shape), "data_offsets": [start, end]}
-    text = json.dumps(dict(about) | {"version": VERSION}, sort_keys=True, separators=(",", ":"))
-    header = {"__metadata__": {FORMAT: text}} | header
-    encoded = json.dumps(header, separators=(",", ":")).encode()
+        start, end = end, end + math.prod(shapes[key]) * SIZES[types[key]].itemsize
+        header[key] = {"dtype": types[key], "shape": list(shapes[key]), "data_offsets": [start, end]}
+    about = {
+        "layers": {name: dataclasses.asdict(one) for name, one in layers.items()},
+        "origin": dataclasses.asdict(origin) | {"exact": keep},
+        "version": VERSION,
+    }
+    metadata = {FORMAT: json.dumps(about, sort_keys=True, separators=(",", ":"))}
+    encoded = json.dumps({"__metadata__": metadata} | header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(len(encoded).to_bytes(8, "little") + encoded)
-            for key in ordered:
-                np.ascontiguousarray(arrays[key]).astype(arrays[key].dtype.newbyteorder("<"), copy=False).tofile(file)
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    yield len(encoded).to_bytes(8, "little") + encoded
+    for key in ordered:
+        yield memoryview(np.ascontiguousarray(arrays[key], dtype=SIZES[types[key]]).reshape(-1)).cast("B")
 
 
-def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a file, left in it until they are used, and what is told about them.
-
-    Raises
-    ------
-    DamagedFileError : if the file is not whole
-    InvalidInputError : if it is missing, or holds something else
-    """
+def read_statistics(path: str | Path) -> tuple[dict[str, MeasuredLayer], dict[str, np.ndarray], Origin]:
+    """Layers, arrays and origin; raises as `Statistics.load` says."""
     path = Path(path)
     if not path.is_file():
         msg = f"there is no file {path}; make statistics with `lattq measure`"
         raise InvalidInputError(msg)
     entries = read_header(path)
+    about = _about(path)
+    with reading(f"the header of {path}"):
+        layers = {
+            name: MeasuredLayer(**{**one, "shape": tuple(one["shape"]), "siblings": tuple(one["siblings"])})
+            for name, one in about["layers"].items()
+        }
+        origin = {key: tuple(one) if isinstance(one, list) else one for key, one in about["origin"].items()}
+        found = layers, _arrays(path, entries), Origin(**origin)
+        _check(path, entries, layers, found[2])
+    return found
+
+
+def _about(path: Path) -> dict[str, Any]:
     with reading(f"the header of {path}"), path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        text = json.loads(file.read(size)).get("__metadata__", {}).get(FORMAT)
+        text = json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__", {}).get(FORMAT)
     if text is None:
         msg = f"{path} holds no statistics; make them with `lattq measure`"
         raise InvalidInputError(msg)
     with reading(f"the header of {path}"):
         about = dict(json.loads(text))
-        version = about.pop("version")
+        version = about["version"]
     if version != VERSION:
-        msg = f"{path} is of version {version}, this lattq reads {VERSION}; measure again"
+        msg = f"{path} is of version {version}, and this lattq reads {VERSION}; measure again"
         raise DamagedFileError(msg)
-    arrays = {}
-    for key, entry in entries.items():
-        arrays[key] = np.memmap(path, TYPES[entry.dtype], "r", entry.start, entry.shape)
-    return arrays, about
+    return about
+
+
+def _arrays(path: Path, entries: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+    """Views of the file: one mapping, since each takes a descriptor."""
+    whole = np.memmap(path, np.uint8, "r")
+    return {
+        key: whole[entry.start : entry.end].view(SIZES[entry.dtype]).reshape(entry.shape)
+        for key, entry in entries.items()
+    }
+
+
+def _check(path: Path, entries: Mapping[str, Entry], layers: Layers, origin: Origin) -> None:
+    """Raise `DamagedFileError` unless the arrays are those of the layers."""
+    shapes = _shapes(layers, exact=origin.exact)
+    needed = {key for one in layers.values() if one.leader for key in shapes if key.startswith(f"{one.leader}.inputs.")}
+    wrong = [key for key, one in entries.items() if shapes.get(key) != one.shape]
+    wrong += [key for key, one in entries.items() if key not in wrong and one.dtype != _type(key, exact=origin.exact)]
+    wrong += sorted(needed - entries.keys())
+    orphans = [name for name, one in layers.items() if not any(layers[other].leader for other in one.siblings)]
+    if wrong or orphans or not entries or origin.scored < 1:
+        msg = f"{path} is no whole file of statistics: {(wrong or orphans or ['it'])[0]} is not as it must be"
+        raise DamagedFileError(f"{msg}; fetch it again")
+
+
+def _shapes(layers: Layers, *, exact: bool) -> dict[str, tuple[int, ...]]:
+    """Shapes of all arrays that the statistics of some layers may have."""
+    found = {}
+    for name, layer in layers.items():
+        for side, groups, width in (("inputs", 1, layer.shape[1]), ("outputs", layer.groups, layer.shape[0])):
+            for part, shape in shapes_of(side, groups, width // groups).items():
+                found[f"{name}.{side}.{part}"] = shape
+                if exact:
+                    found[f"{name}.{side}.{part}{REST}"] = shape
+    return found
+
+
+def _type(key: str, *, exact: bool) -> str:
+    if key.endswith(REST):
+        return "I64"
+    return "F32" if key.endswith(".outer") and not exact else "F64"
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Iterator[Any]:
+    """A file that appears whole or not at all."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise

@@ -9,33 +9,25 @@ from scipy.linalg.blas import dsyrk
 
 from lattq.llm.measure.exact import Exact, ExactSum
 
-__all__ = ["INPUTS", "OUTPUTS", "Kind", "MomentSums", "Moments", "height_of", "unpacked"]
+__all__ = ["PARTS", "MomentSums", "Moments", "exponent_of", "height_of", "shapes_of", "unpacked"]
+
+# Units of the sums, as powers of 2. What 2^-60 of a unit would change is far below the noise of any measurement; 2^115
+# of them are far above the sums over 2^30 tokens of inputs up to 10^4 and gradients up to 10^2.
+EXPONENTS = {
+    "inputs": {"outer": -64, "powers": -40, "counts": -40},
+    "outputs": {"outer": -80, "powers": -80, "counts": -40, "energy": -64},
+}
+PARTS = {side: tuple(exponents) for side, exponents in EXPONENTS.items()}
 
 
-class Kind(NamedTuple):
-    """What a stream is, and the exponents of the units of its sums.
+def exponent_of(key: str) -> int:
+    """Of the unit of a sum, by the end of its name.
 
-    Attributes
-    ----------
-    name : in a file
-    outer : of products of two entries
-    powers : of fourth powers
-    counts : of numbers of vectors
+    >>> exponent_of("model.layers.0.mlp.down_proj.inputs.outer")
+    -64
     """
-
-    name: str
-    outer: int
-    powers: int
-    counts: int = -40
-
-    def exponent(self, part: str) -> int:
-        """Of a part of the sums."""
-        return {"outer": self.outer, "powers": self.powers, "counts": self.counts}[part]
-
-
-INPUTS = Kind("inputs", outer=-64, powers=-40)
-OUTPUTS = Kind("outputs", outer=-80, powers=-60)
-PARTS = ("outer", "powers", "counts")
+    side, part = key.split(".")[-2:]
+    return EXPONENTS[side][part]
 
 
 def height_of(rows: int, most: int) -> int:
@@ -47,38 +39,49 @@ def height_of(rows: int, most: int) -> int:
     return next(height for height in range(min(rows, most), 0, -1) if rows % height == 0)
 
 
+def shapes_of(side: str, groups: int, height: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the sums of a side of a layer, by their names."""
+    triangle = height * (height + 1) // 2
+    shapes: dict[str, tuple[int, ...]] = {"outer": (groups, triangle), "powers": (groups * height,), "counts": (3,)}
+    return shapes | ({"energy": (3,)} if side == "outputs" else {})
+
+
 class MomentSums:
-    """Sums of w x xᵀ in blocks down the diagonal, of w x⁴, and of 1, w and w², over vectors x of weights w.
+    """Sums over vectors x of weights w: of w x xᵀ in blocks down the diagonal, of w x⁴, and of 1, w and w².
 
     Parameters
     ----------
-    kind : of the stream
+    side : "inputs" or "outputs" of a layer; outputs have two more sums, see `add_energy`
     groups, height : how many blocks, and their size
 
     Examples
     --------
-    >>> sums = MomentSums(INPUTS, 1, 2)
+    >>> sums = MomentSums("inputs", 1, 2)
     >>> sums.add(np.array([[1.0, 2.0], [3.0, 0.0]]))
-    >>> Moments.of(sums.parts(), 1).matrix
+    >>> Moments.of({part: one.sum for part, one in sums.parts().items()}, 1).matrix
     array([[[5., 1.],
             [1., 2.]]])
     """
 
-    def __init__(self, kind: Kind, groups: int, height: int, allocate: Callable[..., Any] = np.zeros) -> None:
-        self.kind, self.groups, self.height = kind, groups, height
-        shapes = {"outer": (groups, height * (height + 1) // 2), "powers": (groups * height,), "counts": (3,)}
-        self.sums = {part: ExactSum(shapes[part], kind.exponent(part), allocate) for part in PARTS}
+    def __init__(self, side: str, groups: int, height: int, allocate: Callable[..., Any] = np.zeros) -> None:
+        self.groups, self.height = groups, height
+        shapes = shapes_of(side, groups, height)
+        self.sums = {part: ExactSum(shape, EXPONENTS[side][part], allocate) for part, shape in shapes.items()}
 
     def add(self, x: Float[np.ndarray, "tokens _"], weights: Float[np.ndarray, " tokens"] | None = None) -> None:
         """Add vectors, each of weight 1 unless given."""
-        x = np.ascontiguousarray(x, dtype=np.float64)
-        w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
-        scaled = x if weights is None else x * np.sqrt(w)[:, None]
+        scaled = x if weights is None else x * np.sqrt(weights)[:, None]
         for group in range(self.groups):
             block = np.ascontiguousarray(scaled[:, group * self.height : (group + 1) * self.height])
             self.sums["outer"].add_triangle(group, dsyrk(1.0, block.T, lower=0).T)
         self.sums["powers"].add(np.einsum("ti,ti->i", scaled**2, x**2))
-        self.sums["counts"].add(np.array([float(len(x)), w.sum(), np.square(w).sum()]))
+        count = float(len(x))
+        weight = (count, count) if weights is None else (float(weights.sum()), float(np.square(weights).sum()))
+        self.sums["counts"].add(np.array([count, *weight]))
+
+    def add_energy(self, energy: float, cross: float, trace: float) -> None:
+        """Add Σ |x|² |g|² of inputs x and gradients g of the same tokens, Σ w v of their weights, and Σ v |g|²."""
+        self.sums["energy"].add(np.array([energy, cross, trace]))
 
     def parts(self) -> dict[str, Exact]:
         """The sums by their names."""
@@ -92,22 +95,23 @@ class Moments(NamedTuple):
     ----------
     matrix : sum of w x xᵀ over the number of vectors, in blocks down the diagonal
     powers : mean of x⁴ by the weights
-    tokens : number of vectors
+    vectors : their number
     count : number of vectors of equal weight that tell as much, (Σ w)² / Σ w²
     """
 
     matrix: Float[np.ndarray, "groups height height"]
     powers: Float[np.ndarray, " n"]
-    tokens: float
+    vectors: float
     count: float
 
     @staticmethod
-    def of(parts: Mapping[str, Exact], groups: int) -> "Moments":
+    def of(sums: Mapping[str, Float[np.ndarray, "..."]], groups: int) -> "Moments":
         """Means from sums."""
-        tokens, weight, squares = (float(one) for one in parts["counts"].sum)
-        powers = np.asarray(parts["powers"].sum)
-        matrix = unpacked(np.asarray(parts["outer"].sum), len(powers) // groups) / tokens
-        return Moments(matrix, powers / weight if weight > 0 else powers, tokens, weight**2 / squares if squares else 0)
+        vectors, weight, squares = (float(one) for one in sums["counts"])
+        powers = sums["powers"]
+        matrix = unpacked(sums["outer"], len(powers) // groups) / vectors
+        count = weight**2 / squares if squares > 0 else 0.0
+        return Moments(matrix, powers / weight if weight > 0 else powers, vectors, count)
 
 
 def unpacked(lower: Float[np.ndarray, "groups entries"], height: int) -> Float[np.ndarray, "groups height height"]:
