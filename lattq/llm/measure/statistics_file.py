@@ -113,8 +113,9 @@ def _check(path: Path, entries: Mapping[str, Entry], layers: Layers, origin: Ori
     wrong += sorted(needed - entries.keys())
     orphans = [name for name, one in layers.items() if not any(layers[other].leader for other in one.siblings)]
     if wrong or orphans or not entries or origin.scored < 1:
-        msg = f"{path} is no whole file of statistics: {(wrong or orphans or ['it'])[0]} is not as it must be"
-        raise DamagedFileError(f"{msg}; fetch it again")
+        what = (wrong or orphans or ["it"])[0]
+        msg = f"{path} is no whole file of statistics: {what} is not as it must be; fetch it again"
+        raise DamagedFileError(msg)
 
 
 def _shapes(layers: Layers, *, exact: bool) -> dict[str, tuple[int, ...]]:
