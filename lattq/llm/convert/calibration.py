@@ -1,7 +1,7 @@
 """What a conversion knows of the unquantized model: measured on windows of text, or read from statistics."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ __all__ = ["Calibration", "FromStatistics", "Moments", "OnText"]
 SENSITIVITY_WINDOWS = 32
 
 
+@runtime_checkable
 class Moments(Protocol):
     """Second moments of the inputs of layers by name: those of `InputMoments`, or `Statistics`."""
 
@@ -37,10 +38,10 @@ class Moments(Protocol):
         ...
 
 
+@runtime_checkable
 class Calibration(Protocol):
     """What a conversion asks for before it quantizes."""
 
-    @property
     def windows(self) -> Int[Tensor, "windows window"]:
         """Tokens for passes through the model."""
         ...
@@ -68,22 +69,26 @@ class OnText:
     """
 
     def __init__(self, windows: Int[Tensor, "windows window"], seed: int) -> None:
-        self.windows, self.seed = windows, seed
+        self._windows, self.seed = windows, seed
+
+    def windows(self) -> Int[Tensor, "windows window"]:
+        """All of them."""
+        return self._windows
 
     def choose(self, model: Any, layers: Mapping[str, Matrix]) -> Choice:
         """Those that the first windows reach."""
-        return reached(model, layers, batches_of(self.windows)[0])
+        return reached(model, layers, batches_of(self._windows)[0])
 
     def moments(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> InputMoments:
         """Of all windows."""
-        moments, batches = InputMoments(layers), batches_of(self.windows)
+        moments, batches = InputMoments(layers), batches_of(self._windows)
         with work.stage("measure inputs", len(batches)) as stage:
             forward_batches(model, stage.over(batches), moments)
         return moments
 
     def sensitivities(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> dict[str, float]:
         """Of some windows."""
-        batches = batches_of(self.windows[:: max(1, len(self.windows) // SENSITIVITY_WINDOWS)])
+        batches = batches_of(self._windows[:: max(1, len(self._windows) // SENSITIVITY_WINDOWS)])
         with work.stage("measure sensitivities", len(batches)) as stage:
             found = output_sensitivities(model, layers, stage.over(batches), self.seed)
         return _with_one_more(found, sum(batch.numel() for batch in batches))
@@ -111,9 +116,8 @@ class FromStatistics:
             raise InvalidInputError(msg)
         self.statistics = statistics
 
-    @property
     def windows(self) -> Int[Tensor, "windows window"]:
-        """None: no text is kept."""
+        """There are none: no text is kept."""
         msg = "statistics hold no text; give `calibration_text`"
         raise InvalidInputError(msg)
 

@@ -132,7 +132,7 @@ class Conversion:
         if design is None:
             return ()
         keep = KeptArrays(self.workspace)
-        return fold_maps(self.model, self.calibration.windows, design, self.digests, self.dtypes, self.work, keep)
+        return fold_maps(self.model, self.calibration.windows(), design, self.digests, self.dtypes, self.work, keep)
 
     def settle(self, quantized: set[str]) -> dict[str, torch.Tensor]:
         """Give the model what its files will hold after maps; copies of the dense tensors that these changed."""
@@ -211,10 +211,10 @@ class Conversion:
         """Quantize every layer at one setting."""
         if self.settings["propagate"]:
             drift = self.settings["drift"]
-            windows = self.calibration.windows
+            windows = self.calibration.windows()
             return propagated_pass(self.encoder, value, self.model, self.layers, self.weights, windows, drift=drift)
         if self.inputs is not None:
-            batches = batches_of(self.calibration.windows)
+            batches = batches_of(self.calibration.windows())
             return rounded_pass(self.encoder, value, self.model, self.layers, self.weights, batches)
         return clean_pass(self.encoder, value, self.weights, self.clean)
 

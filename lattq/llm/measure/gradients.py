@@ -105,10 +105,10 @@ def _through_blocks(
         for index in reversed(range(first, len(names))):
             for batch, hidden in enumerate(states.pop()):
                 begin(index)
-                leaf = hidden.detach().requires_grad_()
-                with torch.enable_grad(), watching(inside[index], act):
-                    output = stream.call(index, leaf, batch)
-                above[batch] = _backward([output] * score.draws, [leaf], above[batch])
+                starts = [hidden.detach().requires_grad_()]
+                with torch.enable_grad(), watching(inside[index], _starting(act, starts)):
+                    output = stream.call(index, starts[0], batch)
+                above[batch] = _backward([output] * score.draws, starts, above[batch])
         for batch in range(len(stream.batches)):
             advance(f"window {start + batch + 1}")
 
@@ -129,6 +129,17 @@ def _backward(outputs: list[Tensor], starts: list[Tensor], above: list[Tensor] |
         gradients = torch.autograd.grad(one, starts, given, retain_graph=more, allow_unused=True)
         found.append(torch.zeros_like(starts[0]) if gradients[0] is None else gradients[0])
     return found
+
+
+def _starting(act: Act, starts: list[Tensor]) -> Act:
+    """Differentiate by outputs, too, that do not depend on hidden states, such as those of embedded distances."""
+
+    def seen(name: str, x: Tensor, y: Tensor) -> None:
+        if not y.requires_grad:
+            starts.append(y.requires_grad_())
+        act(name, x, y)
+
+    return seen
 
 
 @contextlib.contextmanager

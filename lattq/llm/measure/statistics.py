@@ -18,6 +18,8 @@ from lattq.llm.measure.sums import PARTS, Moments
 
 __all__ = ["LayerStatistics", "Statistics"]
 
+ROUNDING = 1e-12  # of squares
+
 
 class LayerStatistics(NamedTuple):
     """What was measured of one layer, not shrunk yet.
@@ -179,8 +181,9 @@ class Statistics:
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """Layers at whose outputs no gradient but zero arrived."""
-        return tuple(name for name in self.layers if not self.sensitivity(name) > 0)
+        """Layers at whose outputs no gradient arrived but zero, or what rounding in float32 leaves of it."""
+        found = {name: self.sensitivity(name) for name in self.layers}
+        return tuple(name for name, one in found.items() if one <= ROUNDING * max(found.values()))
 
     def _layer(self, name: str) -> MeasuredLayer:
         if name not in self.layers:
