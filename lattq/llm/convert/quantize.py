@@ -225,9 +225,6 @@ def _check_statistics(statistics: Any, given: dict[str, Any]) -> None:
             msg = "`calibration_text` is missing: a text that resembles what the model will read; or give `statistics`"
             raise InvalidInputError(msg)
         return
-    if not isinstance(statistics, Statistics | str | Path):
-        msg = f"`statistics` is {shown(statistics)}; pass what `measure_model` gives, or the path of its file"
-        raise InvalidInputError(msg)
     asked = [name for name, value in given.items() if value is not None]
     if asked:
         msg = (
