@@ -30,6 +30,9 @@ def measure(
     matched: Annotated[
         Path | None, typer.Option(help="Statistics of the same model that weigh the tokens: one round of matching.")
     ] = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Weigh inputs of queries, keys and values by attention received.")
+    ] = False,
     include: Annotated[list[str] | None, typer.Option(help="Pattern of layers to measure; may repeat.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Pattern of layers to leave out; may repeat.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch; other numbers, other last bits.")] = 1,
@@ -60,6 +63,7 @@ def measure(
             draws=draws,
             block=block,
             matched=None if matched is None else measuring.Statistics.load(matched),
+            attention=attention,
             include=include or None,
             exclude=exclude or (),
             threads=threads,

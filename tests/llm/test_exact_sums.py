@@ -74,9 +74,9 @@ def test_what_no_limb_holds_raises(value: float):
 
 def test_a_sum_that_grows_out_of_range_raises():
     found = ExactSum((1,), UNIT)
+    found.add(np.array([2.0 ** (UNIT + 113.5)]))
     with pytest.raises(InvalidInputError, match="beyond"):
-        for _ in range(3):
-            found.add(np.array([2.0 ** (UNIT + 113.5)]))
+        found.add(np.array([2.0 ** (UNIT + 113.5)]))
 
 
 def test_zero_is_one_zero():

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from lattq.errors import InvalidInputError
 from lattq.llm import measure, source
+from lattq.llm.measure.attention import Attention
 from lattq.llm.measure.collectors import Matched, Plain
 from lattq.llm.measure.ledger import Ledger
 from lattq.llm.measure.model import measure_windows
@@ -405,3 +406,72 @@ def test_a_layer_that_was_not_measured_is_named():
     found = statistics_of(decoder("llama"))
     with pytest.raises(InvalidInputError, match="hold nothing of `lm_head`"):
         found.sigma("lm_head")
+
+
+# Weighed by attention.
+
+
+def _attended(model: Any, window: torch.Tensor) -> np.ndarray:
+    """Mean attention that the tokens of a window receive in the first block, by loops."""
+    model.config._attn_implementation = "eager"
+    seen: list[torch.Tensor] = []
+    block = model.get_submodule("model.layers.0.self_attn")
+    hook = block.register_forward_hook(lambda module, x, y: seen.append(y[1].detach()))
+    model(window)
+    hook.remove()
+    model.config._attn_implementation = "sdpa"
+    heads, tokens = seen[0].shape[1:3]
+    total = np.zeros(tokens)
+    for head in range(heads):
+        for query in range(tokens):
+            for key in range(query + 1):
+                total[key] += float(seen[0][0, head, query, key]) / (heads * (tokens - key))
+    return total
+
+
+def test_inputs_of_queries_keys_and_values_are_weighed_by_attention():
+    model = decoder("llama")
+    layers, name = chosen(model), "model.layers.0.self_attn"
+    attention = Attention(model, layers, WINDOWS[:1])
+    assert attention.modules == {"model.layers.0.self_attn", "model.layers.1.self_attn"}
+    found, plain = statistics_of(model, attention=attention), statistics_of(model)
+    assert model.config._attn_implementation == "sdpa"
+    wanted, squares = np.zeros((32, 32)), 0.0
+    for window in WINDOWS[:, None]:
+        seen: list[torch.Tensor] = []
+        hook = layers[f"{name}.q_proj"].module.register_forward_hook(lambda module, x, y, seen=seen: seen.append(x[0]))
+        model(window)
+        hook.remove()
+        x, p = seen[0][0].detach().double().numpy(), _attended(model, window)
+        weights = 0.99 * p / p.mean() + 0.01
+        wanted, squares = wanted + (x * weights[:, None]).T @ x, squares + np.square(weights).sum()
+    for one in "qkv":
+        close(found.moments(f"{name}.{one}_proj").inputs, wanted / WINDOWS.numel(), 1e-4)
+    assert found.moments(f"{name}.q_proj").input_count == pytest.approx(WINDOWS.numel() ** 2 / squares, rel=1e-4)
+    for one in ("self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"):
+        close(found.moments(f"model.layers.0.{one}").inputs, plain.moments(f"model.layers.0.{one}").inputs, 1e-4)
+    for one in found.layers:
+        close(found.moments(one).outputs, plain.moments(one).outputs, 1e-3)
+
+
+def test_a_layer_beside_attention_that_reads_the_same_tensor_is_not_weighed():
+    """In GPT-NeoX with one norm for both, and in Phi, attention and what follows read what one norm gives."""
+    model = tiny_model("PhiForCausalLM")
+    layers = chosen(model)
+    found = statistics_of(model, attention=Attention(model, layers, WINDOWS[:1]))
+    plain = statistics_of(model)
+    query, beside = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.fc1"
+    assert plain.layers[beside].leader == query
+    assert found.layers[beside].leader == beside
+    close(found.moments(beside).inputs, plain.moments(beside).inputs, 1e-4)
+    assert np.abs(found.moments(query).inputs - plain.moments(query).inputs).max() > 0.01
+
+
+def test_a_model_without_attention_cannot_be_weighed_by_it(tiny: Path):
+    model = tiny_model("MambaForCausalLM")
+    with pytest.raises(InvalidInputError, match="returns attention around the layers"):
+        Attention(model, chosen(model), WINDOWS[:1])
+    base = measure.measure_model(tiny, calibration_text=TEXT[:3000], samples=1, window=16, attention=True)
+    assert base.origin.method == "weighed by attention"
+    with pytest.raises(InvalidInputError, match="in two ways"):
+        measure.measure_model(tiny, calibration_text=TEXT, attention=True, matched=base)

@@ -236,9 +236,9 @@ def test_layers_that_were_not_measured_stay_dense(tiny: Path, tmp_path: Path):
     report = llm.quantize_model(tiny, tmp_path / "out", statistics=found, step=0.02)
     assert [row.name for row in report.layers] == [LAYER]
     assert any(row.why == "no calibration input reached it" for row in report.dense)
+    other = {"modules": ["model.layers.0.mlp.up_proj"]}
     with pytest.raises(InvalidInputError, match="cannot be quantized"):
-        name = "model.layers.0.mlp.up_proj"
-        llm.quantize_model(tiny, tmp_path / "other", statistics=found, step=0.02, modules=[name])
+        llm.quantize_model(tiny, tmp_path / "other", statistics=found, step=0.02, **other)
 
 
 # The commands.

@@ -1,5 +1,6 @@
 """What becomes of the inputs and the gradients of a layer: plain moments, or those that match a Kronecker product."""
 
+import contextlib
 import weakref
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lattq.llm.measure.attention import Attention
 from lattq.llm.measure.ledger import Ledger
 from lattq.llm.measure.statistics import Statistics
 
@@ -19,11 +21,18 @@ class Plain:
     Parameters
     ----------
     ledger : where the sums are
+    attention : weighs the inputs of queries, keys and values; None for plain ones
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, ledger: Ledger, attention: Attention | None = None) -> None:
+        self.ledger, self.attention = ledger, attention
         self._seen: list[tuple[weakref.ref, str, np.ndarray]] = []
+
+    def watching(self) -> contextlib.AbstractContextManager:
+        """Everything that is measured happens inside."""
+        if self.attention is None:
+            return contextlib.nullcontext()
+        return self.attention.watching(lambda name, rows, weights: self.ledger.inputs(name).add(rows, weights))
 
     def begin(self, piece: int) -> None:
         """Before a piece of the model runs on a window: the tensors of the last one are gone."""
@@ -45,7 +54,7 @@ class Plain:
 
     def _inputs(self, name: str, x: Tensor) -> Float[np.ndarray, " tokens"]:
         """Squared lengths of the inputs, whose moment is added if no layer did that before."""
-        found = next((one for one in self._seen if one[0]() is x), None)  # identity: the modules read one tensor
+        found = next((one for one in self._seen if one[0]() is x and self._alike(one[1], name)), None)
         leader = self.ledger.leader.setdefault(name, name if found is None else found[1])
         if leader != name and found is not None:
             return found[2]
@@ -53,8 +62,13 @@ class Plain:
         norms = squares(rows)
         if leader == name:
             self._seen.append((weakref.ref(x), name, norms))
-            self.ledger.inputs(name).add(rows)
+            if self.attention is None or not self.attention.hold(name, rows):
+                self.ledger.inputs(name).add(rows)
         return norms
+
+    def _alike(self, one: str, other: str) -> bool:
+        """Whether layers that read one tensor weigh its vectors alike."""
+        return self.attention is None or self.attention.module_of(one) == self.attention.module_of(other)
 
 
 class Matched:
@@ -73,6 +87,10 @@ class Matched:
     def __init__(self, ledger: Ledger, base: Statistics, damping: tuple[float, float] = (0.01, 0.3)) -> None:
         self.ledger, self.base, self.damping = ledger, base, damping
         self._piece, self._inverses = -1, dict[str, tuple[np.ndarray, np.ndarray]]()
+
+    def watching(self) -> contextlib.AbstractContextManager:
+        """Nothing but the layers is watched."""
+        return contextlib.nullcontext()
 
     def begin(self, piece: int) -> None:
         """Before a piece of the model runs on a window: the inverses of others are not needed now."""

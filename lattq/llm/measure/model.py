@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lattq._options import as_integer, as_seed
 from lattq.errors import InvalidInputError
+from lattq.llm.measure.attention import Attention
 from lattq.llm.measure.collectors import Matched, Plain
 from lattq.llm.measure.gradients import differentiate
 from lattq.llm.measure.ledger import Arena, Ledger
@@ -41,6 +42,7 @@ def measure_model(
     draws: int = 1,
     block: int = BLOCK,
     matched: Statistics | None = None,
+    attention: bool = False,
     modules: Iterable[str] | None = None,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
@@ -65,6 +67,7 @@ def measure_model(
         largest blocks that divide it; 1 for the diagonal, the width of a head for blocks of heads
     matched : statistics of the same model and layers whose Σ and G weigh the tokens, one round towards the Kronecker
         product of largest likelihood, see `Matched`
+    attention : weigh the inputs of queries, keys and values by the attention that their tokens receive, see `Attention`
     modules, include, exclude : layers, as in `quantize_model`
     threads : of torch. What is measured depends on this number in the last bits
     progress : told of the windows, or the stage that this is part of: see `lattq.progress`
@@ -86,6 +89,9 @@ def measure_model(
         if value < 1:
             msg = f"`{name}` is {value}; use at least 1"
             raise InvalidInputError(msg)
+    if attention and matched is not None:
+        msg = "`attention` is True and `matched` given, which weigh the tokens in two ways; leave out one of them"
+        raise InvalidInputError(msg)
     with fixed_threads(threads), stage("measure the model", inside=progress) as work:
         with work.stage("load the model"):
             hashed = checkpoint.source_hash(source)
@@ -95,14 +101,17 @@ def measure_model(
         layers = _layers(model, windows, modules, include, exclude)
         if matched is not None:
             _check_base(matched, hashed, layers)
+        seen = Attention(model, layers, windows[:1]) if attention else None
         room = Arena(Path(out).absolute().parent, layers, block) if out is not None else np.zeros
         score = Score(label_seed, draws, pooling_of(source))
         with work.stage("measure statistics", len(windows)) as told:
-            found = measure_windows(model, layers, windows, score, block=block, matched=matched, room=room, told=told)
+            found = measure_windows(
+                model, layers, windows, score, block=block, matched=matched, attention=seen, room=room, told=told
+            )
         text = hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest()
         origin = Origin(
             hashed,
-            "plain" if matched is None else f"matched to {matched.digest()}",
+            _method(matched, attention=attention),
             (text,),
             tuple(sorted(digest_of_window(one, label_seed, draws) for one in windows)),
             (window,),
@@ -126,6 +135,7 @@ def measure_windows(
     *,
     block: int = BLOCK,
     matched: Statistics | None = None,
+    attention: Attention | None = None,
     room: Any = np.zeros,
     told: Stage | None = None,
     whole: bool | None = None,
@@ -139,9 +149,10 @@ def measure_windows(
     whole : as in `differentiate`
     """
     ledger = Ledger(layers, block, room)
-    collector = Plain(ledger) if matched is None else Matched(ledger, matched)
+    collector = Plain(ledger, attention) if matched is None else Matched(ledger, matched)
     advance = (lambda name: None) if told is None else told.advance
-    differentiate(model, layers, windows.split(1), score, collector, collector.begin, advance, whole)
+    with collector.watching():
+        differentiate(model, layers, windows.split(1), score, collector, collector.begin, advance, whole)
     return ledger
 
 
@@ -156,6 +167,13 @@ def _layers(
     found = choose(model, modules, include=include, exclude=exclude).matrices
     used = reached(model, found, windows[:1])
     return {name: one for name, one in found.items() if used.reasons.get(name, UNREACHED) == UNREACHED}
+
+
+def _method(matched: Statistics | None, *, attention: bool) -> str:
+    """In words; statistics of one method can be merged."""
+    if matched is None:
+        return "weighed by attention" if attention else "plain"
+    return f"matched to {matched.digest()}"
 
 
 def _check_base(base: Statistics, model: str, layers: Mapping[str, Matrix]) -> None:
