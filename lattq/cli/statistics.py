@@ -33,6 +33,7 @@ def measure(
     attention: Annotated[
         bool, typer.Option("--attention", help="Weigh inputs of queries, keys and values by attention received.")
     ] = False,
+    guides: Annotated[int, typer.Option(help="Groups of outputs that also weigh the inputs, at most.")] = 0,
     include: Annotated[list[str] | None, typer.Option(help="Pattern of layers to measure; may repeat.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Pattern of layers to leave out; may repeat.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch; other numbers, other last bits.")] = 1,
@@ -64,6 +65,7 @@ def measure(
             block=block,
             matched=None if matched is None else measuring.Statistics.load(matched),
             attention=attention,
+            guides=guides,
             include=include or None,
             exclude=exclude or (),
             threads=threads,

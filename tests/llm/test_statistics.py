@@ -473,5 +473,35 @@ def test_a_model_without_attention_cannot_be_weighed_by_it(tiny: Path):
         Attention(model, chosen(model), WINDOWS[:1])
     base = measure.measure_model(tiny, calibration_text=TEXT[:3000], samples=1, window=16, attention=True)
     assert base.origin.method == "weighed by attention"
-    with pytest.raises(InvalidInputError, match="in two ways"):
+    with pytest.raises(InvalidInputError, match="in several ways"):
         measure.measure_model(tiny, calibration_text=TEXT, attention=True, matched=base)
+
+
+def test_groups_of_outputs_weigh_the_inputs_by_their_squared_gradients():
+    model = decoder("llama")
+    name = "model.layers.1.self_attn.q_proj"
+    layers = {name: chosen(model)[name]}
+    statistics = statistics_of(model, layers=layers, guides=3)
+    assert statistics.layers[name].guides == 2  # the largest divisor of 32
+    wanted = np.zeros((2, 32, 32))
+    for window in WINDOWS[:, None]:
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        hook = layers[name].module.register_forward_hook(lambda module, x, y, seen=seen: seen.append((x[0], y)))
+        (score,) = SCORE(model(window), window)
+        hook.remove()
+        (gradient,) = torch.autograd.grad(score, seen[0][1])
+        for x, g in zip(seen[0][0][0].detach().double().numpy(), gradient[0].double().numpy(), strict=True):
+            for group in range(2):
+                wanted[group] += np.square(g[16 * group : 16 * group + 16]).mean() * np.outer(x, x) / WINDOWS.numel()
+    found = statistics.guided(name)
+    for group in range(2):
+        lower = statistics.arrays[f"{name}.guided.outer"][group] / WINDOWS.numel()
+        close(lower, wanted[group][np.tril_indices(32)], 1e-4)
+        assert np.trace(found[group]) == pytest.approx(np.trace(wanted[group]), rel=1e-4)
+        assert np.linalg.eigvalsh(found[group]).min() > 0
+    plain = statistics_of(model, layers=layers)
+    close(statistics.sigma(name), plain.sigma(name), 1e-12)
+    with pytest.raises(InvalidInputError, match="measure with `guides`"):
+        plain.guided(name)
+    parts = [statistics_of(model, one, layers=layers, guides=3) for one in WINDOWS.split(2)]
+    assert content(parts[1].merge(parts[2]).merge(parts[0])) == content(statistics)

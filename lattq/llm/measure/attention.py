@@ -52,7 +52,7 @@ class Attention:
 
     @contextlib.contextmanager
     def watching(self, add: Callable[[str, np.ndarray, np.ndarray], None]) -> Iterator[None]:
-        """Call `add` with the layer, inputs and weights of what was held, each time that an attention module is done."""
+        """Call `add` with the layer, inputs and weights of what was held, when an attention module is done."""
 
         def leave(name: str, weights: Tensor) -> None:
             held = self._held.pop(name, None)

@@ -12,7 +12,7 @@ from lattq.llm.measure.attention import Attention
 from lattq.llm.measure.ledger import Ledger
 from lattq.llm.measure.statistics import Statistics
 
-__all__ = ["Matched", "Plain"]
+__all__ = ["Guided", "Matched", "Plain"]
 
 
 class Plain:
@@ -69,6 +69,43 @@ class Plain:
     def _alike(self, one: str, other: str) -> bool:
         """Whether layers that read one tensor weigh its vectors alike."""
         return self.attention is None or self.attention.module_of(one) == self.attention.module_of(other)
+
+
+class Guided:
+    """`Plain`, and sums of w x xᵀ for groups of outputs, w the mean squared gradient at the outputs of a group.
+
+    They say what an error of the rows of a group costs, as far as errors at different outputs add up without regard to
+    their signs (Kim et al., "GuidedQuant: Large language model quantization via exploiting end loss guidance", 2025).
+
+    Parameters
+    ----------
+    ledger : where the sums are
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self.plain = ledger, Plain(ledger)
+
+    def watching(self) -> contextlib.AbstractContextManager:
+        """Nothing but the layers is watched."""
+        return contextlib.nullcontext()
+
+    def begin(self, piece: int) -> None:
+        """Before a piece of the model runs on a window."""
+        self.plain.begin(piece)
+
+    def __call__(self, name: str, x: Tensor, y: Tensor) -> None:
+        """Keep the inputs of a layer until the gradients at its outputs are known."""
+        self.plain(name, x, y)
+        kept = x.detach().clone()
+
+        def add(gradient: Tensor) -> None:
+            inputs, outputs, sums = vectors(kept), vectors(gradient), self.ledger.guided(name)
+            weights = np.square(outputs).reshape(len(outputs), len(sums), -1).mean(2)
+            for one, w in zip(sums, weights.T, strict=True):
+                one.add(inputs, w)
+
+        if y.requires_grad:
+            y.register_hook(add)
 
 
 class Matched:

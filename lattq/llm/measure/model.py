@@ -12,7 +12,7 @@ from torch import Tensor
 from lattq._options import as_integer, as_seed
 from lattq.errors import InvalidInputError
 from lattq.llm.measure.attention import Attention
-from lattq.llm.measure.collectors import Matched, Plain
+from lattq.llm.measure.collectors import Guided, Matched, Plain
 from lattq.llm.measure.gradients import differentiate
 from lattq.llm.measure.ledger import Arena, Ledger
 from lattq.llm.measure.moments import UNREACHED, reached
@@ -43,6 +43,7 @@ def measure_model(
     block: int = BLOCK,
     matched: Statistics | None = None,
     attention: bool = False,
+    guides: int = 0,
     modules: Iterable[str] | None = None,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
@@ -68,6 +69,7 @@ def measure_model(
     matched : statistics of the same model and layers whose Σ and G weigh the tokens, one round towards the Kronecker
         product of largest likelihood, see `Matched`
     attention : weigh the inputs of queries, keys and values by the attention that their tokens receive, see `Attention`
+    guides : groups of the outputs of a layer that also weigh its inputs, at most, see `Guided`; 0 for none
     modules, include, exclude : layers, as in `quantize_model`
     threads : of torch. What is measured depends on this number in the last bits
     progress : told of the windows, or the stage that this is part of: see `lattq.progress`
@@ -85,12 +87,17 @@ def measure_model(
     (2, 288, 288)
     """
     label_seed, draws, block = as_seed(label_seed), as_integer("draws", draws), as_integer("block", block)
-    for name, value in (("draws", draws), ("block", block), ("threads", threads)):
-        if value < 1:
-            msg = f"`{name}` is {value}; use at least 1"
+    for name, value, least in (
+        ("draws", draws, 1),
+        ("block", block, 1),
+        ("threads", threads, 1),
+        ("guides", guides, 0),
+    ):
+        if value < least:
+            msg = f"`{name}` is {value}; use at least {least}"
             raise InvalidInputError(msg)
-    if attention and matched is not None:
-        msg = "`attention` is True and `matched` given, which weigh the tokens in two ways; leave out one of them"
+    if bool(attention) + bool(guides) + (matched is not None) > 1:
+        msg = "`attention`, `guides` and `matched` weigh the tokens in several ways; give one of them"
         raise InvalidInputError(msg)
     with fixed_threads(threads), stage("measure the model", inside=progress) as work:
         with work.stage("load the model"):
@@ -102,16 +109,15 @@ def measure_model(
         if matched is not None:
             _check_base(matched, hashed, layers)
         seen = Attention(model, layers, windows[:1]) if attention else None
-        room = Arena(Path(out).absolute().parent, layers, block) if out is not None else np.zeros
+        room = Arena(Path(out).absolute().parent, layers, block, guides) if out is not None else np.zeros
         score = Score(label_seed, draws, pooling_of(source))
         with work.stage("measure statistics", len(windows)) as told:
-            found = measure_windows(
-                model, layers, windows, score, block=block, matched=matched, attention=seen, room=room, told=told
-            )
+            options = {"block": block, "matched": matched, "attention": seen, "guides": guides}
+            found = measure_windows(model, layers, windows, score, **options, room=room, told=told)
         text = hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest()
         origin = Origin(
             hashed,
-            _method(matched, attention=attention),
+            _method(matched, guides, attention=attention),
             (text,),
             tuple(sorted(digest_of_window(one, label_seed, draws) for one in windows)),
             (window,),
@@ -136,6 +142,7 @@ def measure_windows(
     block: int = BLOCK,
     matched: Statistics | None = None,
     attention: Attention | None = None,
+    guides: int = 0,
     room: Any = np.zeros,
     told: Stage | None = None,
     whole: bool | None = None,
@@ -148,8 +155,12 @@ def measure_windows(
     told : of each window
     whole : as in `differentiate`
     """
-    ledger = Ledger(layers, block, room)
-    collector = Plain(ledger, attention) if matched is None else Matched(ledger, matched)
+    ledger = Ledger(layers, block, room, guides)
+    collector: Plain | Guided | Matched
+    if matched is not None:
+        collector = Matched(ledger, matched)
+    else:
+        collector = Guided(ledger) if guides else Plain(ledger, attention)
     advance = (lambda name: None) if told is None else told.advance
     with collector.watching():
         differentiate(model, layers, windows.split(1), score, collector, collector.begin, advance, whole)
@@ -169,11 +180,13 @@ def _layers(
     return {name: one for name, one in found.items() if used.reasons.get(name, UNREACHED) == UNREACHED}
 
 
-def _method(matched: Statistics | None, *, attention: bool) -> str:
+def _method(matched: Statistics | None, guides: int, *, attention: bool) -> str:
     """In words; statistics of one method can be merged."""
-    if matched is None:
-        return "weighed by attention" if attention else "plain"
-    return f"matched to {matched.digest()}"
+    if matched is not None:
+        return f"matched to {matched.digest()}"
+    if guides:
+        return f"plain, guided by {guides} groups"
+    return "weighed by attention" if attention else "plain"
 
 
 def _check_base(base: Statistics, model: str, layers: Mapping[str, Matrix]) -> None:

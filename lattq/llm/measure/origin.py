@@ -20,6 +20,7 @@ class MeasuredLayer:
     siblings : layers whose moments stand in for its own if nothing reached it, itself included
     leader : the layer that received the same inputs and has their moments; None if nothing reached it
     transposed : whether its parameter holds inputs × outputs
+    guides : groups of its outputs that weigh its inputs, see `Guided`; 0 for none
 
     Examples
     --------
@@ -32,6 +33,7 @@ class MeasuredLayer:
     siblings: tuple[str, ...]
     leader: str | None
     transposed: bool
+    guides: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,8 +168,34 @@ class Statistics:
         """Mean of the diagonal of E[g gᵀ], which experts of one parameter share, as in `output_sensitivities`."""
         siblings = self._layer(name).siblings
         keys = [f"{one}.outputs.energy" for one in siblings if f"{one}.outputs.energy" in self.arrays]
-        total = sum(float(np.asarray(self.arrays[key])[2]) for key in keys)
+        total = 0.0
+        for key in keys:
+            _, cross, trace = (float(one) for one in self.arrays[key])
+            vectors = float(self.arrays[f"{key.removesuffix('energy')}counts"][0])
+            total += trace * vectors / cross if cross > 0 else 0.0
         return total / (self.origin.scored * self.layers[name].shape[0] * len(siblings))
+
+    def guided(self, name: str) -> Float[np.ndarray, "guides columns columns"]:
+        """E[w x xᵀ] for each group of the outputs of a layer, w the mean squared score at them, shrunk as `sigma` is.
+
+        Raises
+        ------
+        InvalidInputError : if they were measured without `guides`, or nothing reached the layer
+        """
+        layer = self._layer(name)
+        if not layer.guides or f"{name}.guided.outer" not in self.arrays:
+            msg = f"no groups of outputs were measured for `{name}`; measure with `guides`, or take `sigma`"
+            raise InvalidInputError(msg)
+        sums = self._total("guided", [name])
+        found = np.zeros((layer.guides, layer.shape[1], layer.shape[1]))
+        for group in range(layer.guides):
+            mine = {part: one[group] for part, one in sums.items()}
+            _, weight, _ = mine["counts"]
+            if weight > 0:
+                moments = Moments.of(mine | {"outer": mine["outer"][None] / weight * mine["counts"][0]}, 1)
+                shrunk = shrink(moments.matrix[0], moments.count, moments.powers).matrix
+                found[group] = shrunk * weight / self.origin.scored
+        return found
 
     def tokens(self, name: str) -> int:
         """How many inputs of a layer were seen."""

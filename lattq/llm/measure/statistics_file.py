@@ -122,8 +122,14 @@ def _shapes(layers: Layers, *, exact: bool) -> dict[str, tuple[int, ...]]:
     """Shapes of all arrays that the statistics of some layers may have."""
     found = {}
     for name, layer in layers.items():
-        for side, groups, width in (("inputs", 1, layer.shape[1]), ("outputs", layer.groups, layer.shape[0])):
-            for part, shape in shapes_of(side, groups, width // groups).items():
+        rows, columns = layer.shape
+        sides = {
+            "inputs": shapes_of("inputs", 1, columns),
+            "outputs": shapes_of("outputs", layer.groups, rows // layer.groups),
+            "guided": shapes_of("guided", layer.guides, columns) if layer.guides else {},
+        }
+        for side, shapes in sides.items():
+            for part, shape in shapes.items():
                 found[f"{name}.{side}.{part}"] = shape
                 if exact:
                     found[f"{name}.{side}.{part}{REST}"] = shape

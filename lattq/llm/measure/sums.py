@@ -16,6 +16,7 @@ __all__ = ["PARTS", "MomentSums", "Moments", "exponent_of", "height_of", "shapes
 EXPONENTS = {
     "inputs": {"outer": -64, "powers": -40, "counts": -40},
     "outputs": {"outer": -80, "powers": -80, "counts": -40, "energy": -64},
+    "guided": {"outer": -72, "powers": -60, "counts": -64},
 }
 PARTS = {side: tuple(exponents) for side, exponents in EXPONENTS.items()}
 
@@ -43,6 +44,8 @@ def shapes_of(side: str, groups: int, height: int) -> dict[str, tuple[int, ...]]
     """Shapes of the sums of a side of a layer, by their names."""
     triangle = height * (height + 1) // 2
     shapes: dict[str, tuple[int, ...]] = {"outer": (groups, triangle), "powers": (groups * height,), "counts": (3,)}
+    if side == "guided":  # each group of rows weighs the tokens anew
+        return {"outer": (groups, triangle), "powers": (groups, height), "counts": (groups, 3)}
     return shapes | ({"energy": (3,)} if side == "outputs" else {})
 
 
@@ -51,7 +54,8 @@ class MomentSums:
 
     Parameters
     ----------
-    side : "inputs" or "outputs" of a layer; outputs have two more sums, see `add_energy`
+    side : "inputs" or "outputs" of a layer, or "guided" for inputs weighed by outputs; outputs have more sums, see
+        `add_energy`
     groups, height : how many blocks, and their size
 
     Examples
