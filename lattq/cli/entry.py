@@ -10,6 +10,7 @@ from lattq.cli.export import export
 from lattq.cli.inspection import inspect
 from lattq.cli.limits import bounds
 from lattq.cli.models import evaluate, quantize
+from lattq.cli.statistics import measure, statistics
 
 __all__ = ["app", "main"]
 
@@ -39,6 +40,8 @@ def _start(
 
 
 app.command("quantize")(quantize)
+app.command("measure")(measure)
+app.add_typer(statistics, name="statistics")
 app.command("eval")(evaluate)
 app.command("inspect")(inspect)
 app.command("bounds")(bounds)

@@ -43,6 +43,9 @@ def quantize(
     rate: Annotated[float | None, typer.Option(help="Bits per quantized weight, from file sizes. [default: 3]")] = None,
     recipe: Annotated[RecipeName, typer.Option(help="Method.")] = RecipeName.watersic,
     calibration: Annotated[Path | None, typer.Option(help="UTF-8 text; `embedded` has its own.")] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(help="File of `lattq measure`, instead of --calibration; implies --one-pass.")
+    ] = None,
     step: Annotated[float | None, typer.Option(help="Step of the recipe, instead of --rate.")] = None,
     levels: Annotated[
         int | None, typer.Option(help=f"Levels (16 is INT4), instead of --rate: {takers('levels')}.")
@@ -81,8 +84,13 @@ def quantize(
     window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
     samples: Annotated[int | None, typer.Option(help="Calibration windows; all unless given.")] = None,
     propagate: Annotated[
-        bool, typer.Option("--propagate/--one-pass", help="Measure inputs behind the quantized blocks.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--propagate/--one-pass",
+            help="Measure inputs behind the quantized blocks. [default: propagate]",
+            show_default=False,
+        ),
+    ] = None,
     drift: Annotated[bool, typer.Option("--drift", help="Correct weights for the drift of their inputs.")] = False,
     allocation: Annotated[Allocation, typer.Option(help="What the bits of all layers spare equally.")] = (
         Allocation.loss
@@ -136,10 +144,10 @@ def quantize(
     if rate is not None and not 0 < rate <= MAX_RATE:
         msg = f"`--rate` is {rate} bits per weight; choose one above 0 and at most {MAX_RATE:g}"
         raise InvalidInputError(msg)
-    if calibration is None and model != EMBEDDED:
-        msg = f"{model} needs `--calibration FILE`, a text that resembles what the model will read"
-        raise InvalidInputError(msg)
     own = None if calibration is None else read_text(calibration)
+    if own is None and statistics is None and model != EMBEDDED:
+        msg = f"{model} needs `--calibration FILE`, a text that resembles what the model will read, or `--statistics`"
+        raise InvalidInputError(msg)
     with observed("lattq quantize", as_json=as_json, log=log) as work, warnings.catch_warnings():
         warnings.simplefilter("ignore", FewTokensWarning)  # told below, or by the tokens of each layer
         with work.stage("load the libraries"):
@@ -148,7 +156,8 @@ def quantize(
         report = llm.quantize_model(
             source_of(model, llm),
             out,
-            calibration_text=llm.embedded_text("calibration") if own is None else own,
+            calibration_text=llm.embedded_text("calibration") if own is None and statistics is None else own,
+            statistics=statistics,
             rate=rate,
             recipe=chosen,
             **setting,

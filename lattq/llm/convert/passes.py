@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lattq._coordinates import holding
 from lattq.errors import InvalidInputError
+from lattq.llm.convert.calibration import Moments
 from lattq.llm.convert.report import LayerRow, layer_row
 from lattq.llm.convert.rounded import InputSettings, RoundedInputs, measured, naming, observed, rounding, targets_of
 from lattq.llm.convert.workspace import Workspace
 from lattq.llm.measure.hidden_states import BlockStream, WholeModel, follow
-from lattq.llm.measure.moments import InputMoments
 from lattq.llm.source.architecture import find_blocks
 from lattq.llm.source.design import FoldedMap
 from lattq.llm.source.matrices import Matrix
@@ -63,7 +63,7 @@ class Encoder:
         self.trained: dict[str, FoldedMap] = {}
         self.report: Callable[[str], None] = lambda name: None
 
-    def sizes(self, value: float | int, weights: dict[str, np.ndarray], moments: InputMoments) -> dict[str, int]:
+    def sizes(self, value: float | int, weights: dict[str, np.ndarray], moments: Moments) -> dict[str, int]:
         """Payload bytes of each layer; nothing is kept."""
 
         def size(name: str) -> int:
@@ -79,7 +79,7 @@ class Encoder:
         self,
         value: float | int,
         targets: dict[str, np.ndarray],
-        moments: InputMoments,
+        moments: Moments,
         rounded: Mapping[str, RoundedInputs] | None = None,
     ) -> Iterator[tuple[str, Quantized]]:
         """Quantize and store the layers of `targets`, in the coordinates that their inputs are rounded in."""
@@ -169,7 +169,7 @@ class Encoder:
 
 
 def clean_pass(
-    encoder: Encoder, value: float | int, weights: dict[str, np.ndarray], moments: InputMoments
+    encoder: Encoder, value: float | int, weights: dict[str, np.ndarray], moments: Moments
 ) -> dict[str, tuple[Quantized, LayerRow]]:
     """Quantize all layers for the inputs of the unquantized model; what is stored already is kept."""
     missing = {name: w for name, w in weights.items() if encoder.workspace.get(value, name) is None}

@@ -12,12 +12,14 @@ from typing import Any
 from lattq import recipes
 from lattq._options import among
 from lattq.errors import FewTokensWarning, InvalidInputError, shown
+from lattq.llm.convert.calibration import Calibration, FromStatistics, OnText
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.mapped import design_of
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.rounded import InputSettings
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
+from lattq.llm.measure.statistics import Statistics
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
 from lattq.llm.source.design import MapDesign
@@ -34,7 +36,8 @@ def quantize_model(
     source: str | Path,
     out: str | Path,
     *,
-    calibration_text: str,
+    calibration_text: str | None = None,
+    statistics: Statistics | str | Path | None = None,
     rate: float | int | None = None,
     recipe: Callable[..., Scheme] = recipes.UNBIASED,
     step: float | int | None = None,
@@ -42,7 +45,7 @@ def quantize_model(
     bits: int | None = None,
     window: int | None = None,
     samples: int | None = None,
-    propagate: bool = True,
+    propagate: bool | None = None,
     drift: bool = False,
     allocation: str = "loss",
     input_bits: int | None = None,
@@ -68,13 +71,15 @@ def quantize_model(
     source : directory with `config.json`, safetensors and a tokenizer
     out : directory to create; must be missing or empty
     calibration_text : what the second moments of the layers' inputs are measured on
+    statistics : instead of a text, what `lattq.llm.measure.measure_model` made of this model, or its file. Layers are
+        quantized for the inputs of the unquantized model
     rate : bits per quantized weight, counted in the files (see `stored_bytes`), met within 0.005 bit by recipes with a
         step and not exceeded by recipes with levels or bits
     recipe : from a step or a number of levels or bits to a `Scheme`. `UNBIASED` is watersic without MMSE feedback:
         shrunk weights are best for one layer, not for a chain of them (theory 2.6)
     step, levels, bits : the recipe's setting, instead of `rate`
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
-    propagate : measure each block's inputs behind the quantized blocks before it
+    propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
         equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on recipes of
         fixed rate
@@ -132,6 +137,12 @@ def quantize_model(
         if count < 1:
             msg = f"`{name}` is {count}; use at least 1"
             raise InvalidInputError(msg)
+    _check_statistics(
+        statistics,
+        {"calibration_text": calibration_text, "window": window, "samples": samples, "propagate": propagate or None}
+        | {"drift": drift or None, "input_bits": input_bits, "maps": maps},
+    )
+    propagate = statistics is None if propagate is None else propagate
     if drift and not propagate:
         msg = "`drift` is True and `propagate` False; inputs only drift behind quantized blocks"
         raise InvalidInputError(msg)
@@ -158,8 +169,15 @@ def quantize_model(
             tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
         if design is not None:
             places(model)  # raises for a class without a table of them
-        window = int(window if window is not None else longest_window(model))
-        windows = token_windows(tokenizer, calibration_text, window, samples, seed)
+        hashed_source = checkpoint.source_hash(source)
+        if statistics is None:
+            window = int(window if window is not None else longest_window(model))
+            windows = token_windows(tokenizer, str(calibration_text), window, samples, seed)
+            calibration: Calibration = OnText(windows, seed)
+            samples, text = len(windows), hashlib.blake2b(str(calibration_text).encode(), digest_size=16).hexdigest()
+        else:
+            known = statistics if isinstance(statistics, Statistics) else Statistics.load(statistics)
+            calibration, text = FromStatistics(known, hashed_source), f"statistics {known.digest()}"
         settings = {
             "recipe": repr(_sample(recipe, setting)),
             "rate": None if rate is None else float(rate),
@@ -167,7 +185,7 @@ def quantize_model(
             "levels": levels,
             "bits": bits,
             "window": window,
-            "samples": len(windows),
+            "samples": samples,
             "seed": seed,
             "propagate": propagate,
             "drift": drift,
@@ -180,13 +198,13 @@ def quantize_model(
             "include": None if include is None else list(include),
             "exclude": list(exclude),
             "maps": None if design is None else repr(design),
-            "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
+            "calibration": text,
             "version": importlib.metadata.version("lattq"),
         }
-        hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
+        hashed = settings | {"source": hashed_source, "max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
-            job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work, design, inputs)
+            job = Conversion(source, model, calibration, workspace, recipe, settings, jobs, work, design, inputs)
             report = job.run(start, max_shard_size, beside, run_name(hashed))
         except Exception:
             if workspace.empty():  # nothing to continue from
@@ -198,6 +216,22 @@ def quantize_model(
     if said is not None:
         warnings.warn(said, FewTokensWarning, stacklevel=2)
     return report
+
+
+def _check_statistics(statistics: Any, given: dict[str, Any]) -> None:
+    """What is measured comes from a text or from statistics, which hold inputs of the unquantized model alone."""
+    if statistics is None:
+        if given["calibration_text"] is None:
+            msg = "`calibration_text` is missing: a text that resembles what the model will read; or give `statistics`"
+            raise InvalidInputError(msg)
+        return
+    asked = [name for name, value in given.items() if value is not None]
+    if asked:
+        msg = (
+            f"`statistics` and `{asked[0]}` are both given, and statistics hold second moments of the inputs of the "
+            f"unquantized model alone; leave out `{asked[0]}`, or give `calibration_text` instead of statistics"
+        )
+        raise InvalidInputError(msg)
 
 
 def _sample(recipe: Callable[..., Scheme], setting: dict[str, Any]) -> Scheme:

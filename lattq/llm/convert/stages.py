@@ -11,6 +11,7 @@ import torch
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
+from lattq.llm.convert.calibration import Calibration, Moments
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
 from lattq.llm.convert.kept import KeptArrays
 from lattq.llm.convert.mapped import changed_tensors, fold_maps, settle
@@ -19,8 +20,6 @@ from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
 from lattq.llm.convert.rounded import InputSettings
 from lattq.llm.convert.workspace import Workspace
-from lattq.llm.measure.moments import InputMoments, forward_batches, reached
-from lattq.llm.measure.sensitivity import output_sensitivities
 from lattq.llm.run.digests import digests_of_state
 from lattq.llm.run.inputs import InputRounding
 from lattq.llm.run.plugin import attach, saved_tensors
@@ -37,7 +36,6 @@ __all__ = ["Conversion", "is_fixed_rate"]
 
 SEARCHES = 8
 PASSES = 4  # corrections of the setting
-SENSITIVITY_WINDOWS = 32
 
 Layers = dict[str, tuple[Quantized, LayerRow]]
 
@@ -56,7 +54,7 @@ class Conversion:
         self,
         source: str | Path,
         model: Any,
-        windows: torch.Tensor,
+        calibration: Calibration,
         workspace: Workspace,
         recipe: Callable[..., Scheme],
         settings: dict[str, Any],
@@ -66,7 +64,7 @@ class Conversion:
         inputs: InputSettings | None = None,
     ) -> None:
         self.inputs = inputs
-        self.source, self.windows, self.workspace = source, windows, workspace
+        self.source, self.calibration, self.workspace = source, calibration, workspace
         self.recipe, self.settings, self.work = recipe, settings, work
         self.model = model
         self.dtypes = checkpoint.remember_dtypes(self.model)
@@ -91,7 +89,7 @@ class Conversion:
         if self.count == 0:
             msg = f"only weights that `maps` added would be quantized ({', '.join(self.layers)}); quantize others too"
             raise InvalidInputError(msg)
-        self._clean: InputMoments | None = None
+        self._clean: Moments | None = None
         self.encoder = Encoder(recipe, self.scales(), workspace, jobs, inputs)
         self.encoder.trained = self.trained()
 
@@ -122,7 +120,7 @@ class Conversion:
         """Matrices to quantize, and why the others stay; those that no calibration input reaches stay too."""
         names = self.settings["modules"]
         found = choose(self.model, names, include=self.settings["include"], exclude=self.settings["exclude"])
-        used = reached(self.model, found.matrices, batches_of(self.windows)[0])
+        used = self.calibration.choose(self.model, found.matrices)
         if used.reasons and (names is not None or not used.matrices):
             name, why = next(iter(used.reasons.items()))
             msg = f"`{name}` cannot be quantized: {why}; leave it out of `modules`"
@@ -134,7 +132,7 @@ class Conversion:
         if design is None:
             return ()
         keep = KeptArrays(self.workspace)
-        return fold_maps(self.model, self.windows, design, self.digests, self.dtypes, self.work, keep)
+        return fold_maps(self.model, self.calibration.windows(), design, self.digests, self.dtypes, self.work, keep)
 
     def settle(self, quantized: set[str]) -> dict[str, torch.Tensor]:
         """Give the model what its files will hold after maps; copies of the dense tensors that these changed."""
@@ -143,26 +141,18 @@ class Conversion:
         return {key: tensor.clone() for key, tensor in found.items()}
 
     @property
-    def clean(self) -> InputMoments:
+    def clean(self) -> Moments:
         """Second moments of the unquantized model, measured when first needed."""
         if self._clean is None:
-            moments = InputMoments(self.layers)
-            batches = batches_of(self.windows)
-            with self.work.stage("measure inputs", len(batches)) as stage:
-                forward_batches(self.model, stage.over(batches), moments)
-            self._clean = moments
+            self._clean = self.calibration.moments(self.model, self.layers, self.work)
         return self._clean
 
     def scales(self) -> dict[str, float]:
         """Factor of the step for each layer, with geometric mean 1 over the weights."""
         if is_fixed_rate(self.recipe) or self.settings["allocation"] == "distortion":
             return dict.fromkeys(self.layers, 1.0)
-        batches = batches_of(self.windows[:: max(1, len(self.windows) // SENSITIVITY_WINDOWS)])
-        with self.work.stage("measure sensitivities", len(batches)) as stage:
-            found = output_sensitivities(self.model, self.layers, stage.over(batches), self.settings["seed"])
-        # One more token, of mean sensitivity: queries and keys do nothing for a first token, some layers for no token.
-        tokens, prior = sum(batch.numel() for batch in batches), sum(found.values()) / len(found)
-        logs = {name: -0.5 * math.log(max((tokens * g + prior) / (tokens + 1), 1e-300)) for name, g in found.items()}
+        found = self.calibration.sensitivities(self.model, self.layers, self.work)
+        logs = {name: -0.5 * math.log(max(g, 1e-300)) for name, g in found.items()}
         mean = sum(logs[name] * w.size for name, w in self.weights.items()) / self.count
         return {name: math.exp(log - mean) for name, log in logs.items()}
 
@@ -221,11 +211,10 @@ class Conversion:
         """Quantize every layer at one setting."""
         if self.settings["propagate"]:
             drift = self.settings["drift"]
-            return propagated_pass(
-                self.encoder, value, self.model, self.layers, self.weights, self.windows, drift=drift
-            )
+            windows = self.calibration.windows()
+            return propagated_pass(self.encoder, value, self.model, self.layers, self.weights, windows, drift=drift)
         if self.inputs is not None:
-            batches = batches_of(self.windows)
+            batches = batches_of(self.calibration.windows())
             return rounded_pass(self.encoder, value, self.model, self.layers, self.weights, batches)
         return clean_pass(self.encoder, value, self.weights, self.clean)
 

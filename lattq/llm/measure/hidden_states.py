@@ -39,19 +39,21 @@ class BlockStream:
 
     def __init__(self, model: Any, blocks: list[nn.Module], batches: Iterable[Int[Tensor, "_ window"]]) -> None:
         self.model, self.blocks = model, blocks
-        self.hidden: list[Tensor] = []
-        self._calls: list[list[_Call]] = []
-        first = True
-        for batch in batches:
-            if first:
-                true = _record(model, blocks, batch, None)
-                returned = [call.output for call in true]
-            found = _record(model, blocks, batch, returned)
-            self._calls.append(found)
-            self.hidden.append(found[0].hidden)
-            if first:
-                self._check(true)
-            first = False
+        self._returned: list[Any] = []
+        true: list[_Call] = []
+        batches = list(batches)
+        if batches:
+            true = _record(model, blocks, batches[0], None)
+            self._returned = [_without_state(call.output) for call in true]
+        self.take(batches)
+        if batches:
+            self._check(true)
+
+    def take(self, batches: Iterable[Int[Tensor, "_ window"]]) -> None:
+        """Go on with other batches, at the first block."""
+        self.batches = list(batches)
+        self._calls = [_record(self.model, self.blocks, batch, self._returned) for batch in self.batches]
+        self.hidden: list[Tensor] = [found[0].hidden for found in self._calls]
 
     @torch.no_grad()
     def apply(self, index: int, hidden: list[Tensor], batch: int) -> Tensor:
@@ -74,6 +76,12 @@ class BlockStream:
     def advance(self, index: int, hidden: list[Tensor]) -> list[Tensor]:
         """Outputs of block `index` for all batches."""
         return [self.apply(index, hidden, batch) for batch in range(len(hidden))]
+
+    def finish(self, hidden: Tensor, batch: int) -> Any:
+        """What the model returns if its last block gives these hidden states, with gradients if they are on."""
+        returned = [*self._returned[:-1], _Last(self._returned[-1], hidden)]
+        with _recorders(self.blocks, [], returned):
+            return run(self.model, self.batches[batch])
 
     def _check(self, true: list["_Call"]) -> None:
         """Replay the first batch: every block must see what it sees in the model."""
@@ -172,7 +180,8 @@ def _recorders(blocks: list[nn.Module], calls: list[_Call], returned: list[Any] 
                 found.hidden = found.hidden.clone()  # the block may write into it
                 found.output = forward(*args, **kwargs)
                 return found.output
-            return _like(returned[index], found.hidden)
+            given = returned[index]
+            return given.output() if isinstance(given, _Last) else _like(given, found.hidden)
 
         return call
 
@@ -183,6 +192,25 @@ def _recorders(blocks: list[nn.Module], calls: list[_Call], returned: list[Any] 
     finally:
         for block in blocks:
             del block.forward
+
+
+@dataclasses.dataclass
+class _Last:
+    """In what form the last block returns hidden states, and which."""
+
+    form: Any
+    hidden: Tensor
+
+    def output(self) -> Any:
+        """What it returns."""
+        return _like(self.form, self.hidden)
+
+
+def _without_state(output: Any) -> Any:
+    """The form of an output without what is in it."""
+    if isinstance(output, tuple | list):
+        return [None] * len(output) if isinstance(output, list) else (None,) * len(output)
+    return None
 
 
 def _like(output: Any, hidden: Tensor) -> Any:

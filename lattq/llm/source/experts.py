@@ -63,9 +63,11 @@ class ExpertProducts(TorchFunctionMode):
     def _all(self, x: Tensor, w: Tensor) -> Tensor:
         outputs = []
         for index in range(len(w)):
-            outputs.append(x[index] @ w[index])
-            chosen = x[index][x[index].detach().ne(0).any(-1)]
-            self._one(self.whole[w.data_ptr()].get(index), chosen, w[index], outputs[-1], linear=False)
+            rows = x[index].detach().ne(0).any(-1)
+            chosen = x[index][rows]
+            y = chosen @ w[index]
+            self._one(self.whole[w.data_ptr()].get(index), chosen, w[index], y, linear=False)
+            outputs.append(y.new_zeros(len(rows), y.shape[-1]).index_put((rows,), y))
         return torch.stack(outputs)
 
     def _one(self, expert: Any, x: Tensor, w: Tensor, y: Tensor, *, linear: bool) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from lattq.errors import InvalidInputError, LattqError, shown
 
-__all__ = ["RAW", "batches_of", "calibrating", "fixed_threads", "longest_window", "run", "token_windows"]
+__all__ = ["RAW", "all_configs", "batches_of", "calibrating", "fixed_threads", "longest_window", "run", "token_windows"]
 
 TOKENS_PER_BATCH = 4096
 LONGEST_WINDOW = 2048
@@ -163,7 +163,7 @@ def _check_tokens(model: Any, batch: Int[Tensor, "batch window"]) -> None:
 def calibrating(model: nn.Module) -> Iterator[None]:
     """Set the configs of a model and its parts as `CALIBRATING` says, and back."""
     before = []
-    for config in _configs(model):
+    for config in all_configs(model):
         wanted = CALIBRATING | ({} if getattr(config, "pad_token_id", 0) is not None else {"pad_token_id": -1})
         for key, value in wanted.items():
             if getattr(config, key, value) != value:
@@ -176,7 +176,8 @@ def calibrating(model: nn.Module) -> Iterator[None]:
             setattr(config, key, value)
 
 
-def _configs(model: nn.Module) -> Iterable[Any]:
+def all_configs(model: nn.Module) -> Iterable[Any]:
+    """The configurations of a model, of its modules and of their parts, once each."""
     found = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     configs = [config for config in found.values() if isinstance(config, PreTrainedConfig)]
     parts = [getattr(config, name, None) for config in configs for name in config.sub_configs]

@@ -1,0 +1,226 @@
+"""Statistics of a model: second moments of the inputs of its layers and of its scores at their outputs, as a value."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lattq.errors import InvalidInputError
+from lattq.linalg.shrinkage import shrink
+from lattq.llm.measure.merging import Merged
+from lattq.llm.measure.origin import MeasuredLayer, Origin, merged_layers, merged_origin
+from lattq.llm.measure.statistics_file import pieces, read_statistics, write_statistics
+from lattq.llm.measure.sums import PARTS, Moments
+
+__all__ = ["LayerStatistics", "Statistics"]
+
+ROUNDING = 1e-12  # of squares
+
+
+class LayerStatistics(NamedTuple):
+    """What was measured of one layer, not shrunk yet.
+
+    Attributes
+    ----------
+    inputs : E[x xᵀ] of what reached it
+    outputs : E[g gᵀ] of the scores g at its outputs over all tokens, those that did not reach it too, in nats per
+        squared output, in blocks down the diagonal; zero if no gradient arrived
+    input_count, output_count : of vectors of equal weight that tell as much
+    input_powers, output_powers : mean fourth powers of the entries, of what reached it
+    energy : E |x|² |g|² over what it would be if the lengths of x and g did not depend on each other; nan without g
+    """
+
+    inputs: Float[np.ndarray, "columns columns"]
+    outputs: Float[np.ndarray, "groups height height"]
+    input_count: float
+    output_count: float
+    input_powers: Float[np.ndarray, " columns"]
+    output_powers: Float[np.ndarray, " rows"]
+    energy: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistics:
+    """Second moments of the inputs and of the scores of the layers of a model, and what they were measured on.
+
+    Made by `measure_model`. Parts that were measured on other windows merge to the same bytes as if all had been
+    measured at once: sums are exact.
+
+    Parameters
+    ----------
+    layers : by name
+    arrays : of sums, by their names in a file
+    origin : what they were measured on
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lattq.llm import embedded_model, embedded_text
+    >>> from lattq.llm.measure import measure_model
+    >>> text, name = embedded_text("calibration"), "model.layers.0.self_attn.q_proj"
+    >>> found = measure_model(embedded_model(), calibration_text=text, samples=2, window=64, modules=[name])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found.save(f"{folder}/statistics.safetensors")
+    ...     same = Statistics.load(f"{folder}/statistics.safetensors")
+    ...     same.tokens(name), same.sigma(name).shape, same.information(name).shape
+    (128, (256, 256), (1, 256, 256))
+    """
+
+    layers: Mapping[str, MeasuredLayer]
+    arrays: Mapping[str, Any]
+    origin: Origin
+
+    def save(self, path: str | Path, *, exact: bool = True) -> None:
+        """Write one safetensors file, which appears whole or not at all; equal statistics are equal bytes.
+
+        Parameters
+        ----------
+        exact : float64 sums and what is missing to the exact ones; False for sums in float32, a quarter of the bytes,
+            which cannot be merged
+        """
+        write_statistics(path, self.layers, self.arrays, self.origin, exact=exact)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Statistics":
+        """Read what `save` wrote; arrays stay in the file until they are used.
+
+        Raises
+        ------
+        InvalidInputError : if there is no such file, or it holds something else
+        DamagedFileError : if it is not whole, or of another version
+        """
+        return cls(*read_statistics(path))
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """The statistics of all windows of both: the same bytes in any order and grouping.
+
+        Windows that both have seen count twice, as `Origin.repeated` says.
+
+        Raises
+        ------
+        InvalidInputError
+            if they are of other models or layers, or were measured in other ways, or one was saved in float32
+        """
+        origin = merged_origin(self.origin, other.origin)
+        layers = merged_layers(self.layers, other.layers)
+        return Statistics(layers, Merged(self.arrays, other.arrays), origin)
+
+    def digest(self) -> str:
+        """Hash of the bytes that `save` writes."""
+        found = hashlib.blake2b(digest_size=16)
+        for piece in pieces(self.layers, self.arrays, self.origin):
+            found.update(piece)
+        return found.hexdigest()
+
+    def moments(self, name: str) -> LayerStatistics:
+        """What was measured of a layer, or of its siblings together if nothing reached it.
+
+        Raises
+        ------
+        InvalidInputError : if they do not know the layer
+        """
+        layer = self._layer(name)
+        names = [name] if layer.leader is not None else [one for one in layer.siblings if self.layers[one].leader]
+        inputs = Moments.of(self._total("inputs", [str(self.layers[one].leader) for one in names]), 1)
+        rows, height = layer.shape[0], layer.shape[0] // layer.groups
+        scored = [one for one in names if f"{one}.outputs.outer" in self.arrays]
+        if not scored:
+            nothing = np.zeros((layer.groups, height, height)), np.zeros(rows)
+            return LayerStatistics(
+                inputs.matrix[0], nothing[0], inputs.count, 0.0, inputs.powers, nothing[1], float("nan")
+            )
+        parts = self._total("outputs", scored)
+        outputs = Moments.of(parts, layer.groups)
+        energy, cross, trace = (float(one) for one in parts["energy"])
+        share = outputs.vectors / self.origin.scored / (len(layer.siblings) if layer.leader is None else 1)
+        pairs = cross / outputs.vectors  # 1 unless weights were estimated in a round before
+        lengths = float(np.trace(inputs.matrix[0])) * trace / outputs.vectors
+        return LayerStatistics(
+            inputs.matrix[0],
+            outputs.matrix * (share / pairs if pairs > 0 else 0.0),
+            inputs.count,
+            outputs.count,
+            inputs.powers,
+            outputs.powers,
+            energy / outputs.vectors / lengths if lengths > 0 else float("nan"),
+        )
+
+    def sigma(self, name: str) -> Float[np.ndarray, "columns columns"]:
+        """E[x xᵀ] of the inputs of a layer, shrunk as far as their number asks for (theory 11.3)."""
+        found = self.moments(name)
+        return shrink(found.inputs, found.input_count, found.input_powers).matrix
+
+    def information(self, name: str) -> Float[np.ndarray, "groups height height"]:
+        """E[g gᵀ] of the scores at the outputs of a layer with one more token, of the mean over layers.
+
+        So it is positive definite, whatever few tokens say: a first token attends to itself alone, for which queries
+        and keys do not matter (theory 11.6).
+        """
+        known, height = self.moments(name).outputs, self.layers[name].shape[0] // self.layers[name].groups
+        tokens, prior = self.origin.scored, np.mean([self.sensitivity(one) for one in self.layers])
+        return (tokens * known + prior * np.eye(height)) / (tokens + 1)
+
+    def sensitivity(self, name: str) -> float:
+        """Mean of the diagonal of E[g gᵀ], which experts of one parameter share, as in `output_sensitivities`."""
+        siblings = self._layer(name).siblings
+        keys = [f"{one}.outputs.energy" for one in siblings if f"{one}.outputs.energy" in self.arrays]
+        total = 0.0
+        for key in keys:
+            _, cross, trace = (float(one) for one in self.arrays[key])
+            vectors = float(self.arrays[f"{key.removesuffix('energy')}counts"][0])
+            total += trace * vectors / cross if cross > 0 else 0.0
+        return total / (self.origin.scored * self.layers[name].shape[0] * len(siblings))
+
+    def guided(self, name: str) -> Float[np.ndarray, "guides columns columns"]:
+        """E[w x xᵀ] for each group of the outputs of a layer, w the mean squared score at them, shrunk as `sigma` is.
+
+        Raises
+        ------
+        InvalidInputError : if they were measured without `guides`, or nothing reached the layer
+        """
+        layer = self._layer(name)
+        if not layer.guides or f"{name}.guided.outer" not in self.arrays:
+            msg = f"no groups of outputs were measured for `{name}`; measure with `guides`, or take `sigma`"
+            raise InvalidInputError(msg)
+        sums = self._total("guided", [name])
+        found = np.zeros((layer.guides, layer.shape[1], layer.shape[1]))
+        for group in range(layer.guides):
+            mine = {part: one[group] for part, one in sums.items()}
+            _, weight, _ = mine["counts"]
+            if weight > 0:
+                moments = Moments.of(mine | {"outer": mine["outer"][None] / weight * mine["counts"][0]}, 1)
+                shrunk = shrink(moments.matrix[0], moments.count, moments.powers).matrix
+                found[group] = shrunk * weight / self.origin.scored
+        return found
+
+    def tokens(self, name: str) -> int:
+        """How many inputs of a layer were seen."""
+        return round(self.moments(name).input_count)
+
+    def borrowed(self, name: str) -> bool:
+        """Whether the moments of a layer are those of its siblings."""
+        return self._layer(name).leader is None
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Layers at whose outputs no gradient arrived but zero, or what rounding in float32 leaves of it."""
+        found = {name: self.sensitivity(name) for name in self.layers}
+        return tuple(name for name, one in found.items() if one <= ROUNDING * max(found.values()))
+
+    def _layer(self, name: str) -> MeasuredLayer:
+        if name not in self.layers:
+            msg = f"the statistics hold nothing of `{name}`; measure it too, or leave it out of `modules`"
+            raise InvalidInputError(msg)
+        return self.layers[name]
+
+    def _total(self, side: str, names: list[str]) -> dict[str, np.ndarray]:
+        """Sums of some layers together."""
+        found = {}
+        for part in PARTS[side]:
+            arrays = [np.asarray(self.arrays[f"{name}.{side}.{part}"], dtype=np.float64) for name in names]
+            found[part] = arrays[0] if len(arrays) == 1 else np.sum(arrays, axis=0)
+        return found
