@@ -10,6 +10,7 @@ from lattq._array import Array, array_namespace, to_host
 from lattq.errors import InvalidInputError
 from lattq.linalg.checks import with_diagonal
 from lattq.linalg.ldl import LDL
+from lattq.feedback.rules import beside
 from lattq.linalg.stacked import StackedLDL
 from lattq._metric import Metric, check_layer
 from lattq.parts.registry import kind_of
@@ -44,16 +45,18 @@ def changed(weight: Array, metric: Metric, scheme: Any, damping: float = 0.0) ->
         msg = f"`importance` weighs the weights themselves, not those after {transform!r}; leave one out"
         raise InvalidInputError(msg)
     moved, now = transform.forward(weight), metric.moved(transform)
-    second, outputs = now.inputs, now.output_factor
+    second, feedback, outputs = now.inputs, scheme.feedback, None
+    if now.outputs is not None:
+        moved, blocks, feedback = beside(feedback, moved, now.outputs, second)
+        outputs = StackedLDL.of(blocks)
     if damping:
         second = with_diagonal(second, damping * float(np.diag(second).mean()), "damping", damping)
-    if scheme.equalize and outputs is not None:
-        rows = scheme.equalize.rows(outputs, weight.shape[1])
-        transform, moved, outputs = chains.append(transform, rows), rows.forward(moved), outputs.rescaled(1 / rows.scale)
-    feedback = scheme.feedback
     if now.height > 1 and scheme.quantizer.sequences:  # a decoder follows fronts in the order of the matrix
         feedback = dataclasses.replace(feedback, order="natural")
     factor = feedback.factor(moved, second)
+    if scheme.equalize and outputs is not None:
+        rows = scheme.equalize.rows(outputs, weight.shape[1])
+        transform, moved, outputs = chains.append(transform, rows), rows.forward(moved), outputs.rescaled(1 / rows.scale)
     _require_range(moved, np.ones(1))
     if scheme.equalize:
         diagonal = scheme.equalize(factor, weight.shape[0])
@@ -79,7 +82,7 @@ def transform_of(weight: Float[Array, "rows columns"], sigma: Float[Array, "colu
     Hadamard(seed=1)
     """
     checked, metric = check_layer(weight, sigma)
-    return changed(to_host(checked), metric, scheme).transform
+    return changed(to_host(checked), metric if scheme.outputs else metric.of_inputs(), scheme).transform
 
 
 def holding(scheme: Any, transform: Transform) -> Any:

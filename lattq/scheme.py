@@ -14,7 +14,7 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._coordinates import changed, require_below
 from lattq._distortion import where_measured
 from lattq._guard import no_worse_than_zeros
-from lattq._options import as_integer, normalize
+from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError, shown
 from lattq.explain import Explanation
@@ -53,6 +53,8 @@ class Scheme:
     refit : what `lattq.refit` re-estimates once the codes are known, for example `lattq.least_squares.alternate.GAINS`
     rounds : how often sweeps and refit follow each other again, for codebooks: no step raises the distortion, if
         nothing is charged for bits
+    outputs : whether the output side of a metric counts: errors are fed back along rows too, and with `equalize` rows
+        have scales. Without it a metric is that of its inputs
 
     Examples
     --------
@@ -68,6 +70,7 @@ class Scheme:
     sweeps: int = 0
     refit: tuple[str, ...] = ()
     rounds: int = 0
+    outputs: bool = False
 
     def __post_init__(self) -> None:
         kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": BaseDesign}
@@ -76,6 +79,7 @@ class Scheme:
                 msg = f"`{name}` is {shown(getattr(self, name))}, no `{kind.__name__}`; pass one, or inherit from it"
                 raise InvalidInputError(msg)
         normalize(self, as_integer, "rounds", "sweeps")
+        normalize(self, as_flag, "outputs")
         self._check_rounds()
         refuse_equalize(self.transform)
 
@@ -159,6 +163,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Any, scheme: Scheme) -
         msg = f"`scheme` is {shown(scheme)}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
         raise InvalidInputError(msg)
     weight, metric = check_layer(weight, sigma)
+    metric = metric if scheme.outputs else metric.of_inputs()
     weight = weight if scheme.quantizer.array_generic and metric.height == 1 else to_host(weight)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         return no_worse_than_zeros(lambda damping: _encoded(weight, metric, scheme, damping), weight, metric)

@@ -1,6 +1,7 @@
 """The loop where rows hear each other: its definition, its distortion, and the files it leads to."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq.coding.fronts import Fronts
 from lattq.errors import InvalidInputError
-from lattq.feedback import MMSE, Cholesky, fronts, successive_cancellation
+from lattq.feedback import MMSE, Cholesky, OpenLoop, fronts, successive_cancellation
 from lattq.feedback.fronts import Wave
+from lattq.feedback.rules import beside
 from lattq.linalg.stacked import StackedLDL
-from lattq.quantizers import AbsMax, Codebook, Lattice, Trellis, Uniform
+from lattq.quantizers import Codebook, Lattice, Trellis, Uniform
 from lattq.transforms.rows import RowScales
 from tests.oracles.two_sided import two_sided
 from tests.strategies import moment, seeds
@@ -118,19 +120,54 @@ def test_groups_of_columns_have_scales_of_their_rows(group: int | None):
     """The quantizer of a group codes each entry of a front with the step of its row."""
     weight, metric = problem(0, 2, 3, 6)
     weight[1] *= 100.0
-    found = lq.quantize(weight, metric, lq.Scheme(quantizer=AbsMax(levels=64, group=group)))
+    found = lq.quantize(weight, metric, lq.recipes.yaqa(64, group=group, fit="range"))
     steps = found.quantizer.step
     assert steps[1].min() > 10 * np.delete(steps, 1, axis=0).max()
     assert (np.abs(found.codes).max(axis=1) > 8).all()  # every row makes use of its own range
-    one = lq.quantize(weight, metric.inputs, lq.Scheme(quantizer=AbsMax(levels=64, group=group)))
+    one = lq.quantize(weight, metric.inputs, lq.recipes.gptq(64, group=group, fit="range"))
     assert found.distortion(weight, metric) < one.distortion(weight, metric)
+
+
+@pytest.mark.parametrize("rate", [2.0, 3.0])
+def test_two_sides_are_better_in_their_own_metric(rate: float):
+    """At low rate too, and for outputs that hardly count: a penalty on both sides keeps them from costing more."""
+    rng = np.random.default_rng(0)
+    mixed = rng.standard_normal((1024, 96)) @ rng.standard_normal((96, 96)) / 10
+    metric, weight = lq.Metric(np.eye(128), mixed.T @ mixed / 1024), rng.standard_normal((96, 128))
+    one, two = (lq.at_rate(rate, lq.recipes.two_sided, weight, x) for x in (metric.inputs, metric))
+    assert two.distortion(weight, metric) < 0.6 * one.distortion(weight, metric)
+    assert 0 < two.gap(weight, metric) < 0.45
+    plain = lq.at_rate(3.0, functools.partial(lq.recipes.two_sided, mmse=0.0), weight, metric)
+    assert plain.gap(weight, metric) > 1.0  # a negative control
+
+
+def test_a_penalty_on_both_sides_is_minimized(rng: np.random.Generator):
+    """tr((G + J) (W-Ŵ) Σ' (W-Ŵ)ᵀ) with the weights that `beside` aims for is the charged form up to a constant."""
+    weight, metric = problem(0, 2, 3, 5)
+    rule = MMSE(noise=0.3, ratio=1.0)
+    found = beside(rule, weight, metric.outputs, metric.inputs)
+    penalty = found.outputs - metric.outputs
+    other = rng.standard_normal(weight.shape)
+
+    def charged(guess: np.ndarray) -> float:
+        own = metric.squared_error(weight - guess) * weight.size
+        blocks = guess.reshape(2, 3, 5)
+        return own + float(np.einsum("gab,gbj,jk,gak->", penalty, blocks, metric.inputs, blocks))
+
+    def aimed(guess: np.ndarray) -> float:
+        return lq.Metric(metric.inputs, found.outputs).squared_error(found.weight - guess) * weight.size
+
+    assert charged(other) - charged(weight) == pytest.approx(aimed(other) - aimed(weight), rel=1e-9)
+    assert np.linalg.eigvalsh(penalty).min() > 0
+    assert found.rule.noise > 0
+    assert beside(OpenLoop(), weight, metric.outputs, metric.inputs).outputs.shape == (6, 1, 1)
 
 
 @pytest.mark.parametrize("height", [2, 8, 48])
 @pytest.mark.parametrize("cell", [Uniform(), Trellis(8), Trellis(256, segment=16)], ids=repr)
 def test_files_restore_what_was_coded_along_fronts(cell: Any, height: int):
     weight, metric = problem(1, 48 // height, height, 20)
-    layer = lq.at_rate(3.0, lambda step: lq.recipes.watersic(step, quantizer=cell), weight, metric)
+    layer = lq.quantize(weight, metric, lq.recipes.watersic(1.0, quantizer=cell))
     again = lq.Quantized.from_bytes(layer.to_bytes())
     np.testing.assert_array_equal(again.codes, layer.codes)
     np.testing.assert_array_equal(again.dequantize(), layer.dequantize())
@@ -173,8 +210,8 @@ def test_scales_of_rows_are_a_transform(rng: np.random.Generator):
     ("scheme", "message"),
     [
         (lq.recipes.watersic(0.1, shrink=True), "`shrink` is True, but gains of columns are not known"),
-        (lq.Scheme(quantizer=Codebook(size=2, dimension=1)), "CodebookQuantizer does not say how to code entries"),
-        (lq.Scheme(quantizer=Lattice(lq.lattices.E8, step=0.1)), "LatticeQuantizer does not say how to code entries"),
+        (lq.Scheme(quantizer=Codebook(size=2, dimension=1), outputs=True), "CodebookQuantizer does not say how to code entries"),
+        (lq.Scheme(quantizer=Lattice(lq.lattices.E8, step=0.1), outputs=True), "LatticeQuantizer does not say how to code entries"),
     ],
 )
 def test_what_knows_no_fronts_says_so(scheme: lq.Scheme, message: str):
@@ -182,6 +219,7 @@ def test_what_knows_no_fronts_says_so(scheme: lq.Scheme, message: str):
     with pytest.raises(InvalidInputError, match=message):
         lq.quantize(weight, metric, scheme)
     lq.quantize(weight, dataclasses.replace(metric, outputs=np.ones(4)), scheme)
+    lq.quantize(weight, metric, dataclasses.replace(scheme, outputs=False))
 
 
 def test_free_columns_and_rows_cost_next_to_nothing():

@@ -16,6 +16,7 @@ __all__ = ["Allocation", "Fit", "Order", "RecipeName", "recipe_of", "takers"]
 class RecipeName(enum.StrEnum):
     """Recipes by name."""
 
+    two_sided = "two_sided"
     watersic = "watersic"
     huffman_gptq = "huffman_gptq"
     watersic_published = "watersic_published"
@@ -30,6 +31,7 @@ class RecipeName(enum.StrEnum):
     pq = "pq"
     rtn = "rtn"
     squeezellm = "squeezellm"
+    yaqa = "yaqa"
 
 
 class Fit(enum.StrEnum):

@@ -1,4 +1,4 @@
-"""`lattq demo`: the embedded model at a few rates with four recipes, beside the Gaussian reference."""
+"""`lattq demo`: the embedded model at a few rates with five recipes, beside the Gaussian reference."""
 
 import functools
 import json
@@ -36,11 +36,12 @@ from lattq.quantizers import Trellis
 __all__ = ["demo"]
 
 RATES = "4,3,2"
-RECIPES = {  # the last is watersic with cells that are nearly balls
+RECIPES = {  # "trellis" is watersic with cells that are nearly balls
     "rtn": recipe_of("rtn"),
     "gptq": recipe_of("gptq"),
     "watersic": recipe_of("watersic"),
     "trellis": recipe_of("watersic", quantizer=Trellis(states=256)),
+    "two_sided": recipe_of("two_sided"),
 }
 RESULTS = "lattq-demo.json"
 FIGURE = "rate_distortion.png"
@@ -62,8 +63,8 @@ def demo(
 ) -> None:
     """Compare recipes on the embedded model.
 
-    It is quantized with rtn, gptq, and watersic with scalar and with trellis quantization; rates, distortions, gaps and
-    perplexities are printed and drawn.
+    It is quantized with rtn, gptq, watersic with scalar and with trellis quantization, and with errors of outputs that
+    count by what they do to the predictions; rates, distortions, gaps and perplexities are printed and drawn.
     Every layer is quantized for the inputs of the unquantized model, so that all recipes meet the same second moments.
     """
     wanted = parse_rates(rates)
@@ -235,6 +236,6 @@ def _print(rows: list[dict[str, Any]], perplexity: float) -> None:
     )
     caption = (
         f"perplexity of the unquantized model: {perplexity:.2f}; rate: bits per weight from file sizes; gap: bits per "
-        "weight above the Gaussian reference; weighted: distortions as bits of KL per token; KL: measured"
+        "weight above the Gaussian reference, of two_sided in its own metric; weighted: distortions as bits of KL per token; KL: measured"
     )
     print_table("Embedded model, unseen text", headings, cells, caption)

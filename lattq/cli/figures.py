@@ -17,8 +17,9 @@ COLOURS = {
     "gptq": "tab:orange",
     "watersic": "tab:blue",
     "trellis": "tab:green",
+    "two_sided": "tab:red",
 }
-MARKERS = {"rtn": "s", "gptq": "^", "watersic": "o", "trellis": "D"}
+MARKERS = {"rtn": "s", "gptq": "^", "watersic": "o", "trellis": "D", "two_sided": "*"}
 
 
 def available() -> bool:

@@ -41,7 +41,7 @@ def quantize(
     model: Annotated[str, typer.Argument(help="Model directory, or `embedded` for the one that ships with lattq.")],
     out: Annotated[Path, typer.Option(help="Directory to create; missing or empty.")],
     rate: Annotated[float | None, typer.Option(help="Bits per quantized weight, from file sizes. [default: 3]")] = None,
-    recipe: Annotated[RecipeName, typer.Option(help="Method.")] = RecipeName.watersic,
+    recipe: Annotated[RecipeName, typer.Option(help="Method.")] = RecipeName.two_sided,
     calibration: Annotated[Path | None, typer.Option(help="UTF-8 text; `embedded` has its own.")] = None,
     statistics: Annotated[
         Path | None, typer.Option(help="File of `lattq measure`, instead of --calibration; implies --one-pass.")
@@ -74,12 +74,12 @@ def quantize(
         str | None,
         typer.Option(
             help=f"Cell: uniform, trellis-256 (4 to 4096 states), e8, bw16, leech24: {takers('quantizer')}. "
-            "[default: uniform]"
+            "[default: uniform, or trellis-256 of two_sided]"
         ),
     ] = None,
     sweeps: Annotated[int | None, typer.Option(help=f"Passes of coordinate descent: {takers('sweeps')}.")] = None,
     mmse: Annotated[
-        float | None, typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0]")
+        float | None, typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0, or 0.3 of two_sided]")
     ] = None,
     window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
     samples: Annotated[int | None, typer.Option(help="Calibration windows; all unless given.")] = None,

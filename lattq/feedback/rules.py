@@ -1,19 +1,30 @@
 """What the loop feeds back: from weights and second moment to a factor with its order."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+import math
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import polygamma
 
-from lattq._array import Array, require_finite, to_host
+from lattq._array import Array, array_namespace, from_host, require_finite, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError, shown
 from lattq.linalg.checks import check_block, with_diagonal
 from lattq.linalg.ldl import LDL, unchecked_ldl
 
-__all__ = ["MMSE", "Cholesky", "Feedback", "NoisyInputs", "OpenLoop", "check_options", "column_scale"]
+__all__ = [
+    "MMSE",
+    "Beside",
+    "Cholesky",
+    "Feedback",
+    "NoisyInputs",
+    "OpenLoop",
+    "beside",
+    "check_options",
+    "column_scale",
+]
 
 
 @runtime_checkable
@@ -23,6 +34,31 @@ class Feedback(Protocol):
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """Factor, order and penalty."""
         ...
+
+
+class Beside(NamedTuple):
+    """What a rule makes of a metric with outputs, before it is asked for the factor of the inputs.
+
+    Attributes
+    ----------
+    weight : what the loop aims for
+    outputs : blocks of the matrix whose factors feed errors along rows
+    rule : for the inputs
+    """
+
+    weight: Array
+    outputs: np.ndarray
+    rule: Any
+
+
+def beside(rule: Any, weight: Array, outputs: np.ndarray, sigma: np.ndarray) -> Beside:
+    """What a rule makes of the outputs; those that do not say take G as it is.
+
+    >>> beside(Cholesky(), np.ones((1, 1)), np.ones((1, 1, 1)), np.eye(1)).outputs
+    array([[[1.]]])
+    """
+    own = getattr(rule, "beside", None)
+    return Beside(weight, outputs, rule) if own is None else own(weight, outputs, sigma)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +80,10 @@ class OpenLoop:
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "block")
+
+    def beside(self, weight: Array, outputs: np.ndarray, sigma: np.ndarray) -> "Beside":
+        """Nothing is fed along rows: the diagonal of G alone."""
+        return Beside(weight, np.einsum("gii->gi", outputs).reshape(-1, 1, 1), self)
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The identity."""
@@ -113,6 +153,25 @@ class MMSE:
 
     def __post_init__(self) -> None:
         check_options(self, "noise", "ratio")
+
+    def beside(self, weight: Array, outputs: np.ndarray, sigma: np.ndarray) -> "Beside":
+        """G + J beside sigma + J': each side charged where the other has its mean (theory 15.7).
+
+        The best weights for the rows are (G + J)⁻¹ G W, which the loop then aims for.
+        """
+        rows, columns = column_scale(np.swapaxes(to_host(weight), 0, 1)), column_scale(weight)
+        columns = columns / math.sqrt(float(np.mean(columns**2)))
+        weighed = float(np.mean(np.einsum("gii->gi", outputs).reshape(-1) * rows**2)) / float(np.mean(rows**2))
+        excited = float(np.mean(np.diag(sigma) * columns**2))
+        if not self.noise or not weighed > 0 or not excited > 0:
+            return Beside(weight, outputs, self)
+        penalty = (self.ratio * self.noise / excited / rows**2).reshape(outputs.shape[:2])
+        charged = outputs + penalty[:, :, None] * np.eye(outputs.shape[1])
+        host = to_host(weight).astype(np.float64)
+        best = host - np.linalg.solve(charged, penalty[:, :, None] * host.reshape(*penalty.shape, -1)).reshape(host.shape)
+        xp = array_namespace(weight)
+        best = xp.astype(from_host(best, like=weight), weight.dtype)
+        return Beside(best, charged, dataclasses.replace(self, noise=self.noise / weighed))
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of H, with the penalty."""

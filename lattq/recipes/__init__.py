@@ -15,6 +15,7 @@ from lattq.recipes.grids import (
     watersic,
     watersic_published,
 )
+from lattq.recipes.two_sides import two_sided, yaqa
 
 __all__ = [
     "UNBIASED",
@@ -31,6 +32,8 @@ __all__ = [
     "pq",
     "rtn",
     "squeezellm",
+    "two_sided",
     "watersic",
     "watersic_published",
+    "yaqa",
 ]

@@ -149,6 +149,7 @@ def watersic(
     shrink: bool | None = None,
     refit: tuple[str, ...] = (),
     coder: object = None,
+    outputs: bool = True,
 ) -> Scheme:
     """WaterSIC (Lifar et al. 2026) with pivoted order, MMSE feedback, sweeps and two-way coding.
 
@@ -166,6 +167,8 @@ def watersic(
     sweeps : passes of coordinate descent, 2 unless given for cubic cells and 0 for others, which they hardly improve;
         each costs as much as the loop, and D then depends a little on sigma's basis
     shrink, refit, coder : as in `Uniform` and `Scheme`; with `sweeps` a shrunk column may be coded a little worse
+    outputs : False ignores the output side of a metric, as all other recipes do. Sequences along fronts take the
+        natural order, whatever `order` says: a decoder follows them
 
     Examples
     --------
@@ -185,11 +188,12 @@ def watersic(
         equalize=Equalize(),
         sweeps=cell.sweeps if sweeps is None else sweeps,
         refit=refit,
+        outputs=outputs,
     )
 
 
-# Errors that shrink the weights do not average out over the layers of a model (theory 2.6).
-UNBIASED = functools.partial(watersic, mmse=0.0)
+# Errors that shrink the weights do not average out over the layers of a model (theory 2.6). All outputs count alike.
+UNBIASED = functools.partial(watersic, mmse=0.0, outputs=False)
 
 
 def watersic_published(step: float) -> Scheme:

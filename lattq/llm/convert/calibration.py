@@ -8,7 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lattq.errors import InvalidInputError
+from lattq.llm.measure.model import measure_windows
 from lattq.llm.measure.moments import UNREACHED, InputMoments, forward_batches, reached
+from lattq.llm.measure.origin import Origin
+from lattq.llm.measure.score import Score
 from lattq.llm.measure.sensitivity import output_sensitivities
 from lattq.llm.measure.statistics import Statistics
 from lattq.llm.source.architecture import Choice
@@ -16,7 +19,7 @@ from lattq.llm.source.matrices import Matrix
 from lattq.llm.source.windows import batches_of
 from lattq.progress import Stage
 
-__all__ = ["Calibration", "FromStatistics", "Moments", "OnText"]
+__all__ = ["Calibration", "FromStatistics", "Moments", "OnText", "with_one_more"]
 
 SENSITIVITY_WINDOWS = 32
 
@@ -58,6 +61,10 @@ class Calibration(Protocol):
         """Mean squared scores at the outputs of layers, all of them positive unless all are zero."""
         ...
 
+    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
+        """Second moments of inputs and of scores at outputs."""
+        ...
+
 
 class OnText:
     """Measured on windows of text.
@@ -66,10 +73,11 @@ class OnText:
     ----------
     windows : of tokens
     seed : of drawn labels
+    pooling : as in `Score`
     """
 
-    def __init__(self, windows: Int[Tensor, "windows window"], seed: int) -> None:
-        self._windows, self.seed = windows, seed
+    def __init__(self, windows: Int[Tensor, "windows window"], seed: int, pooling: str | None = None) -> None:
+        self._windows, self.seed, self.pooling = windows, seed, pooling
 
     def windows(self) -> Int[Tensor, "windows window"]:
         """All of them."""
@@ -91,7 +99,14 @@ class OnText:
         batches = batches_of(self._windows[:: max(1, len(self._windows) // SENSITIVITY_WINDOWS)])
         with work.stage("measure sensitivities", len(batches)) as stage:
             found = output_sensitivities(model, layers, stage.over(batches), self.seed)
-        return _with_one_more(found, sum(batch.numel() for batch in batches))
+        return with_one_more(found, sum(batch.numel() for batch in batches))
+
+    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
+        """Of all windows."""
+        with work.stage("measure statistics", len(self._windows)) as stage:
+            found = measure_windows(model, layers, self._windows, Score(self.seed, 1, self.pooling), told=stage)
+        tokens = self._windows.numel()
+        return found.statistics(Origin("", "plain", (), (), (), (self.seed,), tokens, tokens))
 
 
 class FromStatistics:
@@ -114,7 +129,7 @@ class FromStatistics:
                 f"{source}; measure this one"
             )
             raise InvalidInputError(msg)
-        self.statistics = statistics
+        self._statistics = statistics
 
     def windows(self) -> Int[Tensor, "windows window"]:
         """There are none: no text is kept."""
@@ -123,7 +138,7 @@ class FromStatistics:
 
     def choose(self, model: Any, layers: Mapping[str, Matrix]) -> Choice:
         """Those that the statistics hold."""
-        known = self.statistics.layers
+        known = self._statistics.layers
         found = {name: one for name, one in layers.items() if name in known}
         for name, matrix in found.items():
             if matrix.routed:
@@ -135,15 +150,23 @@ class FromStatistics:
 
     def moments(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
         """The statistics themselves."""
-        return self.statistics
+        return self._statistics
+
+    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
+        """The statistics themselves."""
+        return self._statistics
 
     def sensitivities(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> dict[str, float]:
         """Of all tokens that were measured."""
-        found = {name: self.statistics.sensitivity(name) for name in layers}
-        return _with_one_more(found, self.statistics.origin.scored)
+        found = {name: self._statistics.sensitivity(name) for name in layers}
+        return with_one_more(found, self._statistics.origin.scored)
 
 
-def _with_one_more(found: dict[str, float], tokens: int) -> dict[str, float]:
-    """With one more token, of mean sensitivity: queries and keys do nothing for a first token, some layers for none."""
+def with_one_more(found: dict[str, float], tokens: int) -> dict[str, float]:
+    """With one more token, of mean sensitivity: queries and keys do nothing for a first token, some layers for none.
+
+    >>> with_one_more({"a": 0.0, "b": 2.0}, 1)
+    {'a': 0.5, 'b': 1.5}
+    """
     prior = sum(found.values()) / len(found)
     return {name: (tokens * g + prior) / (tokens + 1) for name, g in found.items()}

@@ -13,8 +13,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from lattq._coordinates import holding
+from lattq._metric import Metric
 from lattq.errors import InvalidInputError
 from lattq.llm.convert.calibration import Moments
+from lattq.llm.convert.metrics import Metrics
 from lattq.llm.convert.report import LayerRow, layer_row
 from lattq.llm.convert.rounded import InputSettings, RoundedInputs, measured, naming, observed, rounding, targets_of
 from lattq.llm.convert.workspace import Workspace
@@ -23,7 +25,6 @@ from lattq.llm.source.architecture import find_blocks
 from lattq.llm.source.design import FoldedMap
 from lattq.llm.source.matrices import Matrix
 from lattq.llm.source.windows import batches_of, run
-from lattq._metric import Metric, as_metric
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 from lattq.transforms.chains import folded
@@ -47,6 +48,7 @@ class Encoder:
     Attributes
     ----------
     report : called with the name of each finished layer
+    metrics : of layers, from second moments of their inputs
     trained : layers whose weights `maps` left rounded, which must come back as they are
     """
 
@@ -60,6 +62,7 @@ class Encoder:
     ) -> None:
         self.recipe, self.scales = recipe, scales
         self.workspace, self.jobs, self.inputs = workspace, jobs, inputs
+        self.metrics = Metrics()
         self.trained: dict[str, FoldedMap] = {}
         self.report: Callable[[str], None] = lambda name: None
 
@@ -67,7 +70,7 @@ class Encoder:
         """Payload bytes of each layer; nothing is kept."""
 
         def size(name: str) -> int:
-            return len(self.quantize(name, weights[name], as_metric(moments.sigma(name)), value).payload)
+            return len(self.quantize(name, weights[name], self.metrics.of(name, moments.sigma(name)), value).payload)
 
         found = {}
         for name, bytes_ in zip(weights, self._parallel(size, list(weights)), strict=True):
@@ -86,7 +89,7 @@ class Encoder:
         rounded = rounded or {}
 
         def encode(name: str) -> tuple[Quantized, LayerRow]:
-            start, metric, inputs = time.perf_counter(), as_metric(moments.sigma(name)), rounded.get(name)
+            start, metric, inputs = time.perf_counter(), self.metrics.of(name, moments.sigma(name)), rounded.get(name)
             quantized = self.quantize(name, targets[name], metric, value, inputs)
             row = layer_row(
                 name,

@@ -19,6 +19,7 @@ from lattq.llm.convert.report import Report
 from lattq.llm.convert.rounded import InputSettings
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
+from lattq.llm.measure.score import pooling_of
 from lattq.llm.measure.statistics import Statistics
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
@@ -39,7 +40,7 @@ def quantize_model(
     calibration_text: str | None = None,
     statistics: Statistics | str | Path | None = None,
     rate: float | int | None = None,
-    recipe: Callable[..., Scheme] = recipes.UNBIASED,
+    recipe: Callable[..., Scheme] = recipes.two_sided,
     step: float | int | None = None,
     levels: int | None = None,
     bits: int | None = None,
@@ -75,8 +76,8 @@ def quantize_model(
         quantized for the inputs of the unquantized model
     rate : bits per quantized weight, counted in the files (see `stored_bytes`), met within 0.005 bit by recipes with a
         step and not exceeded by recipes with levels or bits
-    recipe : from a step or a number of levels or bits to a `Scheme`. `UNBIASED` is watersic without MMSE feedback:
-        shrunk weights are best for one layer, not for a chain of them (theory 2.6)
+    recipe : from a step or a number of levels or bits to a `Scheme`. Where it counts errors of outputs
+        (`Scheme.outputs`), these are measured first, as by `measure_model`
     step, levels, bits : the recipe's setting, instead of `rate`
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
     propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given
@@ -173,7 +174,7 @@ def quantize_model(
         if statistics is None:
             window = int(window if window is not None else longest_window(model))
             windows = token_windows(tokenizer, str(calibration_text), window, samples, seed)
-            calibration: Calibration = OnText(windows, seed)
+            calibration: Calibration = OnText(windows, seed, pooling_of(source))
             samples, text = len(windows), hashlib.blake2b(str(calibration_text).encode(), digest_size=16).hexdigest()
         else:
             known = statistics if isinstance(statistics, Statistics) else Statistics.load(statistics)

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._distortion import reference_rate
+from lattq._metric import Metric
 from lattq.errors import InvalidInputError
 from lattq.llm.source.design import FoldedMap
-from lattq._metric import Metric
 from lattq.quantized import Quantized
 
 __all__ = ["DenseRow", "LayerRow", "Report"]
@@ -31,9 +31,11 @@ class LayerRow:
     name, shape : of the layer
     value : its step or number of levels
     rate : bits per weight of the payload
-    distortion : squared error of the outputs per weight, for the second moment and target weight it was coded with
+    distortion : squared error of the outputs per weight, for the second moment and target weight it was coded with, all
+        outputs alike
     reference : bits per weight that independent Gaussian weights of these variances need at this distortion, which
-        weights that depend on each other may undercut; None if the distortion is 0
+        weights that depend on each other may undercut; None if the distortion is 0. Where outputs count differently, at
+        the distortion in that metric
     gap : rate - reference
     seconds : time to quantize
     stats : `Quantized.stats`
@@ -202,12 +204,12 @@ def layer_row(
 ) -> LayerRow:
     """Measure a quantized layer."""
     rate = 8 * len(quantized.payload) / target.size
-    distortion = quantized.distortion(target, metric)
+    distortion, coded = (quantized.distortion(target, one) for one in (metric.of_inputs(), metric))
     stats = dict(quantized.stats)
     reference = None
-    if distortion > 0:
+    if coded > 0:
         try:
-            reference = reference_rate(target, metric, distortion, None, None, None)
+            reference = reference_rate(target, metric, coded, None, None, None)
         except InvalidInputError as error:  # pruned weights have no Gaussian reference; the layer itself is fine
             stats["no_reference"] = str(error)
     gap = None if reference is None else rate - reference

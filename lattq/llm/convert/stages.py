@@ -11,10 +11,11 @@ import torch
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.llm.convert.calibration import Calibration, Moments
+from lattq.llm.convert.calibration import Calibration, Moments, with_one_more
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
 from lattq.llm.convert.kept import KeptArrays
 from lattq.llm.convert.mapped import changed_tensors, fold_maps, settle
+from lattq.llm.convert.metrics import Metrics
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass, rounded_pass
 from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
@@ -90,7 +91,9 @@ class Conversion:
             msg = f"only weights that `maps` added would be quantized ({', '.join(self.layers)}); quantize others too"
             raise InvalidInputError(msg)
         self._clean: Moments | None = None
+        self.metrics = self.measured()
         self.encoder = Encoder(recipe, self.scales(), workspace, jobs, inputs)
+        self.encoder.metrics = self.metrics
         self.encoder.trained = self.trained()
 
     def trained(self) -> dict[str, FoldedMap]:
@@ -147,14 +150,33 @@ class Conversion:
             self._clean = self.calibration.moments(self.model, self.layers, self.work)
         return self._clean
 
+    def measured(self) -> Metrics:
+        """Metrics of the layers: where errors of outputs count, in nats, times a common factor for all layers.
+
+        Then one step for all is the same slope everywhere; with the allocation "distortion" every layer has its own
+        factor, so that outputs count alike on the mean.
+        """
+        if not scheme_of(self.recipe).outputs:
+            return Metrics()
+        self._clean = known = self.calibration.statistics(self.model, self.layers, self.work)
+        units = with_one_more({name: known.sensitivity(name) for name in self.layers}, known.origin.scored)
+        if self.settings["allocation"] == "loss":
+            units = dict.fromkeys(units, math.exp(self._mean({name: math.log(g) for name, g in units.items()})))
+        return Metrics(known, units)
+
     def scales(self) -> dict[str, float]:
-        """Factor of the step for each layer, with geometric mean 1 over the weights."""
-        if is_fixed_rate(self.recipe) or self.settings["allocation"] == "distortion":
+        """Factor of the step for each layer, with geometric mean 1 over the weights; 1 where metrics have units."""
+        alike = self.settings["allocation"] == "distortion" or self.metrics.statistics is not None
+        if is_fixed_rate(self.recipe) or alike:
             return dict.fromkeys(self.layers, 1.0)
         found = self.calibration.sensitivities(self.model, self.layers, self.work)
         logs = {name: -0.5 * math.log(max(g, 1e-300)) for name, g in found.items()}
-        mean = sum(logs[name] * w.size for name, w in self.weights.items()) / self.count
+        mean = self._mean(logs)
         return {name: math.exp(log - mean) for name, log in logs.items()}
+
+    def _mean(self, values: dict[str, float]) -> float:
+        """Over the weights."""
+        return sum(values[name] * w.size for name, w in self.weights.items()) / self.count
 
     def run(self, start: float, max_shard_size: str, beside: list[Path], run: str) -> Report:
         """All stages; the files `beside` the weights come along, and payloads are bound to the name of the run."""
@@ -203,7 +225,7 @@ class Conversion:
 
     def first_step(self, rate: float | int) -> float:
         """Common step whose mean rate over the layers is about right: at high rate log steps average."""
-        logs = [w.size * math.log(first_step(rate, w, self.clean.sigma(name))) for name, w in self.weights.items()]
+        logs = [w.size * math.log(first_step(rate, w, self.metrics.of(name, self.clean.sigma(name)))) for name, w in self.weights.items()]
         # The factors have geometric mean 1 and drop out.
         return math.exp(sum(logs) / self.count)
 
@@ -280,6 +302,12 @@ class Conversion:
             report.save(directory)
         self.workspace.publish()
         return report
+
+
+def scheme_of(recipe: Callable[..., Scheme]) -> Scheme:
+    """What a recipe gives at some setting."""
+    name, scheme = searched(recipe)
+    return scheme(RANGES[name][0] if name in RANGES else 1.0)
 
 
 def is_fixed_rate(recipe: Callable[..., Scheme]) -> bool:
