@@ -31,8 +31,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 # %% [markdown]
 # ## 16.1 Divergence to second order
 #
-# A model gives labels $v$ the probabilities $p_\theta(v)$. Its score $s_v = \nabla_\theta \ln p_\theta(v)$ has mean zero
-# under its own predictions, since probabilities sum to one. So the first order of the divergence vanishes, and
+# A model gives labels $v$ the probabilities $p_\theta(v)$. Its score $s_v = \nabla_\theta \ln p_\theta(v)$ has mean
+# zero under its own predictions, since probabilities sum to one. So the first order of the divergence vanishes, and
 #
 # $$ \mathrm{KL}(p_\theta \,\|\, p_{\theta + \epsilon}) = \tfrac12 \epsilon^\top F \epsilon + O(|\epsilon|^3),
 #    \qquad F = \sum_v p_\theta(v)\, s_v s_v^\top . \tag{16.1} $$
@@ -77,11 +77,11 @@ assert abs(ratios[1]) < 0.01
 # %% [markdown]
 # ## 16.2 Drawn labels
 #
-# A vocabulary of a hundred thousand labels is not enumerated. One label $v$ drawn from $p_\theta$ gives
-# $\mathbb E\, s_v s_v^\top = F$ without bias, for the price of one backward pass. In a text every token has a
-# prediction of its own. Labels of different tokens are drawn independently of each other, each given the text before it,
-# and scores have mean zero, so the gradient of the *sum* of all log-likelihoods has as its second moment the sum of all
-# $F$: one backward pass serves all tokens of a window.
+# A vocabulary of a hundred thousand labels is not enumerated. One label $v$ drawn from $p_\theta$ gives $\mathbb E\,
+# s_v s_v^\top = F$ without bias, for the price of one backward pass. In a text every token has a prediction of its own.
+# Labels of different tokens are drawn independently of each other, each given the text before it, and scores have mean
+# zero, so the gradient of the *sum* of all log-likelihoods has as its second moment the sum of all $F$: one backward
+# pass serves all tokens of a window.
 #
 # The labels of the text itself will not do. Where the model is wrong they are rare under $p_\theta$, their scores are
 # long, and the "empirical Fisher" is another matrix, whose trace says how wrong the model is.
@@ -101,8 +101,8 @@ assert np.trace(wrong.T @ wrong) > 2 * np.trace(fisher)
 # %% [markdown]
 # ## 16.3 The weight of a layer
 #
-# An error $E$ of a weight moves the outputs of token $t$ by $E x_t$, and the log-likelihoods by $\sum_t g_t^\top E x_t$.
-# If errors at different tokens are taken to add up in squares,
+# An error $E$ of a weight moves the outputs of token $t$ by $E x_t$, and the log-likelihoods by $\sum_t g_t^\top E
+# x_t$. If errors at different tokens are taken to add up in squares,
 #
 # $$ \mathrm{KL} \approx \tfrac12\, \mathbb E\, (g^\top E x)^2
 #    = \tfrac12 \operatorname{vec}(E)^\top\, \mathbb E\bigl[x x^\top \otimes g g^\top\bigr] \operatorname{vec}(E)
@@ -115,8 +115,8 @@ assert np.trace(wrong.T @ wrong) > 2 * np.trace(fisher)
 #
 # $$ \tfrac12 \operatorname{tr}\, G E\, \Sigma E^\top, \tag{16.3} $$
 #
-# with $m^2 / 2 + n^2 / 2$ numbers. $G$ is in nats per squared output: a layer whose errors cost more has the larger $G$,
-# and one step for all layers is the allocation of equal slopes.
+# with $m^2 / 2 + n^2 / 2$ numbers. $G$ is in nats per squared output: a layer whose errors cost more has the larger
+# $G$, and one step for all layers is the allocation of equal slopes.
 
 # %%
 F = np.einsum("tv,tvi,tj,tvk,tl->ijkl", p, g, inputs, g, inputs) / tokens
@@ -129,16 +129,16 @@ assert 0.05 < np.linalg.norm(F - product) / np.linalg.norm(F) < 1  # lengths of 
 # ## 16.4 Which product
 #
 # Let $A = \Sigma \otimes G$ be any product, and let the loop of note 2 on both sides make the error white in its
-# coordinates, of covariance $\delta A^{-1}$ (as in (11.1)). The true cost is $\delta \operatorname{tr} F A^{-1} / 2$, and
-# at high rate the bits per weight are $-\frac12 \log \delta + \frac1{2mn} \log \det A$ and a constant. At equal bits the
-# logarithm of the cost is, up to a constant,
+# coordinates, of covariance $\delta A^{-1}$ (as in (11.1)). The true cost is $\delta \operatorname{tr} F A^{-1} / 2$,
+# and at high rate the bits per weight are $-\frac12 \log \delta + \frac1{2mn} \log \det A$ and a constant. At equal
+# bits the logarithm of the cost is, up to a constant,
 #
 # $$ \ln \operatorname{tr} F A^{-1} + \frac1{mn} \ln \det A . \tag{16.4} $$
 #
 # Of all scales of $A$, $\operatorname{tr} F A^{-1} = mn$ makes twice the negative log-likelihood of Gaussian matrices
-# $g x^\top$ of covariance $A$, $\ln \det A + \operatorname{tr} F A^{-1}$, least, and leaves (16.4). So *the product that
-# is best for the loop is the one of largest likelihood*: not that nearest to $F$ in squares (Van Loan and Pitsianis,
-# 1993), nor the plain moments. Setting its derivatives to zero gives
+# $g x^\top$ of covariance $A$, $\ln \det A + \operatorname{tr} F A^{-1}$, least, and leaves (16.4). So *the product
+# that is best for the loop is the one of largest likelihood*: not that nearest to $F$ in squares (Van Loan and
+# Pitsianis, 1993), nor the plain moments. Setting its derivatives to zero gives
 #
 # $$ \Sigma = \tfrac1m\, \mathbb E\, (g^\top G^{-1} g)\, x x^\top, \qquad
 #    G = \tfrac1n\, \mathbb E\, (x^\top \Sigma^{-1} x)\, g g^\top, \tag{16.5} $$
@@ -169,22 +169,16 @@ def nearest(F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return signs * s[0] * v[0].reshape(n, n), signs * u[:, 0].reshape(m, m)
 
 
-def coupled(tail: float) -> np.ndarray:
-    """F of tokens whose inputs and gradients have lengths that depend on each other."""
+def coupled(tail: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F of tokens whose inputs and gradients have lengths that depend on each other, and the plain moments."""
     length = np.exp(tail * rng.standard_normal(3000))
     x = length[:, None] * rng.standard_normal((3000, n)) @ rng.standard_normal((n, n))
     g = rng.standard_normal((3000, m)) @ rng.standard_normal((m, m)) / length[:, None]
-    return np.einsum("ti,tj,tk,tl->ijkl", g, x, g, x) / 3000
-
-
-def plain(F: np.ndarray, tail: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Both factors of F by itself, as if the other were the identity."""
-    return np.einsum("ijil->jl", F) / m, np.einsum("ijkj->ik", F) / n
+    return np.einsum("ti,tj,tk,tl->ijkl", g, x, g, x) / 3000, x.T @ x / 3000, g.T @ g / 3000
 
 
 gains = []
-for one in (F, coupled(0.3), coupled(1.0)):
-    factors = plain(one)
+for one, *factors in ((F, sigma, information), coupled(0.3), coupled(1.0)):
     costs = [cost(*factors, one)]
     for _ in range(30):
         factors = alternated(*factors, one)
@@ -195,7 +189,7 @@ for one in (F, coupled(0.3), coupled(1.0)):
     pairs = np.einsum("ijkl,ki,lj->", one, np.linalg.inv(factors[1]), np.linalg.inv(factors[0]))
     assert abs(pairs / (m * n) - 1) < 1e-6  # the scale
     gains.append(costs[0] - costs[-1])
-assert all(gain >= 0 for gain in gains)
+assert gains[2] > gains[1] > 0  # the more, the longer the tail
 
 # %% [markdown]
 # ## 16.5 What comes true
