@@ -88,7 +88,7 @@ def quantized(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_help_lists_the_commands():
     result = run("--help")
     assert result.exit_code == 0
-    for name in ("quantize", "eval", "inspect", "bounds", "demo"):
+    for name in ("quantize", "measure", "eval", "inspect", "bounds", "demo"):
         assert name in result.stdout
         assert "--debug" in run(name, "--help").stdout
     assert run("--version").stdout.startswith("lattq ")

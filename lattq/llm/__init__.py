@@ -11,16 +11,20 @@ from lattq.llm.convert.files import stored_bytes
 from lattq.llm.convert.quantize import quantize_model
 from lattq.llm.convert.report import Report
 from lattq.llm.evaluation.evaluate import evaluate
+from lattq.llm.measure.model import measure_model
+from lattq.llm.measure.statistics import Statistics
 from lattq.llm.run.plugin import register
 from lattq.llm.tune.soft_palette import SoftPalette, harden
 
 __all__ = [
     "Report",
     "SoftPalette",
+    "Statistics",
     "embedded_model",
     "embedded_text",
     "evaluate",
     "harden",
+    "measure_model",
     "quantize_model",
     "stored_bytes",
 ]

@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from lattq import llm, recipes
 from lattq.cli.entry import app
 from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.llm import source
 from lattq.llm.measure import Statistics, measure_model
+from lattq.llm.measure.model import measure_windows
+from lattq.llm.measure.score import Score, pooling_of
 from lattq.llm.tune import Balanced
 from tests.llm.conftest import TEXT
+from tests.llm.test_measure import MINILM
 from tests.tiny import save_tokenizer, tiny_config
 
 LAYER = "model.layers.0.mlp.down_proj"
@@ -140,9 +146,6 @@ def test_settings_out_of_range_raise(tiny: Path, name: str, value: int):
 
 
 def test_a_model_with_numbers_out_of_scale_raises(tmp_path: Path):
-    import torch
-    import transformers
-
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(tiny_config())
     model.model.layers[0].mlp.up_proj.weight.data *= 1e20
@@ -285,3 +288,24 @@ def test_commands_complain_in_one_line(tiny: Path, file: Path, tmp_path: Path):
         assert found.exit_code == 1
         (line,) = found.stderr.splitlines()
         assert words in line
+
+
+# Encoders.
+
+
+def test_a_directory_says_how_its_embeddings_are_pooled(tiny: Path):
+    """all-MiniLM takes the mean and normalises it; a Llama has no such pipeline."""
+    assert pooling_of(MINILM) == "mean"
+    assert pooling_of(tiny) is None
+
+
+def test_statistics_of_an_encoder_are_of_its_embeddings():
+    options = OPTIONS | {"samples": 3}
+    found = measure_model(MINILM, modules=[(name := "encoder.layer.5.output.dense")], draws=2, **options)
+    model = source.load_model(MINILM, torch.float32)
+    windows = source.token_windows(source.load_tokenizer(MINILM), TEXT, options["window"], options["samples"])
+    layers = source.choose_modules(model, [name])
+    for pooling in ("mean", None):
+        sums = measure_windows(model, layers, windows, Score(0, 2, pooling)).statistics(found.origin)
+        same = np.allclose(sums.moments(name).outputs, found.moments(name).outputs, rtol=1e-5, atol=1e-12)
+        assert same == (pooling == "mean")

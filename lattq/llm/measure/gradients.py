@@ -17,6 +17,7 @@ from lattq.llm.source.windows import RAW, run
 __all__ = ["differentiate"]
 
 KEPT = 1 << 30  # bytes of hidden states between blocks
+SMALL = 1 << 28  # bytes of a model
 Act = Callable[[str, Tensor, Tensor], None]
 
 
@@ -33,16 +34,19 @@ def differentiate(
     """Run a model over windows, one by one, and differentiate each score that is drawn of it.
 
     Block by block where blocks can be called one by one: hidden states between blocks are kept, and what is inside a
-    block is computed again when its gradients are. So memory is that of one block, and of the states.
+    block is computed again when its gradients are. So memory is that of one block, and of the states. A small model
+    is differentiated at once, which spares that forward pass.
 
     Parameters
     ----------
     act : called with the name, inputs and outputs of each use of a layer; its hooks on the outputs see the gradients
     begin : called with the number of a piece of the model before that runs on a window
     advance : called with a name after each window
-    whole : False to insist on blocks, True on the whole model; None for blocks where they can be called
+    whole : False for blocks where they can be called, True for the whole model, None to choose by the size of the model
     """
     blocks = find_blocks(model, layers)
+    if whole is None:
+        whole = sum(one.nbytes for one in model.parameters()) <= SMALL
     stream = None if whole else _stream(model, layers, blocks, windows)
     with _frozen(model):
         if stream is None:
@@ -72,14 +76,13 @@ def _through_the_model(
     begin: Callable[[int], Any],
     advance: Callable[[str], Any],
 ) -> None:
-    with _starts(model) as starts:
-        for index, window in enumerate(windows):
-            begin(0)
-            with torch.enable_grad():
-                with watching(layers, act):
-                    output = run(model, window)
-                _backward(score(output, window), starts)
-            advance(f"window {index + 1}")
+    for index, window in enumerate(windows):
+        begin(0)
+        with torch.enable_grad():
+            with _embedded(model) as starts, watching(layers, _starting(act, starts)):
+                output = run(model, window)
+            _backward(score(output, window), starts)
+        advance(f"window {index + 1}")
 
 
 def _through_blocks(
@@ -156,14 +159,17 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _starts(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Parameters in front of all layers, with gradients: tables of embeddings, or all if there are none."""
-    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-    found: list[Any] = [one for one in tables or model.parameters() if one.is_floating_point()]
-    for one in found:
-        one.requires_grad_(True)
+def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
+    """What embeddings give in one forward, with gradients: all layers come behind it."""
+    starts: list[Tensor] = []
+
+    def start(module: nn.Module, args: Any, output: Any) -> Tensor:
+        starts.append(output.detach().requires_grad_())
+        return starts[-1].clone()  # some models write into it
+
+    handles = [one.register_forward_hook(start) for one in model.modules() if isinstance(one, nn.Embedding)]
     try:
-        yield found
+        yield starts
     finally:
-        for one in found:
-            one.requires_grad_(False)
+        for handle in handles:
+            handle.remove()

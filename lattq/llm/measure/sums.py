@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg.blas import dsyrk
+from scipy.linalg.blas import dsyrk, ssyrk
 
 from lattq.llm.measure.exact import Exact, ExactSum
 
@@ -58,6 +58,8 @@ class MomentSums:
         `add_energy`
     groups, height : how many blocks, and their size
 
+    Products of gradients, which are noisy and damped when they are used, are taken in float32, all others in float64.
+
     Examples
     --------
     >>> sums = MomentSums("inputs", 1, 2)
@@ -69,6 +71,7 @@ class MomentSums:
 
     def __init__(self, side: str, groups: int, height: int, allocate: Callable[..., Any] = np.zeros) -> None:
         self.groups, self.height = groups, height
+        self._product = ssyrk if side == "outputs" else dsyrk
         shapes = shapes_of(side, groups, height)
         self.sums = {part: ExactSum(shape, EXPONENTS[side][part], allocate) for part, shape in shapes.items()}
 
@@ -77,7 +80,7 @@ class MomentSums:
         scaled = x if weights is None else x * np.sqrt(weights)[:, None]
         for group in range(self.groups):
             block = np.ascontiguousarray(scaled[:, group * self.height : (group + 1) * self.height])
-            self.sums["outer"].add_triangle(group, dsyrk(1.0, block.T, lower=0).T)
+            self.sums["outer"].add_triangle(group, self._product(1.0, block.T, lower=0).T)
         self.sums["powers"].add(np.einsum("ti,ti->i", scaled**2, x**2))
         count = float(len(x))
         weight = (count, count) if weights is None else (float(weights.sum()), float(np.square(weights).sum()))

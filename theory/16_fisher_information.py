@@ -1,0 +1,263 @@
+# %% [markdown]
+# # 16. What an error of a layer costs the model
+#
+# The loop of note 2 minimises errors at the outputs of a layer, as if all outputs counted the same. What counts is how
+# far the model's predictions move. To second order that is the Fisher information (16.1), whose mean over drawn
+# labels needs no other labels (16.2). For the weight of a layer it is a sum of Kronecker products, one for each token
+# (16.3), which the loop needs as one product: which one is best (16.4), and how much of what it promises comes true
+# (16.5).
+#
+# Notation is that of notes 1, 2 and 11: inputs $x$ of a layer with the second moment $\Sigma = \mathbb E\, x x^\top$,
+# $n$ columns, $m$ rows; $g$ is the gradient of the log-likelihood of a label at the outputs of the layer, and
+# $G = \mathbb E\, g g^\top$. Divergences are in nats, rates in bits.
+#
+# In the code: `lattq.llm.measure.measure_model`, `Matched` and `Guided`.
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+rng = np.random.default_rng(16)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis."""
+    found = np.exp(logits - logits.max(-1, keepdims=True))
+    return found / found.sum(-1, keepdims=True)
+
+
+# %% [markdown]
+# ## 16.1 Divergence to second order
+#
+# A model gives labels $v$ the probabilities $p_\theta(v)$. Its score $s_v = \nabla_\theta \ln p_\theta(v)$ has mean
+# zero under its own predictions, since probabilities sum to one. So the first order of the divergence vanishes, and
+#
+# $$ \mathrm{KL}(p_\theta \,\|\, p_{\theta + \epsilon}) = \tfrac12 \epsilon^\top F \epsilon + O(|\epsilon|^3),
+#    \qquad F = \sum_v p_\theta(v)\, s_v s_v^\top . \tag{16.1} $$
+#
+# $F$ knows no right label: it says how much predictions move, not whether they get worse.
+#
+# Below a small network with one layer of `tanh`, whose first weight is disturbed. All labels are enumerated.
+
+# %%
+n, m, labels, tokens = 5, 4, 6, 40
+weight, head = rng.standard_normal((m, n)) / math.sqrt(n), rng.standard_normal((labels, m))
+inputs = rng.standard_normal((tokens, n)) @ rng.standard_normal((n, n))
+
+
+def predictions(first: np.ndarray) -> np.ndarray:
+    """Of all tokens."""
+    return softmax(np.tanh(inputs @ first.T) @ head.T)
+
+
+def scores() -> np.ndarray:
+    """Gradients at the outputs of the layer, for each token and label."""
+    p = predictions(weight)
+    slopes = 1 - np.tanh(inputs @ weight.T) ** 2
+    return (head[None] - (p @ head)[:, None]) * slopes[:, None]
+
+
+def divergence(error: np.ndarray) -> float:
+    """Mean over the tokens."""
+    before, after = predictions(weight), predictions(weight + error)
+    return float(np.mean(np.sum(before * np.log(before / after), -1)))
+
+
+p, g = predictions(weight), scores()
+assert np.abs(np.einsum("tv,tvi->ti", p, g)).max() < 1e-12  # scores have mean zero
+direction = rng.standard_normal((m, n))
+moved = np.einsum("tvi,ij,tj->tv", g, direction, inputs)
+exact = 0.5 * np.mean(np.sum(p * moved**2, -1))
+ratios = [divergence(size * direction) / (size**2 * exact) - 1 for size in (1e-2, 1e-3)]
+assert abs(ratios[1]) < 0.2 * abs(ratios[0])  # third order
+assert abs(ratios[1]) < 0.01
+
+# %% [markdown]
+# ## 16.2 Drawn labels
+#
+# A vocabulary of a hundred thousand labels is not enumerated. One label $v$ drawn from $p_\theta$ gives $\mathbb E\,
+# s_v s_v^\top = F$ without bias, for the price of one backward pass. In a text every token has a prediction of its own.
+# Labels of different tokens are drawn independently of each other, each given the text before it, and scores have mean
+# zero, so the gradient of the *sum* of all log-likelihoods has as its second moment the sum of all $F$: one backward
+# pass serves all tokens of a window.
+#
+# The labels of the text itself will not do. Where the model is wrong they are rare under $p_\theta$, their scores are
+# long, and the "empirical Fisher" is another matrix, whose trace says how wrong the model is.
+
+# %%
+fisher = np.einsum("tv,tvi,tvj->ij", p, g, g)
+drawn = []
+for _ in range(4000):
+    chosen = (p.cumsum(-1) < rng.random((tokens, 1))).sum(-1)
+    rows = g[np.arange(tokens), chosen]
+    drawn.append(rows.T @ rows)
+spread = np.std(drawn, axis=0) / math.sqrt(len(drawn))
+assert (np.abs(np.mean(drawn, axis=0) - fisher) < 5 * spread + 1e-12).all()
+wrong = g[np.arange(tokens), p.argmin(-1)]  # a text that surprises the model at every token
+assert np.trace(wrong.T @ wrong) > 2 * np.trace(fisher)
+
+# %% [markdown]
+# ## 16.3 The weight of a layer
+#
+# An error $E$ of a weight moves the outputs of token $t$ by $E x_t$, and the log-likelihoods by $\sum_t g_t^\top E
+# x_t$. If errors at different tokens are taken to add up in squares,
+#
+# $$ \mathrm{KL} \approx \tfrac12\, \mathbb E\, (g^\top E x)^2
+#    = \tfrac12 \operatorname{vec}(E)^\top\, \mathbb E\bigl[x x^\top \otimes g g^\top\bigr] \operatorname{vec}(E)
+#    \quad\text{per token}, \tag{16.2} $$
+#
+# where $g_t$ sums what all later predictions mind. What is dropped are products of two tokens, $x_t^\top x_s\, g_t^\top
+# g_s$ for white errors: they average out unless inputs have a mean that gradients share.
+#
+# (16.2) has $(mn)^2 / 2$ numbers. If $x$ and $g$ did not depend on each other it were
+#
+# $$ \tfrac12 \operatorname{tr}\, G E\, \Sigma E^\top, \tag{16.3} $$
+#
+# with $m^2 / 2 + n^2 / 2$ numbers. $G$ is in nats per squared output: a layer whose errors cost more has the larger
+# $G$, and one step for all layers is the allocation of equal slopes.
+
+# %%
+F = np.einsum("tv,tvi,tj,tvk,tl->ijkl", p, g, inputs, g, inputs) / tokens
+assert abs(0.5 * np.einsum("ijkl,ij,kl->", F, direction, direction) / exact - 1) < 1e-12  # (16.2)
+sigma, information = inputs.T @ inputs / tokens, fisher / tokens
+product = np.einsum("ik,jl->ijkl", information, sigma)
+assert 0.05 < np.linalg.norm(F - product) / np.linalg.norm(F) < 1  # lengths of x and g go together: tanh saturates
+
+# %% [markdown]
+# ## 16.4 Which product
+#
+# Let $A = \Sigma \otimes G$ be any product, and let the loop of note 2 on both sides make the error white in its
+# coordinates, of covariance $\delta A^{-1}$ (as in (11.1)). The true cost is $\delta \operatorname{tr} F A^{-1} / 2$,
+# and at high rate the bits per weight are $-\frac12 \log \delta + \frac1{2mn} \log \det A$ and a constant. At equal
+# bits the logarithm of the cost is, up to a constant,
+#
+# $$ \ln \operatorname{tr} F A^{-1} + \frac1{mn} \ln \det A . \tag{16.4} $$
+#
+# Of all scales of $A$, $\operatorname{tr} F A^{-1} = mn$ makes twice the negative log-likelihood of Gaussian matrices
+# $g x^\top$ of covariance $A$, $\ln \det A + \operatorname{tr} F A^{-1}$, least, and leaves (16.4). So *the product
+# that is best for the loop is the one of largest likelihood*: not that nearest to $F$ in squares (Van Loan and
+# Pitsianis, 1993), nor the plain moments. Setting its derivatives to zero gives
+#
+# $$ \Sigma = \tfrac1m\, \mathbb E\, (g^\top G^{-1} g)\, x x^\top, \qquad
+#    G = \tfrac1n\, \mathbb E\, (x^\top \Sigma^{-1} x)\, g g^\top, \tag{16.5} $$
+#
+# and each half is the best for the other, so that alternating never gets worse (Dutilleul, 1999). Both at once, from
+# the factors of a round before, take one pass over the text for both; the scale that this leaves open is set by
+# $\mathbb E\, (x^\top \Sigma^{-1} x)(g^\top G^{-1} g) = mn$, with which the predicted cost is the true one.
+
+
+# %%
+def cost(sigma: np.ndarray, information: np.ndarray, F: np.ndarray) -> float:
+    """(16.4), in bits of rate."""
+    trace = np.einsum("ijkl,ki,lj->", F, np.linalg.inv(information), np.linalg.inv(sigma))
+    dets = [np.linalg.slogdet(one)[1] / len(one) for one in (sigma, information)]
+    return 0.5 * (math.log(trace / len(sigma) / len(information)) + sum(dets)) / math.log(2)
+
+
+def alternated(sigma: np.ndarray, information: np.ndarray, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(16.5), first the one and then the other."""
+    sigma = np.einsum("ijkl,ik->jl", F, np.linalg.inv(information)) / len(information)
+    return sigma, np.einsum("ijkl,jl->ik", F, np.linalg.inv(sigma)) / len(sigma)
+
+
+def nearest(F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In squares: the first singular vectors of F rearranged."""
+    u, s, v = np.linalg.svd(F.transpose(0, 2, 1, 3).reshape(m * m, n * n))
+    signs = np.sign(np.trace(u[:, 0].reshape(m, m)))
+    return signs * s[0] * v[0].reshape(n, n), signs * u[:, 0].reshape(m, m)
+
+
+def coupled(tail: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F of tokens whose inputs and gradients have lengths that depend on each other, and the plain moments."""
+    length = np.exp(tail * rng.standard_normal(3000))
+    x = length[:, None] * rng.standard_normal((3000, n)) @ rng.standard_normal((n, n))
+    g = rng.standard_normal((3000, m)) @ rng.standard_normal((m, m)) / length[:, None]
+    return np.einsum("ti,tj,tk,tl->ijkl", g, x, g, x) / 3000, x.T @ x / 3000, g.T @ g / 3000
+
+
+gains = []
+for one, *factors in ((F, sigma, information), coupled(0.3), coupled(1.0)):
+    costs = [cost(*factors, one)]
+    for _ in range(30):
+        factors = alternated(*factors, one)
+        costs.append(cost(*factors, one))
+    assert (np.diff(costs) < 1e-12).all()  # never worse
+    assert costs[3] - costs[-1] < 0.1 * (costs[0] - costs[-1]) + 1e-3  # two or three rounds do
+    assert costs[-1] <= cost(*nearest(one), one) + 1e-9
+    pairs = np.einsum("ijkl,ki,lj->", one, np.linalg.inv(factors[1]), np.linalg.inv(factors[0]))
+    assert abs(pairs / (m * n) - 1) < 1e-6  # the scale
+    gains.append(costs[0] - costs[-1])
+assert gains[2] > gains[1] > 0  # the more, the longer the tail
+
+# %% [markdown]
+# ## 16.5 What comes true
+#
+# By (16.4) the two-sided loop promises, over the one with $G = I$, half the logarithm of arithmetic over geometric mean
+# of the eigenvalues of $G$,
+#
+# $$ \Delta = \tfrac12 \log \frac{\mathrm{AM}}{\mathrm{GM}}(G) . \tag{16.6} $$
+#
+# With an estimate $\hat G$ from $N$ vectors the promise is (16.6) of $\hat G$, and what comes true is what the truth
+# says of its steps, $\Delta(G) - \Delta(G^{1/2} \hat G^{-1} G^{1/2})$ with (11.2) for the second. Noise spreads
+# eigenvalues: the promise is too large by the cost $c$ of (11.3) and what comes true too small by it,
+#
+# $$ \Delta(\hat G) \approx \Delta(G) + c, \qquad \text{true gain} \approx \Delta(G) - c, \qquad
+#    c \approx \frac{m}{4 N \ln 2} . \tag{16.7} $$
+#
+# At $c = \Delta / 3$ the promise is twice the truth. Scores are worse than Gaussian vectors: a few tokens carry most of
+# $\operatorname{tr} G$, so that the number of vectors in (16.7) is $(\sum |g|^2)^2 / \sum |g|^4$, a small part of the
+# tokens; and tokens of another kind of text have another $G$ altogether. Damping $\hat G + \lambda\, \overline{g}\, I$
+# gives away part of the promise and more of the cost, and costs little where nothing is to be had.
+
+
+# %%
+def spread_of(matrix: np.ndarray) -> float:
+    """(16.6), bits."""
+    values = np.linalg.eigvals(matrix).real
+    return 0.5 * float(np.log2(values.mean()) - np.log2(values).mean())
+
+
+def damped(matrix: np.ndarray, share: float) -> np.ndarray:
+    """With a share of the mean of its diagonal added to it."""
+    return matrix + share * np.trace(matrix) / len(matrix) * np.eye(len(matrix))
+
+
+size = 64
+truth = np.diag(np.exp(0.9 * rng.standard_normal(size)))
+shares = (0.0, 0.03, 0.1, 0.3, 1.0)
+found: dict[int, list[tuple[float, float]]] = {}
+for count in (2 * size, 8 * size, 64 * size):
+    rows = []
+    for _ in range(12):
+        vectors = rng.standard_normal((count, size)) @ np.sqrt(truth)
+        estimate = vectors.T @ vectors / count
+        for share in shares:
+            steps = damped(estimate, share)
+            rows.append((spread_of(steps), spread_of(truth) - spread_of(np.linalg.solve(steps, truth))))
+    found[count] = [tuple(np.mean(rows[i :: len(shares)], axis=0)) for i in range(len(shares))]
+gain = spread_of(truth)
+for count, rows in found.items():
+    promise, true = rows[0]
+    c = size / (4 * count * math.log(2))
+    assert promise > gain > true  # (16.7), both signs
+    if count > 2 * size:
+        assert abs(promise - gain - c) < 0.15 * c + 0.005
+        assert abs(gain - true - c) < 0.3 * c + 0.005
+few, many = found[2 * size], found[64 * size]
+assert few[0][0] > 2 * few[0][1]  # the promise is more than twice the truth
+assert max(one[1] for one in few[1:]) > few[0][1] + 0.1  # damping brings it back
+assert many[3][1] > many[0][1] - 0.1  # and costs little where it is not needed
+
+figure, axis = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
+for count, rows in found.items():
+    (line,) = axis.plot(
+        range(len(shares)), [one[1] for one in rows], "o-", label=f"true, {count // size} vectors a row"
+    )
+    axis.plot(range(len(shares)), [one[0] for one in rows], "o:", color=line.get_color(), alpha=0.6)
+axis.axhline(gain, color="black", linewidth=0.8)
+axis.set(xticks=range(len(shares)), xticklabels=shares, xlabel="damping", ylabel="gain, bits per weight")
+axis.set_title("what the loop gains from G; dotted: what it promises")
+axis.legend()
+plt.show()
