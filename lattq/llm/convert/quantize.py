@@ -182,8 +182,9 @@ def quantize_model(
             "maps": None if design is None else repr(design),
             "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
             "version": importlib.metadata.version("lattq"),
+            "source": checkpoint.source_hash(source),
         }
-        hashed = settings | {"source": checkpoint.source_hash(source), "max_shard_size": max_shard_size}
+        hashed = settings | {"max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
             job = Conversion(source, model, windows, workspace, recipe, settings, jobs, work, design, inputs)

@@ -1,0 +1,151 @@
+"""A quantized model that learns: layers with frozen codes, and the vectors that stay dense."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lattq.errors import InvalidInputError
+from lattq.llm.distill.factors import FrozenCodes
+from lattq.llm.run.layers import LattqLinear
+from lattq.llm.source.architecture import find_blocks
+from lattq.llm.source.checkpoint import remember_dtypes
+from lattq.llm.source.matrices import replace
+
+__all__ = ["Student"]
+
+
+class Student:
+    """A model with payloads, made differentiable by what may change without a byte of codes.
+
+    That is the factors of `FrozenCodes`, and norms and biases: every dense vector, which keeps its type in the files
+    and so its bytes. In between they are float32; `rounded` shows what files would hold.
+
+    Parameters
+    ----------
+    model : of `transformers`, with layers of lattq; cast to float32, and computing as before until it learns
+    embeddings : whether embeddings and the output layer learn too, where they are dense
+    """
+
+    def __init__(self, model: Any, *, embeddings: bool = False) -> None:
+        self.model = model
+        self.dtypes = remember_dtypes(model)
+        nn.Module.float(model)  # `transformers` forbids the method where a model is quantized
+        self.blocks = [block for _, block in find_blocks(model, _Sizes.of(model))]
+        self.plain = {name: one for name, one in model.named_modules() if isinstance(one, LattqLinear)}
+        self.layers: dict[str, FrozenCodes] = {}
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        dense = self._dense(embeddings)
+        for name, layer in self.plain.items():
+            self.layers[name] = FrozenCodes(layer)
+            replace(model, name, self.layers[name])
+        factors = {
+            f"{name}.{key}": one
+            for name, layer in self.layers.items()
+            for key, one in layer.named_parameters()
+            if key != "bias"
+        }
+        self.learned: dict[str, nn.Parameter] = factors | dense
+        self.kept = {name: self.dtypes[name] for name in dense}
+        for parameter in self.learned.values():
+            parameter.requires_grad_(True)
+
+    def _dense(self, embeddings: bool) -> dict[str, nn.Parameter]:
+        """Norms and biases by name, and perhaps tables of tokens."""
+        tables = [self.model.get_input_embeddings(), self.model.get_output_embeddings()] if embeddings else []
+        wanted = {id(table.weight) for table in tables if isinstance(table, nn.Embedding | nn.Linear)}
+        named = self.model.named_parameters()
+        return {name: one for name, one in named if one.is_floating_point() and (one.ndim == 1 or id(one) in wanted)}
+
+    @property
+    def weights(self) -> int:
+        """How many are quantized."""
+        return sum(layer.values.numel() for layer in self.layers.values())
+
+    def bits(self) -> Tensor:
+        """About what the gains of all layers take."""
+        return torch.stack([layer.bits() for layer in self.layers.values()]).sum()
+
+    def payloads(self) -> dict[str, bytes]:
+        """Of each layer, with what it has learned."""
+        return {name: layer.quantized().payload for name, layer in self.layers.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of what is learned."""
+        return {name: one.detach().clone() for name, one in self.learned.items()}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a copy."""
+        for name, one in self.learned.items():
+            one.copy_(state[name])
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Give everything learned the values that files will hold."""
+        for layer in self.layers.values():
+            layer.round()
+        for name, dtype in self.kept.items():
+            self.learned[name].copy_(self.learned[name].to(dtype).float())
+
+    @contextlib.contextmanager
+    def rounded(self) -> Iterator[None]:
+        """The model as files would hold it, for a while."""
+        before = self.state()
+        self.round()
+        try:
+            yield
+        finally:
+            self.load(before)
+
+    @contextlib.contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Blocks that keep their inputs alone, and run again for gradients."""
+        forwards = [block.forward for block in self.blocks]
+        for block, forward in zip(self.blocks, forwards, strict=True):
+            block.forward = _recomputed(forward)
+        try:
+            yield
+        finally:
+            for block in self.blocks:
+                del block.forward
+
+    def finish(self) -> None:
+        """Put layers with payloads back, everything rounded, and the types that the model came with."""
+        self.round()
+        payloads = self.payloads()
+        for name, layer in self.plain.items():
+            layer.hold(payloads[name])
+            replace(self.model, name, layer)
+        for parameter in self.learned.values():
+            parameter.requires_grad_(False)
+
+
+class _Sizes:
+    """Shape of a layer with a payload, for `find_blocks`."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+
+    @staticmethod
+    def of(model: nn.Module) -> dict[str, Any]:
+        found = {
+            name: _Sizes((one.out_features, one.in_features))
+            for name, one in model.named_modules()
+            if isinstance(one, LattqLinear)
+        }
+        if not found:
+            msg = f"{type(model).__name__} has no quantized layers; quantize it first, with `lattq quantize`"
+            raise InvalidInputError(msg)
+        return found
+
+
+def _recomputed(forward: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return call
