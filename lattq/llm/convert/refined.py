@@ -204,7 +204,9 @@ def write_words(told: Refinement, report: Report | None, student: Student, folde
         (folder / OWN).write_text(told.to_json(), encoding="utf-8")
         if report is None:
             return
-        sizes = {name: 8 * len(one) / math.prod(student.layers[name].plain.shape) for name, one in student.payloads().items()}
+        sizes = {
+            name: 8 * len(one) / math.prod(student.layers[name].plain.shape) for name, one in student.payloads().items()
+        }
         rows = tuple(
             dataclasses.replace(
                 row,
@@ -252,4 +254,3 @@ def check_layers(model: Any, teacher: Any, directory: str | Path, source: str | 
     if model.get_input_embeddings().weight.shape != teacher.get_input_embeddings().weight.shape:
         msg = f"{directory} and `source` = {source} have different vocabularies; it is another model"
         raise InvalidInputError(msg)
-

@@ -95,7 +95,6 @@ class _Run:
         self.student, self.teacher, self.refining = student, teacher, refining
         self.training, self.judging, self.most_bytes = training, judging, most_bytes
         self.batch = max(1, refining.tokens // training.shape[1])
-        self.steps = -(-len(training) // self.batch)
         self.epochs: list[Epoch] = []
         self.misses = self.best_epoch = 0
 
@@ -114,7 +113,7 @@ class _Run:
 
     def adam(self) -> torch.optim.Adam:
         """Fresh moments, and rates by the sizes at the start and the misses so far."""
-        factor = self.refining.reach / self.steps * 0.5**self.misses
+        factor = self.refining.reach * 0.5**self.misses
         groups = [
             {"params": [one], "lr": factor * float(self.first[name].square().mean().sqrt())}
             for name, one in self.student.learned.items()
