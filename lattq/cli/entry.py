@@ -10,6 +10,7 @@ from lattq.cli.export import export
 from lattq.cli.inspection import inspect
 from lattq.cli.limits import bounds
 from lattq.cli.models import evaluate, quantize
+from lattq.cli.refine import refine
 
 __all__ = ["app", "main"]
 
@@ -39,6 +40,7 @@ def _start(
 
 
 app.command("quantize")(quantize)
+app.command("refine")(refine)
 app.command("eval")(evaluate)
 app.command("inspect")(inspect)
 app.command("bounds")(bounds)

@@ -19,7 +19,7 @@ from lattq.rate import TOLERANCE
 
 __all__ = ["quantize_refined", "reserve"]
 
-ROW_BITS = 4.5  # that a row gain takes: integers whose standard deviation is 5 or 6 (theory 15.3)
+ROW_BITS = 4.5  # that a row gain takes: integers whose standard deviation is 5 or 6 (theory 17.3)
 CHECKED = ("rate", "step", "levels", "bits", "seed", "propagate", "drift", "allocation")
 
 

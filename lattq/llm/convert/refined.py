@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lattq._options import as_integer
-from lattq.errors import InvalidInputError
+from lattq._options import as_float, as_integer
+from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.files import stored_bytes, write_model, writing
 from lattq.llm.convert.kept import KeptArrays
-from lattq.llm.convert.report import FILE, Report
+from lattq.llm.convert.report import FILE, LayerRow, Report
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.distill.record import Distillation, Refining
 from lattq.llm.distill.student import Student
@@ -129,12 +129,7 @@ def refine_model(
     >>> folder.cleanup()
     """
     start, refining = time.perf_counter(), Refining() if refining is None else refining
-    if as_integer("threads", threads) < 1:
-        msg = f"`threads` is {threads}; use at least 1"
-        raise InvalidInputError(msg)
-    if most_rate is not None and not 0 < most_rate < math.inf:
-        msg = f"`most_rate` is {most_rate} bits per weight; pass a positive number, or None"
-        raise InvalidInputError(msg)
+    _check(refining, most_rate, threads)
     check_free(Path(out))
     report = check_source(directory, source)
     beside = companions(directory, out)
@@ -143,7 +138,7 @@ def refine_model(
             tokenizer = checkpoint.load_tokenizer(directory)
             model, teacher = checkpoint.load_model(directory), checkpoint.load_model(source)
         check_layers(model, teacher, directory, source)
-        carried = checkpoint.unread_tensors(source, teacher)
+        model.hf_quantizer.carried = checkpoint.unread_tensors(source, teacher)
         window = int(window if window is not None else longest_window(model))
         windows = token_windows(tokenizer, calibration_text, window, samples, refining.seed)
         settings = {
@@ -161,41 +156,38 @@ def refine_model(
         workspace = Workspace(out, hashed)
         try:
             student, plain = Student(model, embeddings=refining.embeddings), stored_bytes(directory)
-            most = math.inf
-            if most_rate is not None:
-                sizes = sum(len(layer.plain.payload) for layer in student.layers.values())
-                most = most_rate * student.weights / 8 - (plain - sizes)
+            most = math.inf if most_rate is None else most_rate * student.weights / 8 - (plain - student.size())
             with work.stage("train") as training:
-                keep = KeptArrays(workspace)
-                found = distill(student, teacher.float(), windows, refining, training, keep, most)
+                found = distill(student, teacher.float(), windows, refining, training, KeptArrays(workspace), most)
             with work.stage("write"):
                 student.finish()
-                checkpoint.restore_dtypes(model, student.dtypes)
-                model.hf_quantizer.carried = carried
-                model.hf_quantizer.quantization_config.run = run_name(hashed)
+                run = model.hf_quantizer.quantization_config.run = run_name(hashed)
                 folder = workspace.model_directory()
                 write_model(model, directory, beside, folder, max_shard_size)
-                stored = stored_bytes(folder)
-                told = Refinement(
-                    8 * stored / student.weights,
-                    8 * plain / student.weights,
-                    stored,
-                    plain,
-                    student.weights,
-                    found,
-                    settings,
-                    run_name(hashed),
-                    time.perf_counter() - start,
-                )
+                sizes, weights = (stored_bytes(folder), plain), student.weights
+                rates = (8 * size / weights for size in sizes)
+                told = Refinement(*rates, *sizes, weights, found, settings, run, time.perf_counter() - start)
                 write_words(told, report, student, folder)
-                workspace.publish()
+            workspace.publish()
         except Exception:
-            if workspace.empty():
+            if workspace.empty():  # nothing to continue from
                 workspace.discard()
             raise
         finally:
             workspace.close()
     return told
+
+
+def _check(refining: Any, most_rate: float | None, threads: int) -> None:
+    if not isinstance(refining, Refining):
+        msg = f"`refining` is {shown(refining)}; pass a `Refining` of `lattq.llm`"
+        raise InvalidInputError(msg)
+    if as_integer("threads", threads) < 1:
+        msg = f"`threads` is {threads}; use at least 1"
+        raise InvalidInputError(msg)
+    if most_rate is not None and not 0 < as_float("most_rate", most_rate) < math.inf:
+        msg = f"`most_rate` is {most_rate} bits per weight; pass a positive number, or None"
+        raise InvalidInputError(msg)
 
 
 def write_words(told: Refinement, report: Report | None, student: Student, folder: Path) -> None:
@@ -204,21 +196,17 @@ def write_words(told: Refinement, report: Report | None, student: Student, folde
         (folder / OWN).write_text(told.to_json(), encoding="utf-8")
         if report is None:
             return
-        sizes = {
-            name: 8 * len(one) / math.prod(student.layers[name].plain.shape) for name, one in student.payloads().items()
-        }
-        rows = tuple(
-            dataclasses.replace(
-                row,
-                rate=sizes.get(row.name, row.rate),
-                gap=None if row.reference is None else sizes.get(row.name, row.rate) - row.reference,
-            )
-            for row in report.layers
-        )
+        rates = {name: 8 * len(one) / student.layers[name].values.numel() for name, one in student.payloads().items()}
+        rows = tuple(_at_rate(row, rates.get(row.name, row.rate)) for row in report.layers)
         files = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         rate = 8 * (told.stored_bytes + report.added_bytes) / report.weights
         changed = {"layers": rows, "rate": rate, "stored_bytes": told.stored_bytes, "file_bytes": files}
         dataclasses.replace(report, run=told.run, **changed).save(folder)
+
+
+def _at_rate(row: LayerRow, rate: float) -> LayerRow:
+    """A layer's row with another rate; its distortion is that of its codes."""
+    return dataclasses.replace(row, rate=rate, gap=None if row.reference is None else rate - row.reference)
 
 
 def check_source(directory: str | Path, source: str | Path) -> Report | None:

@@ -12,8 +12,8 @@ __all__ = ["Distillation", "Epoch", "Refining"]
 class Refining:
     """How a quantized model learns.
 
-    A number of size s, the root mean square of its array, learns at the rate ``reach · s``: by Adam that is about as far
-    as a step moves it, whatever its gradient. A third of the grid of gains is the default. After an epoch that made
+    A number of size s, the root mean square of its array, learns at the rate ``reach · s``: with Adam that is about as
+    far as a step moves it, whatever its gradient. A third of the grid of gains is the default. After an epoch that made
     nothing better, and after a step that is not finite, training goes back to the best state and rates halve. It ends
     after more than `patience` of those, or after `epochs`.
 
@@ -25,7 +25,7 @@ class Refining:
     held_out : of this many windows, 2 or more, one judges and does not train
     patience : how often rates halve before training ends
     embeddings : whether dense embeddings and a dense output layer learn too: they keep their type and
-        bytes, and are worth more than all gains (theory 15.4), but training takes four copies of them in float32
+        bytes, and are worth more than all gains (theory 17.4), but training takes four copies of them in float32
     seed : of the order of windows
 
     Raises

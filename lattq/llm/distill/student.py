@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lattq.errors import InvalidInputError
 from lattq.llm.distill.factors import FrozenCodes
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source.architecture import find_blocks
-from lattq.llm.source.checkpoint import remember_dtypes
+from lattq.llm.source.checkpoint import remember_dtypes, restore_dtypes
 from lattq.llm.source.matrices import replace
 
 __all__ = ["Student"]
@@ -26,7 +25,7 @@ class Student:
 
     Parameters
     ----------
-    model : of `transformers`, with layers of lattq; cast to float32, and computing as before until it learns
+    model : of `transformers`, loaded from a directory of lattq; cast to float32, and computing as before until it learns
     embeddings : whether embeddings and the output layer learn too, where they are dense
     """
 
@@ -34,7 +33,7 @@ class Student:
         self.model = model
         self.dtypes = remember_dtypes(model)
         nn.Module.float(model)  # `transformers` forbids the method where a model is quantized
-        self.blocks = [block for _, block in find_blocks(model, _Sizes.of(model))]
+        self.blocks = [block for _, block in find_blocks(model, model.hf_quantizer.matrices)]
         self.plain = {name: one for name, one in model.named_modules() if isinstance(one, LattqLinear)}
         self.layers: dict[str, FrozenCodes] = {}
         for parameter in model.parameters():
@@ -73,6 +72,10 @@ class Student:
     def payloads(self) -> dict[str, bytes]:
         """Of each layer, with what it has learned."""
         return {name: layer.quantized().payload for name, layer in self.layers.items()}
+
+    def size(self) -> int:
+        """Bytes of all payloads."""
+        return sum(map(len, self.payloads().values()))
 
     def state(self) -> dict[str, Tensor]:
         """A copy of what is learned."""
@@ -123,25 +126,7 @@ class Student:
             replace(self.model, name, layer)
         for parameter in self.learned.values():
             parameter.requires_grad_(False)
-
-
-class _Sizes:
-    """Shape of a layer with a payload, for `find_blocks`."""
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.shape = shape
-
-    @staticmethod
-    def of(model: nn.Module) -> dict[str, Any]:
-        found = {
-            name: _Sizes((one.out_features, one.in_features))
-            for name, one in model.named_modules()
-            if isinstance(one, LattqLinear)
-        }
-        if not found:
-            msg = f"{type(model).__name__} has no quantized layers; quantize it first, with `lattq quantize`"
-            raise InvalidInputError(msg)
-        return found
+        restore_dtypes(self.model, self.dtypes)
 
 
 def _recomputed(forward: Any) -> Any:

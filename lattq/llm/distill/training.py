@@ -181,7 +181,7 @@ class _Run:
         """Held-out windows under the state, rounded."""
         total, count = 0.0, 0
         with self.student.rounded():
-            size = sum(map(len, self.student.payloads().values()))
+            size = self.student.size()
             for batch in batches_of(self.judging):
                 found = distance(predictions(self.teacher, batch), predictions(self.student.model, batch))
                 total, count = total + float(found.double().sum()), count + found.numel()
