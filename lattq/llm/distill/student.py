@@ -25,7 +25,7 @@ class Student:
 
     Parameters
     ----------
-    model : of `transformers`, loaded from a directory of lattq; cast to float32, and computing as before until it learns
+    model : of `transformers`, loaded from a directory of lattq; cast to float32, it computes as before until it learns
     embeddings : whether embeddings and the output layer learn too, where they are dense
     """
 
