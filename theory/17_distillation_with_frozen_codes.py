@@ -5,7 +5,8 @@
 # stays dense. Training them by the KL from the full model costs no code. Four questions: how much of the KL they can
 # mend at all, why it is more than their number, what their bytes are worth, and why dense tables do more than gains.
 #
-# In the code: `lattq.llm.distill` (17.1 to 17.3), `lattq.llm.Refining` (17.4), `benchmarks/claims/refine.py`.
+# In the code: `lattq.llm.refine_model` (17.1), `lattq.llm.distill.factors` (17.2, 17.3), `lattq.llm.Refining` (17.4);
+# measured in `benchmarks/claims/refine.py`.
 
 # %%
 import numpy as np

@@ -9,7 +9,7 @@ from lattq._options import among
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.files import stored_bytes
 from lattq.llm.convert.quantize import quantize_model
-from lattq.llm.convert.refined import Refinement, refine_model
+from lattq.llm.convert.refined import refine_model
 from lattq.llm.convert.report import Report
 from lattq.llm.distill.record import Refining
 from lattq.llm.evaluation.evaluate import evaluate
@@ -17,7 +17,6 @@ from lattq.llm.run.plugin import register
 from lattq.llm.tune.soft_palette import SoftPalette, harden
 
 __all__ = [
-    "Refinement",
     "Refining",
     "Report",
     "SoftPalette",

@@ -18,8 +18,11 @@ from lattq import llm
 from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError
 from lattq.llm import Refining, refine_model
-from lattq.llm.distill import FrozenCodes, Student, distill, training
+from lattq.llm.distill import training
 from lattq.llm.distill.divergence import divergence, log_probabilities
+from lattq.llm.distill.factors import FrozenCodes
+from lattq.llm.distill.student import Student
+from lattq.llm.distill.training import distill
 from lattq.llm.run import block_of, verified_payloads
 from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source import checkpoint

@@ -47,7 +47,7 @@ class Refinement:
 
     Examples
     --------
-    >>> from lattq.llm.distill import Epoch
+    >>> from lattq.llm.distill.record import Epoch
     >>> plain = Epoch(0.02, 1000, 0.02)
     >>> same = Refinement(3.0, 3.0, 1100, 1100, 2933, Distillation(plain, plain, 0, (), 7, 1), {}, "", 1.0)
     >>> same.distillation.ratio
