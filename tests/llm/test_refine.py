@@ -415,3 +415,54 @@ def test_models_without_a_head_learn_embeddings(tmp_path: Path):
 
 def test_options_are_in_the_words_of_the_run(fine: tuple[Path, Any]):
     assert fine[1].settings["refining"] == dataclasses.asdict(WORK["refining"])
+
+
+def directory_of(model: Any, directory: Path) -> Path:
+    """A random model with a tokenizer on disk."""
+    model.save_pretrained(directory)
+    save_tokenizer(directory)
+    return directory
+
+
+SMALL = {"calibration_text": TEXT, "window": 32, "samples": 24}
+
+
+def test_experts_stay_and_the_rest_learns(tmp_path: Path):
+    torch.manual_seed(0)
+    sizes = {key: value for key, value in vars(tiny_config()).items() if key in ("vocab_size", "hidden_size")}
+    config = transformers.MixtralConfig(
+        **sizes,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        max_position_embeddings=64,
+    )
+    source = directory_of(transformers.MixtralForCausalLM(config), tmp_path / "dense")
+    llm.quantize_model(source, tmp_path / "plain", recipe=lq.recipes.huffman_gptq, step=0.03, **SMALL)
+    told = refine_model(
+        tmp_path / "plain", tmp_path / "out", source=source, refining=Refining(epochs=2, tokens=256), **SMALL
+    )
+    assert told.distillation.best_epoch > 0
+    assert told.distillation.end.payload_bytes == sum(map(len, payloads_of(tmp_path / "out").values()))
+    plain, new = payloads_of(tmp_path / "plain"), payloads_of(tmp_path / "out")
+    assert {name for name in plain if plain[name] == new[name]} >= {name for name in plain if "experts" in name}
+
+
+def test_rounded_inputs_stay_rounded(tmp_path: Path):
+    torch.manual_seed(0)
+    source = directory_of(transformers.LlamaForCausalLM(tiny_config()), tmp_path / "dense")
+    llm.quantize_model(source, tmp_path / "plain", recipe=lq.recipes.rtn, levels=4, input_bits=4, **SMALL)
+    refining = Refining(epochs=2, tokens=256, reach=1e-3)
+    told = refine_model(tmp_path / "plain", tmp_path / "out", source=source, refining=refining, **SMALL)
+    assert told.distillation.best_epoch > 0
+    inputs = [block_of(checkpoint.read_config(tmp_path / name), name).inputs() for name in ("plain", "out")]
+    assert inputs[0] == inputs[1] != {}
+    loaded = checkpoint.load_model(tmp_path / "out", torch.float32)
+    student = Student(checkpoint.load_model(tmp_path / "out"))
+    batch = torch.randint(2, 2048, (2, 32), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = (log_probabilities(model, batch) for model in (student.model, loaded))
+    assert torch.allclose(ours, theirs, atol=1e-3)

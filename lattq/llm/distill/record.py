@@ -14,8 +14,8 @@ class Refining:
 
     A number of size s, the root mean square of its array, learns at the rate ``reach · s``: with Adam that is about as
     far as a step moves it, whatever its gradient. A third of the grid of gains is the default. After an epoch that made
-    nothing better, and after a step that is not finite, training goes back to the best state and rates halve. It ends
-    after more than `patience` of those, or after `epochs`.
+    the score better by less than 0.5 %, and after a step that is not finite, training goes back to the best state and
+    rates halve. It ends after more than `patience` of those, or after `epochs`.
 
     Parameters
     ----------

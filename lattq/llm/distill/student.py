@@ -21,12 +21,19 @@ class Student:
     """A model with payloads, made differentiable by what may change without a byte of codes.
 
     That is the factors of `FrozenCodes`, and norms and biases: every dense vector, which keeps its type in the files
-    and so its bytes. In between they are float32; `rounded` shows what files would hold.
+    and so its bytes. In between they are float32; `rounded` shows what files would hold. Experts of one parameter stay as
+    they are: their matrices are decoded by slices.
 
     Parameters
     ----------
     model : of `transformers`, loaded from a directory of lattq; cast to float32, it computes as before until it learns
     embeddings : whether embeddings and the output layer learn too, where they are dense
+
+    Attributes
+    ----------
+    layers : that learn, by name
+    learned : all parameters that do, by name
+    weights : that are quantized, experts included
     """
 
     def __init__(self, model: Any, *, embeddings: bool = False) -> None:
@@ -34,7 +41,11 @@ class Student:
         self.dtypes = remember_dtypes(model)
         nn.Module.float(model)  # `transformers` forbids the method where a model is quantized
         self.blocks = [block for _, block in find_blocks(model, model.hf_quantizer.matrices)]
-        self.plain = {name: one for name, one in model.named_modules() if isinstance(one, LattqLinear)}
+        found = {name: one for name, one in model.named_modules() if isinstance(one, LattqLinear)}
+        routed = {name for name, one in model.hf_quantizer.matrices.items() if one.routed}
+        self.plain = {name: one for name, one in found.items() if name not in routed}
+        self.weights = sum(one.out_features * one.in_features for one in found.values())
+        self.others = sum(len(found[name].payload) for name in found if name in routed)
         self.layers: dict[str, FrozenCodes] = {}
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -60,22 +71,17 @@ class Student:
         named = self.model.named_parameters()
         return {name: one for name, one in named if one.is_floating_point() and (one.ndim == 1 or id(one) in wanted)}
 
-    @property
-    def weights(self) -> int:
-        """How many are quantized."""
-        return sum(layer.values.numel() for layer in self.layers.values())
-
     def bits(self) -> Tensor:
         """About what the gains of all layers take."""
-        return torch.stack([layer.bits() for layer in self.layers.values()]).sum()
+        return torch.stack([torch.zeros(()), *(layer.bits() for layer in self.layers.values())]).sum()
 
     def payloads(self) -> dict[str, bytes]:
-        """Of each layer, with what it has learned."""
+        """Of each layer that learns, as it stands."""
         return {name: layer.quantized().payload for name, layer in self.layers.items()}
 
     def size(self) -> int:
-        """Bytes of all payloads."""
-        return sum(map(len, self.payloads().values()))
+        """Bytes of all payloads, those of experts included."""
+        return self.others + sum(map(len, self.payloads().values()))
 
     def state(self) -> dict[str, Tensor]:
         """A copy of what is learned."""

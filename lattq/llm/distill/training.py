@@ -21,6 +21,7 @@ from lattq.progress import Stage
 __all__ = ["distill"]
 
 BETAS = (0.9, 0.99)  # a hundred steps of memory: an epoch has as many
+LEAST = 0.005  # by which an epoch must make the score better, or rates halve
 KEPT = "refine"  # name of what an interrupted run continues from
 
 
@@ -125,10 +126,11 @@ class _Run:
         sound = self.train()
         found = dataclasses.replace(self.judge(self.start) if sound else self.best, rejected=not sound)
         self.epochs.append(found)
-        better = found.score < self.best.score and found.divergence <= self.start.divergence
-        if sound and better and found.payload_bytes <= self.most_bytes:
+        allowed = found.divergence <= self.start.divergence and found.payload_bytes <= self.most_bytes
+        enough = (1 - LEAST) * self.best.score
+        if sound and allowed and found.score < self.best.score:
             self.best, self.best_state, self.best_epoch = found, self.student.state(), len(self.epochs)
-        else:
+        if self.best.score > enough:
             self.misses += 1
             self.student.load(self.best_state)
             self.optimizer = self.adam()
