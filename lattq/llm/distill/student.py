@@ -21,8 +21,8 @@ class Student:
     """A model with payloads, made differentiable by what may change without a byte of codes.
 
     That is the factors of `FrozenCodes`, and norms and biases: every dense vector, which keeps its type in the files
-    and so its bytes. In between they are float32; `rounded` shows what files would hold. Experts of one parameter stay as
-    they are: their matrices are decoded by slices.
+    and so its bytes. In between they are float32; `rounded` shows what files would hold. Experts of one parameter stay
+    as they are: their matrices are decoded by slices.
 
     Parameters
     ----------
