@@ -88,7 +88,7 @@ def quantized(tiny: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_help_lists_the_commands():
     result = run("--help")
     assert result.exit_code == 0
-    for name in ("quantize", "measure", "eval", "inspect", "bounds", "demo"):
+    for name in ("quantize", "measure", "refine", "eval", "inspect", "bounds", "demo"):
         assert name in result.stdout
         assert "--debug" in run(name, "--help").stdout
     assert run("--version").stdout.startswith("lattq ")
@@ -495,3 +495,23 @@ def test_integers_have_orders_zero_points_and_fits_on_the_command_line(tmp_path:
     options = ["quantize", "embedded", "--bits", 2, "--recipe", "palettize", "--asymmetric"]
     wrong = run(*options, "--out", tmp_path / "wrong")
     assert "`--symmetric` does not apply to the recipe palettize" in " ".join(wrong.output.split())
+
+
+def test_refine_says_what_it_did(quantized: tuple[Path, Any], tiny: Path, text: Path, tmp_path: Path):
+    options = ["--source", tiny, "--calibration", text, "--epochs", 1, "--samples", 4, "--no-embeddings"]
+    found = values("refine", quantized[0], "--out", tmp_path / "json", *options)
+    assert found["distillation"]["end"]["divergence"] <= found["distillation"]["start"]["divergence"]
+    assert found["settings"]["refining"]["embeddings"] is False
+    assert found["stored_bytes"] == llm.stored_bytes(tmp_path / "json")
+    result = run("refine", quantized[0], "--out", tmp_path / "table", *options)
+    assert result.exit_code == 0, result.output
+    assert f"{found['rate']:.4f} bits per weight" in result.stdout
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "json" / name).read_bytes() == (tmp_path / "table" / name).read_bytes()
+
+
+def test_refine_names_what_is_missing(quantized: tuple[Path, Any], tiny: Path, text: Path, tmp_path: Path):
+    assert "--calibration" in error("refine", quantized[0], "--source", tiny, "--out", tmp_path / "out")
+    dense = ["--source", tiny, "--calibration", text, "--out", tmp_path / "out"]
+    assert "no quantized layers" in error("refine", tiny, *dense)
+    assert "`reach` is 0.0" in error("refine", quantized[0], *dense, "--reach", 0.0)

@@ -33,7 +33,7 @@ LEVELS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 # The rooms of llm, by the same rule.
-ROOMS = [{"source"}, {"measure", "run"}, {"convert", "evaluation", "tune"}]
+ROOMS = [{"source"}, {"measure", "run"}, {"distill"}, {"convert", "evaluation", "tune"}]
 ROOM = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 MODELS = {"torch", "transformers", "accelerate", "tokenizers"}
 AT_THE_EDGE = {"llm", "cli"}

@@ -11,6 +11,7 @@ from lattq.cli.inspection import inspect
 from lattq.cli.limits import bounds
 from lattq.cli.models import evaluate, quantize
 from lattq.cli.statistics import measure, statistics
+from lattq.cli.refine import refine
 
 __all__ = ["app", "main"]
 
@@ -42,6 +43,7 @@ def _start(
 app.command("quantize")(quantize)
 app.command("measure")(measure)
 app.add_typer(statistics, name="statistics")
+app.command("refine")(refine)
 app.command("eval")(evaluate)
 app.command("inspect")(inspect)
 app.command("bounds")(bounds)

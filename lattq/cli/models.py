@@ -110,6 +110,9 @@ def quantize(
         str | None,
         typer.Option(help=f"Maps to fold into the model before, one or several with commas: {', '.join(MAPS)}."),
     ] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Then train gains, norms and embeddings, codes frozen: see `lattq refine`.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of forward passes; other numbers, other last bits.")] = 1,
@@ -172,6 +175,7 @@ def quantize(
             include=include or None,
             exclude=exclude or (),
             maps=designs,
+            refine=refine,
             seed=seed,
             jobs=jobs,
             threads=threads,

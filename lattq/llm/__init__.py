@@ -9,7 +9,9 @@ from lattq._options import among
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.files import stored_bytes
 from lattq.llm.convert.quantize import quantize_model
+from lattq.llm.convert.refined import refine_model
 from lattq.llm.convert.report import Report
+from lattq.llm.distill.record import Refining
 from lattq.llm.evaluation.evaluate import evaluate
 from lattq.llm.measure.model import measure_model
 from lattq.llm.measure.statistics import Statistics
@@ -17,6 +19,7 @@ from lattq.llm.run.plugin import register
 from lattq.llm.tune.soft_palette import SoftPalette, harden
 
 __all__ = [
+    "Refining",
     "Report",
     "SoftPalette",
     "Statistics",
@@ -26,6 +29,7 @@ __all__ = [
     "harden",
     "measure_model",
     "quantize_model",
+    "refine_model",
     "stored_bytes",
 ]
 

@@ -15,12 +15,14 @@ from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.calibration import Calibration, FromStatistics, OnText
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.mapped import design_of
+from lattq.llm.convert.quantize_refined import quantize_refined
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.rounded import InputSettings
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.measure.score import pooling_of
 from lattq.llm.measure.statistics import Statistics
+from lattq.llm.distill.record import Refining
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
 from lattq.llm.source.design import MapDesign
@@ -56,6 +58,7 @@ def quantize_model(
     include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
     maps: MapDesign | Sequence[MapDesign] | None = None,
+    refine: bool | Refining = False,
     seed: int = 0,
     jobs: int = 1,
     threads: int = 1,
@@ -98,6 +101,8 @@ def quantize_model(
     maps : invertible maps to fold into the model before anything is measured or quantized: a design of
         `lattq.llm.tune`, such as `Balanced()`, or several, one after the other. The rate counts dense weights that they
         add, over the weights that the source has
+    refine : train gains, norms, biases and embeddings afterwards by the KL from the dense model, codes frozen (see
+        `refine_model`), on the same windows; True, or how. At a `rate`, the bits that gains take are left for them
     seed : of the draw of windows
     jobs : layers quantized at once
     threads : of torch in the forward passes. What is written depends on this number, not on the machine's: with the
@@ -128,6 +133,9 @@ def quantize_model(
     >>> 4 < report.rate < 4.2
     True
     """
+    given = dict(locals())
+    if given.pop("refine") is not False:
+        return quantize_refined(quantize_model, refine, **given)
     start, design = time.perf_counter(), design_of(maps)
     setting = {"step": step, "levels": levels, "bits": bits}
     _check(recipe, rate, setting)
@@ -201,8 +209,9 @@ def quantize_model(
             "maps": None if design is None else repr(design),
             "calibration": text,
             "version": importlib.metadata.version("lattq"),
+            "source": hashed_source,
         }
-        hashed = settings | {"source": hashed_source, "max_shard_size": max_shard_size}
+        hashed = settings | {"max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
             job = Conversion(source, model, calibration, workspace, recipe, settings, jobs, work, design, inputs)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lattq.errors import InvalidInputError
+from lattq.llm.distill.divergence import divergence, log_probabilities
 from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import batches_of, longest_window, run, token_windows
 from lattq.progress import Observer, Stage, stage
@@ -126,24 +127,25 @@ def _check_kinds(model: Any, reference: Any) -> None:
         raise InvalidInputError(msg)
 
 
+@torch.no_grad()
 def _predict(
     model: Any, reference: Any, windows: Int[Tensor, "windows window"], stride: int, work: Stage
 ) -> Evaluation:
     """Score the last `stride` tokens of each window, of the first window all but the first token."""
-    loss = divergence = agreement = 0.0
+    loss = kl = agreement = 0.0
     tokens = 0
     for batch, scored in _scored(windows, stride, work):
-        log_q = _log_probabilities(model, batch)[scored]
+        log_q = log_probabilities(model, batch)[scored]
         targets = batch[:, 1:][scored]
         loss -= float(log_q.gather(-1, targets[:, None]).double().sum())
         tokens += len(targets)
         if reference is not None:
-            log_p = _log_probabilities(reference, batch)[scored]
+            log_p = log_probabilities(reference, batch)[scored]
             if log_p.shape != log_q.shape:
                 sizes = f"{log_q.shape[-1]} tokens, the reference {log_p.shape[-1]}"
                 msg = f"the model predicts {sizes}; give a `reference` of the same vocabulary"
                 raise InvalidInputError(msg)
-            divergence += float((log_p.exp() * (log_p - log_q)).double().sum())
+            kl += float(divergence(log_p, log_q).double().sum())
             agreement += float((log_p.argmax(-1) == log_q.argmax(-1)).sum())
     mean = loss / tokens
     compared = reference is not None
@@ -151,7 +153,7 @@ def _predict(
         tokens=tokens,
         loss_nats=mean,
         perplexity=math.exp(mean) if mean < 700 else math.inf,
-        kl_bits_per_token=divergence / tokens / math.log(2) if compared else None,
+        kl_bits_per_token=kl / tokens / math.log(2) if compared else None,
         top1_agreement=agreement / tokens if compared else None,
     )
 
@@ -174,12 +176,6 @@ def _counted(windows: Int[Tensor, "windows window"], work: Stage) -> Iterator[Te
     work.total = len(batches)
     with work:
         yield from work.over(batches)
-
-
-@torch.no_grad()
-def _log_probabilities(model: Any, batch: Int[Tensor, "batch window"]) -> Float[Tensor, "batch predictions tokens"]:
-    logits = run(model, batch).logits[:, :-1]
-    return torch.log_softmax(logits.float(), -1)
 
 
 def _compare_embeddings(model: Any, reference: Any, windows: Int[Tensor, "windows window"], work: Stage) -> Evaluation:

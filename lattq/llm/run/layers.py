@@ -83,6 +83,12 @@ class LattqLinear(nn.Module):
             dense = self._dense = self.dequantize(self.like.dtype)
         return dense
 
+    def hold(self, payload: bytes) -> None:
+        """Take another payload, of the same shape."""
+        self.encoded = _tensor(payload).to(self.encoded.device)
+        self._context, self._filled = None, True
+        self._dense = self._changed = None
+
     def expect(self, context: str) -> None:
         """The buffer comes from a directory, where it was bound to `context`; `check` must follow before any use."""
         self._context, self._filled = context, True
