@@ -18,9 +18,9 @@ from lattq import (
     transforms,
     trellis,
 )
+from lattq._metric import Metric
 from lattq.files import load, save
 from lattq.least_squares import refit
-from lattq._metric import Metric
 from lattq.parts import register
 from lattq.quantized import Quantized
 from lattq.rate import at_rate

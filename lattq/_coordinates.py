@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, to_host
+from lattq._metric import Metric, check_layer
 from lattq.errors import InvalidInputError
+from lattq.feedback.rules import beside
 from lattq.linalg.checks import with_diagonal
 from lattq.linalg.ldl import LDL
-from lattq.feedback.rules import beside
 from lattq.linalg.stacked import StackedLDL
-from lattq._metric import Metric, check_layer
 from lattq.parts.registry import kind_of
 from lattq.transforms import Fixed, chains
 from lattq.transforms.base import Transform
@@ -56,7 +56,11 @@ def changed(weight: Array, metric: Metric, scheme: Any, damping: float = 0.0) ->
     factor = feedback.factor(moved, second)
     if scheme.equalize and outputs is not None:
         rows = scheme.equalize.rows(outputs, weight.shape[1])
-        transform, moved, outputs = chains.append(transform, rows), rows.forward(moved), outputs.rescaled(1 / rows.scale)
+        transform, moved, outputs = (
+            chains.append(transform, rows),
+            rows.forward(moved),
+            outputs.rescaled(1 / rows.scale),
+        )
     _require_range(moved, np.ones(1))
     if scheme.equalize:
         diagonal = scheme.equalize(factor, weight.shape[0])

@@ -8,10 +8,10 @@ from jaxtyping import Float
 
 from lattq._array import Array, to_host
 from lattq._distortion import where_measured
+from lattq._metric import Metric
 from lattq.errors import InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.least_squares.gains import fit_rows
-from lattq._metric import Metric
 from lattq.quantized import Quantized
 from lattq.transforms.chains import split_unit
 
@@ -22,9 +22,7 @@ DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # fractions of the mean diagonal, theo
 Encode = Callable[[float], tuple[Quantized, bool]]
 
 
-def no_worse_than_zeros(
-    encode: Encode, weight: Float[Array, "rows columns"], metric: Metric
-) -> Quantized:
+def no_worse_than_zeros(encode: Encode, weight: Float[Array, "rows columns"], metric: Metric) -> Quantized:
     """What `encode` makes of a layer without more damping, if it is no worse than zeros; else the best of what helps.
 
     Best is the least distortion, where a bit per weight is a factor 4.

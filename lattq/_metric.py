@@ -1,7 +1,7 @@
 """What an error of a weight matrix costs: second moments of the inputs, and of the gradients at the outputs.
 
-An error E of the weights costs D = tr(G E Σ Eᵀ) / (rows columns). Σ = E[x xᵀ] is what the inputs excite; G says how much
-errors of the outputs count, and is the identity where nobody says otherwise (theory 15).
+An error E of the weights costs D = tr(G E Σ Eᵀ) / (rows columns). Σ = E[x xᵀ] is what the inputs excite; G says how
+much errors of the outputs count, and is the identity where nobody says otherwise (theory 15).
 """
 
 import dataclasses
@@ -16,13 +16,12 @@ from lattq._array import Array, as_array, as_floats, short_repr
 from lattq._options import as_float
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 from lattq.linalg.checks import require_root, require_semidefinite
-from lattq.linalg.ldl import unchecked_ldl
 from lattq.linalg.shrinkage import shrink
 from lattq.linalg.stacked import StackedLDL
 
 __all__ = ["OUTPUT_DAMPING", "Metric", "as_metric", "check_layer"]
 
-OUTPUT_DAMPING = 0.5  # of the mean diagonal: shares from 0.3 to 1 are best for models, and nearly alike (theory 15.6)
+OUTPUT_DAMPING = 0.3  # of the mean diagonal: shares from 0.3 to 1 are best for models, and nearly alike (theory 15.6)
 
 
 @short_repr
@@ -98,8 +97,12 @@ class Metric:
 
     @functools.cached_property
     def output_roots(self) -> list[np.ndarray] | None:
-        """L with L Lᵀ = G, block by block."""
-        return None if self.outputs is None else [require_root(block) for block in self.outputs]
+        """L with L Lᵀ = G, block by block, all of the same width."""
+        if self.outputs is None:
+            return None
+        roots = [require_root(block) for block in self.outputs]
+        width = max(root.shape[1] for root in roots)
+        return [np.pad(root, [(0, 0), (0, width - root.shape[1])]) for root in roots]
 
     @functools.cached_property
     def output_factor(self) -> StackedLDL | None:
@@ -107,14 +110,12 @@ class Metric:
         return None if self.outputs is None else StackedLDL.of(self.outputs)
 
     def squared_error(self, error: Float[np.ndarray, "rows columns"]) -> float:
-        """tr(G E Σ Eᵀ) / (rows columns) as the square of a norm, ‖Lᵀ E F‖² / (rows columns), which is never negative."""
+        """tr(G E Σ Eᵀ) / (rows columns) as the square of a norm, ‖Lᵀ E F‖² / (rows columns): never negative."""
         with np.errstate(over="ignore"):  # beyond float64 it is infinite
             image = error @ self.root
             if self.output_roots is not None:
-                blocks = image.reshape(len(self.output_roots), -1, image.shape[1])
-                return sum(float(np.sum(np.square(l.T @ x))) for l, x in zip(self.output_roots, blocks, strict=True)) / (
-                    error.size
-                )
+                blocks = image.reshape(len(self.output_roots), self.height, -1)
+                image = np.stack([root.T @ block for root, block in zip(self.output_roots, blocks, strict=True)])
             return float(np.sum(np.square(image))) / error.size
 
     def rounding(self, error: Float[np.ndarray, "rows columns"]) -> float:

@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, where_measured
+from lattq._metric import Metric, as_metric
 from lattq._payload import FORMAT, HASH, class_prior, expected_gains, payload_fields, require_bytes, sealed
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
 from lattq.coding.messages import packed, unpacked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
-from lattq._metric import Metric, as_metric
 from lattq.parts.registry import kind_of
 from lattq.quantizers.scalars import table_shift
 from lattq.transforms import chains

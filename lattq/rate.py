@@ -12,9 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
+from lattq._metric import Metric, check_layer
 from lattq._options import as_float, as_seed, power_of_two
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError, shown
-from lattq._metric import Metric, check_layer
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 

@@ -14,6 +14,7 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._coordinates import changed, require_below
 from lattq._distortion import where_measured
 from lattq._guard import no_worse_than_zeros
+from lattq._metric import Metric, check_layer
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError, shown
@@ -24,7 +25,6 @@ from lattq.feedback.loop import GAIN_GRID
 from lattq.feedback.rules import Feedback
 from lattq.least_squares.alternate import alternate
 from lattq.linalg.ldl import LDL
-from lattq._metric import Metric, check_layer
 from lattq.parts.registry import require_part
 from lattq.quantized import Quantized
 from lattq.quantizers import BaseDesign, Entries, Given, Uniform
@@ -141,9 +141,9 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Any, scheme: Scheme) -
     Parameters
     ----------
     weight : any array library; in its dtype (float32 at least) the loop runs there, or in NumPy, as the design wants it
-    sigma : E[x xᵀ] of the inputs, symmetric positive semidefinite, singular is legal; or a `Metric`, which also says how
-        much errors of the outputs count. Where its outputs are no diagonal the loop runs on the host, and codes that
-        form sequences take the columns in their natural order
+    sigma : E[x xᵀ] of the inputs, symmetric positive semidefinite, singular is legal; or a `Metric`, which also says
+        how much errors of the outputs count. Where its outputs are no diagonal the loop runs on the host, and codes
+        that form sequences take the columns in their natural order
     scheme : see `Scheme` and `lattq.recipes`
 
     Raises

@@ -100,7 +100,9 @@ def test_a_penalty_moves_targets_as_in_columns(seed: int, height: int, columns: 
 
 
 @given(**shapes, step=st.floats(0.3, 2), penalty=st.sampled_from([0.0, 0.2]))
-def test_sweeps_never_raise_the_distortion(seed: int, groups: int, height: int, columns: int, step: float, penalty: float):
+def test_sweeps_never_raise_the_distortion(
+    seed: int, groups: int, height: int, columns: int, step: float, penalty: float
+):
     weight, metric = problem(seed, groups, height, columns)
     factor = MMSE(noise=penalty, ratio=1.0).factor(weight, metric.inputs)
 
@@ -198,7 +200,9 @@ def test_scales_of_rows_are_a_transform(rng: np.random.Generator):
     weight, g = rng.standard_normal((3, 4)), moment(np.array([1.0, 2.0, 3.0]), 0)[None]
     np.testing.assert_allclose(scales.inverse(scales.forward(weight)), weight, rtol=1e-15)
     moved = scales.forward(weight)
-    assert np.trace(moved.T @ scales.output_congruence(g)[0] @ moved) == pytest.approx(np.trace(weight.T @ g[0] @ weight))
+    assert np.trace(moved.T @ scales.output_congruence(g)[0] @ moved) == pytest.approx(
+        np.trace(weight.T @ g[0] @ weight)
+    )
     assert RowScales.from_state(scales.to_state(), 4).steps.tolist() == [0, 16, -5]
     with pytest.raises(InvalidInputError, match="3 scales of rows do not fit a matrix of 4 rows"):
         scales.forward(np.ones((4, 2)))
@@ -210,8 +214,14 @@ def test_scales_of_rows_are_a_transform(rng: np.random.Generator):
     ("scheme", "message"),
     [
         (lq.recipes.watersic(0.1, shrink=True), "`shrink` is True, but gains of columns are not known"),
-        (lq.Scheme(quantizer=Codebook(size=2, dimension=1), outputs=True), "CodebookQuantizer does not say how to code entries"),
-        (lq.Scheme(quantizer=Lattice(lq.lattices.E8, step=0.1), outputs=True), "LatticeQuantizer does not say how to code entries"),
+        (
+            lq.Scheme(quantizer=Codebook(size=2, dimension=1), outputs=True),
+            "CodebookQuantizer does not say how to code entries",
+        ),
+        (
+            lq.Scheme(quantizer=Lattice(lq.lattices.E8, step=0.1), outputs=True),
+            "LatticeQuantizer does not say how to code entries",
+        ),
     ],
 )
 def test_what_knows_no_fronts_says_so(scheme: lq.Scheme, message: str):
@@ -228,7 +238,8 @@ def test_free_columns_and_rows_cost_next_to_nothing():
     sigma, g = metric.inputs.copy(), metric.outputs[0].copy()
     sigma[3] = sigma[:, 3] = g[2] = g[:, 2] = 0.0
     layer = lq.quantize(weight, lq.Metric(sigma, g), lq.recipes.watersic(0.1, mmse=0.0, sweeps=0))
-    assert not layer.codes[2].any() and not layer.codes[:, 3].any()
+    assert not layer.codes[2].any()
+    assert not layer.codes[:, 3].any()
     assert layer.distortion(weight, lq.Metric(sigma, g)) < 0.01
 
 

@@ -121,7 +121,10 @@ def test_shrinking_goes_by_the_counts_of_each_side(seed: int, count: float):
         ({"outputs": np.zeros(3)}, "`outputs` is zero"),
         ({"outputs": np.array([1.0, np.nan])}, "`outputs`"),
         ({"outputs": np.ones((2, 3))}, r"`outputs` has shape \(2, 3\)"),
-        ({"outputs": np.ones((1, 1, 1, 1))}, r"`outputs` has shape \(1, 1, 1, 1\); pass a diagonal, a matrix, or blocks"),
+        (
+            {"outputs": np.ones((1, 1, 1, 1))},
+            r"`outputs` has shape \(1, 1, 1, 1\); pass a diagonal, a matrix, or blocks",
+        ),
         ({"outputs": np.array([[1.0, 2.0], [0.0, 1.0]])}, "`outputs` is not symmetric"),
         ({"input_count": 0}, "`input_count` is 0"),
         ({"output_count": "many"}, "`output_count` is 'many'; pass a number"),
@@ -133,7 +136,9 @@ def test_what_is_no_metric_is_refused(arguments: dict, message: str):
 
 
 def test_a_negative_pivot_of_the_outputs_is_named():
-    with pytest.raises(NotPositiveSemidefiniteError, match=r"`outputs` is not positive semidefinite: column 1") as error:
+    with pytest.raises(
+        NotPositiveSemidefiniteError, match=r"`outputs` is not positive semidefinite: column 1"
+    ) as error:
         lq.Metric(np.eye(2), np.array([[1.0, 2.0], [2.0, 1.0]]))
     assert error.value.index == 1
 

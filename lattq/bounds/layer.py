@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._array import Array
+from lattq._metric import Metric
 from lattq.bounds._checks import Number, non_negative, positive, scalar_or_vector
 from lattq.bounds._matrix import eigenvalues, square_root, symmetric
 from lattq.bounds.waterfilling import waterfill_product
 from lattq.errors import InvalidInputError
-from lattq._metric import Metric
 
 __all__ = ["layer_distortion", "layer_rate", "layer_spectrum"]
 
@@ -94,7 +94,9 @@ def output_spectrum(metric: Metric, row_variance: Float[Array, " rows"] | Number
         raise InvalidInputError(msg)
     scale = np.sqrt(np.broadcast_to(rows, metric.rows)).reshape(-1, metric.height)
     blocks = zip(metric.outputs, scale, strict=True)
-    found = [eigenvalues("outputs", s[:, None] * g * s, 1e-6 * float(np.trace(g)) * float(np.max(s)) ** 2) for g, s in blocks]
+    found = [
+        eigenvalues("outputs", s[:, None] * g * s, 1e-6 * float(np.trace(g)) * float(np.max(s)) ** 2) for g, s in blocks
+    ]
     return np.concatenate(found)
 
 

@@ -236,6 +236,7 @@ def _print(rows: list[dict[str, Any]], perplexity: float) -> None:
     )
     caption = (
         f"perplexity of the unquantized model: {perplexity:.2f}; rate: bits per weight from file sizes; gap: bits per "
-        "weight above the Gaussian reference, of two_sided in its own metric; weighted: distortions as bits of KL per token; KL: measured"
+        "weight above the Gaussian reference, of two_sided in its own metric; weighted: distortions as bits of KL per "
+        "token; KL: measured"
     )
     print_table("Embedded model, unseen text", headings, cells, caption)

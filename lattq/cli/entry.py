@@ -10,8 +10,8 @@ from lattq.cli.export import export
 from lattq.cli.inspection import inspect
 from lattq.cli.limits import bounds
 from lattq.cli.models import evaluate, quantize
-from lattq.cli.statistics import measure, statistics
 from lattq.cli.refine import refine
+from lattq.cli.statistics import measure, statistics
 
 __all__ = ["app", "main"]
 

@@ -79,7 +79,8 @@ def quantize(
     ] = None,
     sweeps: Annotated[int | None, typer.Option(help=f"Passes of coordinate descent: {takers('sweeps')}.")] = None,
     mmse: Annotated[
-        float | None, typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0, or 0.3 of two_sided]")
+        float | None,
+        typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0, or 0.3 of two_sided]"),
     ] = None,
     window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
     samples: Annotated[int | None, typer.Option(help="Calibration windows; all unless given.")] = None,

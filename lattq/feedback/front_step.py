@@ -74,7 +74,7 @@ def require_fronts(weight: Any, design: Any, height: int) -> None:
         raise InvalidInputError(msg)
     if design.shrink:
         msg = (
-            "`shrink` is True, but gains of columns are not known while fronts cross them; pass shrink=False, and refit "
-            "gains afterwards, or give `outputs` as a diagonal"
+            "`shrink` is True, but gains of columns are not known while fronts cross them; pass shrink=False, and "
+            "refit gains afterwards, or give `outputs` as a diagonal"
         )
         raise InvalidInputError(msg)

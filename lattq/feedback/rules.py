@@ -168,7 +168,9 @@ class MMSE:
         penalty = (self.ratio * self.noise / excited / rows**2).reshape(outputs.shape[:2])
         charged = outputs + penalty[:, :, None] * np.eye(outputs.shape[1])
         host = to_host(weight).astype(np.float64)
-        best = host - np.linalg.solve(charged, penalty[:, :, None] * host.reshape(*penalty.shape, -1)).reshape(host.shape)
+        best = host - np.linalg.solve(charged, penalty[:, :, None] * host.reshape(*penalty.shape, -1)).reshape(
+            host.shape
+        )
         xp = array_namespace(weight)
         best = xp.astype(from_host(best, like=weight), weight.dtype)
         return Beside(best, charged, dataclasses.replace(self, noise=self.noise / weighed))

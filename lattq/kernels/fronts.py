@@ -1,7 +1,7 @@
 """The entries of one front of a matrix: gather their targets, and feed their errors into the fronts that follow soon.
 
-Fronts are those of `lattq.coding.fronts`: entry (r, j) belongs to the front (r mod height) + j // block. Row r hears the
-rows below it in its group of `height` rows, in the same column; column j hears the columns after its block.
+Fronts are those of `lattq.coding.fronts`: entry (r, j) belongs to the front (r mod height) + j // block. Row r hears
+the rows below it in its group of `height` rows, in the same column; column j hears the columns after its block.
 """
 
 from typing import no_type_check  # functions wrapped for run-time checks would not compile
@@ -67,7 +67,9 @@ def feed(
                 summed[column, row] = whole
                 all_codes[row, column] = codes[place, c]
                 _add(columns_feedback[row, soon:first], unit[column, soon:first], own)
-                _add(rows_feedback[column, start + above : start + inside], rows_unit[group, inside, above:inside], whole)
+                _add(
+                    rows_feedback[column, start + above : start + inside], rows_unit[group, inside, above:inside], whole
+                )
             place += 1
 
 

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
+from lattq._metric import Metric, check_layer
 from lattq._options import among
 from lattq.errors import InvalidInputError, shown
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
-from lattq._metric import Metric, check_layer
 from lattq.quantized import Quantized
 
 __all__ = ["GAINS", "PARAMETERS", "alternate", "refit"]

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from scipy.linalg import solve
 
-from lattq.feedback.loop import GAIN_GRID
 from lattq._metric import Metric
+from lattq.feedback.loop import GAIN_GRID
 from lattq.quantized import Quantized
 
 __all__ = ["fit_centroids", "fit_columns", "fit_rows"]
@@ -33,7 +33,9 @@ def fit_rows(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
         normal, right = np.sum(zs * z, axis=1), np.sum(w * zs, axis=1)
         gains = np.where(normal > 0, right / np.where(normal > 0, normal, 1.0), old)
     else:
-        blocks = zip(metric.outputs, *(x.reshape(-1, metric.height, *x.shape[1:]) for x in (z, zs, w, old)), strict=True)
+        blocks = zip(
+            metric.outputs, *(x.reshape(-1, metric.height, *x.shape[1:]) for x in (z, zs, w, old)), strict=True
+        )
         gains = np.concatenate(
             [_solve(g * (a @ b.T), np.sum((g @ x) * b, axis=1), before) for g, a, b, x, before in blocks]
         )
@@ -59,9 +61,7 @@ def fit_centroids(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
 
     rows = slice(None, None, -(-len(w) // SAMPLE_ROWS)) if metric.outputs is None else slice(None)
     cell, code, s = cells[rows], index[rows], metric.inputs
-    normal = [
-        by_code(metric.left(np.where(code == k, cell, 0.0) @ s) * cell, code) for k in range(2 * largest + 1)
-    ]
+    normal = [by_code(metric.left(np.where(code == k, cell, 0.0) @ s) * cell, code) for k in range(2 * largest + 1)]
     right = by_code(metric.left((w - z) @ s) * cells, index)
     shifts = _solve(np.array(normal) * len(w) / len(cell), right, np.zeros(2 * largest + 1))
     return found.revalued(centroids=_stored(shifts + 1.0, 2 * GAIN_GRID, 0, -GAIN_GRID))

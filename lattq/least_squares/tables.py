@@ -6,8 +6,8 @@ import math
 import numpy as np
 
 from lattq._array import short_repr
-from lattq.feedback.loop import GAIN_GRID
 from lattq._metric import Metric
+from lattq.feedback.loop import GAIN_GRID
 from lattq.quantized import Quantized
 from lattq.transforms.chains import split_unit
 

@@ -91,8 +91,8 @@ class BaseQuantizer:
         Raises `InvalidInputError` where the class does not say: it may hold numbers of its own for each row or column.
         """
         msg = (
-            f"{type(self).__name__} does not say how to code entries of several columns at once, which a metric asks for "
-            "whose `outputs` are no diagonal; pass their diagonal, or write `in_front(rows, variance)`"
+            f"{type(self).__name__} does not say how to code entries of several columns at once, which a metric asks "
+            "for whose `outputs` are no diagonal; pass their diagonal, or write `in_front(rows, variance)`"
         )
         raise InvalidInputError(msg)
 

@@ -16,8 +16,8 @@ from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
 from lattq.trellis.coder import SEGMENT, STATES
-from lattq.trellis.fronts import FrontTrellis
 from lattq.trellis.codes import segments
+from lattq.trellis.fronts import FrontTrellis
 
 __all__ = ["Trellis", "TrellisQuantizer"]
 

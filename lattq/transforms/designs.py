@@ -155,7 +155,7 @@ def _octaves(pivots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cheapest(log: np.ndarray, live: np.ndarray, payers: int) -> np.ndarray:
-    """Scales in 16ths of an octave, on the grid of the least sum of their own bits and those that unequal pivots cost."""
+    """Scales in 16ths of an octave, on the grid of the least sum of their bits and those that unequal pivots cost."""
     tried = [_rounded(SCALE_GRID * log, stride) for stride in STRIDES]
     return min(tried, key=lambda found: _bits(found, log, live, payers))
 

@@ -10,16 +10,16 @@ __all__ = ["layer_rate_by_bisection", "two_sided"]
 def two_sided(
     weight: np.ndarray, unit: np.ndarray, rows_unit: np.ndarray, encode: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Ŵ, entries from the last to the first, where `encode` rounds numbers: every sum of the identity is written out."""
+    """Ŵ, entries from the last to the first, where `encode` rounds numbers: every sum of the identity written out."""
     rows, columns = weight.shape
     error, found = np.zeros_like(weight), np.zeros_like(weight)
     for i in range(rows - 1, -1, -1):
         for j in range(columns - 1, -1, -1):
             target = weight[i, j]
             for k in range(i, rows):
-                for l in range(j, columns):
-                    if (k, l) != (i, j):
-                        target += rows_unit[k, i] * error[k, l] * unit[l, j]
+                for m in range(j, columns):
+                    if (k, m) != (i, j):
+                        target += rows_unit[k, i] * error[k, m] * unit[m, j]
             found[i, j] = encode(np.array([[target]]))[0, 0]
             error[i, j] = weight[i, j] - found[i, j]
     return found

@@ -96,7 +96,9 @@ def test_a_prior_changes_the_size_and_nothing_else(seed: int, prior: list[int]):
     codes = members(seed, (15, 9), coder)
     stream = coder.encode(codes, guess)
     assert_same(coder.decode(stream, codes.shape, guess), codes)
-    assert_same(coder.gains(stream, codes.shape, guess), square_gains(read_scales(stream[:-1], codes.shape, guess).columns))
+    assert_same(
+        coder.gains(stream, codes.shape, guess), square_gains(read_scales(stream[:-1], codes.shape, guess).columns)
+    )
 
 
 def test_zeros_cost_a_few_bytes_and_other_sequences_are_refused():

@@ -22,6 +22,7 @@ from lattq.progress import Stage
 __all__ = ["Calibration", "FromStatistics", "Moments", "OnText", "with_one_more"]
 
 SENSITIVITY_WINDOWS = 32
+DRAWS = 2  # of labels for each window
 
 
 @runtime_checkable
@@ -104,9 +105,9 @@ class OnText:
     def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
         """Of all windows."""
         with work.stage("measure statistics", len(self._windows)) as stage:
-            found = measure_windows(model, layers, self._windows, Score(self.seed, 1, self.pooling), told=stage)
+            found = measure_windows(model, layers, self._windows, Score(self.seed, DRAWS, self.pooling), told=stage)
         tokens = self._windows.numel()
-        return found.statistics(Origin("", "plain", (), (), (), (self.seed,), tokens, tokens))
+        return found.statistics(Origin("", "plain", (), (), (), (self.seed,), tokens, DRAWS * tokens))
 
 
 class FromStatistics:

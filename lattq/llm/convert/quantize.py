@@ -20,9 +20,9 @@ from lattq.llm.convert.report import Report
 from lattq.llm.convert.rounded import InputSettings
 from lattq.llm.convert.stages import Conversion, is_fixed_rate
 from lattq.llm.convert.workspace import Workspace, check_free
+from lattq.llm.distill.record import Refining
 from lattq.llm.measure.score import pooling_of
 from lattq.llm.measure.statistics import Statistics
-from lattq.llm.distill.record import Refining
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
 from lattq.llm.source.design import MapDesign

@@ -225,7 +225,10 @@ class Conversion:
 
     def first_step(self, rate: float | int) -> float:
         """Common step whose mean rate over the layers is about right: at high rate log steps average."""
-        logs = [w.size * math.log(first_step(rate, w, self.metrics.of(name, self.clean.sigma(name)))) for name, w in self.weights.items()]
+        logs = [
+            w.size * math.log(first_step(rate, w, self.metrics.of(name, self.clean.sigma(name))))
+            for name, w in self.weights.items()
+        ]
         # The factors have geometric mean 1 and drop out.
         return math.exp(sum(logs) / self.count)
 
