@@ -128,7 +128,7 @@ def test_tables_are_the_least_squares_solution(seed: int, dimension: int, down: 
         basis.append((dataclasses.replace(found, quantizer=probe).decoded() @ root).ravel())
     solution = np.linalg.lstsq(np.array(basis).T, (weight @ root).ravel())[0]
     best = float(np.sum(((weight @ root).ravel() - solution @ np.array(basis)) ** 2)) / weight.size
-    error = (weight - fit_tables(found, weight @ sigma, sigma).decoded()) @ root
+    error = (weight - fit_tables(found, weight, lq.Metric(sigma)).decoded()) @ root
     fitted = float(np.sum(error**2)) / weight.size
     # conjugate gradients stop at 1e-4 in the residual, or in as many steps as there are unknowns; entries then lose
     # 2^-11 of themselves, which weighs at most the largest eigenvalue of sigma

@@ -517,9 +517,9 @@ assert losses[1] - losses[4] < 0.5 * (losses[0] - losses[1])
 plain = lq.Scheme(feedback=Cholesky("reversed", block=2), quantizer=Codebook(16, 2, rows=16, entry_bits=None))
 found = lq.quantize(weight, sigma, plain)
 target, moment = found.transform.forward(weight), found.transform.congruence(sigma)  # in the unit of the tables
-solved = fit_tables(found, target @ moment, moment)
+solved = fit_tables(found, target, lq.Metric(moment))
 integers = dataclasses.replace(found, quantizer=dataclasses.replace(found.quantizer, entry_bits=8))
-rounded = fit_tables(integers, target @ moment, moment)
+rounded = fit_tables(integers, target, lq.Metric(moment))
 least, cost = 0.0, 0.0
 for part, step in zip(range(0, 256, 16), rounded.quantizer.steps[:, 0], strict=True):
     w, indices = target[part : part + 16], np.asarray(found.codes)[part : part + 16]

@@ -8,8 +8,10 @@ from jaxtyping import Bool, Float
 
 from lattq.coding.fronts import Fronts
 from lattq.errors import InvalidInputError
+from lattq.linalg.ldl import LDL
+from lattq.linalg.stacked import StackedLDL
 
-__all__ = ["FrontStep", "require_fronts"]
+__all__ = ["FrontStep", "Sides", "require_fronts"]
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,6 +60,40 @@ class FrontStep:
     def _counted(self, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
         blocks = self.kept.reshape(len(self.kept), self.fronts.columns, -1)
         return blocks[rows, units].astype(self.weight.dtype)
+
+
+@dataclasses.dataclass(eq=False)
+class Sides:
+    """Both factors of a metric in which rows hear each other, for errors with a line to a column, in loop order.
+
+    Parameters
+    ----------
+    factor, outputs : of the inputs and of the outputs
+    pull : what a penalty takes from the targets
+    kind : dtype of the loop
+    """
+
+    factor: LDL
+    outputs: StackedLDL
+    pull: Any
+    kind: Any
+
+    def __post_init__(self) -> None:
+        self.rows_unit = self.outputs.unit.astype(self.kind)
+
+    def left(self, x: Float[np.ndarray, "columns rows"]) -> Float[np.ndarray, "columns rows"]:
+        """x V, block by block of the rows."""
+        blocks = x.reshape(len(x), -1, self.outputs.height).swapaxes(0, 1)
+        return np.matmul(blocks, self.rows_unit).swapaxes(0, 1).reshape(x.shape)
+
+    def cost(self, error: Float[np.ndarray, "columns rows"]) -> float:
+        """tr(G (W-Ŵ) H (W-Ŵ)ᵀ), less what does not depend on Ŵ if H holds a penalty."""
+        whole = np.matmul(self.factor.unit.T.astype(self.kind), error) - self.pull
+        blocks = len(self.factor.pivots)
+        noise = self.left(whole).reshape(blocks, -1, whole.shape[1]).astype(np.float64)
+        tiles = self.factor.pivots.reshape(blocks, noise.shape[1], noise.shape[1])
+        power = self.outputs.pivots.reshape(-1)
+        return float(np.einsum("uar,uab,ubr,r->", noise, tiles, noise, power, optimize=True))
 
 
 def require_fronts(weight: Any, design: Any, height: int) -> None:

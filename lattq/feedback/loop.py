@@ -18,7 +18,7 @@ from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.cancellation import Cancellation
-from lattq.feedback.front_step import FrontStep, require_fronts
+from lattq.feedback.front_step import FrontStep, Sides, require_fronts
 from lattq.feedback.fronts import Wave
 from lattq.feedback.groups import group_bounds
 from lattq.linalg.ldl import LDL
@@ -101,9 +101,8 @@ class _Loop:
         self.xp = xp = array_namespace(weight)
         self.factor, self.design = factor, design
         self.row_power = None if outputs is None else outputs.pivots.reshape(-1)
-        self.outputs = None if outputs is None or outputs.height == 1 else outputs
-        if self.outputs is not None:
-            require_fronts(weight, design, self.outputs.height)
+        if outputs is not None and outputs.height > 1:
+            require_fronts(weight, design, outputs.height)
         self.block = n // factor.pivots.shape[0]
         order = from_host(np.ascontiguousarray(factor.order), like=weight)
         self.weight = xp.take(xp.matrix_transpose(weight), order, axis=0)  # contiguous, unlike a copy of a transpose
@@ -121,7 +120,8 @@ class _Loop:
         self.counted = None if self.kept is None else self._own(self.kept.astype(np.float64))
         self.quantizers: dict[int, Quantizer] = {}
         self.overload = 0
-        self.summed = self.error if self.outputs is None else np.zeros_like(self.error)
+        self.sides = None if outputs is None or outputs.height == 1 else Sides(factor, outputs, self.pull, weight.dtype)
+        self.summed = self.xp.zeros_like(self.error)
 
     def run(self, sweeps: int, start: Array | None = None) -> Cancellation:
         """The first pass, or `start` in its place; then the sweeps."""
@@ -134,42 +134,36 @@ class _Loop:
         if sweeps:
             self.unit, self.metrics, pull = self._descent()
         for _ in range(sweeps):
-            before = self._kept_pass()
-            self.overload = 0
-            self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
-            self.visit(0, n)
-            if self._worse(before):
+            if not self._sweep(pull):
                 break
         index = from_host(np.argsort(self.factor.order), like=self.weight)
         starts = sorted(self.quantizers, key=self._first_column)
+
+        def noise() -> Array:
+            return self.target - (self.weight - self.error) if self.sides is None else self.sides.left(self.summed)
+
         return Cancellation(
             self._turned(self.codes, index),
             self.gains[np.argsort(self.factor.order)],
             [self.quantizers[lo] for lo in starts],
             self.overload,
             lambda: self._turned(self.weight - self.error, index),
-            lambda: self._turned(self._noise(), index),
+            lambda: self._turned(noise(), index),
         )
 
-    def _kept_pass(self) -> tuple[float, tuple] | None:
-        """What a sweep may make worse: among rows that hear each other it does not descend for certain."""
-        if self.outputs is None:
-            return None
-        return self._cost(), (self.error.copy(), self.codes.copy(), self.summed.copy(), self.overload)
-
-    def _worse(self, before: tuple[float, tuple] | None) -> bool:
-        """Whether the last sweep raised the distortion; then what was before it is restored."""
-        if before is None or self._cost() <= before[0]:
-            return False
-        self.error, self.codes, self.summed, self.overload = before[1]
-        return True
-
-    def _cost(self) -> float:
-        """tr(G (W-Ŵ) H (W-Ŵ)ᵀ), less what does not depend on Ŵ if H holds a penalty."""
-        whole = self.xp.matmul(self._own(self.factor.unit.T), self.error) - self.pull
-        tiles = self.factor.pivots.reshape(-1, self.block, self.block)
-        noise = self._left(whole).reshape(-1, self.block, whole.shape[1]).astype(np.float64)
-        return float(np.einsum("uar,uab,ubr,r->", noise, tiles, noise, self.row_power, optimize=True))
+    def _sweep(self, pull: Array | float) -> bool:
+        """Visit all columns again, each given all others; False if that was worse, as it may be along fronts."""
+        cost, before = None, None
+        if self.sides is not None:
+            cost = self.sides.cost(self.error)
+            before = *(np.array(x) for x in (self.error, self.codes, self.summed)), self.overload
+        self.overload = 0
+        self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
+        self.visit(0, self.weight.shape[0])
+        if before is None or self.sides.cost(self.error) <= cost:
+            return True
+        self.error, self.codes, self.summed, self.overload = before
+        return False
 
     def _turned(self, x: Array, index: Array) -> Array:
         """One row per row of the weight, columns in their original order."""
@@ -184,7 +178,7 @@ class _Loop:
                 entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots, self.row_power, kept)
                 self.quantizers[lo] = self.design(entries)
             self.current, self.first = self.quantizers[lo], self._first_column(lo)
-            if self.outputs is not None:
+            if self.sides is not None:
                 self.wave(lo, hi)
                 return
         if hi - lo == self.block:
@@ -243,24 +237,13 @@ class _Loop:
         weight = np.ascontiguousarray(self.weight[lo:hi].T)
         shift = np.ascontiguousarray((self.target[lo:hi] - self.weight[lo:hi]).T)
         unit = np.ascontiguousarray(np.tril(self.unit[lo:hi, lo:hi].T, -1))
-        found = Wave(weight, shift, unit, self._own(self.outputs.unit), self.block)
+        found = Wave(weight, shift, unit, self.sides.rows_unit, self.block)
         pivots = self.factor.pivots[lo // self.block : hi // self.block].reshape(-1, self.block**2)
         kept = None if self.kept is None else self.kept[lo:hi].T
         step = FrontStep(self.current, found.fronts, weight, self.row_power == 0, ~pivots.any(axis=1), kept)
         found.run(step)
         self.codes[lo:hi], self.error[lo:hi], self.summed[lo:hi] = found.codes.T, found.error.T, found.summed
         self.overload += step.overload
-
-    def _noise(self) -> Array:
-        """Targets less reconstructions of the last pass."""
-        if self.outputs is None:
-            return self.target - (self.weight - self.error)
-        return self._left(self.summed)
-
-    def _left(self, x: Array) -> Array:
-        """x V, block by block, for one line of `x` to a column."""
-        blocks = x.reshape(len(x), -1, self.outputs.height).swapaxes(0, 1)
-        return np.matmul(blocks, self._own(self.outputs.unit)).swapaxes(0, 1).reshape(x.shape)
 
     def _require_like(self, method: str, found: Array, target: Array) -> None:
         """Raise `InvalidInputError` unless a quantizer returns an array of the library and shape of its block."""
