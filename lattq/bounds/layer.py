@@ -92,7 +92,7 @@ def output_spectrum(metric: Metric, row_variance: Float[Array, " rows"] | Number
     if rows.size not in (1, metric.rows):
         msg = f"`row_variance` has {rows.size} entries; the metric has {metric.rows} rows"
         raise InvalidInputError(msg)
-    scale = np.sqrt(np.broadcast_to(rows, metric.rows)).reshape(-1, metric.height)
+    scale = np.sqrt(np.broadcast_to(rows, len(metric.outputs) * metric.height)).reshape(-1, metric.height)
     blocks = zip(metric.outputs, scale, strict=True)
     found = [
         eigenvalues("outputs", s[:, None] * g * s, 1e-6 * float(np.trace(g)) * float(np.max(s)) ** 2) for g, s in blocks

@@ -48,7 +48,7 @@ class FrontStep:
         """The codes, and what they decode to: 0 where entries do not count, the code of 0 where errors are free."""
         rows, units = self.fronts.entries(front)
         current = self.quantizer.in_front(rows, self.rows[rows] * self.units[units])
-        counted = None if self.kept is None else self._counted(rows, units)
+        counted = None if self.kept is None else self._counted(self.kept, rows, units)
         target = target if counted is None else target * counted
         if self.free:
             target[self.free_rows[rows] | self.free_units[units]] = 0.0
@@ -57,8 +57,8 @@ class FrontStep:
         found = current.decode(codes).astype(target.dtype, copy=False)
         return codes, found if counted is None else found * counted
 
-    def _counted(self, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
-        blocks = self.kept.reshape(len(self.kept), self.fronts.columns, -1)
+    def _counted(self, kept: np.ndarray, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
+        blocks = kept.reshape(len(kept), self.fronts.columns, -1)
         return blocks[rows, units].astype(self.weight.dtype)
 
 

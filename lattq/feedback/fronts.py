@@ -10,6 +10,7 @@ Entry (i, j) hears (k, l) ≥ (i, j) alone: an anti-diagonal is quantized at onc
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -78,18 +79,21 @@ class Wave:
         """Quantize all fronts, the last one first; `step` gives codes and reconstructions for the targets of one."""
         from lattq.kernels import fronts as kernels  # numba takes long to import, and few need it
 
+        targets: Any = kernels.targets
+        feed: Any = kernels.feed
         for last in range(self.fronts.number, 0, -CHUNK):
             first = max(0, last - CHUNK)
             self._pull_columns(first, last)
             self._pull_rows(first, last)
             for front in range(last - 1, first - 1, -1):
-                place = (*self.shape, front, self.height, self.block)
-                sides = self._weight, self._pulled, self._rows_pulled
+                place: Any = (*self.shape, front, self.height, self.block)
+                sides: Any = (self._weight, self._pulled, self._rows_pulled)
+                units: Any = (self._unit, self._rows_unit)
+                kept: Any = (self._error, self._summed, self._codes)
                 target = np.empty((self.fronts.size(front), self.block), dtype=self.weight.dtype)
-                kernels.targets(*sides, *place, target)
+                targets(*sides, *place, target)
                 codes, found = step(front, target)
-                units = self._unit, self._rows_unit
-                kernels.feed(*sides, *place, first, *units, found, codes, self._error, self._summed, self._codes)
+                feed(*sides, *place, first, *units, found, codes, *kept)
 
     def _pull_columns(self, first: int, last: int) -> None:
         """What columns that are done feed into the entries of these fronts, rows in strips."""

@@ -153,14 +153,15 @@ class _Loop:
 
     def _sweep(self, pull: Array | float) -> bool:
         """Visit all columns again, each given all others; False if that was worse, as it may be along fronts."""
-        cost, before = None, None
-        if self.sides is not None:
-            cost = self.sides.cost(self.error)
-            before = *(np.array(x) for x in (self.error, self.codes, self.summed)), self.overload
+        sides, before = self.sides, (self.error, self.codes, self.summed)
+        if sides is not None:
+            before = tuple(np.array(x) for x in before)
+        cost = np.inf if sides is None else sides.cost(self.error)
+        before = *before, self.overload
         self.overload = 0
         self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
         self.visit(0, self.weight.shape[0])
-        if before is None or self.sides.cost(self.error) <= cost:
+        if sides is None or sides.cost(self.error) <= cost:
             return True
         self.error, self.codes, self.summed, self.overload = before
         return False
@@ -179,7 +180,7 @@ class _Loop:
                 self.quantizers[lo] = self.design(entries)
             self.current, self.first = self.quantizers[lo], self._first_column(lo)
             if self.sides is not None:
-                self.wave(lo, hi)
+                self.wave(self.sides, lo, hi)
                 return
         if hi - lo == self.block:
             self.leaf(lo, hi)
@@ -232,15 +233,16 @@ class _Loop:
         self.codes[lo:hi, :] = self.xp.matrix_transpose(codes)
         self.error[lo:hi, :] = self.weight[lo:hi, :] - found
 
-    def wave(self, lo: int, hi: int) -> None:
+    def wave(self, sides: Sides, lo: int, hi: int) -> None:
         """Quantize one group of columns front by front: its rows hear each other."""
         weight = np.ascontiguousarray(self.weight[lo:hi].T)
         shift = np.ascontiguousarray((self.target[lo:hi] - self.weight[lo:hi]).T)
         unit = np.ascontiguousarray(np.tril(self.unit[lo:hi, lo:hi].T, -1))
-        found = Wave(weight, shift, unit, self.sides.rows_unit, self.block)
+        found = Wave(weight, shift, unit, sides.rows_unit, self.block)
         pivots = self.factor.pivots[lo // self.block : hi // self.block].reshape(-1, self.block**2)
         kept = None if self.kept is None else self.kept[lo:hi].T
-        step = FrontStep(self.current, found.fronts, weight, self.row_power == 0, ~pivots.any(axis=1), kept)
+        free = np.equal(sides.outputs.pivots, 0).reshape(-1), np.equal(np.abs(pivots).max(axis=1), 0)
+        step = FrontStep(self.current, found.fronts, weight, *free, kept)
         found.run(step)
         self.codes[lo:hi], self.error[lo:hi], self.summed[lo:hi] = found.codes.T, found.error.T, found.summed
         self.overload += step.overload
