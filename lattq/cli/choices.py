@@ -78,7 +78,7 @@ def takers(option: str) -> str:
     """The recipes that have an option, for its help.
 
     >>> takers("group")
-    'gptq, gptq_published, rtn'
+    'gptq, gptq_published, rtn, yaqa'
     """
     return ", ".join(one for one in RecipeName if option in inspect.signature(_recipe(one)).parameters)
 

@@ -53,7 +53,7 @@ class TrellisQuantizer(OneStep):
     states: int = 256
     segment: int = 512
     priced: bool = True
-    variance: Float[np.ndarray, " rows"] | None = None
+    variance: Float[np.ndarray, " rows"] | None = dataclasses.field(default=None, repr=False)
     height: int = 1
 
     schema = Record(step=SCALE, states=STATES, segment=SEGMENT)
@@ -168,7 +168,7 @@ class Trellis(BaseDesign):
     Examples
     --------
     >>> Trellis(states=8, step=0.5)(Entries(np.zeros((2, 1))))
-    TrellisQuantizer(step=array([[0.5]]), states=8, segment=512, priced=True)
+    TrellisQuantizer(step=array([[0.5]]), states=8, segment=512, priced=True, height=1)
     """
 
     states: int = 256
