@@ -459,7 +459,7 @@ def test_demo(tmp_path: Path):
     options = ["--out", out, "--rates", "3", "--samples", 8, "--eval-samples", 4]
     options += [part for name in ("q_proj", "k_proj") for part in ("--module", f"model.layers.0.self_attn.{name}")]
     rows = {row["recipe"]: row for row in values("demo", *options)}
-    assert list(rows) == ["rtn", "gptq", "watersic", "trellis"]
+    assert list(rows) == ["rtn", "gptq", "watersic", "trellis", "two_sided"]
     for row in rows.values():
         assert row["rate"] == 8 * llm.stored_bytes(row["directory"]) / (2 * 256 * 256)
         assert row["perplexity"] > 1
@@ -467,11 +467,12 @@ def test_demo(tmp_path: Path):
         assert 0 < row["kl_bits_per_token"] < 1
     assert abs(rows["watersic"]["rate"] - 3) <= 0.005
     assert abs(rows["trellis"]["rate"] - 3) <= 0.005
+    assert abs(rows["two_sided"]["rate"] - 3) <= 0.005
     assert 3.125 < rows["rtn"]["rate"] == pytest.approx(rows["gptq"]["rate"], abs=0.01)
     for key in ("gap", "distortion", "weighted_distortion"):
         assert rows["trellis"][key] < rows["watersic"][key] < rows["gptq"][key] < rows["rtn"][key]
     assert (out / "rate_distortion.png").read_bytes().startswith(PNG)
-    assert len(json.loads((out / "lattq-demo.json").read_text())) == 4
+    assert len(json.loads((out / "lattq-demo.json").read_text())) == 5
     demo.prepare(out)  # its own output may go
     assert [path.name for path in out.iterdir()] == ["lattq-demo.json"]
     (out / "thesis.txt").write_text("mine")
