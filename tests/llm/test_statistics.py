@@ -265,6 +265,13 @@ def test_any_order_of_measuring_gives_the_same_bytes(parts: Any, random: Any):
     assert content(other.merge(one)) == whole
 
 
+def test_parts_measured_block_by_block_merge_to_the_same_bytes():
+    model = decoder("llama")
+    whole = content(statistics_of(model, whole=False))
+    parts = [statistics_of(model, one, whole=False) for one in WINDOWS[[3, 1, 4, 0, 2]].split(3)]
+    assert content(parts[1].merge(parts[0])) == whole
+
+
 def test_sums_in_floats_would_mind_the_order(parts: Any):
     _, single, _, _ = parts
     key = next(key for key in single[0].arrays if key.endswith("inputs.outer"))
