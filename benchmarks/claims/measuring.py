@@ -32,12 +32,25 @@ from lattq.llm.measure.gradients import differentiate
 from lattq.llm.measure.ledger import Arena
 from lattq.llm.measure.model import measure_windows
 from lattq.llm.measure.score import Score, pooling_of
-from lattq.llm.source import choose_modules, fixed_threads, load_model, load_tokenizer, run, token_windows
+from lattq.llm.source import (
+    choose_modules,
+    fixed_threads,
+    load_model,
+    load_tokenizer,
+    longest_window,
+    run,
+    token_windows,
+)
 
 SEED, HELD, WINDOWS = 0, 10, (4, 32, 144)
 LIMIT = 6.0  # forward passes
 RATES = (2.0, 3.0, 4.0)
-WIDE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 16}
+WIDE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+}
 WIDE |= {"num_key_value_heads": 8, "max_position_embeddings": 512, "vocab_size": 2048}
 DAMPING = {"one-sided": None, "0.03": 0.03, "0.1": 0.1, "0.3": 0.3, "1": 1.0}
 
@@ -50,8 +63,8 @@ def model_of(name: str) -> tuple[Any, torch.Tensor]:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**WIDE)).eval()
         return model, token_windows(load_tokenizer(embedded_model()), text, 512, 6)
     source = models()[name]
-    window = 128 if name == "MiniLM" else 256
-    return load_model(source, torch.float32), token_windows(load_tokenizer(source), text, window, 24)
+    model = load_model(source, torch.float32)
+    return model, token_windows(load_tokenizer(source), text, longest_window(model), 8 if name == "MiniLM" else 24)
 
 
 def forward(model: Any, windows: torch.Tensor) -> None:
