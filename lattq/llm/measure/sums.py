@@ -14,7 +14,7 @@ __all__ = ["PARTS", "MomentSums", "Moments", "exponent_of", "height_of", "shapes
 # Units of the sums, as powers of 2. A window of 128 inputs of power 10^-5, or gradients of power 10^-11, has sums whose
 # rounding is below 10^-10 of them; those of inputs up to 10^4 and gradients up to 10^2 over 2^40 tokens fit 115 bits.
 EXPONENTS = {
-    "inputs": {"outer": -44, "powers": -40, "counts": -40},
+    "inputs": {"outer": -44, "powers": -30, "counts": -40},
     "outputs": {"outer": -64, "powers": -80, "counts": -40, "energy": -64},
     "guided": {"outer": -64, "powers": -60, "counts": -64},
 }
