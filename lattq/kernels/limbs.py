@@ -40,9 +40,11 @@ def add_rows(values, triangle, scale, high, low):
             total = low[place] + np.int64(np.rint(scaled - above * UP))
             over = (total + HALF) >> BITS
             low[place] = total - (over << BITS)
-            high[place] += np.int64(above) + over
-            if abs(high[place]) >= LARGEST:
-                return place
+            over += np.int64(above)
+            if over != 0:  # rarely, if the unit is chosen well, which halves the traffic
+                high[place] += over
+                if abs(high[place]) >= LARGEST:
+                    return place
             place += 1
     return -1
 

@@ -141,13 +141,14 @@ def test_statistics_in_other_blocks_do_not_merge(tiny: Path, file: Path):
 
 @pytest.mark.parametrize(("name", "value"), [("draws", 0), ("block", 0), ("threads", 0), ("label_seed", -1)])
 def test_settings_out_of_range_raise(tiny: Path, name: str, value: int):
+    options: dict[str, Any] = OPTIONS | {name: value}
     with pytest.raises(InvalidInputError, match=str(value)):
-        measure_model(tiny, **OPTIONS, **{name: value})
+        measure_model(tiny, **options)
 
 
 def test_a_model_with_numbers_out_of_scale_raises(tmp_path: Path):
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(tiny_config())
+    model: Any = transformers.LlamaForCausalLM(tiny_config())
     model.model.layers[0].mlp.up_proj.weight.data *= 1e20
     model.save_pretrained(tmp_path / "model")
     save_tokenizer(tmp_path / "model")
@@ -239,7 +240,7 @@ def test_layers_that_were_not_measured_stay_dense(tiny: Path, tmp_path: Path):
     report = llm.quantize_model(tiny, tmp_path / "out", statistics=found, step=0.02)
     assert [row.name for row in report.layers] == [LAYER]
     assert any(row.why == "no calibration input reached it" for row in report.dense)
-    other = {"modules": ["model.layers.0.mlp.up_proj"]}
+    other: dict[str, Any] = {"modules": ["model.layers.0.mlp.up_proj"]}
     with pytest.raises(InvalidInputError, match="cannot be quantized"):
         llm.quantize_model(tiny, tmp_path / "other", statistics=found, step=0.02, **other)
 
@@ -300,7 +301,7 @@ def test_a_directory_says_how_its_embeddings_are_pooled(tiny: Path):
 
 
 def test_statistics_of_an_encoder_are_of_its_embeddings():
-    options = OPTIONS | {"samples": 3}
+    options: dict[str, Any] = OPTIONS | {"samples": 3}
     found = measure_model(MINILM, modules=[(name := "encoder.layer.5.output.dense")], draws=2, **options)
     model = source.load_model(MINILM, torch.float32)
     windows = source.token_windows(source.load_tokenizer(MINILM), TEXT, options["window"], options["samples"])

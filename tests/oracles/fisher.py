@@ -28,7 +28,7 @@ def fisher_information(model: Any, module: torch.nn.Module, tokens: torch.Tensor
     >>> bool(np.allclose(found, np.diag(p) - np.outer(p, p), atol=1e-6))
     True
     """
-    seen: list[torch.Tensor] = []
+    seen: list[Any] = []
     handle = module.register_forward_hook(lambda module, inputs, output: seen.append(output))
     logs = torch.log_softmax(model(input_ids=tokens).logits[0], -1)
     handle.remove()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,27 +127,20 @@ class Statistics:
         layer = self._layer(name)
         names = [name] if layer.leader is not None else [one for one in layer.siblings if self.layers[one].leader]
         inputs = Moments.of(self._total("inputs", [str(self.layers[one].leader) for one in names]), 1)
-        rows, height = layer.shape[0], layer.shape[0] // layer.groups
+        about = inputs.matrix[0], inputs.count, inputs.powers
         scored = [one for one in names if f"{one}.outputs.outer" in self.arrays]
         if not scored:
-            nothing = np.zeros((layer.groups, height, height)), np.zeros(rows)
-            return LayerStatistics(
-                inputs.matrix[0], nothing[0], inputs.count, 0.0, inputs.powers, nothing[1], float("nan")
-            )
-        parts = self._total("outputs", scored)
-        outputs = Moments.of(parts, layer.groups)
-        energy, cross, trace = (float(one) for one in parts["energy"])
+            height = layer.shape[0] // layer.groups
+            nothing = np.zeros((layer.groups, height, height))
+            return LayerStatistics(about[0], nothing, about[1], 0.0, about[2], np.zeros(layer.shape[0]), math.nan)
+        sums = self._total("outputs", scored)
+        outputs, (energy, cross, trace) = Moments.of(sums, layer.groups), sums["energy"] / sums["counts"][0]
         share = outputs.vectors / self.origin.scored / (len(layer.siblings) if layer.leader is None else 1)
-        pairs = cross / outputs.vectors  # 1 unless weights were estimated in a round before
-        lengths = float(np.trace(inputs.matrix[0])) * trace / outputs.vectors
+        scale = share / cross if cross > 0 else 0.0  # theory (16.5): cross is 1 for plain factors
+        lengths = float(np.trace(inputs.matrix[0])) * trace
+        ratio = float(energy) / lengths if lengths > 0 else math.nan
         return LayerStatistics(
-            inputs.matrix[0],
-            outputs.matrix * (share / pairs if pairs > 0 else 0.0),
-            inputs.count,
-            outputs.count,
-            inputs.powers,
-            outputs.powers,
-            energy / outputs.vectors / lengths if lengths > 0 else float("nan"),
+            about[0], outputs.matrix * scale, about[1], outputs.count, about[2], outputs.powers, ratio
         )
 
     def sigma(self, name: str) -> Float[np.ndarray, "columns columns"]:

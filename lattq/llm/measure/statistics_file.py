@@ -58,7 +58,7 @@ def pieces(
     encoded += b" " * (-len(encoded) % 8)
     yield len(encoded).to_bytes(8, "little") + encoded
     for key in ordered:
-        yield memoryview(np.ascontiguousarray(arrays[key], dtype=SIZES[types[key]]).reshape(-1)).cast("B")
+        yield np.ascontiguousarray(arrays[key], dtype=SIZES[types[key]]).reshape(-1).view(np.uint8).data
 
 
 def read_statistics(path: str | Path) -> tuple[dict[str, MeasuredLayer], dict[str, np.ndarray], Origin]:
@@ -74,7 +74,9 @@ def read_statistics(path: str | Path) -> tuple[dict[str, MeasuredLayer], dict[st
             name: MeasuredLayer(**{**one, "shape": tuple(one["shape"]), "siblings": tuple(one["siblings"])})
             for name, one in about["layers"].items()
         }
-        origin = {key: tuple(one) if isinstance(one, list) else one for key, one in about["origin"].items()}
+        origin: dict[str, Any] = {
+            key: tuple(one) if isinstance(one, list) else one for key, one in about["origin"].items()
+        }
         found = layers, _arrays(path, entries), Origin(**origin)
         _check(path, entries, layers, found[2])
     return found
