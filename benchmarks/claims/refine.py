@@ -1,6 +1,6 @@
 """KL of the embedded language model refined with frozen codes, over that of today's trellis at the same real bytes.
 
-    python benchmarks/claims/refine.py [--epochs N] [--only NAME ...]
+    python benchmarks/claims/refine.py [--epochs N] [--only NAME ...] [--home DIR]
 
 Every point is a directory on disk, loaded back through `transformers`; its rate is the bytes of what replaces the
 quantized weights. The plain trellis has the whole rate; what is refined was quantized at less by what row gains take.
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import RESULTS, publish
 
 import lattq as lq
-from lattq.llm import Refining, embedded_model, embedded_text, evaluate, quantize_model, refine_model
+from lattq.llm import Refining, Report, embedded_model, embedded_text, evaluate, quantize_model, refine_model
 from lattq.llm.convert.quantize_refined import ROW_BITS
 from lattq.recipes import UNBIASED
 
@@ -35,7 +35,7 @@ OTHER = "\n".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.top
 TEXTS = {"novel": (embedded_text("evaluation"), None), "reference": (OTHER, 100)}
 
 
-def judged(folder: str) -> dict[str, float]:
+def judged(folder: Path) -> dict[str, float]:
     """KL in bits per token on both texts."""
     return {
         name: evaluate(folder, text, reference=embedded_model(), samples=samples).kl_bits_per_token or 0.0
@@ -43,49 +43,53 @@ def judged(folder: str) -> dict[str, float]:
     }
 
 
-def quantized(folder: str, recipe: Any, **options: Any) -> Any:
-    """Quantize the embedded model on all calibration windows."""
-    text = embedded_text("calibration")
-    return quantize_model(embedded_model(), folder, calibration_text=text, recipe=recipe, seed=SEED, **options)
+def quantized(folder: Path, recipe: Any, **options: Any) -> Any:
+    """Quantize the embedded model on all calibration windows, unless that has been done."""
+    if not folder.is_dir():
+        text = embedded_text("calibration")
+        quantize_model(embedded_model(), folder, calibration_text=text, recipe=recipe, seed=SEED, **options)
+    return Report.from_json((folder / "lattq_report.json").read_text())
 
 
-def refined(plain: str, folder: str, epochs: int, most: float | None, *, embeddings: bool) -> dict[str, Any]:
-    """Refine a directory and judge it."""
-    found = refine_model(
-        plain,
-        folder,
-        source=embedded_model(),
-        calibration_text=embedded_text("calibration"),
-        refining=Refining(epochs=epochs, embeddings=embeddings, seed=SEED),
-        most_rate=most,
-    )
-    told = found.distillation
-    held_out = {"start": told.start.divergence, "end": told.end.divergence, "best_epoch": told.best_epoch}
-    return {"rate": found.rate, "bytes": found.stored_bytes, "seconds": found.seconds, "held_out": held_out}
+def refined(plain: Path, folder: Path, epochs: int, most: float | None, *, embeddings: bool) -> dict[str, Any]:
+    """Refine a directory, unless that has been done; what was written about it."""
+    if not folder.is_dir():
+        refine_model(
+            plain,
+            folder,
+            source=embedded_model(),
+            calibration_text=embedded_text("calibration"),
+            refining=Refining(epochs=epochs, embeddings=embeddings, seed=SEED),
+            most_rate=most,
+        )
+    found = json.loads((folder / "lattq_refinement.json").read_text())
+    told = found["distillation"]
+    held_out = {"start": told["start"]["divergence"], "end": told["end"]["divergence"], "best": told["best_epoch"]}
+    epochs = found["settings"]["refining"]["epochs"]
+    words = {"rate": found["rate"], "bytes": found["stored_bytes"], "seconds": found["seconds"]}
+    return {**words, "epochs": epochs, "held_out": held_out}
 
 
-def measure(name: str, epochs: int) -> list[dict[str, Any]]:
+def measure(name: str, epochs: int, home: Path) -> list[dict[str, Any]]:
     """The plain model and both stages of one recipe."""
-    rows = []
-    with tempfile.TemporaryDirectory() as home:
-        if name in LEVELS:
-            first = quantized(f"{home}/whole", lq.recipes.gptq, levels=LEVELS[name])
-            low, most = f"{home}/whole", None
-        else:
-            rate = float(name.split()[1])
-            first = quantized(f"{home}/whole", TRELLIS, rate=rate)
-            rows_, weights = sum(row.shape[0] for row in first.layers), first.weights
-            low, most = f"{home}/low", rate + SLACK
-            quantized(low, TRELLIS, rate=rate - ROW_BITS * rows_ / weights)
-        start = judged(f"{home}/whole")
-        rows.append({"name": name, "stage": "plain", "rate": first.rate, "bytes": first.stored_bytes, "kl": start})
-        for index, (stage, embeddings) in enumerate(STAGES.items()):
-            told = refined(low, f"{home}/{index}", epochs, most, embeddings=embeddings)
-            kl = judged(f"{home}/{index}")
-            ratio = {text: kl[text] / start[text] for text in kl}
-            rows.append({"name": name, "stage": stage, **told, "kl": kl, "ratio": ratio})
-        for row in rows:
-            print(json.dumps(row), flush=True)
+    if name in LEVELS:
+        first = quantized(home / "whole", lq.recipes.gptq, levels=LEVELS[name])
+        low, most = home / "whole", None
+    else:
+        rate = float(name.split()[1])
+        first = quantized(home / "whole", TRELLIS, rate=rate)
+        gains = ROW_BITS * sum(row.shape[0] for row in first.layers) / first.weights
+        low, most = home / "low", rate + SLACK
+        quantized(low, TRELLIS, rate=rate - gains)
+    start = judged(home / "whole")
+    rows = [{"name": name, "stage": "plain", "rate": first.rate, "bytes": first.stored_bytes, "kl": start}]
+    for stage, embeddings in STAGES.items():
+        told = refined(low, home / stage, epochs, most, embeddings=embeddings)
+        kl = judged(home / stage)
+        rows.append(
+            {"name": name, "stage": stage, **told, "kl": kl, "ratio": {text: kl[text] / start[text] for text in kl}}
+        )
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
@@ -94,17 +98,17 @@ def main() -> None:
     names = [*(f"trellis {rate}" for rate in RATES), *LEVELS]
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=Refining().epochs)
-    parser.add_argument("--only", nargs="*", choices=names)
+    parser.add_argument("--only", nargs="*", choices=names, default=names, help="the other rows stay as published")
+    parser.add_argument("--home", type=Path, help="where directories stay, so that an interrupted run continues")
     options = parser.parse_args()
-    rows = []
-    if options.only:
-        known = json.loads((RESULTS / "refine.json").read_text())["rows"] if (RESULTS / "refine.json").exists() else []
-        rows = [row for row in known if row["name"] not in options.only]
-    for name in names:
-        if not options.only or name in options.only:
-            rows += measure(name, options.epochs)
-            save(rows, options.epochs)
-    save(rows, options.epochs)
+    path, rows = RESULTS / "refine.json", []
+    if path.exists():
+        rows = [row for row in json.loads(path.read_text())["rows"] if row["name"] not in options.only]
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as temporary:
+            home = Path(temporary) if options.home is None else options.home / name
+            rows += measure(name, options.epochs, home)
+        save(rows, options.epochs)
 
 
 def save(rows: list[dict[str, Any]], epochs: int) -> None:
