@@ -32,6 +32,12 @@ def problem(seed: int, groups: int, height: int, columns: int, octaves: float = 
     return rng.standard_normal((groups * height, columns)), lq.Metric(sigma, g)
 
 
+def rows_of(metric: lq.Metric) -> StackedLDL:
+    """The factors of its outputs."""
+    assert metric.output_factor is not None
+    return metric.output_factor
+
+
 shapes = {"seed": seeds, "groups": st.integers(1, 3), "height": st.integers(2, 6), "columns": st.integers(1, 7)}
 
 
@@ -41,7 +47,7 @@ def test_the_loop_over_fronts_is_its_definition(
 ):
     """Chunks, strips and matrix products give what one entry after the other gives, whatever their sizes."""
     weight, metric = problem(seed, groups, height, columns)
-    factor, outputs = Cholesky("pivoted").factor(weight, metric.inputs), metric.output_factor
+    factor, outputs = Cholesky("pivoted").factor(weight, metric.inputs), rows_of(metric)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fronts, "CHUNK", chunk)
         patch.setattr(fronts, "STRIP", strip)
@@ -65,7 +71,7 @@ def test_the_loop_over_fronts_is_its_definition(
 def test_the_distortion_is_that_of_plain_rounding_errors(cell: Any, seed: int, groups: int, height: int, columns: int):
     """D = Σ c_i d_j N_ij² with N the targets less their reconstructions; and N within half a cell of cubes."""
     weight, metric = problem(seed, groups, height, columns)
-    factor, outputs = Cholesky().factor(weight, metric.inputs), metric.output_factor
+    factor, outputs = Cholesky().factor(weight, metric.inputs), rows_of(metric)
     found = successive_cancellation(weight, factor, cell, outputs=outputs)
     price = np.outer(outputs.pivots.reshape(-1), factor.pivots)
     direct = metric.squared_error(weight - found.reconstruction) * weight.size
@@ -79,7 +85,7 @@ def test_without_feedback_between_rows_there_is_more_error(seed: int, groups: in
     """A negative control: the diagonal of G alone, or of Σ alone, leaves errors of other entries where they are."""
     weight, metric = problem(seed, groups, height, columns, octaves=2.0)
     weight = np.tile(weight, (1, 1))
-    factor, outputs = Cholesky().factor(weight, metric.inputs), metric.output_factor
+    factor, outputs = Cholesky().factor(weight, metric.inputs), rows_of(metric)
     plain = StackedLDL(np.broadcast_to(np.eye(height), outputs.unit.shape), outputs.pivots)
     step = 0.05
     two, one = (successive_cancellation(weight, factor, Uniform(step), outputs=x) for x in (outputs, plain))
@@ -94,8 +100,8 @@ def test_a_penalty_moves_targets_as_in_columns(seed: int, height: int, columns: 
     """tr(G ((W-Ŵ) Σ (W-Ŵ)ᵀ + Ŵ J Ŵᵀ)): with tiny cells the loop finds its minimum, W Σ (Σ + J)⁻¹."""
     weight, metric = problem(seed, 1, height, columns)
     factor = MMSE(noise=0.5, ratio=1.0).factor(weight, metric.inputs)
-    found = successive_cancellation(weight, factor, Uniform(1e-6), outputs=metric.output_factor).reconstruction
-    best = weight @ metric.inputs @ np.linalg.inv(metric.inputs + np.diag(factor.penalty))
+    found = successive_cancellation(weight, factor, Uniform(1e-6), outputs=rows_of(metric)).reconstruction
+    best = weight @ metric.inputs @ np.linalg.inv(metric.inputs + np.diag(np.asarray(factor.penalty)))
     np.testing.assert_allclose(found, best, atol=1e-4)
 
 
@@ -107,7 +113,7 @@ def test_sweeps_never_raise_the_distortion(
     factor = MMSE(noise=penalty, ratio=1.0).factor(weight, metric.inputs)
 
     def cost(sweeps: int) -> float:
-        found = successive_cancellation(weight, factor, Uniform(step), sweeps=sweeps, outputs=metric.output_factor)
+        found = successive_cancellation(weight, factor, Uniform(step), sweeps=sweeps, outputs=rows_of(metric))
         left = metric.squared_error(weight - found.reconstruction)
         j = np.zeros(columns) if factor.penalty is None else factor.penalty
         return left + float(np.sum(metric.left(found.reconstruction) * found.reconstruction * j)) / weight.size

@@ -20,7 +20,7 @@ ROLES = {
     "transform": (
         (
             *("forward", "inverse", "congruence", "plain", "keeps_entries", "exponents", "on_inputs", "kept", "split"),
-            *("inverse_on_inputs", "operations", "check_rows", "output_congruence", *_STATE),
+            *("inverse_on_inputs", "operations", "check_rows", "output_congruence", "row_factors", *_STATE),
         ),
         "lattq.transforms.BaseTransform",
     ),

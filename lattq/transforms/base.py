@@ -3,7 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host
 from lattq.errors import InvalidInputError
@@ -62,6 +62,9 @@ class BaseTransform:
         Transforms that scale rows say otherwise.
         """
         return outputs
+
+    row_factors: Float[np.ndarray, " rows"] | None = None
+    """What `inverse` multiplies rows by, before or after all that it does to columns; None for 1."""
 
     def on_inputs(self, x: Array) -> Array:
         """T x for rows x: what vectors become before products with the transformed weights.

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, short_repr
 from lattq.coding.damage import reading
@@ -85,6 +85,13 @@ class Chain(BaseTransform):
     def keeps_entries(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether all parts do."""
         return all(part.keeps_entries for part in self.parts)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def row_factors(self) -> Float[np.ndarray, " rows"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of all parts together."""
+        found = [part.row_factors for part in self.parts]  # pyright: ignore[reportAttributeAccessIssue]
+        known = [one for one in found if one is not None]
+        return np.prod(known, axis=0) if known else None
 
     @property
     def exponents(self) -> Int[np.ndarray, " n"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]

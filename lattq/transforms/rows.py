@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq.coding.schema import Inner, Integer, Record, checked
@@ -48,6 +48,11 @@ class RowScales(BaseTransform):
     def scale(self) -> np.ndarray:
         """What rows are multiplied by."""
         return grid_scale(self.steps)
+
+    @property
+    def row_factors(self) -> Float[np.ndarray, " rows"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What rows are divided by, inverted."""
+        return 1 / self.scale
 
     def forward(self, weight: Array) -> Array:
         """Rows times scale."""

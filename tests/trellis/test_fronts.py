@@ -60,7 +60,7 @@ def test_the_size_is_what_the_tables_say(height: int, split: bool):
     codes = members(0, (60, 80), coder, -1, 3)
     stream = coder.encode(codes)
     classes, residues = square_classes(read_scales(stream[:-1], codes.shape, 0)), codes & 3
-    fronts, fair = Fronts(*codes.shape, height), np.zeros(codes.size, dtype=bool)
+    fronts, fair = Fronts(60, 80, height), np.zeros(codes.size, dtype=bool)
     for k in range(fronts.number):
         places = fronts.places(k, k + 1)
         for cut in segments(len(places), 50):

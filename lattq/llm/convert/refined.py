@@ -165,8 +165,9 @@ def refine_model(
                 folder = workspace.model_directory()
                 write_model(model, directory, beside, folder, max_shard_size)
                 sizes, weights = (stored_bytes(folder), plain), student.weights
-                rates = (8 * size / weights for size in sizes)
-                told = Refinement(*rates, *sizes, weights, found, settings, run, time.perf_counter() - start)
+                after, before = (8 * size / weights for size in sizes)
+                seconds = time.perf_counter() - start
+                told = Refinement(after, before, *sizes, weights, found, settings, run, seconds)
                 write_words(told, report, student, folder)
             workspace.publish()
         except Exception:

@@ -51,6 +51,12 @@ class FrozenCodes(nn.Module):
     True
     """
 
+    values: Tensor
+    map: Tensor
+    across: Tensor | None
+    offset: Tensor | None
+    others: Tensor
+
     def __init__(self, layer: LattqLinear) -> None:
         super().__init__()
         self.plain = Quantized.from_payload(layer.payload, (layer.out_features, layer.in_features))
@@ -71,9 +77,10 @@ class FrozenCodes(nn.Module):
         return nn.Parameter(torch.from_numpy(found / GAIN_GRID).float())
 
     def _set_map(self) -> None:
-        """Keep what `transform.inverse` does: a matrix, or a factor for each column, and a sparse part."""
+        """Keep what `transform.inverse` does: a matrix, or a factor for each column, factors of rows, a sparse part."""
         sparse, rest = self.plain.transform.split()
-        matrix = torch.from_numpy(to_host(rest.inverse(np.eye(self.plain.shape[1])))).float()
+        matrix, factors = _on_columns(rest, *self.plain.shape)
+        self.register_buffer("across", None if factors is None else factors[:, None], persistent=False)
         diagonal = matrix.diagonal().clone()
         one_by_one = bool((matrix == torch.diag(diagonal)).all())
         self.register_buffer("map", diagonal if one_by_one else matrix, persistent=False)
@@ -103,6 +110,7 @@ class FrozenCodes(nn.Module):
         """The reconstruction, as `Quantized.dequantize`."""
         found = self.decoded()
         found = found * self.map if self.map.ndim == 1 else found @ self.map
+        found = found if self.across is None else found * self.across
         return found if self.offset is None else found * self.others + self.offset
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,6 +174,18 @@ class FrozenCodes(nn.Module):
         if same and quantizer is self.plain.quantizer:
             return self.plain
         return self.plain.revalued(row_gains=rows, column_gains=columns, quantizer=quantizer)
+
+
+def _on_columns(transform: Any, rows: int, columns: int) -> tuple[Tensor, Tensor | None]:
+    """The matrix by which the inverse of a transform multiplies from the right, and its factors of rows."""
+    factors, parts = transform.row_factors, []
+    for start in range(0, columns, rows):
+        units = np.eye(columns)[start : start + rows]
+        found = to_host(transform.inverse(np.pad(units, [(0, rows - len(units)), (0, 0)])))[: len(units)]
+        parts.append(found if factors is None else found / factors[: len(units), None])
+    return torch.from_numpy(np.concatenate(parts)).float(), None if factors is None else torch.from_numpy(
+        factors
+    ).float()
 
 
 def _stored(gains: Tensor | None) -> np.ndarray | None:
