@@ -36,6 +36,8 @@ CLAIMS = (
     "dominance_toy",
     "affine_layers",
     "affine_model",
+    "two_sided",
+    "refine",
     "cost",
     "speed",
     "packed",
@@ -404,6 +406,40 @@ def affine_model() -> str:
     return table(["format", "method", "bits", "operations", "KL, bits per token", "of RTN", "perplexity"], cells)
 
 
+def two_sided() -> str:
+    """The embedded model with and without feedback along rows."""
+    rows = published("two_sided")["rows"]
+    cells = [
+        [row["name"], str(row["seed"]), f"{row['rate']:.3f}"]
+        + [f"{row['kl'][kind]:.4f}" for kind in ("novel", "reference")]
+        + [f"{row['perplexity']['novel']:.2f}", f"{row['seconds']:.0f} s"]
+        for row in rows
+    ]
+    headings = ["recipe, bits", "seed", "bits", "KL, novel", "KL, reference of Python", "perplexity, novel", "time"]
+    return table(headings, cells)
+
+
+def two_sided_ratios() -> str:
+    """KL at the same bytes over that of today's recipe."""
+    found = published("two_sided")["ratios"]
+    pairs = list(dict.fromkeys(name.rpartition(", ")[0] for name in found))
+    kinds = ("novel", "reference")
+    cells = [
+        [pair, *(f"{found[f'{pair}, {kind}']:.2f}" for kind in kinds)] for pair in pairs if f"{pair}, novel" in found
+    ]
+    return table(["KL over that of the other", *kinds], cells)
+
+
+def refine() -> str:
+    """The embedded model after training what is not a code."""
+    cells = []
+    for row in published("refine")["rows"]:
+        kl = [f"{row['kl'][kind]:.4f}" for kind in ("novel", "reference")]
+        ratio = [f"{row['ratio'][kind]:.2f}" if "ratio" in row else "1" for kind in ("novel", "reference")]
+        cells.append([row["name"], row["stage"], f"{row['rate']:.4f}", *kl, *ratio])
+    return table(["codes", "trained", "bits", "KL, novel", "KL, reference", "ratio, novel", "ratio, reference"], cells)
+
+
 def trained_maps() -> str:
     """What is certain of trained maps."""
     cells = []
@@ -570,6 +606,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "few tokens": few_tokens,
     "maps": maps,
     "affine model": affine_model,
+    "two sided": two_sided,
+    "two sided ratios": two_sided_ratios,
+    "refine": refine,
     "trained maps": trained_maps,
     "dominance toy": toy,
     "dominance": dominance,

@@ -99,6 +99,7 @@ def at_rate(
     if name != "step":
         return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name, most(recipe))
     weight, metric = check_layer(weight, sigma)
+    metric = metric if scheme(1.0).outputs else metric.of_inputs()
     sample, of_sample = _row_sample(weight, metric, seed)
     with threadpool_limits(1):
         step = first_step(rate, sample, of_sample)

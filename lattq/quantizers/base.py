@@ -69,6 +69,8 @@ class BaseQuantizer:
     """Whether codes between two codes decode to what lies between: then centroids may be fitted to the codes."""
     idle_zeros = True
     """Whether blocks whose errors cost nothing (zero pivots) are coded as zeros; else as they are, like all others."""
+    steps: Any = None
+    """Sizes of cells, rows (or 1) x groups of columns, that may take other values; None where there are none."""
     carried: ClassVar[tuple[str, ...]] = ()
     """Names of fields that a coder may store for it (see `lattq.coding.BaseCoder.carries`) and files give back."""
 
@@ -137,6 +139,10 @@ class BaseQuantizer:
         `shifts` moves what the codes -K ... K decode to, in cells; only quantizers of ordered codes get one.
         """
         return self.table_form()
+
+    def with_steps(self, steps: np.ndarray) -> Any:
+        """The same quantizer with other `steps`; raises `InvalidInputError` for what a file does not hold."""
+        raise NotImplementedError
 
     def table_form(self) -> TableForm | None:
         """The tables that codes are indices into, for exports and least squares; None where there are none."""

@@ -54,6 +54,15 @@ class OneStep(BaseQuantizer):
 
     ordered = True
 
+    @property
+    def steps(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The one step."""
+        return self.step
+
+    def with_steps(self, steps: np.ndarray) -> Any:
+        """With another step."""
+        return dataclasses.replace(self, step=steps).stored()
+
     def in_front(self, rows: np.ndarray, variance: np.ndarray) -> Any:
         """Itself: all rows and columns are alike."""
         return self

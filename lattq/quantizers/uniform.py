@@ -105,6 +105,15 @@ class UniformQuantizer(BaseQuantizer):
         step = self._spread(self.step, codes)
         return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
 
+    @property
+    def steps(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The steps."""
+        return self.step
+
+    def with_steps(self, steps: np.ndarray) -> "UniformQuantizer":
+        """With other steps, as a file holds them."""
+        return dataclasses.replace(self, step=steps).stored()
+
     def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "UniformQuantizer":
         """With steps and zeros of these rows, if a group of columns has them row by row."""
         if self.dither is not None or self.step.shape[1] > 1:

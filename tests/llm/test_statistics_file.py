@@ -164,7 +164,12 @@ def rows_of(report: llm.Report) -> dict[str, tuple[float, float, int]]:
     return {row.name: (row.rate, row.distortion, row.tokens) for row in report.layers}
 
 
-@pytest.mark.parametrize("recipe", [{"recipe": recipes.gptq, "levels": 16}, {"step": 0.02}, {"rate": 3.0}])
+ONE_SIDED: dict[str, Any] = {"recipe": recipes.UNBIASED}
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"recipe": recipes.gptq, "levels": 16}, ONE_SIDED | {"step": 0.02}, ONE_SIDED | {"rate": 3.0}]
+)
 def test_a_file_gives_what_its_text_gives(tiny: Path, file: Path, tmp_path: Path, recipe: dict[str, Any]):
     recipe |= {"allocation": "distortion", "modules": [LAYER, "model.layers.1.self_attn.k_proj"]}
     text = llm.quantize_model(tiny, tmp_path / "text", propagate=False, **OPTIONS, **recipe)
@@ -177,6 +182,17 @@ def test_a_file_gives_what_its_text_gives(tiny: Path, file: Path, tmp_path: Path
     assert found.settings["calibration"] == f"statistics {Statistics.load(file).digest()}"
 
 
+def test_outputs_count_as_in_the_file(tiny: Path, tmp_path: Path):
+    """What a conversion measures itself is what `measure_model` writes with two draws of labels."""
+    measured = measure_model(tiny, draws=2, **OPTIONS)
+    text = llm.quantize_model(tiny, tmp_path / "text", propagate=False, step=0.02, **OPTIONS)
+    found = llm.quantize_model(tiny, tmp_path / "found", statistics=measured, step=0.02)
+    for name, (rate, distortion, _) in rows_of(text).items():
+        assert rows_of(found)[name][:2] == pytest.approx((rate, distortion), rel=0.01)
+    plain = llm.quantize_model(tiny, tmp_path / "plain", statistics=measured, step=0.02, **ONE_SIDED)
+    assert plain.distortion != pytest.approx(found.distortion, rel=0.05)
+
+
 def test_two_runs_from_a_file_and_its_value_are_the_same_bytes(tiny: Path, file: Path, tmp_path: Path):
     llm.quantize_model(tiny, tmp_path / "one", statistics=str(file), step=0.02)
     llm.quantize_model(tiny, tmp_path / "other", statistics=Statistics.load(file), step=0.02)
@@ -185,7 +201,7 @@ def test_two_runs_from_a_file_and_its_value_are_the_same_bytes(tiny: Path, file:
 
 
 def test_steps_follow_the_sensitivities_of_the_file(tiny: Path, file: Path, tmp_path: Path):
-    found = llm.quantize_model(tiny, tmp_path / "out", statistics=file, step=0.02)
+    found = llm.quantize_model(tiny, tmp_path / "out", statistics=file, step=0.02, **ONE_SIDED)
     statistics = Statistics.load(file)
     tokens, known = statistics.origin.scored, {name: statistics.sensitivity(name) for name in statistics.layers}
     more = sum(known.values()) / len(known)  # one token more, of mean sensitivity

@@ -86,7 +86,7 @@ def quantize_model(
     propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
         equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on recipes of
-        fixed rate
+        fixed rate. Where errors of outputs count, their metric has these units itself
     drift : correct the weights for what the quantized prefix did to their inputs (WaterSIC, eq. 18)
     input_bits : also round the inputs of these layers while the model runs, each token to so many bits in a range of
         its own (2 to 8; 4 with 16 levels is W4A4). Moments are those of rounded inputs. Stored transforms are then

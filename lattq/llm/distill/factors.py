@@ -5,7 +5,6 @@ they are; steps are stored anyway, so factors of them are free; a gain costs wha
 decoder expects takes as one of a discretised Gaussian.
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -21,8 +20,6 @@ from lattq.errors import InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.llm.run.layers import LattqLinear
 from lattq.quantized import Quantized
-from lattq.quantizers.steps import OneStep
-from lattq.quantizers.uniform import UniformQuantizer
 
 __all__ = ["FrozenCodes"]
 
@@ -61,8 +58,7 @@ class FrozenCodes(nn.Module):
         super().__init__()
         self.plain = Quantized.from_payload(layer.payload, (layer.out_features, layer.in_features))
         self.inputs, self.bias = layer.inputs, layer.bias
-        stepped = isinstance(self.plain.quantizer, OneStep | UniformQuantizer)
-        step = self.plain.quantizer.step if stepped else None
+        step = self.plain.quantizer.steps
         own = step is not None and step.shape[0] > 1
         rows, columns = (g is not None for g in (self.plain.row_gains, self.plain.column_gains))
         self.steps = None if step is None else nn.Parameter(torch.ones(step.shape))
@@ -145,21 +141,21 @@ class FrozenCodes(nn.Module):
             if gains is not None:
                 gains.copy_((gains * GAIN_GRID).round().clamp(min=0) / GAIN_GRID)
         if self.steps is not None:
-            held = self._stored_steps() / to_host(self.plain.quantizer.step)
+            held = self._stored_steps() / to_host(self.plain.quantizer.steps)
             self.steps.copy_(torch.from_numpy(held))
 
     def _stored_steps(self) -> np.ndarray:
         """Steps as a file holds them."""
-        return to_host(self._quantizer().step).astype(np.float64)
+        return to_host(self._quantizer().steps).astype(np.float64)
 
     def _quantizer(self) -> Any:
         """The quantizer with the learned steps; its own where a factor is 1."""
         plain = self.plain.quantizer
         if self.steps is None or bool((self.steps == 1).all()):
             return plain
-        step = to_host(plain.step).astype(np.float64) * self.steps.detach().double().numpy()
+        step = to_host(plain.steps).astype(np.float64) * self.steps.detach().double().numpy()
         try:
-            return dataclasses.replace(plain, step=step).stored()
+            return plain.with_steps(step)
         except InvalidInputError:  # beyond what the file's type holds: as it was
             return plain
 

@@ -235,7 +235,7 @@ def _arrays(block: RoundedBlock, result: Fit) -> dict[str, np.ndarray]:
 def _require_own(name: str, kept: Any, own: Mapping[str, np.ndarray]) -> None:
     """Raise `InvalidInputError` unless the arrays that were kept are those of a block, whatever is in them."""
     forms = [
-        {key: f"{getattr(one, 'dtype', type(one))} {getattr(one, 'shape', '')}" for key, one in arrays.items()}
+        {key: f"{np.asarray(one).dtype} {np.shape(one)}" for key, one in arrays.items()}
         for arrays in (dict(kept) if isinstance(kept, Mapping) else {}, own)
     ]
     if forms[0] != forms[1]:
