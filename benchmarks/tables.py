@@ -544,6 +544,7 @@ def highlights() -> str:
     tables = [row for row in published("codebook_loop")["model"] if row["wanted"].get("bits") == 2]
     pairs = {row["recipe"]: f"{row['kl']:.3f} at {row['rate']:.2f} bits" for row in tables}
     plain = {row["method"]: row["kl"] for row in published("affine_model")["rows"] if row["setting"] == "w3g128"}
+    sides = published("two_sided")["ratios"]
     lines = (
         f"Textbook GPTQ and WaterSIC's steps are this library's loop: {differ} of {entries} entries differ.",
         f"White Gaussian weights at 3 bits, gap in real bytes: trellis of 256 states "
@@ -553,6 +554,9 @@ def highlights() -> str:
         f"and {point('watersic, trellis', 3.0, 'loss')}; `watersic` {point('watersic', 2.0, 'loss')} and "
         f"{point('watersic', 3.0, 'loss')}; `gptq` {point('gptq', 8)} (INT3) and {point('gptq', 16)} (INT4), as "
         f"published {point('gptq as published', 8)} and {point('gptq as published', 16)}.",
+        f"Errors that cancel along rows too, as they count for the predictions, same bytes: "
+        f"{sides['two-sided 3 of trellis 3, novel']:.2f} of that trellis's divergence at 3 bits, "
+        f"{sides['two-sided 2 of trellis 2, novel']:.2f} at 2 bits.",
         f"Plain INT3 in groups of 128, same model: {plain['RTN']:.3f} rounded to nearest, "
         f"{plain['AffineQuant as published, 0.01']:.3f} by AffineQuant as published, with dense matrices at run time, "
         f"{plain['ours']:.3f} by trained maps, ranges and weights, with nothing more than the first.",
