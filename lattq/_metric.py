@@ -183,7 +183,7 @@ class Metric:
             raise InvalidInputError(msg)
         mean = float(np.einsum("gii->", self.outputs)) / (self.outputs.shape[0] * self.height)
         found = (self.outputs + share * mean * np.eye(self.height)) / (1 + share)
-        return dataclasses.replace(self, outputs=found)
+        return unchecked(self.inputs, found, self.input_count, self.output_count)
 
     def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
@@ -227,14 +227,17 @@ class Metric:
         return Metric(arrays["inputs"], arrays.get("outputs"), **counts)
 
 
-def unchecked(inputs: np.ndarray, outputs: np.ndarray | None) -> Metric:
+def unchecked(
+    inputs: np.ndarray, outputs: np.ndarray | None, input_count: float | None = None, output_count: float | None = None
+) -> Metric:
     """A metric made from one that was checked: by rounding it may be a little less than semidefinite.
 
     >>> unchecked(np.eye(2), None).columns
     2
     """
     found = object.__new__(Metric)
-    for name, value in (("inputs", inputs), ("outputs", outputs), ("input_count", None), ("output_count", None)):
+    counts = ("input_count", input_count), ("output_count", output_count)
+    for name, value in (("inputs", inputs), ("outputs", outputs), *counts):
         object.__setattr__(found, name, value)
     return found
 

@@ -22,7 +22,7 @@ class FrontStep:
     ----------
     quantizer : of this group of columns
     weight : columns in the order of the loop
-    free_rows, free_columns : whose errors cost nothing
+    free_rows, free_units : whose errors cost nothing; a unit is a block of columns
     kept : which entries count, in the order of the loop; None for all
 
     Attributes

@@ -1,6 +1,6 @@
 """What a conversion knows of the unquantized model: measured on windows of text, or read from statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,7 @@ from lattq.llm.source.matrices import Matrix
 from lattq.llm.source.windows import batches_of
 from lattq.progress import Stage
 
-__all__ = ["Calibration", "FromStatistics", "Moments", "OnText", "with_one_more"]
+__all__ = ["Calibration", "FromStatistics", "Moments", "OnText", "sensitivities_of"]
 
 SENSITIVITY_WINDOWS = 32
 DRAWS = 2  # of labels for each window
@@ -159,8 +159,12 @@ class FromStatistics:
 
     def sensitivities(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> dict[str, float]:
         """Of all tokens that were measured."""
-        found = {name: self._statistics.sensitivity(name) for name in layers}
-        return with_one_more(found, self._statistics.origin.scored)
+        return sensitivities_of(self._statistics, layers)
+
+
+def sensitivities_of(statistics: Statistics, names: Iterable[str]) -> dict[str, float]:
+    """Mean squared scores at the outputs of layers, with one more token."""
+    return with_one_more({name: statistics.sensitivity(name) for name in names}, statistics.origin.scored)
 
 
 def with_one_more(found: dict[str, float], tokens: int) -> dict[str, float]:

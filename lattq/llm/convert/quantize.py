@@ -18,7 +18,7 @@ from lattq.llm.convert.mapped import design_of
 from lattq.llm.convert.quantize_refined import quantize_refined
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.rounded import InputSettings
-from lattq.llm.convert.stages import Conversion, is_fixed_rate
+from lattq.llm.convert.stages import Conversion, scheme_of
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.distill.record import Refining
 from lattq.llm.measure.score import pooling_of
@@ -29,7 +29,7 @@ from lattq.llm.source.design import MapDesign
 from lattq.llm.source.places import places
 from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
 from lattq.progress import Observer, Stage, stage
-from lattq.rate import MAX_RATE, RANGES, searched
+from lattq.rate import MAX_RATE, searched
 from lattq.scheme import Scheme
 
 __all__ = ["quantize_model"]
@@ -188,7 +188,7 @@ def quantize_model(
             known = statistics if isinstance(statistics, Statistics) else Statistics.load(statistics)
             calibration, text = FromStatistics(known, hashed_source), f"statistics {known.digest()}"
         settings = {
-            "recipe": repr(_sample(recipe, setting)),
+            "recipe": repr(scheme_of(recipe, setting[searched(recipe)[0]])),
             "rate": None if rate is None else float(rate),
             "step": None if step is None else float(step),
             "levels": levels,
@@ -242,15 +242,6 @@ def _check_statistics(statistics: Any, given: dict[str, Any]) -> None:
             f"unquantized model alone; leave out `{asked[0]}`, or give `calibration_text` instead of statistics"
         )
         raise InvalidInputError(msg)
-
-
-def _sample(recipe: Callable[..., Scheme], setting: dict[str, Any]) -> Scheme:
-    """What the recipe gives at its setting, or at any: the words of a report."""
-    name, scheme = searched(recipe)
-    value = setting[name]
-    if is_fixed_rate(recipe):
-        return scheme(RANGES[name][0] if value is None else value)
-    return scheme(float(value or 1.0))
 
 
 def _check(recipe: Callable[..., Scheme], rate: float | int | None, setting: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.llm.convert.calibration import Calibration, Moments, with_one_more
+from lattq.llm.convert.calibration import Calibration, Moments, sensitivities_of
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
 from lattq.llm.convert.kept import KeptArrays
 from lattq.llm.convert.mapped import changed_tensors, fold_maps, settle
@@ -33,7 +33,7 @@ from lattq.quantized import Quantized
 from lattq.rate import RANGES, TOLERANCE, first_step, grid_step, largest_levels, most, search_step, searched
 from lattq.scheme import Scheme
 
-__all__ = ["Conversion", "is_fixed_rate"]
+__all__ = ["Conversion", "is_fixed_rate", "scheme_of"]
 
 SEARCHES = 8
 PASSES = 4  # corrections of the setting
@@ -159,7 +159,7 @@ class Conversion:
         if not scheme_of(self.recipe).outputs:
             return Metrics()
         self._clean = known = self.calibration.statistics(self.model, self.layers, self.work)
-        units = with_one_more({name: known.sensitivity(name) for name in self.layers}, known.origin.scored)
+        units = sensitivities_of(known, self.layers)
         if self.settings["allocation"] == "loss":
             units = dict.fromkeys(units, math.exp(self._mean({name: math.log(g) for name, g in units.items()})))
         return Metrics(known, units)
@@ -307,10 +307,12 @@ class Conversion:
         return report
 
 
-def scheme_of(recipe: Callable[..., Scheme]) -> Scheme:
-    """What a recipe gives at some setting."""
+def scheme_of(recipe: Callable[..., Scheme], value: float | int | None = None) -> Scheme:
+    """What a recipe gives at a setting, or at some: the words of a report."""
     name, scheme = searched(recipe)
-    return scheme(RANGES[name][0] if name in RANGES else 1.0)
+    if name in RANGES:
+        return scheme(RANGES[name][0] if value is None else value)
+    return scheme(float(value or 1.0))
 
 
 def is_fixed_rate(recipe: Callable[..., Scheme]) -> bool:
