@@ -134,6 +134,16 @@ def test_groups_of_columns_have_scales_of_their_rows(group: int | None):
     assert found.distortion(weight, metric) < one.distortion(weight, metric)
 
 
+def test_sweeps_spare_errors_of_integers_for_no_byte():
+    rng = np.random.default_rng(0)
+    inputs, scores = (rng.standard_normal((1024, n)) @ rng.standard_normal((n, n)) for n in (128, 64))
+    metric = lq.Metric(inputs.T @ inputs / 1024, scores.T @ scores / 1024).damped()
+    weight = rng.standard_normal((64, 128))
+    plain, swept = (lq.quantize(weight, metric, lq.recipes.yaqa(8, sweeps=n)) for n in (0, 4))
+    assert swept.distortion(weight, metric) < 0.95 * plain.distortion(weight, metric)
+    assert len(swept.payload) == len(plain.payload)
+
+
 @pytest.mark.parametrize("rate", [2.0, 3.0])
 def test_two_sides_are_better_in_their_own_metric(rate: float):
     """At low rate too, and for outputs that hardly count: a penalty on both sides keeps them from costing more."""

@@ -155,7 +155,7 @@ def refine_model(
         hashed = settings | {"max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
-            student, plain = Student(model, embeddings=refining.embeddings), stored_bytes(directory)
+            student, plain = Student(model, embeddings=refining.embeddings, gains=refining.gains), stored_bytes(directory)
             most = math.inf if most_rate is None else most_rate * student.weights / 8 - (plain - student.size())
             with work.stage("train") as training:
                 found = distill(student, teacher.float(), windows, refining, training, KeptArrays(workspace), most)

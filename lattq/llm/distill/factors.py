@@ -1,7 +1,7 @@
 """A linear layer whose codes are frozen and whose factors learn.
 
 The weight is the inverse transform of ``row gain x step factor x decoded code x column gain``. The codes' bytes stay as
-they are; steps are stored anyway, so factors of them are free; a gain costs what its difference from the gain that a
+they are; steps are stored anyway, so factors of them are free; where gains learn, one costs what its difference from the gain that a
 decoder expects takes as one of a discretised Gaussian.
 """
 
@@ -30,18 +30,20 @@ class FrozenCodes(nn.Module):
     Parameters
     ----------
     layer : with a payload; its bias is shared
+    gains : whether gains learn too, whose bytes change as they do
 
     Attributes
     ----------
     steps : factor of each step of the quantizer, one or (rows, groups); None where it has none
-    row_gains, column_gains : of the reconstruction, 1 for 1. Rows have them unless each has steps of its own, columns
-        where the payload stores some: to begin would cost what they differ from those that the decoder expects
+    row_gains, column_gains : of the reconstruction, 1 for 1; None where they do not learn. Rows have them unless each
+        has steps of its own, columns where the payload stores some: to begin would cost what they differ from those
+        that the decoder expects
 
     Examples
     --------
     >>> import lattq as lq
     >>> payload = lq.quantize(np.eye(4), np.eye(4), lq.recipes.huffman_gptq(0.25)).payload
-    >>> layer = FrozenCodes(LattqLinear(4, 4, payload=payload))
+    >>> layer = FrozenCodes(LattqLinear(4, 4, payload=payload), gains=True)
     >>> layer.steps.shape, layer.row_gains.shape, layer.column_gains
     (torch.Size([1, 1]), torch.Size([4]), None)
     >>> layer.quantized() is layer.plain
@@ -54,7 +56,7 @@ class FrozenCodes(nn.Module):
     offset: Tensor | None
     others: Tensor
 
-    def __init__(self, layer: LattqLinear) -> None:
+    def __init__(self, layer: LattqLinear, *, gains: bool = False) -> None:
         super().__init__()
         self.plain = Quantized.from_payload(layer.payload, (layer.out_features, layer.in_features))
         self.inputs, self.bias = layer.inputs, layer.bias
@@ -62,9 +64,9 @@ class FrozenCodes(nn.Module):
         own = step is not None and step.shape[0] > 1
         rows, columns = (g is not None for g in (self.plain.row_gains, self.plain.column_gains))
         self.steps = None if step is None else nn.Parameter(torch.ones(step.shape))
-        self.row_gains = self._gains(self.plain.row_gains, 0) if rows or not own else None
-        self.column_gains = self._gains(self.plain.column_gains, 1) if columns else None
-        bare = self.plain.revalued(row_gains=None, column_gains=None)
+        self.row_gains = self._gains(self.plain.row_gains, 0) if gains and (rows or not own) else None
+        self.column_gains = self._gains(self.plain.column_gains, 1) if gains and columns else None
+        bare = self.plain.revalued(row_gains=None, column_gains=None) if gains else self.plain
         self.register_buffer("values", torch.from_numpy(bare.decoded()).float(), persistent=False)
         self._set_map()
 
@@ -161,15 +163,13 @@ class FrozenCodes(nn.Module):
 
     def quantized(self) -> Quantized:
         """The codes with what was learned, rounded."""
-        rows, columns = (_stored(gains) for gains in (self.row_gains, self.column_gains))
+        learned = {"row_gains": self.row_gains, "column_gains": self.column_gains}
+        found = {name: _stored(gains) for name, gains in learned.items() if gains is not None}
         quantizer = self._quantizer()
-        same = all(
-            np.array_equal(_filled(one), _filled(other))
-            for one, other in ((rows, self.plain.row_gains), (columns, self.plain.column_gains))
-        )
+        same = all(np.array_equal(_filled(own), _filled(getattr(self.plain, name))) for name, own in found.items())
         if same and quantizer is self.plain.quantizer:
             return self.plain
-        return self.plain.revalued(row_gains=rows, column_gains=columns, quantizer=quantizer)
+        return self.plain.revalued(quantizer=quantizer, **found)
 
 
 def _on_columns(transform: Any, rows: int, columns: int) -> tuple[Tensor, Tensor | None]:
@@ -184,10 +184,8 @@ def _on_columns(transform: Any, rows: int, columns: int) -> tuple[Tensor, Tensor
     ).float()
 
 
-def _stored(gains: Tensor | None) -> np.ndarray | None:
+def _stored(gains: Tensor) -> np.ndarray | None:
     """Gains in 128ths; None if all are 1."""
-    if gains is None:
-        return None
     found = (gains.detach() * GAIN_GRID).round().clamp(min=0).to(torch.int64).numpy()
     return None if (found == GAIN_GRID).all() else found
 

@@ -45,12 +45,13 @@ class Refining:
     held_out: int = 8
     patience: int = 3
     embeddings: bool = True
+    gains: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "epochs", "tokens", "held_out", "patience")
         normalize(self, as_float, "reach")
-        normalize(self, as_flag, "embeddings")
+        normalize(self, as_flag, "embeddings", "gains")
         object.__setattr__(self, "seed", as_seed(self.seed))
         for name, least in (("epochs", 1), ("tokens", 1), ("held_out", 2), ("patience", 0)):
             if getattr(self, name) < least:

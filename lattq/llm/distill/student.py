@@ -28,6 +28,7 @@ class Student:
     ----------
     model : of `transformers`, loaded from a directory of lattq; cast to float32, it computes as before until it learns
     embeddings : whether embeddings and the output layer learn too, where they are dense
+    gains : whether gains of rows and columns do, whose bytes change
 
     Attributes
     ----------
@@ -36,7 +37,7 @@ class Student:
     weights : that are quantized, experts included
     """
 
-    def __init__(self, model: Any, *, embeddings: bool = False) -> None:
+    def __init__(self, model: Any, *, embeddings: bool = False, gains: bool = False) -> None:
         self.model = model
         self.dtypes = remember_dtypes(model)
         nn.Module.float(model)  # `transformers` forbids the method where a model is quantized
@@ -51,7 +52,7 @@ class Student:
             parameter.requires_grad_(False)
         dense = self._dense(embeddings)
         for name, layer in self.plain.items():
-            self.layers[name] = FrozenCodes(layer)
+            self.layers[name] = FrozenCodes(layer, gains=gains)
             replace(model, name, self.layers[name])
         factors = {
             f"{name}.{key}": one
