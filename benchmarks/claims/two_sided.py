@@ -1,11 +1,12 @@
 """KL of the embedded model with errors fed back along rows too, beside recipes without that, at the same real bytes.
 
-    python benchmarks/claims/two_sided.py [--only NAME ...]
+    python benchmarks/claims/two_sided.py [--only NAME ...] [--seeds SEED ...]
 
 Every point is a directory on disk, loaded back through `transformers`; its rate is the bytes of what replaces the
 quantized weights. All see the same calibration windows, in which labels for the gradients are drawn. Judged on an
 unseen novel, which is the model's kind of text, and on the reference of the Python language, which is not. Points at
-rates that differ a little are compared at 4^(difference), as KL falls there.
+rates that differ a little are compared at 4^(difference), as KL falls there. "uniform" gives every layer the same
+distortion, "from 1 k" calibrates on four windows of 256 tokens, and so on.
 """
 
 import argparse
@@ -30,6 +31,7 @@ SEEDS = (0, 1)
 TRELLIS = functools.partial(UNBIASED, quantizer=lq.quantizers.Trellis(256))
 SCALAR = functools.partial(two_sided, quantizer=lq.quantizers.Uniform())
 RATES = (2.0, 2.5, 3.0, 4.0)
+TOKENS = {"1 k": 4, "4 k": 16, "16 k": 64}  # windows of 256; all are 144
 OTHER = "\n".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))
 TEXTS = {"novel": (embedded_text("evaluation"), None), "reference": (OTHER, 100)}
 POINTS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -39,6 +41,10 @@ POINTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "two-sided scalar 3": (SCALAR, {"rate": 3.0}),
     **{f"gptq INT{bits}": (gptq, {"levels": 2**bits}) for bits in (3, 4)},
     **{f"yaqa INT{bits}": (yaqa, {"levels": 2**bits}) for bits in (3, 4)},
+    "trellis 3, uniform": (TRELLIS, {"rate": 3.0, "allocation": "distortion"}),
+    "two-sided 3, uniform": (two_sided, {"rate": 3.0, "allocation": "distortion"}),
+    **{f"trellis 3 from {words}": (TRELLIS, {"rate": 3.0, "samples": n}) for words, n in TOKENS.items()},
+    **{f"two-sided 3 from {words}": (two_sided, {"rate": 3.0, "samples": n}) for words, n in TOKENS.items()},
 }
 # Ratio of KL to that of the other, on the novel and on the reference.
 TARGETS = {
@@ -49,6 +55,9 @@ TARGETS = {
     ("two-sided scalar 3", "watersic 3"): (0.78, 1.0),
     ("yaqa INT3", "gptq INT3"): (0.8, 1.0),
     ("yaqa INT4", "gptq INT4"): (0.8, 1.0),
+    ("two-sided 3", "two-sided 3, uniform"): (1.0, 1.0),
+    ("trellis 3", "trellis 3, uniform"): (1.0, 1.0),
+    **{(f"two-sided 3 from {words}", f"trellis 3 from {words}"): (1.0, 1.0) for words in TOKENS},
 }
 
 

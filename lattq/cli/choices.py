@@ -55,6 +55,7 @@ class Allocation(enum.StrEnum):
 
     loss = "loss"
     distortion = "distortion"
+    best = "best"
 
 
 def recipe_of(name: str, **options: Any) -> Callable[..., Scheme]:

@@ -13,7 +13,7 @@ from lattq._array import Array, to_host
 from lattq._metric import Metric, check_layer
 from lattq._options import among
 from lattq.errors import InvalidInputError, shown
-from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows
+from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows, fit_steps
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
 from lattq.quantized import Quantized
 
@@ -32,12 +32,13 @@ def refit(
 ) -> Quantized:
     """Re-estimate gains and centroids by alternating least squares on tr(G (W-Ŵ) Σ (W-Ŵ)ᵀ), codes as they are.
 
-    All are rounded to 1/128 and charged. New values are kept if the distortion falls by more than their bytes are worth
+    Gains and centroids are rounded to 1/128 and charged. New values are kept if the distortion falls by more than their bytes are worth
     (a bit per weight is a factor 4). The entropy model stays, so streams stay decodable.
 
     Parameters
     ----------
-    parameters : of "columns" (a gain each), "rows" (a gain each), "centroids" (what the codes -15 ... 15 decode to;
+    parameters : of "columns" (a gain each), "rows" (a gain each), "steps" (of rows and groups of columns, as their type
+        holds them, for no byte; nothing where all rows share theirs), "centroids" (what the codes -15 ... 15 decode to;
         nothing where codes are symbols of a path), "tables" (entries of codebooks); "tables by Adam" is the update that
         GPTVQ was published with
 
@@ -96,6 +97,7 @@ def _side_bits(found: Quantized) -> float:
 _FITS: dict[str, Callable[[Quantized, np.ndarray, Metric], Quantized]] = {
     "columns": fit_columns,
     "rows": fit_rows,
+    "steps": fit_steps,
     "centroids": fit_centroids,
     "tables": fit_tables,
     "tables by Adam": fit_tables_by_adam,

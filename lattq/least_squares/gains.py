@@ -1,4 +1,4 @@
-"""Gains of rows and columns, and centroids of codes, by least squares in a metric; `w` are the weights."""
+"""Gains of rows and columns, steps, and centroids of codes, by least squares in a metric; `w` are the weights."""
 
 import dataclasses
 
@@ -6,10 +6,11 @@ import numpy as np
 from scipy.linalg import solve
 
 from lattq._metric import Metric
+from lattq.errors import InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.quantized import Quantized
 
-__all__ = ["fit_centroids", "fit_columns", "fit_rows"]
+__all__ = ["fit_centroids", "fit_columns", "fit_rows", "fit_steps"]
 
 MOST_CENTROIDS = 15  # codes beyond ± this keep their place: they are rare where centroids matter
 SAMPLE_ROWS = 1024  # that the normal matrix of at most 31 centroids is estimated from
@@ -29,17 +30,41 @@ def fit_rows(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
     z = dataclasses.replace(found, row_gains=None).decoded()
     zs = z @ metric.inputs
     old = np.ones(len(z)) if found.row_gains is None else found.row_gains / GAIN_GRID
-    if metric.height == 1:
-        normal, right = np.sum(zs * z, axis=1), np.sum(w * zs, axis=1)
-        gains = np.where(normal > 0, right / np.where(normal > 0, normal, 1.0), old)
-    else:
-        blocks = zip(
-            metric.outputs, *(x.reshape(-1, metric.height, *x.shape[1:]) for x in (z, zs, w, old)), strict=True
-        )
-        gains = np.concatenate(
-            [_solve(g * (a @ b.T), np.sum((g @ x) * b, axis=1), before) for g, a, b, x, before in blocks]
-        )
+    gains = _row_factors(metric, z, zs, np.sum(metric.left(w) * zs, axis=1), old)
     return found.revalued(row_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))
+
+
+def fit_steps(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
+    """The steps of rows, group by group of columns: argmin over t of the error of W - Ŵ - diag(t) Z, Z of the group."""
+    steps = found.quantizer.steps
+    if steps is None or len(steps) == 1:
+        return found
+    z, s, factors = found.decoded(), metric.inputs, np.ones(steps.shape)
+    error, group = w - z, found.quantizer.group if steps.shape[1] > 1 else len(s)
+    for number, low in enumerate(range(0, len(s), group)):
+        own = slice(low, low + group)
+        right = np.sum(metric.left(error @ s[:, own]) * z[:, own], axis=1)
+        more = _row_factors(metric, z[:, own], z[:, own] @ s[own, own], right, np.zeros(len(z)))
+        factors[:, number] += more
+        error[:, own] -= more[:, None] * z[:, own]
+    try:
+        return found.revalued(quantizer=found.quantizer.with_steps(steps * factors))
+    except InvalidInputError:  # beyond what the type of the file holds
+        return found
+
+
+def _row_factors(metric: Metric, z: np.ndarray, zs: np.ndarray, right: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """t with (G ∘ Z Σ Zᵀ) t = right, row by row where G is diagonal."""
+    if metric.outputs is None:
+        return _quotients(np.sum(zs * z, axis=1), right, old)
+    if metric.height == 1:
+        return _quotients(metric.outputs.reshape(-1) * np.sum(zs * z, axis=1), right, old)
+    blocks = (x.reshape(-1, metric.height, *x.shape[1:]) for x in (z, zs, right, old))
+    return np.concatenate([_solve(g * (a @ b.T), *own) for g, a, b, *own in zip(metric.outputs, *blocks, strict=True)])
+
+
+def _quotients(normal: np.ndarray, right: np.ndarray, old: np.ndarray) -> np.ndarray:
+    return np.where(normal > 0, right / np.where(normal > 0, normal, 1.0), old)
 
 
 def fit_centroids(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:

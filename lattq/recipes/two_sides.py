@@ -48,12 +48,13 @@ def yaqa(
     order: str = "reversed",
     damping: float = 0.01,
     fit: str = "error",
-    sweeps: int = 4,
+    sweeps: int = 6,
 ) -> Scheme:
     """`gptq` with feedback along rows too: the rounding of YAQA (Tseng et al. 2025) with integers for its quantizer.
 
     Sweeps spare a tenth of the errors that count at 3 and 4 bits: steps follow the rows, so that cells are not equal,
-    and what is far from its best place finds it with all others known (theory 15.8).
+    and what is far from its best place finds it with all others known; then steps are fitted to their codes in the
+    metric (theory 15.8).
 
     Parameters
     ----------
@@ -66,4 +67,4 @@ def yaqa(
     True
     """
     found = gptq(levels, group=group, symmetric=symmetric, order=order, damping=damping, fit=fit)
-    return dataclasses.replace(found, outputs=True, sweeps=sweeps)
+    return dataclasses.replace(found, outputs=True, sweeps=sweeps, refit=("steps",) if fit == "error" else ())

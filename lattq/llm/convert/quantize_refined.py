@@ -1,6 +1,5 @@
 """Quantized and refined in one call."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.refined import refine_model
 from lattq.llm.convert.report import FILE, Report
+from lattq.llm.convert.resumed import beside, converted
 from lattq.llm.convert.stages import is_fixed_rate
 from lattq.llm.convert.workspace import check_free
 from lattq.llm.distill.record import Refining
@@ -20,7 +20,6 @@ from lattq.rate import TOLERANCE
 __all__ = ["quantize_refined", "reserve"]
 
 ROW_BITS = 4.5  # that a row gain takes: integers whose standard deviation is 5 or 6 (theory 17.3)
-CHECKED = ("rate", "step", "levels", "bits", "seed", "propagate", "drift", "allocation")
 
 
 def quantize_refined(
@@ -45,14 +44,11 @@ def quantize_refined(
         raise InvalidInputError(msg)
     check_free(Path(out))
     refining = Refining(seed=options["seed"]) if isinstance(refine, bool) else refine
-    plain = Path(out).absolute().with_name(Path(out).name + ".plain")
+    plain = beside(out, "plain")
     with stage("quantize and refine", inside=progress) as work:
-        lower = None if rate is None else rate - reserve(source, options)
+        lower = rate if rate is None or not refining.gains else rate - reserve(source, options)
         whole = {"source": source, "calibration_text": calibration_text, "rate": lower, "progress": work, **options}
-        if not (plain / FILE).is_file():
-            quantize(out=plain, **whole)
-        else:
-            _require_same(plain, whole)
+        converted(quantize, plain, whole)
         shared = {key: options[key] for key in ("window", "samples", "threads", "max_shard_size")}
         most = None if rate is None else rate + TOLERANCE - 0.0005
         words = {"calibration_text": calibration_text, "refining": refining, "progress": work, "most_rate": most}
@@ -68,17 +64,3 @@ def reserve(source: str | Path, options: Mapping[str, Any]) -> float:
     names = {key: options[key] for key in ("include", "exclude")}
     shapes = [one.shape for one in choose(checkpoint.load_model(source), options["modules"], **names).matrices.values()]
     return ROW_BITS * sum(rows for rows, _ in shapes) / sum(rows * columns for rows, columns in shapes)
-
-
-def _require_same(plain: Path, wanted: Mapping[str, Any]) -> None:
-    """Raise `InvalidInputError` for a quantized directory that was made with other settings."""
-    found = Report.from_json((plain / FILE).read_text(encoding="utf-8")).settings
-    text = hashlib.blake2b(wanted["calibration_text"].encode(), digest_size=16).hexdigest()
-    own = {"calibration": text, "source": checkpoint.source_hash(wanted["source"])}
-    own |= {key: wanted[key] for key in CHECKED}
-    changed = sorted(key for key, value in own.items() if found.get(key) != value)
-    if changed:
-        msg = (
-            f"{plain} is of a call with other settings ({', '.join(changed)} differ); repeat that, or delete the folder"
-        )
-        raise InvalidInputError(msg)

@@ -1,7 +1,6 @@
 """A quantized model directory refined: its codes as they are, what scales them trained towards the dense model."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -15,6 +14,7 @@ from lattq.llm.convert.companions import companions
 from lattq.llm.convert.files import stored_bytes, write_model, writing
 from lattq.llm.convert.kept import KeptArrays
 from lattq.llm.convert.report import FILE, LayerRow, Report
+from lattq.llm.convert.resumed import text_hash
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.distill.record import Distillation, Refining
 from lattq.llm.distill.student import Student
@@ -147,7 +147,7 @@ def refine_model(
             "samples": len(windows),
             "most_rate": None if most_rate is None else float(most_rate),
             "threads": threads,
-            "calibration": hashlib.blake2b(calibration_text.encode(), digest_size=16).hexdigest(),
+            "calibration": text_hash(calibration_text),
             "version": importlib.metadata.version("lattq"),
             "source": checkpoint.source_hash(source),
             "plain": checkpoint.source_hash(directory),
@@ -155,7 +155,10 @@ def refine_model(
         hashed = settings | {"max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
-            student, plain = Student(model, embeddings=refining.embeddings, gains=refining.gains), stored_bytes(directory)
+            student, plain = (
+                Student(model, embeddings=refining.embeddings, gains=refining.gains),
+                stored_bytes(directory),
+            )
             most = math.inf if most_rate is None else most_rate * student.weights / 8 - (plain - student.size())
             with work.stage("train") as training:
                 found = distill(student, teacher.float(), windows, refining, training, KeptArrays(workspace), most)

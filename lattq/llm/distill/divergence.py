@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lattq.errors import InvalidInputError
-from lattq.llm.source.windows import run
+from lattq.llm.source.windows import batches_of, run
 
-__all__ = ["distance", "divergence", "log_probabilities", "predictions"]
+__all__ = ["distance", "divergence", "log_probabilities", "mean_distance", "predictions"]
 
 
 def predictions(model: Any, batch: Int[Tensor, "batch window"]) -> Tensor:
@@ -53,3 +53,13 @@ def distance(wanted: Tensor, found: Tensor) -> Tensor:
     tensor([1.])
     """
     return 0.5 * (found - wanted).square().sum(-1) if wanted.ndim == 2 else divergence(wanted, found)
+
+
+@torch.no_grad()
+def mean_distance(dense: Any, model: Any, windows: Int[Tensor, "windows window"]) -> float:
+    """Mean `distance` of what a model says of windows from what its dense model says."""
+    total, count = 0.0, 0
+    for batch in batches_of(windows):
+        found = distance(predictions(dense, batch), predictions(model, batch))
+        total, count = total + float(found.double().sum()), count + found.numel()
+    return total / count

@@ -1,8 +1,8 @@
 """A linear layer whose codes are frozen and whose factors learn.
 
 The weight is the inverse transform of ``row gain x step factor x decoded code x column gain``. The codes' bytes stay as
-they are; steps are stored anyway, so factors of them are free; where gains learn, one costs what its difference from the gain that a
-decoder expects takes as one of a discretised Gaussian.
+they are; steps are stored anyway, so factors of them are free. A gain that learns costs what its difference from the
+gain that a decoder expects takes as one of a discretised Gaussian.
 """
 
 import functools

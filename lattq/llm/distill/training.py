@@ -11,11 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lattq.errors import InvalidInputError
-from lattq.llm.distill.divergence import distance, predictions
+from lattq.llm.distill.divergence import distance, mean_distance, predictions
 from lattq.llm.distill.record import Distillation, Epoch, Refining
 from lattq.llm.distill.student import Student
 from lattq.llm.source.design import Kept
-from lattq.llm.source.windows import batches_of, calibrating
+from lattq.llm.source.windows import calibrating
 from lattq.progress import Stage
 
 __all__ = ["distill"]
@@ -173,21 +173,16 @@ class _Run:
 
     def require_gradients(self, reached: set[str]) -> None:
         """Raise `InvalidInputError` for a layer that predictions do not depend on."""
-        for name in self.student.layers:
+        learning = {name.rpartition(".")[0] for name in self.student.learned}
+        for name in self.student.layers.keys() & learning:
             if not any(one.startswith(f"{name}.") for one in reached):
                 msg = f"no gradient reaches {name}: predictions do not depend on it; quantize the model without it"
                 raise InvalidInputError(msg)
 
-    @torch.no_grad()
     def judge(self, start: Epoch | None) -> Epoch:
         """Held-out windows under the state, rounded."""
-        total, count = 0.0, 0
         with self.student.rounded():
-            size = self.student.size()
-            for batch in batches_of(self.judging):
-                found = distance(predictions(self.teacher, batch), predictions(self.student.model, batch))
-                total, count = total + float(found.double().sum()), count + found.numel()
-        mean = total / count
+            size, mean = self.student.size(), mean_distance(self.teacher, self.student.model, self.judging)
         more = 0.0 if start is None else 8 * (size - start.payload_bytes) / self.student.weights
         score = mean * 4.0**more
         return Epoch(mean, size, score if math.isfinite(score) else math.inf)

@@ -1,0 +1,76 @@
+"""Both allocations of bits to layers, and the better one by text that neither was calibrated on."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lattq.errors import InvalidInputError
+from lattq.llm.convert.report import Report
+from lattq.llm.convert.resumed import beside, converted, text_hash
+from lattq.llm.convert.stages import is_fixed_rate
+from lattq.llm.convert.workspace import check_free
+from lattq.llm.distill.divergence import mean_distance
+from lattq.llm.source import checkpoint
+from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
+from lattq.progress import Observer, Stage, stage
+
+__all__ = ["ALLOCATIONS", "quantize_best"]
+
+ALLOCATIONS = ("loss", "distortion")
+HELD_OUT = 8  # the last of so many parts of the text judges
+
+
+def quantize_best(
+    quantize: Callable[..., Report],
+    *,
+    source: str | Path,
+    out: str | Path,
+    calibration_text: str | None,
+    window: int | None,
+    samples: int | None,
+    threads: int,
+    progress: Stage | Observer | None,
+    **options: Any,
+) -> Report:
+    """Quantize into `OUT.loss` and `OUT.distortion`, and keep the one that diverges less from the dense model.
+
+    The report's settings say which was `chosen`, and the divergences of both, `held_out`, in nats. An interrupted call,
+    repeated, continues.
+
+    Raises
+    ------
+    InvalidInputError : without a text, or for a folder of a call with other settings
+    """
+    if calibration_text is None:
+        msg = '`allocation` is "best", which is judged on text; give `calibration_text`, or the allocation "loss"'
+        raise InvalidInputError(msg)
+    check_free(Path(out))
+    cut = len(calibration_text) * (HELD_OUT - 1) // HELD_OUT
+    parts = calibration_text[:cut], calibration_text[cut:]
+    tried = ALLOCATIONS[:1] if is_fixed_rate(options["recipe"]) else ALLOCATIONS  # which change no fixed rate
+    folders = {name: beside(out, name) for name in tried}
+    given = {"source": source, "calibration_text": parts[0], "window": window, "samples": samples} | options
+    with stage("quantize for the better allocation", inside=progress) as work:
+        given |= {"threads": threads, "progress": work}
+        reports = {name: converted(quantize, folder, given | {"allocation": name}) for name, folder in folders.items()}
+        with work.stage("judge") as judging, fixed_threads(threads):
+            dense, tokenizer = checkpoint.load_model(source, torch.float32), checkpoint.load_tokenizer(source)
+            length = int(window if window is not None else longest_window(dense))
+            most = None if samples is None else -(-samples // (HELD_OUT - 1))
+            windows = token_windows(tokenizer, parts[1], length, most)
+            found = {}
+            for name, folder in folders.items():
+                found[name] = mean_distance(dense, checkpoint.load_model(folder, torch.float32), windows)
+                judging.advance(f"{name}: {found[name]:.4g}")
+    best = min(tried, key=found.__getitem__)  # the first of equals
+    settings = reports[best].settings | {"allocation": "best", "chosen": best, "held_out": found}
+    told = dataclasses.replace(reports[best], settings=settings | {"calibration": text_hash(calibration_text)})
+    told.save(folders[best])
+    folders.pop(best).replace(out)
+    for folder in folders.values():
+        shutil.rmtree(folder)
+    return told
