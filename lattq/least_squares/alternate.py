@@ -32,8 +32,8 @@ def refit(
 ) -> Quantized:
     """Re-estimate gains and centroids by alternating least squares on tr(G (W-Ŵ) Σ (W-Ŵ)ᵀ), codes as they are.
 
-    Gains and centroids are rounded to 1/128 and charged. New values are kept if the distortion falls by more than their bytes are worth
-    (a bit per weight is a factor 4). The entropy model stays, so streams stay decodable.
+    Gains and centroids are rounded to 1/128 and charged. New values are kept if the distortion falls by more than their
+    bytes are worth (a bit per weight is a factor 4). The entropy model stays, so streams stay decodable.
 
     Parameters
     ----------
