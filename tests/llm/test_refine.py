@@ -36,7 +36,7 @@ from tests.strategies import seeds
 from tests.tiny import save_tokenizer, tiny_config
 
 ROWS, COLUMNS = 24, 32
-WORK = {"calibration_text": TEXT, "window": 64, "samples": 48, "refining": Refining(epochs=3, tokens=512)}
+WORK = {"calibration_text": TEXT, "window": 64, "samples": 48, "refining": Refining(epochs=3, tokens=512, gains=True)}
 SCHEMES = {
     "rtn": lq.recipes.rtn(levels=8, group=8),
     "zero points": lq.recipes.rtn(levels=8, group=8, symmetric=False),
@@ -106,14 +106,15 @@ def pair(dense: Path, coarse: Path) -> tuple[Student, Any, Tensor]:
     """A student, its teacher, and windows."""
     tokenizer, teacher = checkpoint.load_tokenizer(dense), checkpoint.load_model(dense, torch.float32)
     windows = token_windows(tokenizer, TEXT, 64, 48)
-    return Student(checkpoint.load_model(coarse)), teacher, windows
+    return Student(checkpoint.load_model(coarse), gains=True), teacher, windows
 
 
+@pytest.mark.parametrize("gains", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_layer_with_frozen_codes_is_its_payload(name: str):
+def test_a_layer_with_frozen_codes_is_its_payload(name: str, gains: bool):
     found = quantized(name)
     layer = layer_of(found)
-    frozen = FrozenCodes(layer)
+    frozen = FrozenCodes(layer, gains=gains)
     x = torch.randn(5, COLUMNS, generator=torch.Generator().manual_seed(0))
     # Products of float32, in another order than those of float64.
     slack = 8 * torch.finfo(torch.float32).eps * float(layer.weight.abs().max()) * COLUMNS
@@ -125,10 +126,10 @@ def test_a_layer_with_frozen_codes_is_its_payload(name: str):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(NAMES), seeds, st.floats(0.001, 0.3))
-def test_what_was_learned_is_what_a_decoder_finds(name: str, seed: int, size: float):
+@given(st.sampled_from(NAMES), seeds, st.floats(0.001, 0.3), st.booleans())
+def test_what_was_learned_is_what_a_decoder_finds(name: str, seed: int, size: float, gains: bool):
     found = quantized(name)
-    frozen = FrozenCodes(layer_of(found))
+    frozen = FrozenCodes(layer_of(found), gains=gains)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for factor in frozen.parameters():
@@ -143,15 +144,22 @@ def test_what_was_learned_is_what_a_decoder_finds(name: str, seed: int, size: fl
     assert frozen.quantized().payload == before
 
 
-def test_steps_of_float16_cost_no_byte():
-    frozen = FrozenCodes(layer_of(quantized("gptq")))
+@pytest.mark.parametrize("name", NAMES)
+def test_without_gains_no_byte_is_added(name: str):
+    frozen = FrozenCodes(layer_of(quantized(name)))
     assert frozen.row_gains is None
-    assert frozen.steps is not None
+    assert frozen.column_gains is None
     with torch.no_grad():
-        frozen.steps.mul_(1.1)
+        for factor in frozen.parameters():
+            factor.mul_(1.1)
     frozen.round()
     assert len(frozen.quantized().payload) == len(frozen.plain.payload)
-    assert frozen.quantized().payload != frozen.plain.payload
+    changed = frozen.quantized().payload != frozen.plain.payload
+    assert changed == (frozen.steps is not None)
+
+
+def test_integers_with_steps_have_no_gains_of_rows():
+    assert FrozenCodes(layer_of(quantized("gptq")), gains=True).row_gains is None
 
 
 @pytest.mark.parametrize("spread", [1.0, 4.0, 12.0])
@@ -159,7 +167,8 @@ def test_the_price_of_gains_is_about_their_bytes(spread: float):
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(4096, 4))
     frozen = FrozenCodes(
-        LattqLinear(4096, 4, payload=lq.quantize(weight, np.eye(4), lq.recipes.huffman_gptq(0.5)).payload)
+        LattqLinear(4096, 4, payload=lq.quantize(weight, np.eye(4), lq.recipes.huffman_gptq(0.5)).payload),
+        gains=True,
     )
     gains = 128 + np.rint(spread * rng.normal(size=4096))
     assert frozen.row_gains is not None
@@ -171,7 +180,7 @@ def test_the_price_of_gains_is_about_their_bytes(spread: float):
 
 
 def test_gradients_are_finite_differences():
-    frozen = FrozenCodes(layer_of(quantized("watersic, gains"))).double()
+    frozen = FrozenCodes(layer_of(quantized("watersic, gains")), gains=True).double()
     x = torch.randn(3, COLUMNS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     factors = dict(frozen.named_parameters())
     assert factors.keys() == {"steps", "row_gains", "column_gains"}
@@ -263,7 +272,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
             refine_model(coarse, tmp_path / "out", source=dense, **WORK)
     assert not (tmp_path / "out").exists()
     with pytest.raises(InvalidInputError, match="refining"):
-        refine_model(coarse, tmp_path / "out", source=dense, **{**WORK, "refining": Refining(epochs=9)})
+        refine_model(coarse, tmp_path / "out", source=dense, **{**WORK, "refining": Refining(epochs=9, gains=True)})
     epochs = []
 
     def counted(self: Any) -> None:
@@ -396,7 +405,7 @@ def test_a_layer_without_gradient_is_named(pair: tuple[Student, Any, Tensor]):
 def test_quantize_refines_within_the_rate(dense: Path, tmp_path: Path):
     options = {"recipe": lq.recipes.huffman_gptq, "rate": 4.0, "include": ["*.1.mlp.*"], "propagate": False}
     options |= {key: WORK[key] for key in ("calibration_text", "window", "samples")}
-    report = llm.quantize_model(dense, tmp_path / "out", refine=Refining(epochs=2, tokens=512), **options)
+    report = llm.quantize_model(dense, tmp_path / "out", refine=Refining(epochs=2, tokens=512, gains=True), **options)
     assert report.rate <= 4.005
     assert report.rate == 8 * llm.stored_bytes(tmp_path / "out") / report.weights
     assert (tmp_path / "out" / "lattq_refinement.json").is_file()

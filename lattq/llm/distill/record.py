@@ -39,7 +39,7 @@ class Refining:
     lattq.errors.InvalidInputError: `epochs` is 0; use at least 1
     """
 
-    epochs: int = 6
+    epochs: int = 10
     tokens: int = 1024
     reach: float = 0.0025
     held_out: int = 8
