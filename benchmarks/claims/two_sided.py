@@ -6,7 +6,7 @@ Every point is a directory on disk, loaded back through `transformers`; its rate
 quantized weights. All see the same calibration windows, in which labels for the gradients are drawn. Judged on an
 unseen novel, which is the model's kind of text, and on the reference of the Python language, which is not. Points at
 rates that differ a little are compared at 4^(difference), as KL falls there. "uniform" gives every layer the same
-distortion, "from 1 k" calibrates on four windows of 256 tokens, and so on.
+rate, "from 1 k" calibrates on four windows of 256 tokens, and so on.
 """
 
 import argparse
@@ -41,8 +41,8 @@ POINTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "two-sided scalar 3": (SCALAR, {"rate": 3.0}),
     **{f"gptq INT{bits}": (gptq, {"levels": 2**bits}) for bits in (3, 4)},
     **{f"yaqa INT{bits}": (yaqa, {"levels": 2**bits}) for bits in (3, 4)},
-    "trellis 3, uniform": (TRELLIS, {"rate": 3.0, "allocation": "distortion"}),
-    "two-sided 3, uniform": (two_sided, {"rate": 3.0, "allocation": "distortion"}),
+    "trellis 3, uniform": (TRELLIS, {"rate": 3.0, "allocation": "rate"}),
+    "two-sided 3, uniform": (two_sided, {"rate": 3.0, "allocation": "rate"}),
     **{f"trellis 3 from {words}": (TRELLIS, {"rate": 3.0, "samples": n}) for words, n in TOKENS.items()},
     **{f"two-sided 3 from {words}": (two_sided, {"rate": 3.0, "samples": n}) for words, n in TOKENS.items()},
 }

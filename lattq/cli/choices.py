@@ -54,6 +54,7 @@ class Allocation(enum.StrEnum):
     """How steps differ between layers."""
 
     loss = "loss"
+    rate = "rate"
     distortion = "distortion"
     best = "best"
 

@@ -14,7 +14,7 @@ from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.calibration import Calibration, FromStatistics, OnText
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.mapped import design_of
-from lattq.llm.convert.quantize_best import ALLOCATIONS, quantize_best
+from lattq.llm.convert.quantize_best import quantize_best
 from lattq.llm.convert.quantize_refined import quantize_refined
 from lattq.llm.convert.report import Report
 from lattq.llm.convert.resumed import text_hash
@@ -86,9 +86,9 @@ def quantize_model(
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
     propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
-        equally much (see `output_sensitivities`), "distortion" gives all layers one step; without effect on recipes of
-        fixed rate. Where errors of outputs count, their metric has these units itself. "best" makes both from seven
-        eighths of the text and keeps the one that diverges less on the last, so that it is not worse there
+        equally much (see `output_sensitivities`); "rate" gives all layers about the same rate, "distortion" one step;
+        without effect on recipes of fixed rate. Where errors of outputs count, their metric has the units of "loss"
+        itself. "best" makes "loss" and "rate" from seven eighths of the text and keeps what diverges less on the last
     drift : correct the weights for what the quantized prefix did to their inputs (WaterSIC, eq. 18)
     input_bits : also round the inputs of these layers while the model runs, each token to so many bits in a range of
         its own (2 to 8; 4 with 16 levels is W4A4). Moments are those of rounded inputs. Stored transforms are then
@@ -143,8 +143,8 @@ def quantize_model(
     start, design = time.perf_counter(), design_of(maps)
     setting = {"step": step, "levels": levels, "bits": bits}
     _check(recipe, rate, setting)
-    if not among(allocation, ALLOCATIONS):
-        msg = f'`allocation` is {shown(allocation)}; choose "loss", "distortion" or "best"'
+    if not among(allocation, ("loss", "rate", "distortion")):
+        msg = f'`allocation` is {shown(allocation)}; choose "loss", "rate", "distortion" or "best"'
         raise InvalidInputError(msg)
     for name, count in (("jobs", jobs), ("threads", threads)):
         if count < 1:

@@ -18,9 +18,9 @@ from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
 from lattq.progress import Observer, Stage, stage
 
-__all__ = ["ALLOCATIONS", "quantize_best"]
+__all__ = ["quantize_best"]
 
-ALLOCATIONS = ("loss", "distortion")
+TRIED = ("loss", "rate")
 HELD_OUT = 8  # the last of so many parts of the text judges
 
 
@@ -36,7 +36,7 @@ def quantize_best(
     progress: Stage | Observer | None,
     **options: Any,
 ) -> Report:
-    """Quantize into `OUT.loss` and `OUT.distortion`, and keep the one that diverges less from the dense model.
+    """Quantize into `OUT.loss` and `OUT.rate`, and keep the one that diverges less from the dense model.
 
     The report's settings say which was `chosen`, and the divergences of both, `held_out`, in nats. An interrupted call,
     repeated, continues.
@@ -51,7 +51,7 @@ def quantize_best(
     check_free(Path(out))
     cut = len(calibration_text) * (HELD_OUT - 1) // HELD_OUT
     parts = calibration_text[:cut], calibration_text[cut:]
-    tried = ALLOCATIONS[:1] if is_fixed_rate(options["recipe"]) else ALLOCATIONS  # which change no fixed rate
+    tried = TRIED[:1] if is_fixed_rate(options["recipe"]) else TRIED  # which change no fixed rate
     folders = {name: beside(out, name) for name in tried}
     given = {"source": source, "calibration_text": parts[0], "window": window, "samples": samples} | options
     with stage("quantize for the better allocation", inside=progress) as work:

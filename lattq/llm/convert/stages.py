@@ -37,6 +37,8 @@ __all__ = ["Conversion", "is_fixed_rate", "scheme_of"]
 
 SEARCHES = 8
 PASSES = 4  # corrections of the setting
+CORRECTIONS = 2  # of steps that are to give all layers one rate
+USUAL_RATE = 3.0  # bits, at which layers are made alike where no rate is given; at high rates any would do
 
 Layers = dict[str, tuple[Quantized, LayerRow]]
 
@@ -92,8 +94,9 @@ class Conversion:
             raise InvalidInputError(msg)
         self._clean: Moments | None = None
         self.metrics = self.measured()
-        self.encoder = Encoder(recipe, self.scales(), workspace, jobs, inputs)
+        self.encoder = Encoder(recipe, {}, workspace, jobs, inputs)
         self.encoder.metrics = self.metrics
+        self.encoder.scales = self.scales()
         self.encoder.trained = self.trained()
 
     def trained(self) -> dict[str, FoldedMap]:
@@ -166,13 +169,30 @@ class Conversion:
 
     def scales(self) -> dict[str, float]:
         """Factor of the step for each layer, with geometric mean 1 over the weights; 1 where metrics have units."""
-        alike = self.settings["allocation"] == "distortion" or self.metrics.statistics is not None
-        if is_fixed_rate(self.recipe) or alike:
+        allocation = self.settings["allocation"]
+        if is_fixed_rate(self.recipe) or allocation == "distortion":
             return dict.fromkeys(self.layers, 1.0)
-        found = self.calibration.sensitivities(self.model, self.layers, self.work)
-        logs = {name: -0.5 * math.log(max(g, 1e-300)) for name, g in found.items()}
+        if allocation == "rate":
+            steps = self.steps_of_one_rate(self.settings["rate"] or USUAL_RATE)
+            logs = {name: math.log(step) for name, step in steps.items()}
+        elif self.metrics.statistics is not None:
+            return dict.fromkeys(self.layers, 1.0)
+        else:
+            found = self.calibration.sensitivities(self.model, self.layers, self.work)
+            logs = {name: -0.5 * math.log(max(g, 1e-300)) for name, g in found.items()}
         mean = self._mean(logs)
         return {name: math.exp(log - mean) for name, log in logs.items()}
+
+    def steps_of_one_rate(self, rate: float | int) -> dict[str, float]:
+        """Steps at which all layers have about this rate: a bit less is an octave, as at high rates."""
+        steps = self.first_steps(rate)
+        for number in range(1, CORRECTIONS + 1):
+            self.encoder.scales = steps
+            with self.of_layers(f"make rates alike, {number}", self.work):
+                sizes = self.encoder.sizes(1.0, self.weights, self.clean)
+            found = {name: 8 * size / self.weights[name].size for name, size in sizes.items()}
+            steps = {name: step * 2.0 ** (found[name] - rate) for name, step in steps.items()}
+        return steps
 
     def _mean(self, values: dict[str, float]) -> float:
         """Over the weights."""
@@ -223,14 +243,15 @@ class Conversion:
                 return largest_levels(rate, encode, name, most(self.recipe)).value
             return search_step(rate, self.first_step(rate), encode, encodes=SEARCHES)[0]
 
+    def first_steps(self, rate: float | int) -> dict[str, float]:
+        """Steps at which each layer would have about this rate."""
+        sigma = self.clean.sigma
+        return {name: first_step(rate, w, self.metrics.of(name, sigma(name))) for name, w in self.weights.items()}
+
     def first_step(self, rate: float | int) -> float:
         """Common step whose mean rate over the layers is about right: at high rate log steps average."""
-        logs = [
-            w.size * math.log(first_step(rate, w, self.metrics.of(name, self.clean.sigma(name))))
-            for name, w in self.weights.items()
-        ]
         # The factors have geometric mean 1 and drop out.
-        return math.exp(sum(logs) / self.count)
+        return math.exp(self._mean({name: math.log(step) for name, step in self.first_steps(rate).items()}))
 
     def one_pass(self, value: float | int) -> Layers:
         """Quantize every layer at one setting."""
