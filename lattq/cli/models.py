@@ -112,7 +112,7 @@ def quantize(
         typer.Option(help=f"Maps to fold into the model before, one or several with commas: {', '.join(MAPS)}."),
     ] = None,
     refine: Annotated[
-        bool, typer.Option("--refine", help="Then train gains, norms and embeddings, codes frozen: see `lattq refine`.")
+        bool, typer.Option("--refine", help="Then train steps, norms and embeddings, codes frozen: see `lattq refine`.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draw of windows.")] = 0,
     jobs: Annotated[int, typer.Option(help="Layers quantized at once.")] = 1,

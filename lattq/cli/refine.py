@@ -20,13 +20,16 @@ def refine(
     out: Annotated[Path, typer.Option(help="Directory to create; missing or empty.")],
     source: Annotated[str, typer.Option(help="Dense model it was made from, or `embedded`.")] = EMBEDDED,
     calibration: Annotated[Path | None, typer.Option(help="UTF-8 text; `embedded` has its own.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the windows, at most. [default: 6]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the windows, at most. [default: 10]")] = None,
     reach: Annotated[
         float | None, typer.Option(help="Share of its size by which a number moves at a step. [default: 0.0025]")
     ] = None,
     embeddings: Annotated[
         bool, typer.Option("--embeddings/--no-embeddings", help="Train dense embeddings too; their bytes stay.")
     ] = True,
+    gains: Annotated[
+        bool, typer.Option("--gains/--no-gains", help="Train gains of rows too, which add bytes to the codes.")
+    ] = False,
     most_rate: Annotated[
         float | None, typer.Option(help="Bits per quantized weight that the files must not exceed.")
     ] = None,
@@ -38,7 +41,7 @@ def refine(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train gains, steps, norms, biases and embeddings of a quantized model by the KL from its dense one.
+    """Train steps, norms, biases and embeddings of a quantized model by the KL from its dense one.
 
     Its codes stay as they are. An interrupted run, repeated, continues in OUT.partial.
     """
@@ -55,7 +58,7 @@ def refine(
             out,
             source=source_of(source, llm),
             calibration_text=llm.embedded_text("calibration") if own is None else own,
-            refining=llm.Refining(embeddings=embeddings, seed=seed, **given),
+            refining=llm.Refining(embeddings=embeddings, gains=gains, seed=seed, **given),
             window=window,
             samples=samples,
             most_rate=most_rate,

@@ -103,8 +103,8 @@ def quantize_model(
     maps : invertible maps to fold into the model before anything is measured or quantized: a design of
         `lattq.llm.tune`, such as `Balanced()`, or several, one after the other. The rate counts dense weights that they
         add, over the weights that the source has
-    refine : train gains, norms, biases and embeddings afterwards by the KL from the dense model, codes frozen (see
-        `refine_model`), on the same windows; True, or how. At a `rate`, the bits that gains take are left for them
+    refine : train steps, norms, biases and embeddings afterwards by the KL from the dense model, codes frozen (see
+        `refine_model`), on the same windows; True, or how. At a `rate`, the bits that gains would take are left for them
     seed : of the draw of windows
     jobs : layers quantized at once
     threads : of torch in the forward passes. What is written depends on this number, not on the machine's: with the

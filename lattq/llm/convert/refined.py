@@ -98,7 +98,7 @@ def refine_model(
     calibration_text : of which windows are cut; no text that is to judge the result
     refining : how training goes; `Refining()` unless given
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
-    most_rate : bits per weight that the files must not exceed; None for what gains are worth at equal slope
+    most_rate : bits per weight that the files must not exceed with gains; None for what they are worth at equal slope
     threads : of torch; what is written depends on this number, as in `quantize_model`
     max_shard_size : of the files written
     progress : told of the stages, or the stage that this is part of: see `lattq.progress`

@@ -13,7 +13,7 @@ class Refining:
     """How a quantized model learns.
 
     A number of size s, the root mean square of its array, learns at the rate ``reach · s``: with Adam that is about as
-    far as a step moves it, whatever its gradient. A third of the grid of gains is the default. After an epoch that made
+    far as a step moves it, whatever its gradient. After an epoch that made
     the score better by less than 0.5 %, and after a step that is not finite, training goes back to the best state and
     rates halve. It ends after more than `patience` of those, or after `epochs`.
 
@@ -24,8 +24,10 @@ class Refining:
     reach : share of its size by which a number moves at a step
     held_out : of this many windows, 2 or more, one judges and does not train
     patience : how often rates halve before training ends
-    embeddings : whether dense embeddings and a dense output layer learn too: they keep their type and
-        bytes, and are worth more than all gains (theory 17.4), but training takes four copies of them in float32
+    embeddings : whether dense embeddings and a dense output layer learn too: they keep their type and bytes, and are
+        worth more than all gains (theory 17.4), but training takes four copies of them in float32
+    gains : whether rows without steps of their own get gains, and stored gains of columns learn. They take bytes, which
+        beside embeddings are worth more in codes (theory 17.5)
     seed : of the order of windows
 
     Raises
