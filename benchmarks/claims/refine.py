@@ -95,8 +95,9 @@ def with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each with its KL over that of the one-sided trellis, or of itself, at the same bytes."""
     plain = {(row["name"], row["seed"]): row for row in rows if row["stage"] == "plain"}
     for row in json.loads((RESULTS / "two_sided.json").read_text())["rows"]:
-        plain[row["name"].replace("trellis", "two-sided"), row["seed"]] = row if "trellis" in row["name"] else None
-    plain |= {(row["name"], row["seed"]): row for row in rows if row["stage"] == "plain" and "gptq" in row["name"]}
+        kind, _, rate = row["name"].partition(" ")
+        if kind == "trellis":
+            plain[f"two-sided {rate}", row["seed"]] = row
     found = []
     for row in rows:
         other = plain[row["name"], row["seed"]]
