@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import matplotlib.pyplot as plt
 from harness import RESULTS, publish
 
 import lattq as lq
@@ -98,6 +99,24 @@ def save(rows: list[dict[str, Any]]) -> None:
                 ratios[f"{one} of {other}, {kind}"] = found
                 claims[f"{one}: at most {target:g} of the KL of {other} on the {kind}"] = found <= target
     publish("two_sided", seed=SEEDS[0], claims=claims, ratios=ratios, rows=rows)
+    draw(rows)
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """KL at three bits against tokens of calibration, means over seeds."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for kind, axis in zip(TEXTS, axes, strict=True):
+        for recipe in ("trellis", "two-sided"):
+            points = []
+            for words, windows in {**TOKENS, "": 144}.items():
+                name = f"{recipe} 3 from {words}" if words else f"{recipe} 3"
+                found = [row["kl"][kind] for row in rows if row["name"] == name]
+                points += [(256 * windows, sum(found) / len(found))] if found else []
+            axis.loglog(*zip(*points, strict=True), "o-", label=recipe, markersize=4)
+        axis.set(xlabel="tokens of calibration", ylabel="KL, bits per token", title=kind)
+        axis.legend(fontsize=8)
+    figure.savefig(RESULTS / "calibration_tokens.png", dpi=110)
+    plt.close(figure)
 
 
 def main() -> None:
