@@ -37,7 +37,10 @@ CLAIMS = (
     "affine_layers",
     "affine_model",
     "two_sided",
+    "measuring",
     "refine",
+    "equal_kl",
+    "embeddings",
     "cost",
     "speed",
     "packed",
@@ -435,9 +438,56 @@ def refine() -> str:
     cells = []
     for row in published("refine")["rows"]:
         kl = [f"{row['kl'][kind]:.4f}" for kind in ("novel", "reference")]
-        ratio = [f"{row['ratio'][kind]:.2f}" if "ratio" in row else "1" for kind in ("novel", "reference")]
-        cells.append([row["name"], row["stage"], f"{row['rate']:.4f}", *kl, *ratio])
-    return table(["codes", "trained", "bits", "KL, novel", "KL, reference", "ratio, novel", "ratio, reference"], cells)
+        ratio = [f"{row['ratio'][kind]:.2f}" for kind in ("novel", "reference")]
+        cells.append([row["name"], str(row["seed"]), row["stage"], f"{row['rate']:.4f}", *kl, *ratio])
+    headings = ["codes", "seed", "trained", "bits", "KL, novel", "KL, reference", "ratio, novel", "ratio, reference"]
+    return table(headings, cells)
+
+
+def equal_kl() -> str:
+    """Bits that each recipe takes for the same divergence."""
+    found = published("equal_kl")["bits"]
+    levels = list(next(iter(found.values())))
+    cells = [[name, *("" if bits[kl] is None else f"{bits[kl]:.2f}" for kl in levels)] for name, bits in found.items()]
+    return table(["bits at a KL of", *levels], cells)
+
+
+def embeddings() -> str:
+    """MiniLM with errors fed back along rows too, and refined."""
+    cells = []
+    for row in published("embeddings")["rows"]:
+        numbers = [
+            text
+            for kind in ("novel", "reference")
+            for text in (f"{1e4 * row[kind]['distance']:.2f}", f"{row[kind]['kept']:.3f}", f"{row[kind]['ranks']:.4f}")
+        ]
+        cells.append([row["name"], str(row["seed"]), f"{row['rate']:.3f}", *numbers, f"{row['seconds']:.0f} s"])
+    judged = [f"{what}, {kind}" for kind in ("novel", "reference") for what in ("1 - cosine, 1e-4", "ten", "ranks")]
+    return table(["recipe, bits", "seed", "bits", *judged, "time"], cells)
+
+
+def statistics() -> str:
+    """Time and memory of measuring both sides."""
+    cells = [
+        [name, f"{one['ratio']:.2f}", f"{one['megabytes of the model']:.0f}", f"{one['megabytes']:.0f}"]
+        for name, one in published("measuring")["costs"].items()
+    ]
+    return table(["model", "forward passes", "peak of a forward pass, MB", "peak, MB"], cells)
+
+
+def loop_of_two_sides() -> str:
+    """Time of the loop along fronts over that along columns."""
+    rows = published("measuring")["loop"]
+    cells = [[row["cell"], str(row["height"]), *(f"{row[key]:.2f}" for key in ("one", "two", "ratio"))] for row in rows]
+    return table(["cell", "rows of a block of G", "one side, s", "both, s", "ratio"], cells)
+
+
+def kronecker_factors() -> str:
+    """KL in the loop, by how the factors were measured."""
+    rows = published("measuring")["in_the_loop"]
+    return table(
+        ["factors", "bits", "KL"], [[one["factors"], f"{one['rate']:.3f}", f"{one['kl']:.5f}"] for one in rows]
+    )
 
 
 def trained_maps() -> str:
@@ -612,7 +662,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "affine model": affine_model,
     "two sided": two_sided,
     "two sided ratios": two_sided_ratios,
+    "statistics": statistics,
+    "loop of two sides": loop_of_two_sides,
+    "kronecker factors": kronecker_factors,
     "refine": refine,
+    "equal kl": equal_kl,
+    "embeddings": embeddings,
     "trained maps": trained_maps,
     "dominance toy": toy,
     "dominance": dominance,
