@@ -1,6 +1,7 @@
 """Statistics of a model: second moments of the inputs of its layers and of its scores at their outputs, as a value."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -155,8 +156,13 @@ class Statistics:
         and keys do not matter (theory 11.6).
         """
         known, height = self.moments(name).outputs, self.layers[name].shape[0] // self.layers[name].groups
-        tokens, prior = self.origin.scored, np.mean([self.sensitivity(one) for one in self.layers])
-        return (tokens * known + prior * np.eye(height)) / (tokens + 1)
+        tokens = self.origin.scored
+        return (tokens * known + self._mean_sensitivity * np.eye(height)) / (tokens + 1)
+
+    @functools.cached_property
+    def _mean_sensitivity(self) -> float:
+        """Over layers."""
+        return float(np.mean([self.sensitivity(one) for one in self.layers]))
 
     def sensitivity(self, name: str) -> float:
         """Mean of the diagonal of E[g gᵀ], which experts of one parameter share, as in `output_sensitivities`."""
