@@ -114,10 +114,10 @@ class UniformQuantizer(BaseQuantizer):
         """With other steps, as a file holds them."""
         return dataclasses.replace(self, step=steps).stored()
 
-    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "UniformQuantizer":
+    def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> "UniformQuantizer":
         """With steps and zeros of these rows, if a group of columns has them row by row."""
         if self.dither is not None or self.step.shape[1] > 1:
-            return super().in_front(rows, variance)
+            return super().in_front(rows, columns, variance)
         own = {
             name: value[rows]
             for name, value in (("step", self.step), ("zero", self.zero))
