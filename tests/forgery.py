@@ -64,7 +64,12 @@ def warm() -> list[File]:
     names = ["E8", "BW16", "Leech24", *(f"{family}({n})" for family in ("Z", "D", "D_dual") for n in range(2, 33))]
     for name in names:
         words = words_of_lattice(named(name))
-        _ = partitions(named(name)), words.chances, words.kind_counts, words.find(np.zeros((len(words.residues[0]), 1), int))
+        _ = (
+            partitions(named(name)),
+            words.chances,
+            words.kind_counts,
+            words.find(np.zeros((len(words.residues[0]), 1), int)),
+        )
     for bits in range(1, 5):
         for memory in range(bits, 17):
             for code in CODES:
