@@ -102,13 +102,13 @@ print({height: round(bits, 4) for height, bits in starts.items()})
 # $$\tfrac12 \log_2 \frac{\text{arithmetic mean of } s_i^2}{\text{geometric mean of } s_i^2} \text{ bits an entry}
 # \tag{15.3a}$$
 #
-# more than with a scale for each. Neighbours on a front may differ by octaves, which would cost more than a rounder cell
-# brings. So entries go into points in the order of their scales. A decoder has to know that order before any code: it
-# is the order of the classes of rows and columns that the weights have before the loop. The codes have classes of their
-# own, since feedback adds to them; these are stored as differences from the first, and where the rate is not low they
-# are constant and cost two bytes. Of a front of $m$ entries the $m \bmod n$ with the smallest scales are left over, and
-# become cubes: for one group of rows the share of all is about $(n - 1) / 2$ times fronts over entries, and each of them
-# loses what the cell gains over a cube. (15.3a) is what remains of the $s_i$ inside a point, .001 bit for E8 and .002
+# more than with a scale for each. Neighbours on a front may differ by octaves, which would cost more than a rounder
+# cell brings. So entries go into points in the order of their scales. A decoder has to know that order before any
+# code: it is that of the classes of rows and columns that the weights have before the loop. The codes have classes of
+# their own, since feedback adds to them; these are stored as differences from the first, and where the rate is not low
+# they are constant and cost two bytes. Of a front of $m$ entries the $m \bmod n$ with the smallest scales are left
+# over, and become cubes: for one group of rows the share of all is about $(n - 1) / 2$ times fronts over entries, and
+# each of them loses what the cell gains over a cube. What remains of (15.3a) inside points is .001 bit for E8 and .002
 # for the Leech lattice at $192^2$.
 
 # %%
