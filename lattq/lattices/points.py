@@ -31,7 +31,7 @@ def partitions(lattice: Lattice) -> np.ndarray:
 
     >>> from lattq.lattices import E8
     >>> partitions(E8).shape
-    (2, 290)
+    (2, 266)
     """
     points = words_of_lattice(lattice).log_partition / lattice.dimension
     return np.stack([points, log_partition(0, tail_step(lattice))])

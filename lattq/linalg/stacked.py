@@ -1,14 +1,17 @@
-"""LDL factors of the blocks down the diagonal of a matrix."""
+"""Stacks of second moments: of the blocks down the diagonal of a matrix, or one for each group of rows."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import short_repr
+from lattq._array import as_array, short_repr
+from lattq.errors import InvalidInputError
+from lattq.linalg.checks import require_root, require_semidefinite
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["StackedLDL"]
+__all__ = ["StackedLDL", "by_groups", "stacked_moments", "stacked_roots"]
 
 
 @short_repr
@@ -49,3 +52,40 @@ class StackedLDL:
         """
         s = scale.reshape(self.pivots.shape)
         return StackedLDL(self.unit / s[:, None, :] * s[:, :, None], self.pivots * s**2)
+
+
+def stacked_moments(guides: Any, columns: int) -> Float[np.ndarray, "groups columns columns"]:
+    """Second moments of the inputs for groups of rows, each checked.
+
+    Raises `InvalidInputError` or `NotPositiveSemidefiniteError` for what is no stack of them.
+
+    >>> stacked_moments([[[2.0]], [[1.0]]], 1).shape
+    (2, 1, 1)
+    """
+    found = as_array("guides", guides)
+    if found.ndim != 3 or found.shape[1:] != (columns, columns) or not len(found):
+        msg = (
+            f"`guides` has shape {tuple(found.shape)}; pass a second moment of {columns} columns for each group of rows"
+        )
+        raise InvalidInputError(msg)
+    return np.stack([require_semidefinite(one) for one in found])
+
+
+def stacked_roots(blocks: Float[np.ndarray, "groups n n"]) -> Float[np.ndarray, "groups n rank"]:
+    """F with F Fᵀ of each block, all of the same width.
+
+    >>> stacked_roots(np.array([[[4.0]], [[0.0]]])).tolist()
+    [[[2.0]], [[0.0]]]
+    """
+    roots = [require_root(block) for block in blocks]
+    width = max(root.shape[1] for root in roots)
+    return np.stack([np.pad(root, [(0, 0), (0, width - root.shape[1])]) for root in roots])
+
+
+def by_groups(x: Float[np.ndarray, "rows n"], blocks: Float[np.ndarray, "groups n m"]) -> Float[np.ndarray, "rows m"]:
+    """Each of equal groups of rows times its own block.
+
+    >>> by_groups(np.ones((4, 1)), np.array([[[1.0]], [[2.0]]])).T
+    array([[1., 1., 2., 2.]])
+    """
+    return np.matmul(x.reshape(len(blocks), -1, x.shape[1]), blocks).reshape(len(x), -1)
