@@ -27,7 +27,7 @@ def fit_columns(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
 def fit_rows(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
     """argmin over gains t: (G ∘ Z Σ Zᵀ) t = diag(G W Σ Zᵀ), row by row where G is diagonal."""
     z = dataclasses.replace(found, row_gains=None).decoded()
-    zs = z @ metric.inputs
+    zs = metric.right(z)
     old = np.ones(len(z)) if found.row_gains is None else found.row_gains / GAIN_GRID
     if metric.height == 1:
         normal, right = np.sum(zs * z, axis=1), np.sum(w * zs, axis=1)

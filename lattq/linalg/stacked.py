@@ -59,7 +59,7 @@ def stacked_moments(guides: Any, columns: int) -> Float[np.ndarray, "groups colu
 
     Raises `InvalidInputError` or `NotPositiveSemidefiniteError` for what is no stack of them.
 
-    >>> stacked_moments([[[2.0]], [[1.0]]], 1).shape
+    >>> stacked_moments(np.array([[[2.0]], [[1.0]]]), 1).shape
     (2, 1, 1)
     """
     found = as_array("guides", guides)

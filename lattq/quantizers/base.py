@@ -133,6 +133,14 @@ class BaseQuantizer:
         """
         return None
 
+    @classmethod
+    def stacked(cls, parts: list, height: int) -> Any:
+        """One quantizer for rows one below the other, from those of groups of so many rows, for the same columns.
+
+        None where the class does not say how.
+        """
+        return None
+
     def packed_form(
         self, codes: np.ndarray, shifts: np.ndarray | None = None
     ) -> NumberForm | TableForm | NestedForm | None:

@@ -229,6 +229,24 @@ class UniformQuantizer(BaseQuantizer):
         return UniformQuantizer(step, zeros, low, high, group, dither)
 
     @classmethod
+    def stacked(cls, parts: "list[UniformQuantizer]", height: int) -> "UniformQuantizer | None":
+        """With the steps and zeros of all rows; None where codes differ, or cells that are not rows' own."""
+        first = parts[0]
+        if alike(parts, [field.name for field in dataclasses.fields(cls)]):
+            return first
+        if not alike(parts, ("low", "high", "group")) or any(part.dither is not None for part in parts):
+            return None
+        xp, found = array_namespace(first.step), {}
+        for name in ("step", "zero"):
+            values = [getattr(part, name) for part in parts]
+            if hasattr(first.zero, "shape") or name == "step":
+                rows = [xp.broadcast_to(one, (height, one.shape[1])) for one in values]
+                found[name] = xp.concat(rows, axis=0)
+            elif not alike(parts, (name,)):
+                return None
+        return dataclasses.replace(first, **found)
+
+    @classmethod
     def concatenate(cls, parts: "list[UniformQuantizer]", group: int) -> "UniformQuantizer | None":
         """One quantizer for the whole matrix from those of its groups, in column order, on the host in float64.
 
