@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lattq._array import Array, as_array, as_floats, short_repr
+from lattq._array import Array, as_floats, short_repr
 from lattq._options import as_float
-from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+from lattq.errors import InvalidInputError
 from lattq.linalg.checks import require_root, require_semidefinite
 from lattq.linalg.shrinkage import shrink
-from lattq.linalg.stacked import StackedLDL, by_groups, stacked_moments, stacked_roots
+from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, stacked_moments, stacked_roots
 
 __all__ = ["OUTPUT_DAMPING", "Metric", "as_metric", "check_layer"]
 
@@ -69,7 +69,7 @@ class Metric:
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", require_semidefinite(self.inputs))
         if self.outputs is not None:
-            object.__setattr__(self, "outputs", _blocks(self.outputs))
+            object.__setattr__(self, "outputs", output_blocks(self.outputs))
         for name in ("input_count", "output_count"):
             count = getattr(self, name)
             if count is None:
@@ -330,28 +330,3 @@ def check_layer(weight: Array, sigma: Any) -> tuple[Array, Metric]:
         msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
         raise InvalidInputError(msg)
     return weight, as_metric(sigma, (int(weight.shape[0]), int(weight.shape[1])))
-
-
-def _blocks(outputs: Any) -> Float[np.ndarray, "groups height height"]:
-    """Blocks of G, each checked."""
-    found = as_array("outputs", outputs)
-    if found.ndim not in (1, 2, 3) or 0 in found.shape:
-        msg = f"`outputs` has shape {tuple(found.shape)}; pass a diagonal, a matrix, or blocks of equal height"
-        raise InvalidInputError(msg)
-    shape = (*found.shape, 1, 1) if found.ndim == 1 else found.shape
-    blocks = found.reshape(shape[-3:] if len(shape) == 3 else (1, *shape))
-    try:
-        checked = np.stack([require_semidefinite(block) for block in blocks])
-    except NotPositiveSemidefiniteError as error:
-        raise NotPositiveSemidefiniteError(_of_outputs(error), index=error.index, pivot=error.pivot) from None
-    except InvalidInputError as error:
-        raise InvalidInputError(_of_outputs(error)) from None
-    if not np.einsum("gii->", checked) > 0:
-        msg = "`outputs` is zero: no error would cost anything; pass None for the identity, or measure more text"
-        raise InvalidInputError(msg)
-    return checked
-
-
-def _of_outputs(error: Exception) -> str:
-    """What is wrong with a second moment, said of that of the gradients."""
-    return str(error).replace("`sigma`", "`outputs`").replace("E[x x^T]", "E[g g^T]")

@@ -189,7 +189,7 @@ def test_what_is_no_metric_of_groups_is_refused():
         lq.Metric(np.eye(4), guides=np.stack([np.eye(3)] * 2))
     with pytest.raises(InvalidInputError, match="`outputs` has blocks of 3 rows beside `guides`"):
         lq.Metric(np.eye(4), np.eye(3), guides=np.eye(4)[None])
-    with pytest.raises(NotPositiveSemidefiniteError):
+    with pytest.raises(NotPositiveSemidefiniteError, match="`guides`"):
         lq.Metric(np.eye(2), guides=-np.eye(2)[None])
     with pytest.raises(InvalidInputError, match="`guides` of 2 groups, which do not divide 5 rows"):
         lq.quantize(weight[:5], lq.Metric(np.eye(4), guides=metric.guides), lq.recipes.guided(4))

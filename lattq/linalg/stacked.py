@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._array import as_array, short_repr
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 from lattq.linalg.checks import require_root, require_semidefinite
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["StackedLDL", "by_groups", "stacked_moments", "stacked_roots"]
+__all__ = ["StackedLDL", "by_groups", "output_blocks", "stacked_moments", "stacked_roots"]
 
 
 @short_repr
@@ -68,7 +68,7 @@ def stacked_moments(guides: Any, columns: int) -> Float[np.ndarray, "groups colu
             f"`guides` has shape {tuple(found.shape)}; pass a second moment of {columns} columns for each group of rows"
         )
         raise InvalidInputError(msg)
-    return np.stack([require_semidefinite(one) for one in found])
+    return _checked("guides", "x", found)
 
 
 def stacked_roots(blocks: Float[np.ndarray, "groups n n"]) -> Float[np.ndarray, "groups n rank"]:
@@ -89,3 +89,38 @@ def by_groups(x: Float[np.ndarray, "rows n"], blocks: Float[np.ndarray, "groups 
     array([[1., 1., 2., 2.]])
     """
     return np.matmul(x.reshape(len(blocks), -1, x.shape[1]), blocks).reshape(len(x), -1)
+
+
+def output_blocks(outputs: Any) -> Float[np.ndarray, "groups height height"]:
+    """Blocks of G, each checked, from its diagonal, the whole, or blocks of equal height.
+
+    Raises `InvalidInputError` or `NotPositiveSemidefiniteError`.
+
+    >>> output_blocks(np.array([1.0, 4.0])).shape
+    (2, 1, 1)
+    """
+    found = as_array("outputs", outputs)
+    if found.ndim not in (1, 2, 3) or 0 in found.shape:
+        msg = f"`outputs` has shape {tuple(found.shape)}; pass a diagonal, a matrix, or blocks of equal height"
+        raise InvalidInputError(msg)
+    shape = (*found.shape, 1, 1) if found.ndim == 1 else found.shape
+    blocks = found.reshape(shape[-3:] if len(shape) == 3 else (1, *shape))
+    checked = _checked("outputs", "g", blocks)
+    if not np.einsum("gii->", checked) > 0:
+        msg = "`outputs` is zero: no error would cost anything; pass None for the identity, or measure more text"
+        raise InvalidInputError(msg)
+    return checked
+
+
+def _checked(name: str, vector: str, blocks: np.ndarray) -> Float[np.ndarray, "groups n n"]:
+    """Blocks that are second moments; errors name them and what they are moments of."""
+
+    def said(error: Exception) -> str:
+        return str(error).replace("`sigma`", f"`{name}`").replace("E[x x^T]", f"E[{vector} {vector}^T]")
+
+    try:
+        return np.stack([require_semidefinite(block) for block in blocks])
+    except NotPositiveSemidefiniteError as error:
+        raise NotPositiveSemidefiniteError(said(error), index=error.index, pivot=error.pivot) from None
+    except InvalidInputError as error:
+        raise InvalidInputError(said(error)) from None
