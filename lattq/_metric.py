@@ -201,7 +201,7 @@ class Metric:
         return unchecked(self.inputs, self.outputs) if outputs else self.of_inputs()
 
     def of_groups(self, groups: np.ndarray) -> "Metric":
-        """The metric of some of the blocks of rows.
+        """The metric of some of the blocks of rows, without guides.
 
         >>> Metric(np.eye(2), np.ones(3)).of_groups(np.array([0, 2])).rows
         2
@@ -226,7 +226,7 @@ class Metric:
     def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
 
-        Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`.
+        Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`. Guides stay as they are.
 
         >>> Metric(np.array([[2.0, 1.0], [1.0, 2.0]]), input_count=1e9).shrunk().inputs.round(3)
         array([[2., 1.],
