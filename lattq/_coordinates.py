@@ -27,13 +27,13 @@ class Changed(NamedTuple):
     ----------
     transform : T
     weight : W T⁻¹
-    factor : of T Σ Tᵀ
+    factors : of T Σ Tᵀ of each group of rows; one if there are no groups
     outputs : factors of the metric of the outputs; None for the identity
     """
 
     transform: Any
     weight: Array
-    factor: LDL
+    factors: list[LDL]
     outputs: StackedLDL | None
 
 
@@ -45,15 +45,14 @@ def changed(weight: Array, metric: Metric, scheme: Any, damping: float = 0.0) ->
         msg = f"`importance` weighs the weights themselves, not those after {transform!r}; leave one out"
         raise InvalidInputError(msg)
     moved, now = transform.forward(weight), metric.moved(transform)
-    second, feedback, outputs = now.inputs, scheme.feedback, None
+    feedback, outputs = scheme.feedback, None
     if now.outputs is not None:
-        moved, blocks, feedback = beside(feedback, moved, now.outputs, second)
+        moved, blocks, feedback = beside(feedback, moved, now.outputs, now.inputs)
         outputs = StackedLDL.of(blocks)
-    if damping:
-        second = with_diagonal(second, damping * float(np.diag(second).mean()), "damping", damping)
     if now.height > 1 and scheme.quantizer.sequences:  # a decoder follows fronts in the order of the matrix
         feedback = dataclasses.replace(feedback, order="natural")
-    factor = feedback.factor(moved, second)
+    factor = _factor(feedback, moved, now.inputs, damping)
+    factors = [factor] if now.guides is None else _of_groups(feedback, moved, now.guides, damping)
     if scheme.equalize and outputs is not None:
         rows = scheme.equalize.rows(outputs, weight.shape[1])
         transform, moved, outputs = (
@@ -66,8 +65,22 @@ def changed(weight: Array, metric: Metric, scheme: Any, damping: float = 0.0) ->
         diagonal = scheme.equalize(factor, weight.shape[0])
         _require_range(moved, diagonal.scale)
         transform, moved = chains.append(transform, diagonal), diagonal.forward(moved)
-        factor = factor.rescaled(1 / diagonal.scale)
-    return Changed(transform, moved, factor, outputs)
+        factors = [one.rescaled(1 / diagonal.scale) for one in factors]
+    return Changed(transform, moved, factors, outputs)
+
+
+def _factor(feedback: Any, weight: Array, sigma: np.ndarray, damping: float) -> LDL:
+    """The factor of a rule, with so much more damping."""
+    if damping:
+        sigma = with_diagonal(sigma, damping * float(np.diag(sigma).mean()), "damping", damping)
+    return feedback.factor(weight, sigma)
+
+
+def _of_groups(feedback: Any, weight: Array, guides: np.ndarray, damping: float) -> list[LDL]:
+    """The factor of each group of rows."""
+    height = int(weight.shape[0]) // len(guides)
+    rows = [weight[k * height : (k + 1) * height, :] for k in range(len(guides))]
+    return [_factor(feedback, own, guide, damping) for own, guide in zip(rows, guides, strict=True)]
 
 
 def transform_of(weight: Float[Array, "rows columns"], sigma: Float[Array, "columns columns"], scheme: Any) -> Any:
@@ -86,7 +99,7 @@ def transform_of(weight: Float[Array, "rows columns"], sigma: Float[Array, "colu
     Hadamard(seed=1)
     """
     checked, metric = check_layer(weight, sigma)
-    return changed(to_host(checked), metric if scheme.outputs else metric.of_inputs(), scheme).transform
+    return changed(to_host(checked), scheme.sees(metric), scheme).transform
 
 
 def holding(scheme: Any, transform: Transform) -> Any:

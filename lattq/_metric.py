@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lattq._array import Array, as_array, as_floats, short_repr
+from lattq._array import Array, as_floats, short_repr
 from lattq._options import as_float
-from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+from lattq.errors import InvalidInputError
 from lattq.linalg.checks import require_root, require_semidefinite
 from lattq.linalg.shrinkage import shrink
-from lattq.linalg.stacked import StackedLDL
+from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, stacked_moments, stacked_roots
 
 __all__ = ["OUTPUT_DAMPING", "Metric", "as_metric", "check_layer"]
 
@@ -38,10 +38,14 @@ class Metric:
     outputs : G: its diagonal (one number for each row), blocks down its diagonal (groups x height x height, groups
         times height rows), or the whole matrix (rows x rows); None for the identity
     input_count, output_count : samples that Σ and G are means of; None where they are exact. See `shrunk`
+    guides : Σ of each of equal groups of rows (groups x columns x columns), where tokens matter to them unequally; then
+        `outputs` is a diagonal or None, D is the sum of G_ii e_i Σ_g e_iᵀ over rows i, g the group of each, and Σ is
+        their mean, which transforms see. None for one group
 
     Raises
     ------
-    InvalidInputError : for a matrix that is not finite, square and symmetric, or a count that is not positive
+    InvalidInputError : for a matrix that is not finite, square and symmetric, a count that is not positive, or guides
+        beside outputs that are no diagonal
     NotPositiveSemidefiniteError : for a negative pivot; it names the first such column
 
     References
@@ -60,11 +64,12 @@ class Metric:
     _: dataclasses.KW_ONLY
     input_count: Any = None
     output_count: Any = None
+    guides: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", require_semidefinite(self.inputs))
         if self.outputs is not None:
-            object.__setattr__(self, "outputs", _blocks(self.outputs))
+            object.__setattr__(self, "outputs", output_blocks(self.outputs))
         for name in ("input_count", "output_count"):
             count = getattr(self, name)
             if count is None:
@@ -74,6 +79,11 @@ class Metric:
                 msg = f"`{name}` is {count}; pass how many samples the matrix is the mean of, or None if it is exact"
                 raise InvalidInputError(msg)
             object.__setattr__(self, name, count)
+        if self.guides is not None:
+            object.__setattr__(self, "guides", stacked_moments(self.guides, self.columns))
+            if self.height > 1:
+                msg = f"`outputs` has blocks of {self.height} rows beside `guides`; give its diagonal, or no guides"
+                raise InvalidInputError(msg)
 
     @property
     def columns(self) -> int:
@@ -96,13 +106,16 @@ class Metric:
         return require_root(self.inputs)
 
     @functools.cached_property
+    def guide_roots(self) -> Float[np.ndarray, "groups columns rank"]:
+        """F with F Fᵀ = Σ of each group of rows, all of the same width; raises where there are none."""
+        return stacked_roots(self.guides)
+
+    @functools.cached_property
     def output_roots(self) -> list[np.ndarray] | None:
         """L with L Lᵀ = G, block by block, all of the same width."""
         if self.outputs is None:
             return None
-        roots = [require_root(block) for block in self.outputs]
-        width = max(root.shape[1] for root in roots)
-        return [np.pad(root, [(0, 0), (0, width - root.shape[1])]) for root in roots]
+        return list(stacked_roots(self.outputs))
 
     @functools.cached_property
     def output_factor(self) -> StackedLDL | None:
@@ -112,7 +125,7 @@ class Metric:
     def squared_error(self, error: Float[np.ndarray, "rows columns"]) -> float:
         """tr(G E Σ Eᵀ) / (rows columns) as the square of a norm, ‖Lᵀ E F‖² / (rows columns): never negative."""
         with np.errstate(over="ignore"):  # beyond float64 it is infinite
-            image = error @ self.root
+            image = error @ self.root if self.guides is None else by_groups(error, self.guide_roots)
             if self.output_roots is not None:
                 blocks = image.reshape(len(self.output_roots), self.height, -1)
                 image = np.stack([root.T @ block for root, block in zip(self.output_roots, blocks, strict=True)])
@@ -125,7 +138,8 @@ class Metric:
         0.0
         """
         eps = max(self.columns, self.height, 8) * float(np.finfo(np.float64).eps)
-        size = float(np.sum(np.square(self.root)))
+        roots = self.root[None] if self.guides is None else self.guide_roots
+        size = float(np.square(roots).sum(axis=(1, 2)).max())
         if self.outputs is not None:
             size *= float(np.max(np.trace(self.outputs, axis1=1, axis2=2)))
         return float(np.sum(np.square(error))) * size * eps**2 / error.size
@@ -141,6 +155,17 @@ class Metric:
             return x
         return np.matmul(self.outputs, x.reshape(len(self.outputs), self.height, -1)).reshape(x.shape)
 
+    def right(
+        self, x: Float[np.ndarray, "rows some"], some: slice = slice(None), others: slice = slice(None)
+    ) -> Float[np.ndarray, "rows others"]:
+        """x Σ, each row with the Σ of its group; or its columns `others` for an x of columns `some` and 0 elsewhere.
+
+        >>> Metric(np.eye(1), guides=np.array([[[1.0]], [[4.0]]])).right(np.ones((2, 1)))
+        array([[1.],
+               [4.]])
+        """
+        return x @ self.inputs[some, others] if self.guides is None else by_groups(x, self.guides[:, some, others])
+
     def diagonal(self, rows: int) -> Float[np.ndarray, "rows columns"]:
         """G_ii Σ_jj: what a single error costs at each of so many rows.
 
@@ -148,7 +173,9 @@ class Metric:
         array([[1., 2.]])
         """
         own = np.ones(rows) if self.outputs is None else np.einsum("gii->gi", self.outputs).reshape(-1)
-        return own[:, None] * np.diag(self.inputs)
+        if self.guides is None:
+            return own[:, None] * np.diag(self.inputs)
+        return own[:, None] * np.repeat(np.einsum("gii->gi", self.guides), rows // len(self.guides), axis=0)
 
     def moved(self, transform: Any) -> "Metric":
         """The metric of weights in other coordinates, where inputs are T x and outputs may be scaled."""
@@ -156,14 +183,27 @@ class Metric:
         outputs = None if self.outputs is None else transform.output_congruence(self.outputs)
         if inputs is self.inputs and outputs is self.outputs:
             return self
-        return unchecked(inputs, outputs)
+        guides = None if self.guides is None else np.stack([transform.congruence(guide) for guide in self.guides])
+        return unchecked(inputs, outputs, guides=guides)
 
     def of_inputs(self) -> "Metric":
         """The metric in which all outputs count alike."""
-        return self if self.outputs is None else unchecked(self.inputs, None)
+        return self if self.outputs is None and self.guides is None else unchecked(self.inputs, None)
+
+    def seen(self, *, outputs: bool, guides: bool) -> "Metric":
+        """What counts for one that feeds errors along rows, or gives each group of rows a Σ of its own, or neither.
+
+        >>> Metric(np.eye(1), np.ones(2)).seen(outputs=False, guides=True).outputs is None
+        True
+        """
+        if guides and self.guides is not None:
+            return self
+        if outputs and self.guides is None:
+            return self
+        return unchecked(self.inputs, self.outputs) if outputs else self.of_inputs()
 
     def of_groups(self, groups: np.ndarray) -> "Metric":
-        """The metric of some of the blocks of rows.
+        """The metric of some of the blocks of rows, without guides.
 
         >>> Metric(np.eye(2), np.ones(3)).of_groups(np.array([0, 2])).rows
         2
@@ -183,12 +223,12 @@ class Metric:
             raise InvalidInputError(msg)
         mean = float(np.einsum("gii->", self.outputs)) / (self.outputs.shape[0] * self.height)
         found = (self.outputs + share * mean * np.eye(self.height)) / (1 + share)
-        return unchecked(self.inputs, found, self.input_count, self.output_count)
+        return unchecked(self.inputs, found, self.input_count, self.output_count, self.guides)
 
     def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
 
-        Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`.
+        Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`. Guides stay as they are.
 
         >>> Metric(np.array([[2.0, 1.0], [1.0, 2.0]]), input_count=1e9).shrunk().inputs.round(3)
         array([[2., 1.],
@@ -199,13 +239,12 @@ class Metric:
             inputs = shrink(inputs, self.input_count).matrix
         if blocks is not None and self.output_count is not None:
             blocks = np.stack([shrink(block, self.output_count).matrix for block in blocks])
-        return Metric(inputs, blocks).damped(outputs)
+        return Metric(inputs, blocks, guides=self.guides).damped(outputs)
 
     def to_arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """Everything as host arrays, to be saved."""
         found = {"inputs": self.inputs}
-        if self.outputs is not None:
-            found["outputs"] = self.outputs
+        found |= {name: getattr(self, name) for name in ("outputs", "guides") if getattr(self, name) is not None}
         for name in ("input_count", "output_count"):
             if getattr(self, name) is not None:
                 found[name] = np.asarray(getattr(self, name))
@@ -218,17 +257,21 @@ class Metric:
         >>> Metric.from_arrays(Metric(np.eye(2), np.ones(3)).to_arrays()).rows
         3
         """
-        known = {"inputs", "outputs", "input_count", "output_count"}
+        known = {"inputs", "outputs", "input_count", "output_count", "guides"}
         if "inputs" not in arrays or (unknown := set(arrays) - known):
             wrong = "no `inputs`" if "inputs" not in arrays else f"`{sorted(unknown)[0]}`"
             msg = f"`arrays` hold {wrong}: not a saved metric; pass what `to_arrays` returned"
             raise InvalidInputError(msg)
         counts = {name: float(arrays[name]) for name in ("input_count", "output_count") if name in arrays}
-        return Metric(arrays["inputs"], arrays.get("outputs"), **counts)
+        return Metric(arrays["inputs"], arrays.get("outputs"), **counts, guides=arrays.get("guides"))
 
 
 def unchecked(
-    inputs: np.ndarray, outputs: np.ndarray | None, input_count: float | None = None, output_count: float | None = None
+    inputs: np.ndarray,
+    outputs: np.ndarray | None,
+    input_count: float | None = None,
+    output_count: float | None = None,
+    guides: np.ndarray | None = None,
 ) -> Metric:
     """A metric made from one that was checked: by rounding it may be a little less than semidefinite.
 
@@ -237,7 +280,7 @@ def unchecked(
     """
     found = object.__new__(Metric)
     counts = ("input_count", input_count), ("output_count", output_count)
-    for name, value in (("inputs", inputs), ("outputs", outputs), *counts):
+    for name, value in (("inputs", inputs), ("outputs", outputs), ("guides", guides), *counts):
         object.__setattr__(found, name, value)
     return found
 
@@ -263,6 +306,11 @@ def as_metric(sigma: Any, shape: tuple[int, int] | None = None) -> Metric:
             "second moments of the inputs and of the gradients at the outputs of this layer"
         )
         raise InvalidInputError(msg)
+    if shape is not None and sigma.guides is not None and shape[0] % len(sigma.guides):
+        msg = (
+            f"the metric has `guides` of {len(sigma.guides)} groups, which do not divide {shape[0]} rows of the weight"
+        )
+        raise InvalidInputError(msg)
     return sigma
 
 
@@ -284,28 +332,3 @@ def check_layer(weight: Array, sigma: Any) -> tuple[Array, Metric]:
         msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
         raise InvalidInputError(msg)
     return weight, as_metric(sigma, (int(weight.shape[0]), int(weight.shape[1])))
-
-
-def _blocks(outputs: Any) -> Float[np.ndarray, "groups height height"]:
-    """Blocks of G, each checked."""
-    found = as_array("outputs", outputs)
-    if found.ndim not in (1, 2, 3) or 0 in found.shape:
-        msg = f"`outputs` has shape {tuple(found.shape)}; pass a diagonal, a matrix, or blocks of equal height"
-        raise InvalidInputError(msg)
-    shape = (*found.shape, 1, 1) if found.ndim == 1 else found.shape
-    blocks = found.reshape(shape[-3:] if len(shape) == 3 else (1, *shape))
-    try:
-        checked = np.stack([require_semidefinite(block) for block in blocks])
-    except NotPositiveSemidefiniteError as error:
-        raise NotPositiveSemidefiniteError(_of_outputs(error), index=error.index, pivot=error.pivot) from None
-    except InvalidInputError as error:
-        raise InvalidInputError(_of_outputs(error)) from None
-    if not np.einsum("gii->", checked) > 0:
-        msg = "`outputs` is zero: no error would cost anything; pass None for the identity, or measure more text"
-        raise InvalidInputError(msg)
-    return checked
-
-
-def _of_outputs(error: Exception) -> str:
-    """What is wrong with a second moment, said of that of the gradients."""
-    return str(error).replace("`sigma`", "`outputs`").replace("E[x x^T]", "E[g g^T]")

@@ -99,7 +99,7 @@ def at_rate(
     if name != "step":
         return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name, most(recipe))
     weight, metric = check_layer(weight, sigma)
-    metric = metric if scheme(1.0).outputs else metric.of_inputs()
+    metric = scheme(1.0).sees(metric)
     sample, of_sample = _row_sample(weight, metric, seed)
     with threadpool_limits(1):
         step = first_step(rate, sample, of_sample)
@@ -284,7 +284,7 @@ def _row_sample(weight: Array, metric: Metric, seed: int) -> tuple[Array, Metric
     """Some rows, drawn in whole groups of those that hear each other, and their metric."""
     rows, columns = weight.shape
     size = max(SAMPLE_ROWS, -(-SAMPLE_WEIGHTS // columns))
-    if rows <= size:
+    if rows <= size or metric.guides is not None:
         return weight, metric
     height = metric.height
     drawn = np.sort(np.random.default_rng(seed).permutation(rows // height)[: -(-size // height)])

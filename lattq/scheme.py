@@ -20,6 +20,7 @@ from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError, shown
 from lattq.explain import Explanation
 from lattq.feedback import Cholesky, successive_cancellation
+from lattq.feedback.by_rows import cancel_groups
 from lattq.feedback.cancellation import Cancellation
 from lattq.feedback.loop import GAIN_GRID
 from lattq.feedback.rules import Feedback
@@ -55,6 +56,8 @@ class Scheme:
         nothing is charged for bits
     outputs : whether the output side of a metric counts: errors are fed back along rows too, and with `equalize` rows
         have scales. Without it a metric is that of its inputs
+    guides : groups of rows with a second moment of the inputs of their own (`Metric.guides`), each quantized for it; a
+        metric says how many there are, and this number how many a model is asked for. 0 ignores them
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Scheme:
     refit: tuple[str, ...] = ()
     rounds: int = 0
     outputs: bool = False
+    guides: int = 0
 
     def __post_init__(self) -> None:
         kinds = {"transform": TransformDesign, "feedback": Feedback, "quantizer": BaseDesign}
@@ -78,7 +82,7 @@ class Scheme:
             if not isinstance(getattr(self, name), kind):
                 msg = f"`{name}` is {shown(getattr(self, name))}, no `{kind.__name__}`; pass one, or inherit from it"
                 raise InvalidInputError(msg)
-        normalize(self, as_integer, "rounds", "sweeps")
+        normalize(self, as_integer, "rounds", "sweeps", "guides")
         normalize(self, as_flag, "outputs")
         self._check_rounds()
         refuse_equalize(self.transform)
@@ -116,11 +120,25 @@ class Scheme:
         host, metric = where_measured(runs[-1][2].transform, to_host(checked).astype(np.float64), metric)
         return Explanation.of(self, metric.squared_error(host), runs)
 
+    def sees(self, metric: Metric) -> Metric:
+        """The part of a metric that counts for this scheme.
+
+        >>> import numpy as np
+        >>> Scheme().sees(Metric(np.eye(2), np.ones(3))).outputs is None
+        True
+        """
+        return metric.seen(outputs=self.outputs, guides=self.guides > 0)
+
     def _check_rounds(self) -> None:
-        for name in ("sweeps", "rounds"):
+        for name in ("sweeps", "rounds", "guides"):
             if getattr(self, name) < 0:
-                msg = f"`{name}` is {getattr(self, name)}; pass how many follow, 0 or more"
+                msg = f"`{name}` is {getattr(self, name)}; pass how many, 0 or more"
                 raise InvalidInputError(msg)
+        whole = [name for name in ("refit", "rounds") if getattr(self, name)]
+        whole += [f"{name} of the quantizer" for name in ("shrink", "sequences") if getattr(self.quantizer, name)]
+        if self.guides and whole:
+            msg = f"`guides` is {self.guides}, but {whole[0]} is for the rows of all groups together; leave one out"
+            raise InvalidInputError(msg)
         if self.coder is not None:
             require_part("coder", self.coder)
         if self.rounds and not self.quantizer.in_rounds:
@@ -163,7 +181,7 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Any, scheme: Scheme) -
         msg = f"`scheme` is {shown(scheme)}; pass a `Scheme`, such as `lattq.recipes.watersic(step=0.1)`"
         raise InvalidInputError(msg)
     weight, metric = check_layer(weight, sigma)
-    metric = metric if scheme.outputs else metric.of_inputs()
+    metric = scheme.sees(metric)
     weight = weight if scheme.quantizer.array_generic and metric.height == 1 else to_host(weight)
     with threadpool_limits(1):  # sums in one order: the same bytes whatever the number of threads
         return no_worse_than_zeros(lambda damping: _encoded(weight, metric, scheme, damping), weight, metric)
@@ -171,16 +189,16 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Any, scheme: Scheme) -
 
 def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
     """One run of the scheme with so much more damping of its feedback, and whether it feeds anything back."""
-    transform, moved, factor, outputs = changed(weight, metric, scheme, damping)
+    transform, moved, factors, outputs = changed(weight, metric, scheme, damping)
     unit = to_unit(moved) if scheme.quantizer.scale_free else Gain(1.0)
     if unit.scale != 1.0:
         transform, moved = chains.append(transform, unit), unit.forward(moved)
-        factor = factor.rescaled(np.full(weight.shape[1], 1 / unit.scale))
+        factors = [one.rescaled(np.full(weight.shape[1], 1 / unit.scale)) for one in factors]
     if scheme.quantizer.shrink:
         _require_squares(moved)
     kept = chains.kept(transform, tuple(weight.shape))
-    run = functools.partial(successive_cancellation, moved, factor, sweeps=scheme.sweeps, kept=kept, outputs=outputs)
-    result = _shorter(run, factor, _Stored(scheme.quantizer))
+    run = functools.partial(cancel_groups, moved, factors, sweeps=scheme.sweeps, kept=kept, outputs=outputs)
+    result = _shorter(run, factors[0], _Stored(scheme.quantizer))
     codes = to_host(result.codes)
     quantizer = join(result.quantizers, scheme.quantizer.group or weight.shape[1], tuple(weight.shape))
     quantizer = quantizer.along(metric.height)
@@ -199,10 +217,10 @@ def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> t
     if scheme.refit:
         found = alternate(found, weight, metric, scheme.refit)
     if scheme.rounds:
-        found = _in_rounds(found, weight, metric, scheme, weight.shape[1] // len(factor.pivots))
+        found = _in_rounds(found, weight, metric, scheme, weight.shape[1] // len(factors[0].pivots))
     if scheme.equalize and scheme.equalize.merged:
         found = _merged(found)
-    return found, bool(np.tril(factor.unit, -1).any())
+    return found, any(bool(np.tril(one.unit, -1).any()) for one in factors)
 
 
 def _shorter(run: Callable[[Any], Cancellation], factor: LDL, design: Any) -> Cancellation:

@@ -13,8 +13,8 @@ import numpy as np
 
 import lattq as lq
 from lattq.coding import cosets
-from lattq.lattices.coder import EntropyCodedLattice
-from lattq.lattices.words import words_of_lattice
+from lattq.lattices.points import partitions
+from lattq.lattices.words import named, words_of_lattice
 from lattq.trellis.bitshift import CODES, BitshiftCode
 from tests.schemes import every_scheme
 from tests.strategies import moment
@@ -63,9 +63,13 @@ def warm() -> list[File]:
         lq.Quantized.from_payload(payload, shape).dequantize(np.float64)
     names = ["E8", "BW16", "Leech24", *(f"{family}({n})" for family in ("Z", "D", "D_dual") for n in range(2, 33))]
     for name in names:
-        coder = EntropyCodedLattice(name)
-        words = words_of_lattice(coder.lattice)
-        _ = coder.partitions, words.chances, words.kind_counts, words.find(np.zeros((len(words.residues[0]), 1), int))
+        words = words_of_lattice(named(name))
+        _ = (
+            partitions(named(name)),
+            words.chances,
+            words.kind_counts,
+            words.find(np.zeros((len(words.residues[0]), 1), int)),
+        )
     for bits in range(1, 5):
         for memory in range(bits, 17):
             for code in CODES:

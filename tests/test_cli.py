@@ -176,6 +176,25 @@ def test_quantize_prints_a_table(tiny: Path, text: Path, tmp_path: Path):
     assert "group=None" in llm.Report.from_json((out / "lattq_report.json").read_text()).settings["recipe"]
 
 
+def test_guides_come_from_text_or_from_statistics_that_have_them(tiny: Path, text: Path, tmp_path: Path):
+    options = ["--recipe", "guided", "--levels", 16, "--group", 0, "--module", LAYER]
+    report = values(
+        "quantize", tiny, "--out", tmp_path / "text", "--calibration", text, "--samples", 2, "--guides", 2, *options
+    )
+    assert "guides=2" in report["settings"]["recipe"]
+    for guides in (0, 2):
+        known = tmp_path / f"{guides}.safetensors"
+        measured = run("measure", tiny, "--out", known, "--calibration", text, "--samples", 2, "--guides", guides)
+        assert measured.exit_code == 0, measured.output
+        found = run("quantize", tiny, "--out", tmp_path / f"out {guides}", "--statistics", known, *options)
+        assert found.exit_code == (0 if guides else 1), found.output
+    assert "measure with `guides`" in " ".join(
+        run(
+            "quantize", tiny, "--out", tmp_path / "again", "--statistics", tmp_path / "0.safetensors", *options
+        ).stderr.split()
+    )
+
+
 def test_maps_by_name_are_folded_and_listed(tiny: Path, text: Path, tmp_path: Path):
     options = ["--calibration", text, "--recipe", "rtn", "--levels", 16, "--samples", 4, "--maps", "rotate, awq"]
     report = values("quantize", tiny, "--out", tmp_path / "out", *options)

@@ -15,8 +15,9 @@ from lattq.errors import InvalidInputError
 from lattq.feedback import MMSE, Cholesky, OpenLoop, fronts, successive_cancellation
 from lattq.feedback.fronts import Wave
 from lattq.feedback.rules import beside
+from lattq.lattices import E8
 from lattq.linalg.stacked import StackedLDL
-from lattq.quantizers import Codebook, Lattice, Trellis, Uniform
+from lattq.quantizers import Bitshift, Codebook, Lattice, Trellis, Uniform
 from lattq.transforms.rows import RowScales
 from tests.oracles.two_sided import two_sided
 from tests.strategies import moment, seeds
@@ -66,7 +67,9 @@ def test_the_loop_over_fronts_is_its_definition(
         np.testing.assert_allclose(found.reconstruction[rows][:, factor.order], expected, rtol=0, atol=1e4 * EPS)
 
 
-@pytest.mark.parametrize("cell", [Uniform(0.3), Trellis(8, 0.3)], ids=["uniform", "trellis"])
+@pytest.mark.parametrize(
+    "cell", [Uniform(0.3), Trellis(8, 0.3), Lattice(E8, 0.3)], ids=["uniform", "trellis", "lattice"]
+)
 @given(**shapes)
 def test_the_distortion_is_that_of_plain_rounding_errors(cell: Any, seed: int, groups: int, height: int, columns: int):
     """D = Σ c_i d_j N_ij² with N the targets less their reconstructions; and N within half a cell of cubes."""
@@ -181,7 +184,7 @@ def test_a_penalty_on_both_sides_is_minimized(rng: np.random.Generator):
 
 
 @pytest.mark.parametrize("height", [2, 8, 48])
-@pytest.mark.parametrize("cell", [Uniform(), Trellis(8), Trellis(256, segment=16)], ids=repr)
+@pytest.mark.parametrize("cell", [Uniform(), Trellis(8), Trellis(256, segment=16), Lattice(E8)], ids=repr)
 def test_files_restore_what_was_coded_along_fronts(cell: Any, height: int):
     weight, metric = problem(1, 48 // height, height, 20)
     layer = lq.quantize(weight, metric, lq.recipes.watersic(1.0, quantizer=cell))
@@ -234,8 +237,8 @@ def test_scales_of_rows_are_a_transform(rng: np.random.Generator):
             "CodebookQuantizer does not say how to code entries",
         ),
         (
-            lq.Scheme(quantizer=Lattice(lq.lattices.E8, step=0.1), outputs=True),
-            "LatticeQuantizer does not say how to code entries",
+            lq.Scheme(quantizer=Bitshift(2, memory=6, block=4), outputs=True),
+            "BitshiftQuantizer does not say how to code entries",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """refit: gains and centroids only help, and are least-squares solutions on the true loss."""
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -131,3 +132,47 @@ def test_refit_wants_the_same_shape():
     found = lq.quantize(np.ones((2, 4)), np.eye(4), plain)
     with pytest.raises(InvalidInputError, match=r"`weight` has shape \(3, 4\)"):
         refit(found, np.ones((3, 4)), np.eye(4))
+
+
+METRICS = {
+    "inputs": lambda sigma, outputs: lq.Metric(sigma),
+    "diagonal": lambda sigma, outputs: lq.Metric(sigma, np.diag(outputs)),
+    "whole": lambda sigma, outputs: lq.Metric(sigma, outputs),
+    "groups of rows": lambda sigma, outputs: lq.Metric(sigma, guides=np.stack([sigma, np.diag(np.diag(sigma))])),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("recipe", [lq.recipes.rtn, functools.partial(lq.recipes.rtn, symmetric=False)])
+def test_refitted_steps_are_the_least_squares_solution(name: str, recipe: Any):
+    """Beside a dense solve for all factors at once; float16 moves each step by 2^-11 of it at most."""
+    rng = np.random.default_rng(0)
+    rows, columns, group = 8, 12, 4
+    sigma, outputs = (
+        x.T @ x / 64 for x in (rng.normal(size=(64, n)) @ rng.normal(size=(n, n)) for n in (columns, rows))
+    )
+    metric, weight = METRICS[name](sigma, outputs), rng.normal(size=(rows, columns))
+    rough = lq.quantize(weight, sigma, recipe(4, group=group, fit="range"))
+    found = rough
+    for _ in range(40):  # group after group: together they are reached in the limit
+        found = lq.refit(found, weight, metric, ("steps",))
+    z = rough.dequantize().astype(np.float64)
+    parts = np.zeros((rows * columns // group, rows, columns))
+    for number, part in enumerate(parts):
+        row, own = number // (columns // group), number % (columns // group) * group
+        part[row, own : own + group] = z[row, own : own + group]
+    products = [[np.sum(metric.left(metric.right(a)) * b) for b in (*parts, weight)] for a in parts]
+    normal, right = np.array(products)[:, :-1], np.array(products)[:, -1]
+    factors = np.linalg.lstsq(normal, right, rcond=1e-12)[0]
+    best = metric.squared_error(weight - np.einsum("p,prc->rc", factors, parts))
+    rounding = metric.squared_error(2.0**-11 * z) * len(parts)  # errors of steps may all add up
+    assert best * (1 - 1e-6) <= found.distortion(weight, metric) <= best * 1.01 + rounding
+    assert found.distortion(weight, metric) < 0.95 * rough.distortion(weight, metric)
+    assert len(found.payload) == len(rough.payload)
+    assert np.array_equal(found.codes, rough.codes)
+
+
+def test_a_step_of_all_rows_is_left():
+    weight = np.random.default_rng(0).normal(size=(16, 4))
+    rough = lq.quantize(weight, np.eye(4), lq.Scheme(quantizer=lq.quantizers.Uniform(2.0)))
+    assert lq.refit(rough, weight, np.eye(4), ("steps",)).payload == rough.payload

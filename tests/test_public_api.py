@@ -116,7 +116,7 @@ def test_every_part_has_an_api_page():
 
 
 ROOT = FILES[0].parents[1]
-MOST_NAMES, MOST_AT_THE_TOP = 165, 25
+MOST_NAMES, MOST_AT_THE_TOP = 166, 25
 PAGES = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/tutorials/*.py"), *ROOT.glob("theory/*.py")]
 
 

@@ -192,6 +192,37 @@ for one, *factors in ((F, sigma, information), coupled(0.3), coupled(1.0)):
 assert gains[2] > gains[1] > 0  # the more, the longer the tail
 
 # %% [markdown]
+# The other way to leave plain products is to give up what rows say to each other. With $G$ diagonal in groups of rows,
+# $F$ splits into one matrix for each output, and outputs of a group $\mathcal G$ share their mean:
+#
+# $$ \mathrm{KL} \approx \tfrac12 \sum_{\mathcal G} \operatorname{tr}\, E_{\mathcal G} \Sigma_{\mathcal G}
+#    E_{\mathcal G}^\top, \qquad \Sigma_{\mathcal G} = \mathbb E \Bigl[\frac1{|\mathcal G|} \sum_{i \in \mathcal G}
+#    g_i^2\Bigr] x x^\top \tag{16.5a} $$
+#
+# (GuidedQuant, Kim et al. 2025). With groups of one row that is $F$ without the products of two outputs, exactly;
+# larger groups lose what their rows do not share, and save memory and tokens. The loop of note 2 then runs once for
+# each group: nothing is heard between rows. A product $\Sigma \otimes G$ has the other half: all pairs of outputs, and
+# one $\Sigma$ for all of them. In code `Metric(..., guides=...)` and `lattq.recipes.guided`.
+
+# %%
+single = np.einsum("tv,tvi,tj,tl->ijl", p, g**2, inputs, inputs) / tokens  # groups of one row
+assert np.allclose(single, np.einsum("ijil->ijl", F))
+pairs = np.einsum("tv,tvi,tj,tl->ijl", p, g**2, inputs, inputs).reshape(2, 2, n, n).mean(1) / tokens
+
+
+def without_pairs(error: np.ndarray) -> tuple[float, float]:
+    """(16.5a) with groups of one row, and of two."""
+    one = np.einsum("ij,ijl,il->", error, single, error)
+    two = np.einsum("gij,gjl,gil->", error.reshape(2, 2, n), pairs, error.reshape(2, 2, n))
+    return 0.5 * float(one), 0.5 * float(two)
+
+
+signs = [np.diag(rng.choice([-1.0, 1.0], m)) @ direction for _ in range(4000)]  # rows whose errors have random signs
+means = np.mean([[0.5 * np.einsum("ijkl,ij,kl->", F, one, one), *without_pairs(one)] for one in signs], axis=0)
+assert abs(means[0] / means[1] - 1) < 0.05  # products of two outputs average out
+assert np.isclose(means[1], without_pairs(direction)[0])
+
+# %% [markdown]
 # ## 16.5 What comes true
 #
 # By (16.4) the two-sided loop promises, over the one with $G = I$, half the logarithm of arithmetic over geometric mean

@@ -2,7 +2,7 @@
 
     python benchmarks/claims/embeddings.py [--only NAME ...] [--seeds SEED ...]
 
-G comes from unit noise on embeddings of length 1, refining follows half their squared distance. Judged on an unseen
+G comes from unit noise on embeddings of length 1, refining follows half their squared distance. All see 300 windows. Judged on an unseen
 novel, which is the kind of text that all see before, and on the reference of the Python language, cut into windows of
 64 tokens: 1 - cosine to the embeddings of the unquantized model, and retrieval. For every window as a query all others
 are ranked by cosine: which of the first ten the unquantized model has too, and the correlation of the ranks.
@@ -31,7 +31,7 @@ from lattq.llm.distill.divergence import predictions
 from lattq.llm.source import batches_of, load_model, load_tokenizer, token_windows
 from lattq.recipes import UNBIASED, two_sided
 
-SEEDS, WINDOW, JUDGED, FIRST = (0, 1), 64, 600, 10
+SEEDS, WINDOW, SAMPLES, JUDGED, FIRST = (0, 1), 64, 300, 600, 10
 TRELLIS = functools.partial(UNBIASED, quantizer=lq.quantizers.Trellis(256))
 OTHER = "\n".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))
 TEXTS = {"novel": embedded_text("evaluation"), "reference": OTHER}
@@ -78,7 +78,7 @@ def measure(name: str, seed: int, before: dict[str, tuple[torch.Tensor, np.ndarr
     recipe, options = POINTS[name]
     with tempfile.TemporaryDirectory() as home:
         start, folder = time.perf_counter(), f"{home}/model"
-        options = {"window": WINDOW, "seed": seed, "recipe": recipe, **options}
+        options = {"window": WINDOW, "samples": SAMPLES, "seed": seed, "recipe": recipe, **options}
         report = quantize_model(models()["MiniLM"], folder, calibration_text=embedded_text("calibration"), **options)
         seconds = time.perf_counter() - start
         model = load_model(folder, torch.float32)

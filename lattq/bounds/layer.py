@@ -183,4 +183,15 @@ def _spectra(sigma: Any, row_variance: Any, column_variance: Any, covariance: An
     """Variances whose products the weights of a layer ask to be coded, of rows and of columns."""
     if not isinstance(sigma, Metric):
         return scalar_or_vector("row_variance", row_variance), layer_spectrum(sigma, column_variance, covariance)
+    if sigma.guides is not None:
+        return np.ones(1), _guided_spectrum(sigma, row_variance, column_variance, covariance)
     return output_spectrum(sigma, row_variance), layer_spectrum(sigma.inputs, column_variance, covariance)
+
+
+def _guided_spectrum(metric: Metric, row_variance: Any, column_variance: Any, covariance: Any) -> np.ndarray:
+    """Variances of all weights where groups of rows have second moments of their own: as many as weights, or groups."""
+    spectra = np.stack([layer_spectrum(guide, column_variance, covariance) for guide in metric.guides])
+    rows = output_spectrum(metric, row_variance)
+    if rows.size == 1:
+        return (rows * spectra).reshape(-1)
+    return (rows.reshape(len(spectra), -1, 1) * spectra[:, None, :]).reshape(-1)

@@ -26,6 +26,7 @@ class RecipeName(enum.StrEnum):
     gptq_published = "gptq_published"
     gptvq = "gptvq"
     gptvq_published = "gptvq_published"
+    guided = "guided"
     nestquant = "nestquant"
     palettize = "palettize"
     pq = "pq"
@@ -80,7 +81,7 @@ def takers(option: str) -> str:
     """The recipes that have an option, for its help.
 
     >>> takers("group")
-    'gptq, gptq_published, rtn, yaqa'
+    'gptq, gptq_published, guided, rtn, yaqa'
     """
     return ", ".join(one for one in RecipeName if option in inspect.signature(_recipe(one)).parameters)
 

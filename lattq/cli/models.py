@@ -82,6 +82,9 @@ def quantize(
         float | None,
         typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0, or 0.3 of two_sided]"),
     ] = None,
+    guides: Annotated[
+        int | None, typer.Option(help=f"Groups of outputs that weigh the inputs, at most: {takers('guides')}.")
+    ] = None,
     window: Annotated[int | None, typer.Option(help="Tokens per calibration window.")] = None,
     samples: Annotated[int | None, typer.Option(help="Calibration windows; all unless given.")] = None,
     propagate: Annotated[
@@ -134,6 +137,7 @@ def quantize(
         order=None if order is None else order.value,
         sweeps=sweeps,
         mmse=mmse,
+        guides=guides,
         quantizer=cell,
         dimension=dimension,
     )

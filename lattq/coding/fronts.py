@@ -9,9 +9,14 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int
 
-from lattq.errors import InvalidInputError
+from lattq.coding.damage import reading
+from lattq.coding.schema import Integer
+from lattq.errors import DamagedFileError, InvalidInputError
 
-__all__ = ["Fronts"]
+__all__ = ["HEIGHT", "Fronts", "require_streams"]
+
+HEIGHT = Integer(1, 1 << 20)
+"""Rows of a group in a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,12 @@ class Fronts:
         if self.height < 1 or self.rows % self.height:
             msg = f"`height` is {self.height}, which does not divide {self.rows} rows; groups have equal heights"
             raise InvalidInputError(msg)
+
+    @staticmethod
+    @reading("fronts")
+    def in_file(shape: tuple[int, int], height: int) -> "Fronts":
+        """Those of a matrix in a file; raises `DamagedFileError` for a height that does not divide its rows."""
+        return Fronts(*shape, height)
 
     @property
     def number(self) -> int:
@@ -68,3 +79,27 @@ class Fronts:
         """
         found = [rows * self.columns + columns for rows, columns in map(self.entries, range(first, last))]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    def runs(self, size: int) -> list[range]:
+        """Fronts one after the other that hold `size` entries or little more: streams of their own.
+
+        >>> Fronts(2, 3, height=2).runs(4)
+        [range(0, 3), range(3, 4)]
+        """
+        found, first, held = [], 0, 0
+        for front in range(self.number):
+            held += self.size(front)
+            if held >= size or front == self.number - 1:
+                found.append(range(first, front + 1))
+                first, held = front + 1, 0
+        return found
+
+
+def require_streams(streams: list, number: int) -> None:
+    """Raise `DamagedFileError` unless there is a stream for each of so many runs of fronts.
+
+    >>> require_streams([b""], 1)
+    """
+    if len(streams) != number:
+        msg = f"{len(streams)} streams for {number} blocks of fronts; the file is damaged"
+        raise DamagedFileError(msg)

@@ -47,7 +47,7 @@ class FrontStep:
     def __call__(self, front: int, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The codes, and what they decode to: 0 where entries do not count, the code of 0 where errors are free."""
         rows, units = self.fronts.entries(front)
-        current = self.quantizer.in_front(rows, self.rows[rows] * self.units[units])
+        current = self.quantizer.in_front(rows, units, self.rows[rows] * self.units[units])
         counted = None if self.kept is None else self._counted(self.kept, rows, units)
         target = target if counted is None else target * counted
         if self.free:

@@ -1,37 +1,29 @@
-"""The entropy coder of lattice points down the rows: the point x costs -log2 of exp(-|x|² / 2s²) / Z(s), no more.
+"""The entropy coder of lattice points down the rows.
 
-First comes the word that names the coset: its kind, then one of equally likely words. Then the parity of k of each
-coordinate, given what the lattice still wants of the sum; the last is known. With its residue modulo 2 M
-each coordinate has its place in a coset of the integers, whose tables are frozen. Scales are those of columns times
-those of rows, as in `TwoWay`; rows of like scale stand together in a point, and one scale serves all of it.
+Scales are those of columns times those of rows, as in `TwoWay`; rows of like scale stand together in a point, and one
+scale serves all of it.
 """
 
 import dataclasses
 import functools
 
-import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
 from lattq.coding import BaseCoder
-from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
 from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
-from lattq.coding.cosets import MOST, coset_index, log_partition
+from lattq.coding.cosets import MOST
 from lattq.coding.damage import reading
-from lattq.coding.schema import WORDS, Inner, Record, checked
+from lattq.coding.schema import Record, checked
 from lattq.coding.squares import fit_squares, square_classes
-from lattq.coding.tables import TOTAL
 from lattq.coding.twoway import DATA, TwoWayModel, live_codes, read_scales, stored_scales
-from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.layout import Layout
-from lattq.lattices.words import NAME, Words, check_fingerprint, expected_gains, named, tail_step, words_of_lattice
+from lattq.lattices.points import decode_points, encode_points, partitions
+from lattq.lattices.words import NAME, check_fingerprint, expected_gains, named
 from lattq.parts import register
 
 __all__ = ["EntropyCodedLattice"]
-
-Coder = constriction.stream.stack.AnsCoder
-STREAM = Record(cosets=WORDS, words=Inner(), escapes=Inner())  # the last two are of `encode_classes`
 
 
 @register("coder", "lattice")
@@ -87,7 +79,8 @@ class EntropyCodedLattice(BaseCoder):
         rows = np.zeros(len(codes), dtype=np.int64) if row_classes is None else row_classes
         layout = Layout(rows, self.lattice.dimension)
         ordered, alone = codes[layout.order], np.arange(len(codes)) >= layout.whole
-        model = fit_squares(ordered, alone[:, None], self.partitions, np.repeat(layout.classes, layout.repeats), prior)
+        known = np.repeat(layout.classes, layout.repeats)
+        model = fit_squares(ordered, alone[:, None], partitions(self.lattice), known, prior)
         grouped = dataclasses.replace(model, rows=layout.classes)
         blocks = column_blocks(codes.shape, self.block)
         streams = [self._encode_block(ordered[:, block], layout, square_classes(grouped, block)) for block in blocks]
@@ -140,53 +133,18 @@ class EntropyCodedLattice(BaseCoder):
         rows = self._read(data, shape, prior)[0].rows
         return rows if rows.any() else None
 
-    @functools.cached_property
-    def partitions(self) -> np.ndarray:
-        """log2 Z of a row in a point, and of one by itself, for each class."""
-        points = words_of_lattice(self.lattice).log_partition / self.lattice.dimension
-        return np.stack([points, log_partition(0, tail_step(self.lattice))])
-
     def _encode_block(self, codes: np.ndarray, layout: Layout, classes: np.ndarray) -> list:
         """Rows of `codes` in order, classes of points and of the rows left over."""
         live = classes.max(axis=0) > 0
         points, alone = self._split(codes[:, live], layout)
         of_points, of_alone = np.split(classes[:, live], [layout.whole // layout.dimension])
-        words, step = words_of_lattice(self.lattice), tail_step(self.lattice)
-        word, coder = words.find(points), Coder()
-        folded = points * words.signs[word].T
-        period = _period(words)
-        if words.constrained:
-            _encode_parities(coder, words, word, folded // words.modulus & 1, of_points.ravel())
-        _encode_words(coder, words, word, of_points.ravel())
-        if (alone % step).any():
-            msg = f"{alone[alone % step != 0][0]} in a row that is in no point is not a multiple of {step}"
-            raise InvalidInputError(msg)
-        residues = folded & (period - 1)
-        quotients = np.where(2 * residues > period, -1 - folded // period, folded // period)
-        index = coset_index(residues, period, of_points.ravel())
-        places = np.append(quotients, alone // step)
-        indices = np.append(index, coset_index(alone * 0, step, of_alone))
-        return [words_of(coder), *encode_classes(places, indices, COSETS)]
+        return encode_points(self.lattice, points, of_points.ravel(), alone.ravel(), of_alone.ravel())
 
     def _decode_block(self, stream: list, layout: Layout, classes: np.ndarray) -> np.ndarray:
         """Rows in order, of columns that hold anything."""
-        first, *rest = checked(STREAM, stream, "stream")
         of_points, of_alone = np.split(classes, [layout.whole // layout.dimension])
-        words, step = words_of_lattice(self.lattice), tail_step(self.lattice)
-        coder = coder_of(first)
-        word, period = _decode_words(coder, words, of_points.ravel()), _period(words)
-        residues = words.folded[word].T
-        if words.constrained:
-            residues = residues + words.modulus * _decode_parities(coder, words, word, of_points.ravel())
-        if not coder.is_empty():
-            msg = f"{len(first)} bytes of cosets hold more than {word.size} of them; the file is damaged"
-            raise DamagedFileError(msg)
-        index = coset_index(residues, period, of_points.ravel())
-        places = decode_classes(rest, np.append(index, coset_index(of_alone * 0, step, of_alone)), COSETS)
-        quotients, alone = np.split(places, [index.size])
-        quotients = quotients.reshape(index.shape)
-        folded = period * np.where(2 * residues > period, -1 - quotients, quotients) + residues
-        return require_codes(self._joined(folded * words.signs[word].T, step * alone.reshape(of_alone.shape), layout))
+        points, alone = decode_points(self.lattice, stream, of_points.ravel(), of_alone.ravel())
+        return self._joined(points, alone.reshape(of_alone.shape), layout)
 
     def _split(self, codes: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         """Points as columns, point after point and for each of them column after column; and the rows left over."""
@@ -198,68 +156,3 @@ class EntropyCodedLattice(BaseCoder):
         """Inverse of `_split`."""
         rows = points.reshape(layout.dimension, layout.whole // layout.dimension, alone.shape[1]).transpose(1, 0, 2)
         return np.concatenate([rows.reshape(layout.whole, alone.shape[1]), alone])
-
-
-def _period(words: Words) -> int:
-    """What residues are known modulo: parities of k come first where the lattice knows their sum."""
-    return 2 * words.modulus if words.constrained else words.modulus
-
-
-def _kind_models(words: Words, classes: np.ndarray) -> list[tuple[np.ndarray, constriction.stream.model.Categorical]]:
-    """Points of each class that occurs, and the model of their kinds; nothing to code where there is one kind."""
-    if len(words.counts) == 1:
-        return []
-    models = np.ascontiguousarray(words.kind_counts / TOTAL)  # dyadic, so exact
-    return [
-        (np.flatnonzero(classes == index), constriction.stream.model.Categorical(models[index - 1], perfect=False))
-        for index in np.unique(classes)
-    ]
-
-
-def _members(words: Words, kinds: np.ndarray) -> list[tuple[np.ndarray, constriction.stream.model.Uniform]]:
-    """Points of each kind that has several words, and the model of which it is."""
-    return [
-        (np.flatnonzero(kinds == kind), constriction.stream.model.Uniform(int(count)))
-        for kind, count in enumerate(words.counts)
-        if count > 1
-    ]
-
-
-def _encode_words(coder: Coder, words: Words, word: np.ndarray, classes: np.ndarray) -> None:
-    """The coder is a stack: what is decoded last goes in first."""
-    kinds = words.kinds[word]
-    places = (word - words.starts[kinds]).astype(np.int32)
-    for members, model in reversed(_members(words, kinds)):
-        coder.encode_reverse(places[members], model)
-    for members, model in reversed(_kind_models(words, classes)):
-        coder.encode_reverse(kinds[members].astype(np.int32), model)
-
-
-def _decode_words(coder: Coder, words: Words, classes: np.ndarray) -> np.ndarray:
-    """Inverse of `_encode_words`."""
-    kinds = np.zeros(classes.shape, dtype=np.int64)
-    for members, model in _kind_models(words, classes):
-        kinds[members] = coder.decode(model, len(members))
-    found = words.starts[kinds]
-    for members, model in _members(words, kinds):
-        found[members] += coder.decode(model, len(members))
-    return found
-
-
-def _encode_parities(coder: Coder, words: Words, word: np.ndarray, odd: np.ndarray, classes: np.ndarray) -> None:
-    """All but the last, each given the parity of the sum from it on."""
-    wanted = np.cumsum(odd[::-1], axis=0)[::-1] & 1
-    for i in reversed(range(len(odd) - 1)):
-        chance = words.chances[words.states[word, i], wanted[i], classes - 1]
-        coder.encode_reverse(odd[i].astype(np.int32), BIT, chance)
-
-
-def _decode_parities(coder: Coder, words: Words, word: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Inverse of `_encode_parities`: one coordinate after the other, of all points at once."""
-    odd = np.empty((words.residues.shape[1], len(word)), dtype=np.int64)
-    wanted = words.parities[word]
-    for i in range(len(odd) - 1):
-        odd[i] = coder.decode(BIT, words.chances[words.states[word, i], wanted, classes - 1])
-        wanted = wanted ^ odd[i]
-    odd[-1] = wanted
-    return odd

@@ -28,7 +28,7 @@ def fit_columns(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
 def fit_rows(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
     """argmin over gains t: (G ∘ Z Σ Zᵀ) t = diag(G W Σ Zᵀ), row by row where G is diagonal."""
     z = dataclasses.replace(found, row_gains=None).decoded()
-    zs = z @ metric.inputs
+    zs = metric.right(z)
     old = np.ones(len(z)) if found.row_gains is None else found.row_gains / GAIN_GRID
     gains = _row_factors(metric, z, zs, np.sum(metric.left(w) * zs, axis=1), old)
     return found.revalued(row_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))
@@ -39,12 +39,12 @@ def fit_steps(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
     steps = found.quantizer.steps
     if steps is None or len(steps) == 1:
         return found
-    z, s, factors = found.decoded(), metric.inputs, np.ones(steps.shape)
-    error, group = w - z, found.quantizer.group if steps.shape[1] > 1 else len(s)
-    for number, low in enumerate(range(0, len(s), group)):
+    z, factors = found.decoded(), np.ones(steps.shape)
+    error, group = w - z, found.quantizer.group if steps.shape[1] > 1 else w.shape[1]
+    for number, low in enumerate(range(0, w.shape[1], group)):
         own = slice(low, low + group)
-        right = np.sum(metric.left(error @ s[:, own]) * z[:, own], axis=1)
-        more = _row_factors(metric, z[:, own], z[:, own] @ s[own, own], right, np.zeros(len(z)))
+        right = np.sum(metric.left(metric.right(error, others=own)) * z[:, own], axis=1)
+        more = _row_factors(metric, z[:, own], metric.right(z[:, own], own, own), right, np.zeros(len(z)))
         factors[:, number] += more
         error[:, own] -= more[:, None] * z[:, own]
     try:

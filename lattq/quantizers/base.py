@@ -87,21 +87,23 @@ class BaseQuantizer:
         """Itself: it does not mind where in its group a block begins, nor what errors in it cost."""
         return self
 
-    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> Any:
-        """The quantizer of entries of these rows, one in each, where weights have these variances.
+    def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> Any:
+        """The quantizer of entries of these rows and columns, one in each row, where weights have these variances.
+
+        Columns are counted in the order of the loop, in its blocks.
 
         Raises `InvalidInputError` where the class does not say: it may hold numbers of its own for each row or column.
         """
         msg = (
             f"{type(self).__name__} does not say how to code entries of several columns at once, which a metric asks "
-            "for whose `outputs` are no diagonal; pass their diagonal, or write `in_front(rows, variance)`"
+            "for whose `outputs` are no diagonal; pass their diagonal, or write `in_front(rows, columns, variance)`"
         )
         raise InvalidInputError(msg)
 
     def along(self, height: int) -> Any:
         """The quantizer of a matrix that was coded front by front, in groups of so many rows: itself.
 
-        Those whose codes form sequences say it to their coder.
+        Those whose codes form sequences or points say it to their coder.
         """
         return self
 
@@ -128,6 +130,14 @@ class BaseQuantizer:
         """One quantizer for the whole matrix, on the host, from those of its groups of columns, in column order.
 
         None where there is none of this class: then they are kept side by side.
+        """
+        return None
+
+    @classmethod
+    def stacked(cls, parts: list, height: int) -> Any:
+        """One quantizer for rows one below the other, from those of groups of so many rows, for the same columns.
+
+        None where the class does not say how.
         """
         return None
 
@@ -207,7 +217,7 @@ class BaseDesign:
     importance: Any = None
     """Weights of squared errors of the entries of the matrix itself, which no transform may move; None for none."""
     sequences: Any = False
-    """Whether its codes form sequences that a decoder must follow, down the columns or along fronts."""
+    """Whether its codes form sequences or points that a decoder must follow, down the columns or along fronts."""
     slope: Any = 0.0
     """Squared error that a bit is worth: above 0 it trades distortion for bits."""
     sweeps: Any = 0

@@ -12,11 +12,13 @@ from lattq.coding.schema import SCALE, Record, checked
 from lattq.coding.squares import fit_squares
 from lattq.errors import CodeOverflowError, InvalidInputError, shown
 from lattq.lattices.coder import EntropyCodedLattice
+from lattq.lattices.fronts import FrontLattice, scale_order
 from lattq.lattices.lattice import LARGEST
 from lattq.lattices.layout import Layout
+from lattq.lattices.points import partitions
 from lattq.lattices.words import NAME, cell_side, named, tail_step
 from lattq.parts import register
-from lattq.quantizers.base import BaseDesign, BaseQuantizer
+from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
 
@@ -41,6 +43,8 @@ class LatticeQuantizer(OneStep):
     step : side of a cube of the volume of a cell, in the units of the weights; shape (1, 1)
     lattice : with as many integer coordinates as dimensions
     row_classes : scale class of each row, in eighths of an octave; None where all are equal
+    column_classes, height : scale class of each column, and rows of a group, where points lie along fronts and not down
+        the columns; see `lattq.lattices.fronts`
 
     Examples
     --------
@@ -52,14 +56,18 @@ class LatticeQuantizer(OneStep):
 
     lattice: lattices.Lattice
     row_classes: Int[np.ndarray, " rows"] | None = None
+    column_classes: Int[np.ndarray, " columns"] | None = dataclasses.field(default=None, repr=False)
+    height: int = dataclasses.field(default=1, repr=False)
 
-    carried = ("row_classes",)
+    carried = ("row_classes", "column_classes")
 
     schema = Record(step=SCALE, name=NAME)
 
     @property
-    def coder(self) -> EntropyCodedLattice:
-        """Codes points by the Gaussian on the lattice; `encode` wants the row classes too."""
+    def coder(self) -> EntropyCodedLattice | FrontLattice:
+        """Codes points by the Gaussian on the lattice; `encode` wants the classes too."""
+        if self.height > 1:
+            return FrontLattice(self.lattice.name, self.height)
         return EntropyCodedLattice(self.lattice.name)
 
     def encode(self, x: Float[Array, "rows block"]) -> Int[Array, "rows block"]:
@@ -86,9 +94,18 @@ class LatticeQuantizer(OneStep):
         codes[layout.order[layout.whole :]] = tail * np.rint(ordered[layout.whole :] / tail)
         return from_host(codes, like=x)
 
-    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "LatticeQuantizer":
-        """Refused: points lie down the rows of a column, and so does what their coder knows."""
-        return BaseQuantizer.in_front(self, rows, variance)
+    def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> "LatticeQuantizer":
+        """With the order of the entries' own scales: that of the weights, which a decoder knows."""
+        own = (
+            _classes_at("row_classes", self.row_classes, rows),
+            _classes_at("column_classes", self.column_classes, columns),
+        )
+        return dataclasses.replace(self, row_classes=scale_order(*own), column_classes=None)
+
+    def along(self, height: int) -> "LatticeQuantizer":
+        """Its points lie on fronts where rows form groups."""
+        columns = self.column_classes if height > 1 else None
+        return dataclasses.replace(self, column_classes=columns, height=height)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
         """Reconstructions, in the dtype of `step`; of points between the codes too."""
@@ -115,7 +132,7 @@ class LatticeQuantizer(OneStep):
 
 @dataclasses.dataclass(frozen=True)
 class Lattice(BaseDesign):
-    """Design of an entropy-coded lattice quantizer down the rows of each column.
+    """Design of an entropy-coded lattice quantizer down the rows of each column, or along fronts.
 
     Row classes come from the targets of the first pass, where they pay for their bytes: with equal rows there are none.
     The cheapest point in the Gaussian model, error plus price times bits, is the one nearest to a shrunk target; MMSE
@@ -137,7 +154,7 @@ class Lattice(BaseDesign):
     step: float = 1.0
     shrink: bool = False
 
-    array_generic, scale_free = True, False  # `step` is in the unit of the weights
+    array_generic, scale_free, sequences = True, False, True  # `step` is in the unit of the weights
 
     def __post_init__(self) -> None:
         normalize(self, as_float, "step")
@@ -162,6 +179,15 @@ class Lattice(BaseDesign):
         """The quantizer; it depends on the data through dtype, device, and the scales of the rows."""
         step = step_like(self.step, entries.values)
         scaled = to_host(entries.values).astype(np.float64) / (self.step / cell_side(self.lattice))
-        partitions = EntropyCodedLattice(self.lattice.name).partitions[:1]
-        rows = fit_squares(scaled, np.zeros((len(scaled), 1), dtype=np.int64), partitions).rows
-        return LatticeQuantizer(step, self.lattice, rows if rows.any() else None)
+        model = fit_squares(scaled, np.zeros((len(scaled), 1), dtype=np.int64), partitions(self.lattice)[:1])
+        return LatticeQuantizer(step, self.lattice, model.rows if model.rows.any() else None, model.columns)
+
+
+def _classes_at(name: str, classes: np.ndarray | None, places: np.ndarray) -> np.ndarray:
+    """Classes of these rows or columns."""
+    if classes is None:
+        return np.zeros(len(places), dtype=np.int64)
+    if places.max(initial=0) >= len(classes):
+        msg = f"`{name}` are {len(classes)}, but there is a place {places.max()}; quantize the matrix it was made for"
+        raise InvalidInputError(msg)
+    return classes[places]

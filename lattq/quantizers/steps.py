@@ -63,7 +63,7 @@ class OneStep(BaseQuantizer):
         """With another step."""
         return dataclasses.replace(self, step=steps).stored()
 
-    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> Any:
+    def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> Any:
         """Itself: all rows and columns are alike."""
         return self
 

@@ -70,7 +70,7 @@ class TrellisQuantizer(OneStep):
             return FrontTrellis(self.states, self.segment, self.height)
         return EntropyCodedTrellis(self.states, self.segment)
 
-    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "TrellisQuantizer":
+    def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> "TrellisQuantizer":
         """With a price for each entry of its own."""
         return dataclasses.replace(self, variance=variance) if self.priced else self
 

@@ -114,10 +114,10 @@ class UniformQuantizer(BaseQuantizer):
         """With other steps, as a file holds them."""
         return dataclasses.replace(self, step=steps).stored()
 
-    def in_front(self, rows: np.ndarray, variance: np.ndarray) -> "UniformQuantizer":
+    def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> "UniformQuantizer":
         """With steps and zeros of these rows, if a group of columns has them row by row."""
         if self.dither is not None or self.step.shape[1] > 1:
-            return super().in_front(rows, variance)
+            return super().in_front(rows, columns, variance)
         own = {
             name: value[rows]
             for name, value in (("step", self.step), ("zero", self.zero))
@@ -227,6 +227,24 @@ class UniformQuantizer(BaseQuantizer):
         if dither is not None:
             zeros = dither_offsets(dither, shape[0], np.arange(shape[1]))
         return UniformQuantizer(step, zeros, low, high, group, dither)
+
+    @classmethod
+    def stacked(cls, parts: "list[UniformQuantizer]", height: int) -> "UniformQuantizer | None":
+        """With the steps and zeros of all rows; None where codes differ, or cells that are not rows' own."""
+        first = parts[0]
+        if alike(parts, [field.name for field in dataclasses.fields(cls)]):
+            return first
+        if not alike(parts, ("low", "high", "group")) or any(part.dither is not None for part in parts):
+            return None
+        xp, found = array_namespace(first.step), {}
+        for name in ("step", "zero"):
+            values = [getattr(part, name) for part in parts]
+            if hasattr(first.zero, "shape") or name == "step":
+                rows = [xp.broadcast_to(one, (height, one.shape[1])) for one in values]
+                found[name] = xp.concat(rows, axis=0)
+            elif not alike(parts, (name,)):
+                return None
+        return dataclasses.replace(first, **found)
 
     @classmethod
     def concatenate(cls, parts: "list[UniformQuantizer]", group: int) -> "UniformQuantizer | None":

@@ -15,7 +15,7 @@ from lattq.recipes.grids import (
     watersic,
     watersic_published,
 )
-from lattq.recipes.two_sides import two_sided, yaqa
+from lattq.recipes.two_sides import guided, two_sided, yaqa
 
 __all__ = [
     "UNBIASED",
@@ -26,6 +26,7 @@ __all__ = [
     "gptq_published",
     "gptvq",
     "gptvq_published",
+    "guided",
     "huffman_gptq",
     "nestquant",
     "palettize",

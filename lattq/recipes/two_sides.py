@@ -1,4 +1,4 @@
-"""Recipes that feed errors back along rows too, where a metric says how much errors of the outputs count."""
+"""Recipes for metrics that say how much errors of the outputs count: fed along rows too, or by groups of rows."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from lattq.recipes.grids import gptq, watersic
 from lattq.scheme import Scheme
 from lattq.transforms.designs import TransformDesign
 
-__all__ = ["two_sided", "yaqa"]
+__all__ = ["guided", "two_sided", "yaqa"]
 
 SHRINKAGE = 0.2  # ratio of `MMSE` on each side: measured on a small Llama at 2 and 3 bits (theory 15.7)
 
@@ -68,3 +68,32 @@ def yaqa(
     """
     found = gptq(levels, group=group, symmetric=symmetric, order=order, damping=damping, fit=fit)
     return dataclasses.replace(found, outputs=True, sweeps=sweeps, refit=("steps",) if fit == "error" else ())
+
+
+def guided(
+    levels: int = 16,
+    *,
+    guides: int = 4,
+    group: int | None = 128,
+    symmetric: bool = True,
+    order: str = "reversed",
+    damping: float = 0.01,
+    fit: str = "error",
+) -> Scheme:
+    """`gptq` with a second moment for each group of rows, whose tokens weigh what they matter to it.
+
+    Weights are mean squared gradients at the outputs of a group (GuidedQuant, Kim et al. 2025, with GPTQ for its
+    rounding). `dataclasses.replace(watersic(step), guides=4)` is the same with entropy coding.
+
+    Parameters
+    ----------
+    guides : groups of rows, at most, for each layer of a model; a `Metric` with `guides` has its own number
+    levels, group, symmetric, order, damping, fit : as in `gptq`
+
+    Examples
+    --------
+    >>> guided(levels=8).guides
+    4
+    """
+    found = gptq(levels, group=group, symmetric=symmetric, order=order, damping=damping, fit=fit)
+    return dataclasses.replace(found, guides=guides)

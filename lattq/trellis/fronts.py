@@ -17,8 +17,8 @@ from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_class
 from lattq.coding.column_blocks import BLOCK, check_block
 from lattq.coding.cosets import log_partition
 from lattq.coding.damage import reading
-from lattq.coding.fronts import Fronts
-from lattq.coding.schema import Flag, Inner, Integer, Record, Series, checked
+from lattq.coding.fronts import HEIGHT, Fronts, require_streams
+from lattq.coding.schema import Flag, Inner, Record, Series, checked
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import DATA as COLUMNS
 from lattq.coding.twoway import read_scales, stored_scales
@@ -29,7 +29,6 @@ from lattq.trellis.codes import TrellisCode, segment_ends, segments
 
 __all__ = ["FrontTrellis"]
 
-HEIGHT = Integer(1, 1 << 20)
 DATA = Record(**{**COLUMNS.fields, "streams": Series(Inner(), 1, lambda at: at.rows + at.columns)})
 
 
@@ -96,9 +95,7 @@ class FrontTrellis(BaseCoder):
         *scales, streams = checked(DATA, data, "coded data", columns=shape[1], rows=shape[0])
         classes = square_classes(read_scales(scales, shape, prior)).reshape(-1)
         blocks = list(self._sequences(shape))
-        if len(streams) != len(blocks):
-            msg = f"{len(streams)} streams for {len(blocks)} blocks of fronts; the file is damaged"
-            raise DamagedFileError(msg)
+        require_streams(streams, len(blocks))
         codes = np.zeros(shape[0] * shape[1], dtype=np.int32)
         for stream, (places, ends) in zip(streams, blocks, strict=True):
             codes[places] = self._decode_sequences(stream, classes[places], ends)
@@ -117,21 +114,16 @@ class FrontTrellis(BaseCoder):
     def from_state(state: list, shape: tuple[int, int]) -> "FrontTrellis":
         """Inverse of `to_state`, for a matrix whose rows the height divides."""
         found = FrontTrellis(*checked(FrontTrellis.schema, state, "coder"))
-        with reading("fronts"):
-            Fronts(*shape, found.height)
+        Fronts.in_file(shape, found.height)
         return found
 
     def _sequences(self, shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Places of the entries of each block of fronts, sequence after sequence, and where sequences end."""
-        fronts = Fronts(*shape, self.height)
-        found, first, size = [], 0, 0
-        for front in range(fronts.number):
-            size += fronts.size(front)
-            if size >= self.block or front == fronts.number - 1:
-                cuts = [segment_ends(fronts.size(k), self.segment) for k in range(first, front + 1)]
-                lengths = np.concatenate([np.diff(cut) for cut in cuts])
-                found.append((fronts.places(first, front + 1), np.cumsum(lengths)))
-                first, size = front + 1, 0
+        fronts, found = Fronts(*shape, self.height), []
+        for run in fronts.runs(self.block):
+            cuts = [segment_ends(fronts.size(front), self.segment) for front in run]
+            lengths = np.concatenate([np.diff(cut) for cut in cuts])
+            found.append((fronts.places(run.start, run.stop), np.cumsum(lengths)))
         return found
 
     def _encode_sequences(self, codes: np.ndarray, classes: np.ndarray, ends: np.ndarray) -> list:

@@ -62,8 +62,8 @@ class Calibration(Protocol):
         """Mean squared scores at the outputs of layers, all of them positive unless all are zero."""
         ...
 
-    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
-        """Second moments of inputs and of scores at outputs."""
+    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage, guides: int = 0) -> Statistics:
+        """Second moments of inputs and of scores at outputs, and of inputs for so many groups of outputs."""
         ...
 
 
@@ -102,10 +102,11 @@ class OnText:
             found = output_sensitivities(model, layers, stage.over(batches), self.seed)
         return with_one_more(found, sum(batch.numel() for batch in batches))
 
-    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
+    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage, guides: int = 0) -> Statistics:
         """Of all windows."""
+        score = Score(self.seed, DRAWS, self.pooling)
         with work.stage("measure statistics", len(self._windows)) as stage:
-            found = measure_windows(model, layers, self._windows, Score(self.seed, DRAWS, self.pooling), told=stage)
+            found = measure_windows(model, layers, self._windows, score, guides=guides, told=stage)
         tokens = self._windows.numel()
         return found.statistics(Origin("", "plain", (), (), (), (self.seed,), tokens, DRAWS * tokens))
 
@@ -153,7 +154,7 @@ class FromStatistics:
         """The statistics themselves."""
         return self._statistics
 
-    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage) -> Statistics:
+    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage, guides: int = 0) -> Statistics:
         """The statistics themselves."""
         return self._statistics
 

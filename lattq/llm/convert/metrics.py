@@ -21,6 +21,7 @@ class Metrics:
     ----------
     statistics : of the unquantized model; None where outputs count alike
     units : what G of each layer is divided by
+    guides : whether groups of rows have second moments of their own, in place of G
 
     Examples
     --------
@@ -30,11 +31,14 @@ class Metrics:
 
     statistics: Statistics | None = None
     units: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    guides: bool = False
 
     def of(self, name: str, sigma: Float[np.ndarray, "columns columns"]) -> Metric:
         """The metric of a layer whose inputs have this second moment."""
         if self.statistics is None:
             return Metric(sigma)
+        if self.guides:
+            return _guided(self.statistics, name, sigma, self.units[name])
         return Metric(sigma, outputs_of(self.statistics, name) / self.units[name]).damped()
 
 
@@ -46,3 +50,17 @@ def outputs_of(statistics: Statistics, name: str) -> Float[np.ndarray, "groups h
         return blocks
     powers = known.output_powers.reshape(blocks.shape[:2])
     return np.stack([shrink(g, known.output_count, fourth).matrix for g, fourth in zip(blocks, powers, strict=True)])
+
+
+def _guided(statistics: Statistics, name: str, sigma: Float[np.ndarray, "columns columns"], unit: float) -> Metric:
+    """Σ of each group of outputs at the scale of that of all, and what a group counts as the diagonal of G.
+
+    With one more token of mean sensitivity, as in `Statistics.information`.
+    """
+    if statistics.borrowed(name):
+        return Metric(sigma)
+    tokens, prior = statistics.origin.scored, np.mean([statistics.sensitivity(one) for one in statistics.layers])
+    stack = (tokens * statistics.guided(name) + prior * statistics.sigma(name)) / (tokens + 1)
+    size = np.trace(stack, axis1=1, axis2=2) / np.trace(sigma)
+    outputs = np.repeat(size / unit, statistics.layers[name].shape[0] // len(stack))
+    return Metric(sigma, outputs, guides=stack / size[:, None, None])

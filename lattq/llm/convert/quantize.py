@@ -104,7 +104,7 @@ def quantize_model(
         `lattq.llm.tune`, such as `Balanced()`, or several, one after the other. The rate counts dense weights that they
         add, over the weights that the source has
     refine : train steps, norms, biases and embeddings afterwards by the KL from the dense model, codes frozen (see
-        `refine_model`), on the same windows; True, or how. At a `rate`, the bits that gains would take are left for them
+        `refine_model`), on the same windows; True, or how. At a `rate`, room is left for gains that learn
     seed : of the draw of windows
     jobs : layers quantized at once
     threads : of torch in the forward passes. What is written depends on this number, not on the machine's: with the

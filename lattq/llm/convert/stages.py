@@ -159,13 +159,14 @@ class Conversion:
         Then one step for all is the same slope everywhere; with the allocation "distortion" every layer has its own
         factor, so that outputs count alike on the mean.
         """
-        if not scheme_of(self.recipe).outputs:
+        scheme = scheme_of(self.recipe)
+        if not scheme.outputs and not scheme.guides:
             return Metrics()
-        self._clean = known = self.calibration.statistics(self.model, self.layers, self.work)
+        self._clean = known = self.calibration.statistics(self.model, self.layers, self.work, scheme.guides)
         units = sensitivities_of(known, self.layers)
         if self.settings["allocation"] == "loss":
             units = dict.fromkeys(units, math.exp(self._mean({name: math.log(g) for name, g in units.items()})))
-        return Metrics(known, units)
+        return Metrics(known, units, scheme.guides > 0)
 
     def scales(self) -> dict[str, float]:
         """Factor of the step for each layer, with geometric mean 1 over the weights; 1 where metrics have units."""

@@ -184,7 +184,7 @@ class Statistics:
         """
         layer = self._layer(name)
         if not layer.guides or f"{name}.guided.outer" not in self.arrays:
-            msg = f"no groups of outputs were measured for `{name}`; measure with `guides`, or take `sigma`"
+            msg = f"no groups of outputs were measured for `{name}`; measure with `guides` (`lattq measure --guides 4`)"
             raise InvalidInputError(msg)
         sums = self._total("guided", [name])
         found = np.zeros((layer.guides, layer.shape[1], layer.shape[1]))
