@@ -2,10 +2,11 @@
 
     python benchmarks/claims/embeddings.py [--only NAME ...] [--seeds SEED ...]
 
-G comes from unit noise on embeddings of length 1, refining follows half their squared distance. All see 300 windows. Judged on an unseen
-novel, which is the kind of text that all see before, and on the reference of the Python language, cut into windows of
-64 tokens: 1 - cosine to the embeddings of the unquantized model, and retrieval. For every window as a query all others
-are ranked by cosine: which of the first ten the unquantized model has too, and the correlation of the ranks.
+G comes from unit noise on embeddings of length 1, refining follows half their squared distance; all see 300 windows of
+64 tokens. Judged on an unseen novel, which is the kind of text that all see before, and on the reference of the Python
+language, in such windows: 1 - cosine to the embeddings of the unquantized model, and retrieval. For every window as a
+query all others are ranked by cosine: which of the first ten the unquantized model has too, and the correlation of the
+ranks.
 """
 
 import argparse
