@@ -4,11 +4,9 @@
 the frozen tables, the trellis codes, and how side information and sequences along fronts are laid out.
 """
 
-import msgpack
 import numpy as np
 
 from lattq.coding import cosets, tables
-from lattq.coding.integers import decode_integers
 
 WIDTH, SLOT_BITS, SIXTEEN = 64, 13, 1 << 16
 

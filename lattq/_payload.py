@@ -96,15 +96,19 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
     codes = {} if coder.fused and found.scaling is not None else {"codes": decoded_codes(coder, data, shape, prior)}
     if codes:
         found.check_codes(codes["codes"])
-    return {
-        **codes,
-        "quantizer": found,
-        "transform": transform,
-        "coder": coder,
-        "row_gains": None if rows is None else decode_integers(rows, height) + GAIN_GRID,
-        "column_gains": columns,
-        "centroids": decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
-    }, shape, data
+    return (
+        {
+            **codes,
+            "quantizer": found,
+            "transform": transform,
+            "coder": coder,
+            "row_gains": None if rows is None else decode_integers(rows, height) + GAIN_GRID,
+            "column_gains": columns,
+            "centroids": decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
+        },
+        shape,
+        data,
+    )
 
 
 def decoded_codes(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> np.ndarray:

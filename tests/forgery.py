@@ -204,7 +204,7 @@ def huge() -> Iterator[Case]:
             scales = [-1000, plain, [index, 0, b"", []]]
             coders = {
                 "two-way": ([*uniform[1], 7], [1 << 18], b""),
-                "trellis": ([1.0, 4, 4096], [4, 4096, False, 1 << 22], [b"", b"", b"", []]),
+                "trellis": ([1.0, 4, 4096], [4, 4096, 1 << 20], b""),
                 "lattice": ([1.0, "D(4)"], ["D(4)", 1 << 22], [b"", b"", []]),
             }
             for kind, (quantizer, coder, stream) in coders.items():

@@ -53,11 +53,7 @@ def read_words(stream: bytes, what: str = "entropy-coded block") -> tuple[np.nda
         raise DamagedFileError(msg)
     states = np.frombuffer(body, dtype="<u4", count=1 << lanes).astype(np.uint32)
     words = np.frombuffer(body, dtype="<u2", offset=4 << lanes).astype(np.uint16)
-    if len(words) or lanes:
-        damaged = bool((states < FULL).any())
-    else:
-        damaged = not states[0]
-    if damaged:
+    if (states < (FULL if len(words) or lanes else 1)).any():
         msg = f"states of {what} are not those of an encoder; the file is damaged"
         raise DamagedFileError(msg)
     return states, words

@@ -14,7 +14,16 @@ import numpy as np
 from lattq.coding import cosets, tables
 from lattq.coding.cosets import MOST, coset_index
 
-__all__ = ["SLOT_BITS", "SlotTables", "gaussians", "kinds_of_codes", "kinds_of_supersets", "slot_counts", "supersets"]
+__all__ = [
+    "SLOT_BITS",
+    "SlotTables",
+    "gaussians",
+    "kinds_of_codes",
+    "kinds_of_supersets",
+    "parity_kinds",
+    "slot_counts",
+    "supersets",
+]
 
 SLOT_BITS = 13
 ESCAPE = -(1 << 15)
@@ -118,3 +127,12 @@ def kinds_of_supersets() -> np.ndarray:
     low = np.maximum(-((cosets.LARGEST + octave - k) // octave), 0)
     table = np.where(low > 0, k - (low - 1) * octave, k)
     return (2 * table << SHIFT | low).astype(np.uint32)
+
+
+def parity_kinds(classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Table and low bits of m, where codes are 2 m or 2 m + 1.
+
+    >>> parity_kinds(np.array([25, 25]), np.array([4, -3])) >> SHIFT
+    array([50, 51], dtype=uint32)
+    """
+    return kinds_of_supersets()[classes] + ((codes & 1) << SHIFT).astype(np.uint32)

@@ -16,7 +16,7 @@ from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.scaling import Scaling
-from lattq.coding.schema import WORDS, Inner, Integer, Record, Series, checked
+from lattq.coding.schema import Inner, Integer, Record, Series, checked
 from lattq.coding.slots import gaussians, kinds_of_codes
 from lattq.coding.strips import decode_strips, encode_strips
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
@@ -139,9 +139,7 @@ class TwoWay(BaseCoder):
         """Write a block of columns into `out`, whose columns begin with column `first` of the matrix."""
         live = model.live(block)
         groups, grid = model.grid(live, kinds_of_codes())
-        return decode_strips(
-            stream, groups, grid, gaussians(), np.array([0, len(groups)]), live - first, out, *scaling
-        )
+        return decode_strips(stream, groups, grid, gaussians(), np.array([0, len(groups)]), live - first, out, *scaling)
 
     def read_model(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> tuple[TwoWayModel, list]:
         """Scale classes and streams of what `encode` returned."""

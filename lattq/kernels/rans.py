@@ -1,8 +1,8 @@
 """Interleaved asymmetric numeral systems: many states, one stream of 16-bit words, tables of 2^13 slots.
 
 A state x of 32 bits holds symbols as the last digits of a number in mixed bases. To decode one, the last 13 bits name a
-slot, the slot a symbol of f slots of which this is number b, and x becomes f (x >> 13) + b; below 2^16 it takes the next
-word. Symbol number i belongs to state i mod the number of states, so that the processor works on many at once.
+slot, the slot a symbol of f slots of which this is number b, and x becomes f (x >> 13) + b; below 2^16 it takes a word.
+Symbol number i belongs to state i mod the number of states, so that the processor works on many at once.
 
 Integers of these functions are unsigned where they index arrays: Numba would look for negative ones.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from lattq.kernels.rans_vector import LANES, ODD, SLOT_BITS, sixteen
 
-__all__ = ["ESCAPE", "FULL", "SLOT_BITS", "decode_columns", "decode_plain", "encode"]
+__all__ = ["ESCAPE", "FULL", "SLOT_BITS", "decode_columns", "decode_places", "decode_plain", "encode"]
 
 FULL = 1 << 16  # where the states of a stream with several begin; a single one begins at 1
 ESCAPE = -(1 << 15)  # stands for what no slot does
@@ -43,7 +43,7 @@ def _bits(x, words, p, size):
 @compiled
 @no_type_check
 def _escaped(x, words, p, low, high):
-    """An integer beyond `low` ... `high`: a sign, the length of the distance in four bits, and then that; or 64 bits."""
+    """An integer beyond `low` ... `high`: a sign, the length of the distance in four bits, then that, or 64 bits."""
     bits, x, p = _bits(x, words, p, FIVE)
     length, far = bits >> ONE, ZERO
     if length < np.uint64(LONG):
@@ -107,8 +107,8 @@ def _rest(words, p, states, first, kinds, start, stop, ends, found):
 def _decode_tile(words, p, states, first, kinds, size, width, labels, path, slots, entries, values, ends, found):
     """Integers of `size` kinds, symbols `first`, `first` + 1 ..., into `found`; returns where the words go on.
 
-    Rows of `width` are steps of as many sequences, whose trellis states are `path`; one label means that there are none.
-    Kinds then become those of the supersets.
+    Rows of `width` are steps of as many sequences, whose trellis states are `path`; one label is no trellis.
+    Kinds of trellises become those of the supersets.
     """
     last, first = np.uint64(len(labels) - 1), np.uint64(first)
     for row in range(ZERO, np.uint64(size), np.uint64(width)):
@@ -134,9 +134,7 @@ def decode_plain(words, states, kinds, width, tables, found):
     labels, path, p = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint64), ZERO
     for start in range(0, len(kinds), width):
         some = min(width, len(kinds) - start)
-        p = _decode_tile(
-            words, p, states, start, kinds[start:], some, some, labels, path, *tables, found[start:]
-        )
+        p = _decode_tile(words, p, states, start, kinds[start:], some, some, labels, path, *tables, found[start:])
     return p
 
 
@@ -212,12 +210,55 @@ def decode_columns(words, states, cuts, width, groups, grid, labels, tables, col
 
 @compiled
 @no_type_check
+def decode_places(words, states, steps, fresh, groups, grid, labels, tables, rows, columns, scaling, out):
+    """As `decode_columns`, for integers at `rows` and `columns`, in steps of so many.
+
+    Before a step that is `fresh` the trellises begin anew.
+    """
+    slots, entries, values, ends = tables
+    plain, shifts, zero, step, column_gains, row_gains, divisors = scaling
+    widest = steps.max() if len(steps) else 0
+    kinds, found = np.empty(widest, dtype=np.uint32), np.empty(widest, dtype=np.int64)
+    path, p, least, most, first = np.zeros(widest, dtype=np.uint64), ZERO, 0, 0, 0
+    for s in range(len(steps)):
+        across = steps[s]
+        if fresh[s]:
+            path[:] = ZERO
+        for j in range(across):
+            kinds[j] = grid[groups[rows[first + j]], columns[first + j]]
+        p = _decode_tile(
+            words, p, states, first, kinds, across, across, labels, path, slots, entries, values, ends, found
+        )
+        low, high = _ends(found, across)
+        least, most = min(least, low), max(most, high)
+        for j in range(across):
+            r, c, k = rows[first + j], columns[first + j], found[j]
+            if plain:
+                out[r, c] = k
+                continue
+            middle, x = len(shifts) // 2, np.float64(k)
+            if len(shifts) and -middle <= k <= middle:
+                x += shifts[k + middle]
+            x = (x - zero) * step
+            if len(column_gains):
+                x *= column_gains[c]
+            if len(row_gains):
+                x *= row_gains[r]
+            if len(divisors):
+                x /= divisors[c]
+            out[r, c] = x
+        first += across
+    return p, least, most
+
+
+@compiled
+@no_type_check
 def encode(symbols, kinds, steps, tables, starts, lanes, begin):
     """States and words from which the decoders restore integers, in steps of so many; the last come first.
 
     `starts` are the first symbols of tables.
     """
-    slots, entries, values, ends = tables
+    _, entries, _, ends = tables
     words = np.empty(len(symbols) + 1024, dtype=np.uint16)
     p, states = len(words), np.full(lanes, np.uint64(begin))
     stop = len(symbols)

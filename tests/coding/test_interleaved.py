@@ -39,7 +39,9 @@ def drawn(seed: int, size: int, family: str, spread: float) -> tuple[np.ndarray,
     symbols = np.clip(spread * rng.standard_normal(size) * 2.0 ** ((classes - 1) / 8 - 3), -1e17, 1e17)
     symbols = np.rint(symbols).astype(np.int64)
     far = rng.random(size) < rng.choice([0, 0.02])
-    symbols[far] = rng.choice([1, -1], size)[far] * rng.integers(0, FARTHEST, size)[far] >> rng.integers(0, 59, size)[far]
+    symbols[far] = (
+        rng.choice([1, -1], size)[far] * rng.integers(0, FARTHEST, size)[far] >> rng.integers(0, 59, size)[far]
+    )
     return symbols, kinds[classes], tables
 
 
@@ -60,7 +62,9 @@ def test_a_plain_decoder_finds_the_same(seed: int, size: int, spread: float):
     data = encode_symbols(symbols, kinds_of_codes()[classes], gaussians())
     stream, found = plain_decoder.Stream(data), []
     for start in range(0, size, interleaved.WIDTH):
-        found += stream.step([plain_decoder.table_of_code(k) for k in classes[start : start + interleaved.WIDTH].tolist()])
+        found += stream.step(
+            [plain_decoder.table_of_code(k) for k in classes[start : start + interleaved.WIDTH].tolist()]
+        )
     assert found == symbols.tolist()
 
 
@@ -68,8 +72,7 @@ def test_a_plain_decoder_finds_the_same(seed: int, size: int, spread: float):
 def test_streams_are_as_long_as_their_tables_say(index: int):
     """Rounding of states of 32 bits: a relative error of f / x, uniform, in sixteen octaves of x / f above 2^3.
 
-    Its mean square is 4^(13 - 16) / 16 · 4/3 / 6 at most, and half of that over ln 2 is 1.6e-4 bit; less where slots are
-    many. The coder of another library, with the same table, takes as much but for its own state.
+    Its mean square is 4^(13 - 16) / 16 · 4/3 / 6 at most, and half of that over ln 2 is 1.6e-4 bit. The coder of another library, with the same table, takes as much but for its own state.
     """
     size, tables = 1 << 18, gaussians()
     rng = np.random.default_rng(index)
@@ -113,7 +116,7 @@ def test_sixteen_at_once_are_sixteen_one_after_the_other(monkeypatch: pytest.Mon
         data = encode_symbols(symbols, kinds, tables)
         assert len(read_words(data)[0]) == lanes
         assert_same(decode_symbols(data, kinds, tables), symbols)
-    assert (rans_vector.SLOT_BITS, rans.ESCAPE) == (SLOT_BITS, tables.values.min())
+    assert (SLOT_BITS, tables.values.min()) == (rans_vector.SLOT_BITS, rans.ESCAPE)
 
 
 @given(seed=seeds, size=st.integers(1, 200), data=st.data())
