@@ -1,12 +1,18 @@
-"""The streams of interleaved coders, decoded in plain Python and NumPy: slow, and short enough to check by eye.
+"""Files of interleaved streams, decoded in plain Python and NumPy: slow, and short enough to check by eye.
 
 `codes_of(payload)` gives the codes of a file whose coder is "two-way", "trellis" or "trellis-fronts". Of lattq it takes
-the frozen tables, the trellis codes, and how side information and sequences along fronts are laid out.
+the frozen tables, polynomials of trellis codes, and readers of side information and of transforms.
 """
 
+import itertools
+
+import msgpack
 import numpy as np
 
 from lattq.coding import cosets, tables
+from lattq.coding.integers import decode_integers
+from lattq.transforms import chains
+from lattq.trellis.codes import POLYNOMIALS
 
 WIDTH, SLOT_BITS, SIXTEEN = 64, 13, 1 << 16
 
@@ -99,3 +105,94 @@ class Stream:
             for size in (min(low, 16), low - min(low, 16)):
                 found[i] = found[i] << size | self.bits(lane, size)
         return found
+
+
+def classes_of(scales, shape, prior, largest=265):
+    """Scale class of every code from the noise class and the coded classes of rows and columns."""
+    noise, rows, columns = scales[0], decode_integers(scales[1], shape[0]), decode_integers(scales[2], shape[1])
+    columns = columns + prior
+    share = tables.SHARE[np.clip(columns - noise, 0, len(tables.SHARE) - 1)]
+    shifted = columns + (rows[:, None] * share + 8 >> 4)
+    return np.where(columns > 0, np.clip(shifted, 1, largest), 0)
+
+
+def cut(length, segment):
+    """Where the sequences begin and end that something of this length is cut into."""
+    return np.linspace(0, length, max(1, length // segment) + 1).astype(int).tolist()
+
+
+def groups_of_columns(shape, live, segment, block):
+    """For each stream the groups of places that are decoded side by side, sequence by sequence."""
+    rows, columns = shape
+    width = max(1, -(-block // rows))
+    ends = cut(rows, segment) if segment else [0, rows]
+    for start in range(0, columns, width):
+        some = [j for j in range(start, min(start + width, columns)) if live[j]]
+        yield [
+            [[(r, j) for r in range(low, high)] for j in some[left : left + WIDTH]]
+            for low, high in itertools.pairwise(ends)
+            for left in range(0, len(some), WIDTH)
+        ]
+
+
+def groups_of_fronts(shape, segment, height, block):
+    """As `groups_of_columns`, along fronts: entries (r, j) with the same (r mod height) + j, the longest first."""
+    rows, columns = shape
+    fronts = [
+        [(r, k - r % height) for r in range(rows) if 0 <= k - r % height < columns] for k in range(height + columns - 1)
+    ]
+    found, size = [], 0
+    for number, front in enumerate(fronts):
+        ends = cut(len(front), segment)
+        found += [front[low:high] for low, high in itertools.pairwise(ends)]
+        size += len(front)
+        if size >= block or number == len(fronts) - 1:
+            found.sort(key=len, reverse=True)
+            yield [found[left : left + WIDTH] for left in range(0, len(found), WIDTH)]
+            found, size = [], 0
+
+
+def decode_stream(data, groups, classes, polynomials, codes):
+    """Write the codes of one stream."""
+    stream = Stream(data)
+    for group in groups:
+        states = [0] * len(group)
+        for t in range(len(group[0])):
+            going = [(i, sequence[t]) for i, sequence in enumerate(group) if t < len(sequence)]
+            if polynomials is None:
+                found = stream.step([table_of_code(int(classes[place])) for _, place in going])
+            else:
+                high, low = polynomials
+                parities = [(2 * states[i] & low).bit_count() % 2 for i, _ in going]
+                kinds = [table_of_half(int(classes[p]), z) for (_, p), z in zip(going, parities, strict=True)]
+                halves = stream.step(kinds)
+                for (i, _), m in zip(going, halves, strict=True):
+                    bit = m & 1 ^ (2 * states[i] & high).bit_count() % 2
+                    states[i] = (2 * states[i] + bit) % (1 << high.bit_length() - 1)
+                found = [2 * m + z for m, z in zip(halves, parities, strict=True)]
+            for (_, place), code in zip(going, found, strict=True):
+                codes[place] = code
+    begin = 1 if len(stream.states) == 1 else SIXTEEN
+    if stream.words or any(state != begin for state in stream.states):
+        raise ValueError("the stream holds other than its symbols")
+
+
+def codes_of(payload):
+    """Codes of a payload."""
+    _, shape, _, transform, _, _, (kind, options), (*scales, streams), *_ = msgpack.unpackb(payload[:-8])
+    exponents = chains.from_state(transform, shape[1]).exponents
+    classes = classes_of(scales, shape, 0 if exponents is None else exponents * 8 // 16)
+    polynomials = None
+    if kind == "two-way":
+        streamed = groups_of_columns(shape, classes.any(axis=0), None, *options)
+    elif kind == "trellis":
+        states, segment, block = options
+        polynomials, streamed = POLYNOMIALS[states], groups_of_columns(shape, classes.any(axis=0), segment, block)
+    else:
+        states, segment, height, block = options
+        polynomials, streamed = POLYNOMIALS[states], groups_of_fronts(shape, segment, height, block)
+    codes = np.zeros(shape, dtype=np.int32)
+    for data, groups in zip(streams, streamed, strict=True):
+        if data:
+            decode_stream(data, groups, classes, polynomials, codes)
+    return codes

@@ -317,7 +317,7 @@ for size in sizes:
     scheme = lq.recipes.watersic(0.3, mmse=1.0, shrink=False, sweeps=0)
     layer = lq.quantize(rng.standard_normal((size, size)), sigma, scheme)
     streams = layer.coder.encode(layer.codes)[3]
-    side.append(8 * layer.nbytes - 8 * sum(len(words) for words, *_ in streams))
+    side.append(8 * layer.nbytes - 8 * sum(map(len, streams)))
 known = np.rint(8 * np.log2(layer.transform.scale)).astype(np.int64)
 assert bits(TwoWay().encode(layer.codes, known)[2]) < 0.5 * bits(TwoWay().encode(layer.codes)[2])
 slopes = np.diff(side) / np.diff(sizes)

@@ -137,7 +137,7 @@ for states in (8, 64, 256):
 # - $H(k \mid z_0, z_1) = R - H(z_1 \mid z_0)$, the entropy given the *subset*. It leaves out the path, without which
 #   nothing decodes. With it the code would seem to beat the rate–distortion function.
 #
-# **Joint and split.** Path bits might be stored as they are: then any window of them would give a residue, and all codes
+# **Joint and split.** Path bits might be stored as they are: any window of them would give a residue, and all codes
 # would decode at once. Odd codes lose nothing, as the cosets $4 \mathbf Z \pm 1$ are mirror images. For even ones
 # Poisson's transform (4.12) gives
 #
@@ -186,7 +186,7 @@ for deviation in (0.83, 1.1, 1.4, 1.7, 2.1, 2.6):
     expected = 0.5 * (1 - entropy(0.5 * (1 - delta)))
     assert abs(wasted[joint_bits] - expected) < 0.08 * expected + 0.0015  # one wave of Poisson's sum, whole words
 assert 0.13 < next(iter(wasted.values())) < 0.16
-assert all(abs(waste) < 6e-4 for rate, waste in wasted.items() if rate > 1.8)
+assert all(abs(waste) < 1e-3 for rate, waste in wasted.items() if rate > 1.8)
 
 # %% [markdown]
 # ## 5.3 Squares and a partition function

@@ -72,7 +72,8 @@ def test_a_plain_decoder_finds_the_same(seed: int, size: int, spread: float):
 def test_streams_are_as_long_as_their_tables_say(index: int):
     """Rounding of states of 32 bits: a relative error of f / x, uniform, in sixteen octaves of x / f above 2^3.
 
-    Its mean square is 4^(13 - 16) / 16 · 4/3 / 6 at most, and half of that over ln 2 is 1.6e-4 bit. The coder of another library, with the same table, takes as much but for its own state.
+    Its mean square is 4^(13 - 16) / 16 · 4/3 / 6 at most, and half of that over ln 2 is 1.6e-4 bit.
+    The coder of another library, with the same table, takes as much but for its own state.
     """
     size, tables = 1 << 18, gaussians()
     rng = np.random.default_rng(index)
