@@ -174,7 +174,8 @@ def decode_stream(data, groups, classes, polynomials, codes):
                 codes[place] = code
     begin = 1 if len(stream.states) == 1 else SIXTEEN
     if stream.words or any(state != begin for state in stream.states):
-        raise ValueError("the stream holds other than its symbols")
+        msg = "the stream holds other than its symbols"
+        raise ValueError(msg)
 
 
 def codes_of(payload):
