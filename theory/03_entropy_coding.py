@@ -4,7 +4,7 @@
 # Note 2 ends with integers $z_{rj} = \operatorname{round}(t_{rj}/c)$ and promises $\tfrac12\log\frac{2\pi e}{12}$ if
 # an ideal coder knows their distributions. This note turns them into bytes: why entropies are not rates and what a
 # discretised Gaussian needs (3.1), what one histogram for the whole matrix costs (3.2), the scales of rows and
-# columns (3.3), and what the decoder must be told (3.4).
+# columns (3.3), what the decoder must be told (3.4), and what streams that decode fast cost (3.5).
 #
 # Logarithms are binary unless written $\ln$; AM and GM are arithmetic and geometric means.
 
@@ -339,8 +339,8 @@ assert 0.04 < side[3] / sizes[3] ** 2 < 0.07
 # **Slots.** With $x = f (q + v)$ and $x' = M (q + u)$ the symbol takes $\log\frac{q + u}{q + v}$ more than
 # $\log\frac Mf$. States have a density $\propto 1 / x$, so $v$ is below $\frac12$ on average,
 # $\mathbf E\, v = \frac12 - \frac1{12 q}$, and $u = (c + f v) / M$ is uniform but for that share,
-# $\mathbf E\, u = \frac12 - \frac1{12 q} \sum p_s^2$. With $\log q$ uniform in 16 octaves from $2^{16 - K}$ on, the mean of
-# $(u - v) / q$ is
+# $\mathbf E\, u = \frac12 - \frac1{12 q} \sum p_s^2$. With $\log q$ uniform in 16 octaves from $2^{16 - K}$ on,
+# the mean of $(u - v) / q$ is
 #
 # $$ \frac{1 - \sum p_s^2}{12 \ln 2}\, \mathbf E \frac1{q^2}
 #    = \left(1 - \sum p_s^2\right) \frac{4^{K - 16}}{384 \ln^2 2} \text{ bits a symbol.} \tag{3.14} $$
@@ -349,9 +349,9 @@ assert 0.04 < side[3] / sizes[3] ** 2 < 0.07
 # symbols of less than a slot. The sum is least for $K = 13$, at all rates: 0.0003 bit. Tables of more slots would want
 # longer states.
 #
-# **Lanes.** A state begins at $2^{16}$ and ends below $2^{32}$, on average (of the logarithm) at $2^{24}$, but is stored
-# in 32 bits: a lane costs 24 bits. One for each 65536 symbols costs 0.0004 bit. A stream with a single lane begins it at
-# 1, as nobody else takes its words: it may stay below $2^{16}$ until it has given the first. It pays 8 bits.
+# **Lanes.** A state begins at $2^{16}$ and ends below $2^{32}$, on average (of the logarithm) at $2^{24}$, but is
+# stored in 32 bits: a lane costs 24 bits. One for each 65536 symbols costs 0.0004 bit. A stream with a single lane
+# begins it at 1, as nobody else takes its words: it may stay below $2^{16}$ until it has given the first. It pays 8.
 
 
 # %%

@@ -68,8 +68,10 @@ class Scaling:
 
     def idle(self, columns: Int[np.ndarray, " some"], out: np.ndarray) -> tuple[int, int]:
         """Write what codes of 0 decode to into columns of `out`; returns 0 for the least and the largest of them."""
-        if len(columns):
-            out[:, columns] = self.apply(np.zeros((len(out), len(columns)), dtype=np.int32), columns)
+        for start in range(0, len(out) if len(columns) else 0, ROWS):
+            some = slice(start, start + ROWS)
+            part = self if self.rows is None else dataclasses.replace(self, rows=self.rows[some])
+            out[some, columns] = part.apply(np.zeros((len(out[some]), len(columns)), dtype=np.int32), columns)
         return 0, 0
 
     @property
@@ -81,6 +83,7 @@ class Scaling:
 
 
 NOTHING = np.empty(0)
+ROWS = 64  # of columns of zeros that are written at once
 AS_THEY_ARE = (True, NOTHING, 0.0, 1.0, NOTHING, NOTHING, NOTHING)
 
 
