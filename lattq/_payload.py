@@ -24,6 +24,7 @@ __all__ = [
     "MOST_WEIGHTS",
     "PER_BYTE",
     "class_prior",
+    "decoded_codes",
     "expected_gains",
     "payload_fields",
     "require_bytes",
@@ -31,7 +32,7 @@ __all__ = [
     "sealed",
 ]
 
-FORMAT = 1
+FORMAT = 2
 HASH = 8  # bytes at the end of a payload
 MOST_SHIFT = 1 << 20  # of a centroid, in 128ths of a cell
 SIDE = Integer(1, 1 << 20)  # rows or columns: no layer has more
@@ -56,13 +57,15 @@ def schema_of(state: Any) -> Record:
     return MOVED if type(state) is list and len(state) > len(PAYLOAD.fields) else PAYLOAD
 
 
-def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> tuple[dict[str, Any], Any]:
-    """Fields of `Quantized` from the state of a payload of `size` bytes, and its coded data; `DamagedFileError`.
+def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> tuple[dict[str, Any], Any, Any]:
+    """Fields of `Quantized` from the state of a payload of `size` bytes, its shape and coded data; `DamagedFileError`.
+
+    Codes are not among them where the coder does better without (`BaseCoder.fused`).
 
     >>> from lattq.coding import FixedLength
     >>> data = FixedLength(4).encode(np.ones((2, 3), dtype=np.int32))
     >>> quantizer = ["uniform", [1, 1, 0.5, 0.0, 0, 3, None]]
-    >>> state = [1, [2, 3], quantizer, ["identity", []], None, None, ["fixed", [4, 0]], data]
+    >>> state = [2, [2, 3], quantizer, ["identity", []], None, None, ["fixed", [4, 0]], data]
     >>> payload_fields(state, (2, 3), 30)[0]["codes"]
     array([[1, 1, 1],
            [1, 1, 1]], dtype=int32)
@@ -86,21 +89,36 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
         _require_few(coder.live(data, shape, prior), size, MOST_LIVE)
     if columns is not None:
         columns = decode_integers(columns, width) + expected_gains(coder, data, shape, prior)
-    codes = np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32)
     found = _quantizer(quantizer, coder, coder.context(data, shape, prior), shape)
     if centroids and not found.ordered:
         msg = f"centroids for a {type(found).__name__}, whose codes have no places; the file is damaged"
         raise DamagedFileError(msg)
-    found.check_codes(codes)
-    return {
-        "codes": codes,
-        "quantizer": found,
-        "transform": transform,
-        "coder": coder,
-        "row_gains": None if rows is None else decode_integers(rows, height) + GAIN_GRID,
-        "column_gains": columns,
-        "centroids": decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
-    }, data
+    codes = {} if coder.fused and found.scaling is not None else {"codes": decoded_codes(coder, data, shape, prior)}
+    if codes:
+        found.check_codes(codes["codes"])
+    return (
+        {
+            **codes,
+            "quantizer": found,
+            "transform": transform,
+            "coder": coder,
+            "row_gains": None if rows is None else decode_integers(rows, height) + GAIN_GRID,
+            "column_gains": columns,
+            "centroids": decode_integers(centroids[1], centroids[0], -MOST_SHIFT, MOST_SHIFT) if centroids else None,
+        },
+        shape,
+        data,
+    )
+
+
+def decoded_codes(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> np.ndarray:
+    """Codes as a result holds them.
+
+    >>> from lattq.coding import FixedLength
+    >>> decoded_codes(FixedLength(2), b"\\x01", (1, 2), 0)
+    array([[1, 0]], dtype=int32)
+    """
+    return np.ascontiguousarray(coder.decode(data, shape, prior), dtype=np.int32)
 
 
 def require_bytes(name: str, blob: object) -> None:

@@ -15,7 +15,17 @@ from jaxtyping import Bool, Float, Int
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, where_measured
 from lattq._metric import Metric, as_metric
-from lattq._payload import FORMAT, HASH, class_prior, expected_gains, payload_fields, require_bytes, sealed
+from lattq._payload import (
+    FORMAT,
+    HASH,
+    class_prior,
+    decoded_codes,
+    expected_gains,
+    payload_fields,
+    require_bytes,
+    sealed,
+)
+from lattq._reconstruction import scaling_of, written
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
 from lattq.coding.messages import packed, unpacked
@@ -69,8 +79,18 @@ class Quantized:
         # What is measured is what is stored: sums over other layouts of memory would differ in their last bits.
         object.__setattr__(self, "codes", np.ascontiguousarray(self.codes))
         object.__setattr__(self, "quantizer", self.quantizer.stored())
+        self.__dict__["shape"] = self.codes.shape
 
-    @property
+    def __getattr__(self, name: str) -> Any:
+        """The codes of a file are decoded when somebody asks for them."""
+        if name != "codes" or "coded" not in self.__dict__:
+            msg = f"{type(self).__name__} has no attribute {name}"
+            raise AttributeError(msg)
+        found = decoded_codes(self.coder, self.coded, self.shape, class_prior(self.transform))
+        self.__dict__["codes"] = found
+        return found
+
+    @functools.cached_property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.codes.shape
@@ -138,7 +158,7 @@ class Quantized:
     @property
     def rate(self) -> float:
         """Bits per weight of `to_bytes()`, everything included."""
-        return 8 * self.nbytes / self.codes.size
+        return 8 * self.nbytes / (self.shape[0] * self.shape[1])
 
     @functools.cached_property
     def kept(self) -> Bool[np.ndarray, "rows columns"] | None:
@@ -166,7 +186,14 @@ class Quantized:
         return values
 
     def dequantize(self, dtype: Any = np.float32) -> Float[np.ndarray, "rows columns"]:
-        """The reconstruction, on the host; raises `InvalidInputError` if `dtype` does not reach that far."""
+        """The reconstruction, on the host; raises `InvalidInputError` if `dtype` does not reach that far.
+
+        Where nobody has asked for the codes of a file, they are decoded to weights one after the other.
+        """
+        scaling = None if "codes" in self.__dict__ else scaling_of(self)
+        found = None if scaling is None else written(self, scaling, dtype)
+        if found is not None:
+            return found
         with np.errstate(over="ignore", invalid="ignore"):
             values = self.transform.inverse(self.decoded())
             largest = float(np.abs(values).max(initial=0.0))
@@ -273,8 +300,8 @@ class Quantized:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            fields, data = payload_fields(unpacked(body), shape, len(payload))
-            found = Quantized(**fields)
+            fields, shape, data = payload_fields(unpacked(body), shape, len(payload))
+            found = Quantized(**fields) if "codes" in fields else _without_codes(fields, shape)
         found.__dict__["coded"] = data  # encoding again would give the same
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
@@ -298,3 +325,11 @@ class Quantized:
         parts = chains.split_unit(self.transform)[0], self.quantizer, self.coder
         names = " → ".join(type(part).__name__ for part in parts)
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
+
+
+def _without_codes(fields: dict[str, Any], shape: tuple[int, int]) -> Quantized:
+    """A value whose codes are still coded."""
+    found = object.__new__(Quantized)
+    known = {"stats": {}, **fields, "quantizer": fields["quantizer"].stored(), "shape": shape}
+    found.__dict__.update(known)
+    return found

@@ -12,6 +12,7 @@ import msgpack
 import numpy as np
 
 import lattq as lq
+from lattq._payload import FORMAT
 from lattq.coding import cosets
 from lattq.lattices.points import partitions
 from lattq.lattices.words import named, words_of_lattice
@@ -202,12 +203,12 @@ def huge() -> Iterator[Case]:
     """Short files of large shapes: zeros, and streams that would take long to find out that they are empty."""
     plain, uniform = [0, 0, b"", []], ["uniform", [1, 1, 1.0, 0.0, None, None]]
     for rows, columns in [(4096, 4096), (1024, 512), (1 << 18, 2), (1 << 20, 16), (1, 1 << 20), (1 << 20, 1 << 20)]:
-        head = [1, [rows, columns]]
+        head = [FORMAT, [rows, columns]]
         for index in (0, 1, 25, 200):
             scales = [-1000, plain, [index, 0, b"", []]]
             coders = {
-                "two-way": ([*uniform[1], 7], [1 << 18], [b"", []]),
-                "trellis": ([1.0, 4, 4096], [4, 4096, False, 1 << 22], [b"", b"", b"", []]),
+                "two-way": ([*uniform[1], 7], [1 << 18], b""),
+                "trellis": ([1.0, 4, 4096], [4, 4096, 1 << 20], b""),
                 "lattice": ([1.0, "D(4)"], ["D(4)", 1 << 22], [b"", b"", []]),
             }
             for kind, (quantizer, coder, stream) in coders.items():

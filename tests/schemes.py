@@ -55,7 +55,7 @@ def entropy_coded(step: float) -> dict[str, Scheme]:
         "watersic offset": recipes.watersic(step, quantizer=Uniform(offset=0.5)),
         "trellis": recipes.watersic(step, quantizer=Trellis(8, segment=7)),
         "trellis unbiased": recipes.UNBIASED(step, quantizer=Trellis(256, shrink=True), refit=PARAMETERS),
-        "trellis split": recipes.watersic(step, quantizer=Trellis(4), coder=EntropyCodedTrellis(4, split=True)),
+        "trellis in blocks": recipes.watersic(step, quantizer=Trellis(4), coder=EntropyCodedTrellis(4, block=20)),
         "lattice": recipes.watersic(step, quantizer=Lattice(E8)),
         "lattice unbiased": recipes.UNBIASED(step, quantizer=Lattice(D(4), shrink=True), refit=PARAMETERS),
         "lattice in few rows": recipes.watersic(step, quantizer=Lattice(Leech24), sweeps=1),

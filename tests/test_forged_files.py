@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 import lattq as lq
-from lattq._payload import MOST_LIVE, MOST_WEIGHTS, PER_BYTE
+from lattq._payload import FORMAT, MOST_LIVE, MOST_WEIGHTS, PER_BYTE
 from lattq.errors import DamagedFileError, InvalidInputError, LattqError
 from lattq.transforms import Diagonal, Hadamard
 from lattq.transforms.chains import Chain
@@ -40,6 +40,8 @@ def check(case: Case) -> bool:
             return False
         try:
             values = found.dequantize(np.float64)
+        except DamagedFileError:  # codes that nobody has asked for yet
+            return False
         except InvalidInputError:
             return True
         assert np.isfinite(values).all()
@@ -278,7 +280,7 @@ def test_more_tensors_beside_the_payload_are_refused():
 
     tensors = {"payload": np.frombuffer(payload, dtype=np.uint8)}
     good = safetensors.numpy.save(
-        tensors, {"lattq": json.dumps([1, "uniform", "identity", "fixed"], separators=(",", ":"))}
+        tensors, {"lattq": json.dumps([FORMAT, "uniform", "identity", "fixed"], separators=(",", ":"))}
     )
     assert lq.Quantized.from_bytes(good).to_bytes() == good
     for dtype in (np.uint8, np.float16, np.int64):

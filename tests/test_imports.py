@@ -21,6 +21,7 @@ LEVELS = [
     {"transforms", "quantizers"},
     {"feedback"},
     {"_payload", "_distortion"},
+    {"_reconstruction"},
     {"quantized"},
     {"files", "least_squares", "packed", "explain"},
     {"_guard", "_coordinates"},

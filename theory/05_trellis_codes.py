@@ -137,9 +137,9 @@ for states in (8, 64, 256):
 # - $H(k \mid z_0, z_1) = R - H(z_1 \mid z_0)$, the entropy given the *subset*. It leaves out the path, without which
 #   nothing decodes. With it the code would seem to beat the rate–distortion function.
 #
-# **Joint and split.** Path bits may be stored as they are: then any window of them gives a residue, and all codes
-# decode at once. Odd codes lose nothing, as the cosets $4 \mathbf Z \pm 1$ are mirror images. For even ones Poisson's
-# transform (4.12) gives
+# **Joint and split.** Path bits might be stored as they are: any window of them would give a residue, and all codes
+# would decode at once. Odd codes lose nothing, as the cosets $4 \mathbf Z \pm 1$ are mirror images. For even ones
+# Poisson's transform (4.12) gives
 #
 # $$ P(k \equiv 2 \bmod 4 \mid k \text{ even}) = \tfrac12 (1 - \delta), \qquad \delta \approx 2 e^{-\pi^2 s^2 / 8},
 #    \tag{5.4} $$
@@ -148,12 +148,11 @@ for states in (8, 64, 256):
 #    \text{ bits per even code} . \tag{5.5} $$
 #
 # Half of the codes are even: a split wastes 0.14 bit a code in columns of one bit, 0.01 at 1.5, 0.001 at 1.8 and
-# $10^{-5}$ at 2.2. `EntropyCodedTrellis` stores path bits as they are in columns of 2.4 codes and more, and codes them
-# in the others.
+# $10^{-5}$ at 2.2. `EntropyCodedTrellis` codes $k$ given $z_0$ in one symbol, which decodes as fast as a code without
+# memory: many columns are walked down at once.
 
 # %%
 coder = EntropyCodedTrellis(64, 4096)
-split = EntropyCodedTrellis(64, 4096, split=True)
 gaussian = rng.standard_normal((4096, 16))
 codes = coder.code.nearest(5 * gaussian.T).T
 real = stream_bits(coder.encode(codes)) / codes.size
@@ -161,6 +160,17 @@ residues, classes = codes & 3, np.full(codes.shape, int(scale_class(codes.std(ke
 blind = encode_classes(codes.ravel(), coset_index(0 * codes, 1, classes).ravel(), COSETS)
 quotients = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
 subset = encode_classes(quotients.ravel(), coset_index(residues, 4, classes).ravel(), COSETS)
+
+
+def split_bits(codes: np.ndarray) -> float:
+    """Bits per code of path bits as they are and of places in cosets of 4 Z, columns with a class of their own."""
+    residues = codes & 3
+    classes = np.broadcast_to(scale_class(np.sqrt(np.mean(codes**2.0, axis=0))), codes.shape)
+    quotients = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
+    index = coset_index(residues, 4, classes).ravel()
+    return 1 + stream_bits(encode_classes(quotients.ravel(), index, COSETS)) / codes.size
+
+
 bound = 0.5 * math.log2(np.mean((5 * gaussian) ** 2) / np.mean((5 * gaussian - codes) ** 2))
 assert abs(stream_bits(blind) / codes.size - real - 1) < 0.004
 assert abs(real - stream_bits(subset) / codes.size - 1) < 0.004
@@ -170,13 +180,13 @@ wasted = {}
 for deviation in (0.83, 1.1, 1.4, 1.7, 2.1, 2.6):
     codes = coder.code.nearest(deviation * gaussian.T).T
     joint_bits = stream_bits(coder.encode(codes)) / codes.size
-    wasted[joint_bits] = stream_bits(split.encode(codes)) / codes.size - joint_bits
+    wasted[joint_bits] = split_bits(codes) - joint_bits
     s = float(codes.std())
     delta = 2 * math.exp(-((math.pi * s) ** 2) / 8)
     expected = 0.5 * (1 - entropy(0.5 * (1 - delta)))
     assert abs(wasted[joint_bits] - expected) < 0.08 * expected + 0.0015  # one wave of Poisson's sum, whole words
 assert 0.13 < next(iter(wasted.values())) < 0.16
-assert all(abs(waste) < 6e-4 for rate, waste in wasted.items() if rate > 1.8)
+assert all(abs(waste) < 1e-3 for rate, waste in wasted.items() if rate > 1.8)
 
 # %% [markdown]
 # ## 5.3 Squares and a partition function

@@ -46,6 +46,8 @@ def read(case: Case, *, decode: bool = True) -> tuple[str, Any, float, int]:
         found = (lq.Quantized.from_bytes if case.whole else lq.Quantized.from_payload)(case.blob, case.shape)
         values = found.dequantize(np.float64) if decode else found.codes
         outcome = "decoded" if np.isfinite(values).all() else "not finite"
+    except lq.errors.DamagedFileError:  # codes that are decoded only now, too
+        outcome, found = "refused", None
     except lq.errors.LattqError:
         outcome = "refused" if found is None else "beyond float64"
     except BaseException as error:

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lattq.coding.scaling import Scaling
+
 __all__ = ["BaseCoder"]
 
 
@@ -34,6 +36,15 @@ class BaseCoder:
     """Parts that it is made of, which have kinds of their own."""
     carries: ClassVar[tuple[str, ...]] = ()
     """What it stores for quantizers that name it (`carried`): keywords of `encode`, which may be left out."""
+
+    fused: ClassVar[bool] = False
+    """Whether `values` takes less than `decode`: then files are decoded when somebody asks, and codes where needed."""
+
+    def values(self, data: Any, shape: tuple[int, int], scaling: Scaling, out: np.ndarray, prior: Any = 0) -> float:
+        """Write what codes decode to into an array of floats; returns what no value exceeds."""
+        codes = self.decode(data, shape, prior)  # pyright: ignore[reportAttributeAccessIssue]
+        out[:] = scaling.apply(codes)
+        return scaling.bound(int(codes.min()), int(codes.max()))
 
     def context(self, data: Any, shape: tuple[int, int], prior: Any = 0) -> Mapping[str, Any]:
         """Values of `carries`, read from the data; the restored quantizer is given them."""

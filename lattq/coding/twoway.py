@@ -10,12 +10,15 @@ import dataclasses
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes, require_codes
+from lattq.coding.ans import LARGEST_CLASS
 from lattq.coding.base import BaseCoder
 from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
+from lattq.coding.scaling import Scaling
 from lattq.coding.schema import Inner, Integer, Record, Series, checked
+from lattq.coding.slots import gaussians, kinds_of_codes
+from lattq.coding.strips import decode_strips, encode_strips
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError
 from lattq.parts import register
@@ -35,7 +38,7 @@ DATA = Record(
     noise=Integer(NO_NOISE, WIDEST),
     row_classes=Inner(),
     column_classes=Inner(),
-    streams=Series(Inner(), 1, lambda at: at.columns),
+    streams=Series(Inner(), 1, lambda at: at.columns),  # of bytes, or of lists where parts have streams of their own
 )
 
 
@@ -53,6 +56,18 @@ class TwoWayModel:
         shifted = k[None, :] + ((self.rows[:, None] * share(k, self.noise)[None, :] + 8) >> 4)
         return np.where(k[None, :] > 0, np.clip(shifted, 1, LARGEST_CLASS), 0)
 
+    def grid(self, columns: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which row of a grid each row of the matrix is, and the grid: kinds of the classes of these columns.
+
+        >>> model = TwoWayModel(np.array([3, 0, 3]), np.array([9, 40]), NO_NOISE)
+        >>> model.grid(np.array([0, 1]), np.arange(100))
+        (array([1, 0, 1]), array([[ 9, 40],
+               [12, 43]]))
+        """
+        rows, groups = np.unique(self.rows, return_inverse=True)
+        classes = TwoWayModel(rows, self.columns, self.noise).classes(columns)
+        return groups, kinds[np.minimum(classes, len(kinds) - 1)]
+
     def live(self, block: slice) -> np.ndarray:
         """The columns of a block that hold anything."""
         return block.start + np.flatnonzero(self.columns[block] > 0)
@@ -66,7 +81,7 @@ class TwoWay(BaseCoder):
     Parameters
     ----------
     block : codes per independent stream, rounded up to whole columns. Smaller blocks give finer random access and more
-        parallel decoding; each costs about 10 bytes.
+        parallel decoding; each costs 10 bytes, or three for every 65536 codes.
 
     Examples
     --------
@@ -76,7 +91,8 @@ class TwoWay(BaseCoder):
     np.True_
     """
 
-    block: int = 1 << 18
+    block: int = 1 << 20
+    fused = True
 
     schema = Record(block=BLOCK)
 
@@ -92,7 +108,8 @@ class TwoWay(BaseCoder):
         """
         model = fit(codes, prior)
         lives = [model.live(block) for block in column_blocks(codes.shape, self.block)]
-        streams = [encode_classes(codes[:, live].ravel(), model.classes(live).ravel()) for live in lives]
+        cuts, kinds = np.array([0, len(codes)]), kinds_of_codes()
+        streams = [encode_strips(codes[:, live], kinds[model.classes(live)], gaussians(), cuts) for live in lives]
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded data")
@@ -101,12 +118,28 @@ class TwoWay(BaseCoder):
         model, streams = self.read_model(data, shape, prior)
         codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
         for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
-            live = model.live(block)
             decoded = np.zeros((shape[0], block.stop - block.start), dtype=np.int32)
-            symbols = require_codes(decode_classes(stream, model.classes(live).ravel()))
-            decoded[:, live - block.start] = symbols.reshape(shape[0], -1)
+            self._decode_block(stream, model, block, block.start, decoded)
             codes[:, places] = decoded[:, inside]
         return codes
+
+    @reading("entropy-coded data")
+    def values(self, data: list, shape: tuple[int, int], scaling: Scaling, out: np.ndarray, prior: Prior = 0) -> float:
+        """Write what codes decode to, without the codes; returns what no value exceeds."""
+        model, streams = self.read_model(data, shape, prior)
+        least, most = scaling.idle(np.flatnonzero(model.columns == 0), out)
+        for block, stream, *_ in wanted_blocks(streams, shape, self.block, None):
+            low, high = self._decode_block(stream, model, block, 0, out, scaling)
+            least, most = min(least, low), max(most, high)
+        return scaling.bound(least, most)
+
+    def _decode_block(
+        self, stream: bytes, model: TwoWayModel, block: slice, first: int, out: np.ndarray, *scaling: Scaling
+    ) -> tuple[int, int]:
+        """Write a block of columns into `out`, whose columns begin with column `first` of the matrix."""
+        live = model.live(block)
+        groups, grid = model.grid(live, kinds_of_codes())
+        return decode_strips(stream, groups, grid, gaussians(), np.array([0, len(groups)]), live - first, out, *scaling)
 
     def read_model(self, data: list, shape: tuple[int, int], prior: Prior = 0) -> tuple[TwoWayModel, list]:
         """Scale classes and streams of what `encode` returned."""

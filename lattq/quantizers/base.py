@@ -7,6 +7,7 @@ import numpy as np
 
 from lattq._array import Array
 from lattq.coding import TwoWay
+from lattq.coding.scaling import Scaling
 from lattq.errors import InvalidInputError
 from lattq.parts.forms import NestedForm, NumberForm, TableForm
 from lattq.quantizers.entries import Entries
@@ -60,7 +61,7 @@ class BaseQuantizer:
     Examples
     --------
     >>> BaseQuantizer().coder, BaseQuantizer().overload(np.ones((2, 2)))
-    (TwoWay(block=262144), 0)
+    (TwoWay(block=1048576), 0)
     """
 
     components: Any = ()
@@ -71,6 +72,8 @@ class BaseQuantizer:
     """Whether blocks whose errors cost nothing (zero pivots) are coded as zeros; else as they are, like all others."""
     steps: Any = None
     """Sizes of cells, rows (or 1) x groups of columns, that may take other values; None where there are none."""
+    scaling: Scaling | None = None
+    """Step and zero where every code k decodes to (k - zero) * step, and every integer is a code; else None."""
     carried: ClassVar[tuple[str, ...]] = ()
     """Names of fields that a coder may store for it (see `lattq.coding.BaseCoder.carries`) and files give back."""
 

@@ -34,7 +34,7 @@ class GroupQuantizer(BaseQuantizer):
     >>> both.decode(np.array([[3, -1]]))
     array([[ 1.5, -2. ]])
     >>> both.coder
-    GroupCoder(group=1, parts=(TwoWay(block=262144), FixedLength(levels=2, low=-1)))
+    GroupCoder(group=1, parts=(TwoWay(block=1048576), FixedLength(levels=2, low=-1)))
     """
 
     parts: tuple[Any, ...]

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, Num
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
+from lattq.coding.scaling import Scaling
 from lattq.coding.schema import SCALE, Record, checked
 from lattq.errors import CodeOverflowError
 from lattq.parts import register
@@ -69,6 +70,11 @@ class TrellisQuantizer(OneStep):
         if self.height > 1:
             return FrontTrellis(self.states, self.segment, self.height)
         return EntropyCodedTrellis(self.states, self.segment)
+
+    @property
+    def scaling(self) -> Scaling:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Half a step."""
+        return Scaling(float(self.step[0, 0] / 2))
 
     def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> "TrellisQuantizer":
         """With a price for each entry of its own."""

@@ -10,6 +10,7 @@ from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, check_levels, normalize
 from lattq.coding import FixedLength, TwoWay
 from lattq.coding.packing import pack, unpack
+from lattq.coding.scaling import Scaling
 from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Real, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.parts import register
@@ -104,6 +105,13 @@ class UniformQuantizer(BaseQuantizer):
         xp = array_namespace(codes)
         step = self._spread(self.step, codes)
         return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
+
+    @property
+    def scaling(self) -> Scaling | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of codes without bounds that share a step and a zero."""
+        if self.low is not None or self.step.size != 1 or not isinstance(self.zero, float):
+            return None
+        return Scaling(float(self.step[0, 0]), self.zero)
 
     @property
     def steps(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -56,6 +56,9 @@ class BaseTransform:
     exponents: Int[np.ndarray, " n"] | None = None
     """k where the transform multiplies columns by 2^(k/16): it tells coders how the codes of columns scale."""
 
+    divisors: Float[np.ndarray, " n"] | None = None
+    """What `inverse` divides columns by, where that is all it does; None where it does other things, or nothing."""
+
     def output_congruence(self, outputs: np.ndarray) -> np.ndarray:
         """Blocks of the metric of the outputs, in the coordinates of the transformed weight: as they are.
 

@@ -120,6 +120,11 @@ class Diagonal(BaseTransform):
         _require_size(len(self.scale), weight)
         return weight / _row(self.scale, weight)
 
+    @property
+    def divisors(self) -> Float[np.ndarray, " n"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The scale."""
+        return self.scale
+
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """Rows and columns divided by scale."""
         _require_size(len(self.scale), sigma)

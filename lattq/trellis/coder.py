@@ -1,37 +1,34 @@
-"""The entropy coder of trellis codes: path bits, then what is left of each code once its residue mod 4 is known.
+"""The entropy coder of trellis codes: each code given its parity, which the codes before it tell.
 
-The parity z0 of a code is known from the codes before it. Given z0 a code costs its path bit z1 and, with the residue
-z0 + 2 z1, its place in the coset of 4 Z. Together that is the entropy of the code given its superset, which is all
-there is to pay (theory 5.2). Where the Gaussian is wide z1 is a fair coin: then the input bits of the feed-forward
-register are stored as they are, and any window of them gives a residue. In columns of low rate z1 is entropy coded, and
-decoded in lockstep: one time after the other, in all segments of all those columns at once.
+A code k of parity z0 is 2 m + z0, and m has a frozen table for each scale class and parity. That is the entropy of the
+code given its superset, which is all there is to pay (theory 5.2): its path bit is the last bit of m. A decoder walks
+down 64 columns at once, and knows from the state of each trellis which of two tables comes next.
 """
 
 import dataclasses
 import functools
 
-import constriction
 import numpy as np
 
 from lattq._options import as_integer, normalize
 from lattq.coding import BaseCoder
-from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
 from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
-from lattq.coding.cosets import MOST, coset_index, log_partition, upper_half
+from lattq.coding.cosets import log_partition
 from lattq.coding.damage import reading
-from lattq.coding.schema import WORDS, Choice, Flag, Inner, Integer, Octets, Record, checked
+from lattq.coding.scaling import Scaling
+from lattq.coding.schema import Choice, Integer, Record, checked
+from lattq.coding.slots import kinds_of_supersets, parity_kinds, supersets
 from lattq.coding.squares import fit_squares, square_classes
+from lattq.coding.strips import decode_strips, encode_strips
 from lattq.coding.twoway import DATA, TwoWayModel, live_codes, read_scales, stored_scales
-from lattq.errors import DamagedFileError, InvalidInputError
+from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.trellis.codes import LONGEST, POLYNOMIALS, TrellisCode, segment_ends, segments
 
-__all__ = ["FAIR", "SEGMENT", "STATES", "STREAM", "EntropyCodedTrellis", "chance", "square_gains", "table_index"]
+__all__ = ["SEGMENT", "STATES", "EntropyCodedTrellis", "square_gains", "walk_labels"]
 
 STATES = Choice(*POLYNOMIALS)
 SEGMENT = Integer(1, LONGEST)
-STREAM = Record(raw=Octets(), path=WORDS, words=Inner(), escapes=Inner())  # the last two are of `encode_classes`
-FAIR = 35  # scale class, 2.4 codes, from which on an entropy coder would save less than 1e-5 of a path bit
 
 
 @register("coder", "trellis")
@@ -42,9 +39,8 @@ class EntropyCodedTrellis(BaseCoder):
     Parameters
     ----------
     states, segment : of the code, and least length of the sequences that a column is cut into
-    split : store the path bits of all columns as they are, so that everything decodes in parallel; that costs 0.14 bit
-        a weight in columns of one bit, 0.01 at 1.5 bits, 0.001 at 1.8 and next to nothing above 2 (theory 5.2)
-    block : codes per independent stream, rounded up to whole columns; each costs some 20 bytes
+    block : codes per independent stream, rounded up to whole columns; each costs some 10 bytes, or three for each 65536
+        codes
 
     Examples
     --------
@@ -56,17 +52,16 @@ class EntropyCodedTrellis(BaseCoder):
 
     states: int = 256
     segment: int = 512
-    split: bool = False
-    block: int = 1 << 22
+    block: int = 1 << 20
 
-    schema = Record(states=STATES, segment=SEGMENT, split=Flag(), block=BLOCK)
+    fused = True
+    schema = Record(states=STATES, segment=SEGMENT, block=BLOCK)
 
     def __post_init__(self) -> None:
         normalize(self, as_integer, "states", "segment", "block")
         check_block(self.block)
         segments(1, self.segment)
         _ = self.code
-        object.__setattr__(self, "split", bool(self.split))
 
     @functools.cached_property
     def code(self) -> TrellisCode:
@@ -96,8 +91,23 @@ class EntropyCodedTrellis(BaseCoder):
         model = read_scales(scales, shape, prior)
         codes = np.zeros((shape[0], len(range(*(columns or slice(None)).indices(shape[1])))), dtype=np.int32)
         for block, stream, places, inside in wanted_blocks(streams, shape, self.block, columns):
-            codes[:, places] = self._decode_block(stream, shape[0], model, block)[:, inside]
+            decoded = np.zeros((shape[0], block.stop - block.start), dtype=np.int32)
+            self._decode_block(stream, model, block, block.start, decoded)
+            codes[:, places] = decoded[:, inside]
         return codes
+
+    @reading("entropy-coded trellis")
+    def values(
+        self, data: list, shape: tuple[int, int], scaling: Scaling, out: np.ndarray, prior: np.ndarray | int = 0
+    ) -> float:
+        """Write what codes decode to, without the codes; returns what no value exceeds."""
+        *scales, streams = checked(DATA, data, "coded data", columns=shape[1])
+        model = read_scales(scales, shape, prior)
+        least, most = scaling.idle(np.flatnonzero(model.columns == 0), out)
+        for block, stream, *_ in wanted_blocks(streams, shape, self.block, None):
+            low, high = self._decode_block(stream, model, block, 0, out, scaling)
+            least, most = min(least, low), max(most, high)
+        return scaling.bound(least, most)
 
     def gains(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> np.ndarray:
         """LMMSE gains, in 128ths, that the column classes predict: 1 - (noise of a quarter of a code²) / variance."""
@@ -109,110 +119,55 @@ class EntropyCodedTrellis(BaseCoder):
         return live_codes(data, shape, prior)
 
     def to_state(self) -> list:
-        """States, segment, split and block, for the container."""
-        return [self.states, self.segment, self.split, self.block]
+        """States, segment and block, for the container."""
+        return [self.states, self.segment, self.block]
 
     @staticmethod
     def from_state(state: list, shape: tuple[int, int]) -> "EntropyCodedTrellis":
         """Inverse of `to_state`."""
         return EntropyCodedTrellis(*checked(EntropyCodedTrellis.schema, state, "coder"))
 
-    def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> list:
-        classes, residues = square_classes(model, block), (codes & 3).astype(np.uint8)
-        cuts = segments(len(codes), self.segment)
-        inputs = np.concatenate([self._inputs(codes, residues, rows, block) for rows in cuts])
-        live, fair = self._kinds(classes)
-        raw = np.packbits(inputs[:, _places(fair)], bitorder="little").tobytes()
-        unfair = live & ~fair
-        coder = constriction.stream.stack.AnsCoder()
-        rows = np.concatenate(self._times(len(codes)))
-        path = residues[:, unfair][rows]
-        coder.encode_reverse((path >> 1).ravel().astype(np.int32), BIT, chance(path & 1, classes[:, unfair][rows]))
-        quotient = codes >> 2
-        quotient ^= -(residues == 3).astype(quotient.dtype)  # -1 - quotient: the mirror image of residue 1
-        index, places = table_index(classes, residues), _places(live)
-        return [raw, words_of(coder), *encode_classes(quotient[:, places].ravel(), index[:, places].ravel(), COSETS)]
+    def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> bytes:
+        for rows in segments(len(codes), self.segment):
+            self._check(codes, rows, block)
+        classes = square_classes(model, block)
+        live = _places(classes.max(axis=0) > 0)
+        kinds = parity_kinds(classes[:, live], codes[:, live])
+        return encode_strips(codes[:, live] >> 1, kinds, supersets(), segment_ends(len(codes), self.segment))
 
-    def _inputs(self, codes: np.ndarray, residues: np.ndarray, rows: slice, block: slice) -> np.ndarray:
-        """Input bits of one segment of all columns of a block, from residues in bytes."""
+    def _check(self, codes: np.ndarray, rows: slice, block: slice) -> None:
+        """Raise for one segment of all columns of a block that is no sequence."""
         try:
-            return self.code.inputs(residues[rows].T).T
+            self.code.inputs((codes[rows].T & 3).astype(np.uint8))
         except InvalidInputError:
-            return self._refused(codes, rows, block)
+            self._refused(codes, rows, block)
 
-    def _refused(self, codes: np.ndarray, rows: slice, block: slice) -> np.ndarray:
+    def _refused(self, codes: np.ndarray, rows: slice, block: slice) -> None:
         """Raise what the codes themselves are refused for."""
         try:
-            return self.code.inputs(codes[rows].T).T
+            self.code.inputs(codes[rows].T)
         except InvalidInputError as error:
             msg = f"rows {rows.start} to {rows.stop - 1} are no sequences, columns counted from {block.start}: {error}"
             raise InvalidInputError(msg) from None
 
-    def _decode_block(self, stream: list, height: int, model: TwoWayModel, block: slice) -> np.ndarray:
-        raw, words, *rest = checked(STREAM, stream, "stream")
+    def _decode_block(
+        self, stream: bytes, model: TwoWayModel, block: slice, first: int, out: np.ndarray, *scaling: Scaling
+    ) -> tuple[int, int]:
+        """Write a block of columns into `out`, whose columns begin with column `first` of the matrix."""
         live = model.live(block)
-        classes = square_classes(model, live)
-        fair = self._kinds(classes)[1]
-        residues = np.zeros(classes.shape, dtype=np.uint8)
-        residues[:, _places(fair)] = self._fair_residues(raw, height, int(fair.sum()))
-        residues[:, ~fair] = self._coded_residues(words, height, classes[:, ~fair])
-        index = table_index(classes, residues)
-        quotient = decode_classes(rest, index.ravel(), COSETS).reshape(index.shape)
-        found = require_codes(4 * np.where(residues == 3, -1 - quotient, quotient) + residues)
-        codes = np.zeros((height, block.stop - block.start), dtype=np.int32)
-        codes[:, live - block.start] = found
-        return codes
+        groups, grid = model.grid(live, kinds_of_supersets())
+        cuts = segment_ends(len(out), self.segment) if len(live) else np.array([0, len(out)])
+        labels = walk_labels(self.code) if len(live) else np.zeros(1, dtype=np.uint8)
+        return decode_strips(stream, groups, grid, supersets(), cuts, live - first, out, *scaling, labels=labels)
 
-    def _fair_residues(self, raw: bytes, height: int, columns: int) -> np.ndarray:
-        if len(raw) != -(-height * columns // 8):
-            msg = f"{len(raw)} bytes of path bits for {columns} columns of {height} codes; the file is damaged"
-            raise DamagedFileError(msg)
-        if not columns:  # there may be a million segments of nothing
-            return np.empty((height, 0), dtype=np.uint8)
-        bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=height * columns, bitorder="little")
-        inputs, residues = bits.reshape(height, columns), np.empty((height, columns), dtype=np.uint8)
-        ends = segment_ends(height, self.segment)
-        lengths = np.diff(ends)
-        for length in np.unique(lengths):  # two at most
-            rows = ends[:-1][lengths == length][:, None] + np.arange(length)
-            residues[rows] = self.code.residues(inputs[rows].transpose(0, 2, 1)).transpose(0, 2, 1)
-        return residues
 
-    def _coded_residues(self, words: bytes, height: int, classes: np.ndarray) -> np.ndarray:
-        """All segments of all columns side by side, time after time."""
-        if words and not classes.size:
-            msg = f"{len(words)} bytes of path bits for columns that have none; the file is damaged"
-            raise DamagedFileError(msg)
-        if not classes.size:
-            return np.empty(classes.shape, dtype=np.uint8)
-        labels = self.code.labels[:, 0]
-        coder = coder_of(words)
-        residues = np.empty(classes.shape, dtype=np.uint8)
-        times = self._times(height)
-        state = np.zeros((len(times[0]), classes.shape[1]), dtype=np.int64)
-        for rows in times:
-            now = state[: len(rows)]
-            label = labels[now]
-            ones = chance(label & 1, classes[rows])
-            upper = coder.decode(BIT, ones).reshape(now.shape)
-            residues[rows] = (label & 1) + 2 * upper
-            state[: len(rows)] = (2 * now + (upper ^ (label >> 1))) & (self.states - 1)
-        if not coder.is_empty():
-            msg = f"{len(words)} bytes of path bits hold more than their {classes.size} bits; the file is damaged"
-            raise DamagedFileError(msg)
-        return residues
+def walk_labels(code: TrellisCode) -> np.ndarray:
+    """Residue mod 4 on the branch with input 0 from each state, as decoders need them.
 
-    def _kinds(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Columns that hold anything, and of those the ones whose path bits are stored as they are."""
-        live = classes.max(axis=0) > 0
-        return live, live & (self.split | (classes.min(axis=0) >= FAIR))
-
-    def _times(self, rows: int) -> list[np.ndarray]:
-        """The rows at each time of all segments that go on; longer segments come first, so these are the first ones."""
-        ends = segment_ends(rows, self.segment)
-        order = np.argsort(ends[:-1] - ends[1:], kind="stable")
-        starts, lengths = ends[:-1][order], np.diff(ends)[order]
-        return [starts[lengths > t] + t for t in range(lengths[0])]
+    >>> walk_labels(TrellisCode(4))
+    array([0, 1, 2, 3], dtype=uint8)
+    """
+    return np.ascontiguousarray(code.labels[:, 0], dtype=np.uint8)
 
 
 def square_gains(classes: np.ndarray) -> np.ndarray:
@@ -228,22 +183,3 @@ def square_gains(classes: np.ndarray) -> np.ndarray:
 def _places(columns: np.ndarray) -> slice | np.ndarray:
     """The columns of a mask: if they are all, without copies."""
     return slice(None) if columns.all() else columns
-
-
-def table_index(classes: np.ndarray, residues: np.ndarray) -> np.ndarray:
-    """Coset tables of codes with these residues mod 4.
-
-    >>> table_index(np.array([25]), np.array([0]))
-    array([160], dtype=int16)
-    """
-    tables = coset_index(np.arange(4), 4, np.arange(MOST + 1)[:, None]).astype(np.int16)
-    return tables.ravel()[4 * classes + residues]
-
-
-def chance(parity: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Probability that the path bit is 1: of odd codes a half, since the two cosets are mirror images.
-
-    >>> chance(np.array([0, 1]), np.array([25, 25])).round(3)
-    array([0.213, 0.5  ])
-    """
-    return np.where(parity, 0.5, upper_half()[classes]).ravel()

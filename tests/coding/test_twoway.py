@@ -36,7 +36,7 @@ def model_bits(codes: np.ndarray, classes: np.ndarray) -> float:
 
 class TwoWayContract(CoderContract):
     low, high = -LARGEST, LARGEST
-    block = 1 << 18
+    block = 1 << 20
 
     def coder(self) -> TwoWay:
         return TwoWay(self.block)
@@ -172,7 +172,7 @@ def test_a_good_prior_saves_the_column_classes():
 def test_pinned_bytes():
     codes = np.array([[0, 5, -1, 40], [1, -9, 0, 33], [0, 2, 0, -1000], [-1, 7, 0, 12]], dtype=np.int32)
     columns = [33, 66, bytes.fromhex("7cf45929eb0c"), []]
-    blocks = [[bytes.fromhex(words), []] for words in ("60daace5850e", "3e84862402be0efa13")]
+    blocks = [bytes.fromhex(words) for words in ("005df30100689e", "002d820300d9b0f1b4")]
     pinned = [-1000, [0, 0, b"", []], columns, blocks]
     assert TwoWay(block=8).encode(codes) == pinned
     assert_same(TwoWay(block=8).decode(pinned, (4, 4)), codes)
@@ -185,9 +185,8 @@ def test_pinned_bytes_of_row_and_column_scales():
     codes[5, 3] = 10**6
     stream = TwoWay(block=1000).encode(codes.astype(np.int32))
     assert stream[1][2]
-    assert any(escapes for _, escapes in stream[3])
     digest = hashlib.blake2b(bytes(msgpack.packb(stream) or b""), digest_size=8).hexdigest()
-    assert digest == "f437374c1c43ecd0"
+    assert digest == "19aee1b66cc5c6fe"
 
 
 @given(seed=seeds, data=st.data(), heavy=st.booleans())

@@ -5,20 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq.coding.cosets import coset_index, upper_half
 from lattq.coding.fronts import Fronts
 from lattq.coding.squares import square_classes
 from lattq.coding.twoway import read_scales
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
-from lattq.trellis.coder import FAIR, square_gains
+from lattq.trellis.coder import square_gains
 from lattq.trellis.codes import segments
 from lattq.trellis.fronts import FrontTrellis
 from tests.contracts import stream_bits
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same
 from tests.strategies import seeds
-from tests.trellis.test_coder import coset_bits
+from tests.trellis.test_coder import SLOTS, table_bits
 
 
 def members(seed: int, shape: tuple[int, int], coder: FrontTrellis, low: float = -2, high: float = 5) -> np.ndarray:
@@ -41,35 +40,24 @@ def members(seed: int, shape: tuple[int, int], coder: FrontTrellis, low: float =
     columns=st.integers(1, 12),
     states=st.sampled_from([4, 256, 2048]),
     segment=st.integers(1, 17),
-    split=st.booleans(),
     block=st.sampled_from([1, 30, 1 << 22]),
 )
 def test_sequences_along_fronts_survive(
-    seed: int, groups: int, height: int, columns: int, states: int, segment: int, split: bool, block: int
+    seed: int, groups: int, height: int, columns: int, states: int, segment: int, block: int
 ):
-    coder = FrontTrellis(states, segment, height, split, block)
+    coder = FrontTrellis(states, segment, height, block)
     codes = members(seed, (groups * height, columns), coder)
     assert_same(coder.decode(coder.encode(codes), codes.shape), codes)
 
 
-@pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("height", [1, 20, 60])
-def test_the_size_is_what_the_tables_say(height: int, split: bool):
-    """Path bits and quotients under the frozen tables, and side information of some bytes; nothing for the layout."""
-    coder = FrontTrellis(16, 50, height, split)
+def test_the_size_is_what_the_tables_say(height: int):
+    """Codes given their parity under the frozen tables, and nothing for the layout."""
+    coder = FrontTrellis(16, 50, height)
     codes = members(0, (60, 80), coder, -1, 3)
     stream = coder.encode(codes)
-    classes, residues = square_classes(read_scales(stream[:-1], codes.shape, 0)), codes & 3
-    fronts, fair = Fronts(60, 80, height), np.zeros(codes.size, dtype=bool)
-    for k in range(fronts.number):
-        places = fronts.places(k, k + 1)
-        for cut in segments(len(places), 50):
-            fair[places[cut]] = split or classes.reshape(-1)[places[cut]].min() >= FAIR
-    chance = np.where(residues >> 1, upper_half()[classes], 1 - upper_half()[classes])
-    path = np.where((residues & 1 > 0) | fair.reshape(codes.shape), 1.0, -np.log2(chance))
-    quotients = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
-    ideal = float(path.sum()) + coset_bits(quotients.ravel(), coset_index(residues, 4, classes).ravel())
-    assert ideal - 8 <= stream_bits(stream[-1]) <= ideal + 160 * len(stream[-1])
+    ideal = table_bits(codes, square_classes(read_scales(stream[:-1], codes.shape, 0)))
+    assert ideal - 8 <= stream_bits(stream[-1]) <= ideal * (1 + SLOTS) + 72 * len(stream[-1])
 
 
 def test_fronts_of_one_row_are_columns():
@@ -80,9 +68,9 @@ def test_fronts_of_one_row_are_columns():
     assert abs(stream_bits(along) - stream_bits(down)) <= 64
 
 
-@given(seed=seeds, data=st.data(), split=st.booleans())
-def test_damaged_streams_are_refused_or_give_the_right_shape(seed: int, data: st.DataObject, split: bool):
-    coder = FrontTrellis(8, 4, 3, split, block=20)
+@given(seed=seeds, data=st.data())
+def test_damaged_streams_are_refused_or_give_the_right_shape(seed: int, data: st.DataObject):
+    coder = FrontTrellis(8, 4, 3, block=20)
     damaged = data.draw(damaged_streams(coder.encode(members(seed, (9, 7), coder))))
     with refusal_allowed():
         found = coder.decode(damaged, (9, 7))

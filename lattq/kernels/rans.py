@@ -1,0 +1,323 @@
+"""Interleaved asymmetric numeral systems: many states, one stream of 16-bit words, tables of 2^13 slots.
+
+A state x of 32 bits holds symbols as the last digits of a number in mixed bases. To decode one, the last 13 bits name a
+slot, the slot a symbol of f slots of which this is number b, and x becomes f (x >> 13) + b; below 2^16 it takes a word.
+Symbol number i belongs to state i mod the number of states, so that the processor works on many at once.
+
+Integers of these functions are unsigned where they index arrays: Numba would look for negative ones.
+"""
+
+from typing import no_type_check  # functions wrapped for run-time checks would not compile
+
+import numba
+import numpy as np
+
+from lattq.kernels.rans_vector import LANES, ODD, SLOT_BITS, sixteen
+
+__all__ = ["ESCAPE", "FULL", "SLOT_BITS", "decode_columns", "decode_places", "decode_plain", "encode"]
+
+FULL = 1 << 16  # where the states of a stream with several begin; a single one begins at 1
+ESCAPE = -(1 << 15)  # stands for what no slot does
+LONG = 15  # bits after the first of a distance beyond a table; as long ones have 64 of their own
+TILE = 1 << 10  # symbols that are decoded before they are written
+
+K, SLOTS, WORD, OPEN = np.uint64(SLOT_BITS), np.uint64((1 << SLOT_BITS) - 1), np.uint64(16), np.uint64(FULL)
+FARTHEST = np.uint64((1 << 60) - 1)
+MANY, IS_ODD = np.uint64(LANES - 1), np.uint64(ODD)
+LOW, ONE, ZERO, FIVE = np.uint64(0xFFFF), np.uint64(1), np.uint64(0), np.uint64(5)
+
+compiled = numba.njit(cache=True, nogil=True)
+
+
+@compiled
+@no_type_check
+def _bits(x, words, p, size):
+    """The last bits of a state, up to 16; with the state and the place of the next word."""
+    bits = x & ((ONE << size) - ONE)
+    x >>= size
+    if x < OPEN and p < np.uint64(len(words)):
+        return bits, (x << WORD) | np.uint64(words[p]), p + ONE
+    return bits, x, p
+
+
+@compiled
+@no_type_check
+def _escaped(x, words, p, low, high):
+    """An integer beyond `low` ... `high`: a sign, the length of the distance in four bits, then that, or 64 bits."""
+    bits, x, p = _bits(x, words, p, FIVE)
+    length, far = bits >> ONE, ZERO
+    if length < np.uint64(LONG):
+        far, x, p = _bits(x, words, p, length)
+        far |= ONE << length
+    else:
+        for i in range(4):
+            part, x, p = _bits(x, words, p, WORD)
+            far |= part << np.uint64(16 * i) & FARTHEST
+    return (low - np.int64(far) if bits & ONE else high + np.int64(far)), x, p
+
+
+@compiled
+@no_type_check
+def _step(words, p, states, first, kinds, start, stop, slots, entries, values, found):
+    """What tables hold of the symbols `start` to `stop`; whether any has more to it, and where the words go on."""
+    mask, end, odd = np.uint64(len(states) - 1), np.uint64(len(words)), False
+    i = start
+    while i < stop:
+        lane = (first + i) & mask
+        if lane & MANY == ZERO and mask >= MANY and i + MANY < stop and p + MANY < end:
+            p = sixteen(words, p, states, lane, kinds, i, slots, entries, values, found)
+            odd |= p >= IS_ODD
+            p &= ~IS_ODD
+            i += MANY + ONE
+            continue
+        kind, x = np.uint64(kinds[i]), np.uint64(states[lane])
+        slot = x & SLOTS
+        s = np.uint64(slots[(kind >> FIVE) << K | slot])
+        entry = np.uint64(entries[s])
+        x = (entry >> WORD) * (x >> K) + slot - (entry & LOW)
+        if x < OPEN and p < end:
+            x = (x << WORD) | np.uint64(words[p])
+            p += ONE
+        states[lane] = x
+        found[i] = values[s]
+        odd |= values[s] == ESCAPE or (kind & np.uint64(31)) != ZERO
+        i += ONE
+    return odd, p
+
+
+@compiled
+@no_type_check
+def _rest(words, p, states, first, kinds, start, stop, ends, found):
+    """Escapes and low bits of the symbols of a step, one after the other; returns where the words go on."""
+    mask = np.uint64(len(states) - 1)
+    for i in range(start, stop):
+        kind, lane = np.uint64(kinds[i]), (first + i) & mask
+        x, m, low_bits = np.uint64(states[lane]), found[i], kind & np.uint64(31)
+        if m == ESCAPE:
+            m, x, p = _escaped(x, words, p, np.int64(ends[kind >> FIVE, 0]), np.int64(ends[kind >> FIVE, 1]))
+        for size in (min(low_bits, WORD), low_bits - min(low_bits, WORD)):
+            bits, x, p = _bits(x, words, p, size)
+            m = m << np.int64(size) | np.int64(bits)
+        states[lane], found[i] = x, m
+    return p
+
+
+@compiled
+@no_type_check
+def _decode_tile(words, p, states, first, kinds, size, width, labels, path, slots, entries, values, ends, found):
+    """Integers of `size` kinds, symbols `first`, `first` + 1 ..., into `found`; returns where the words go on.
+
+    Rows of `width` are steps of as many sequences, whose trellis states are `path`; one label is no trellis.
+    Kinds of trellises become those of the supersets.
+    """
+    last, first = np.uint64(len(labels) - 1), np.uint64(first)
+    for row in range(ZERO, np.uint64(size), np.uint64(width)):
+        stop = row + np.uint64(width)
+        if last:
+            for j in range(np.uint64(width)):
+                kinds[row + j] += np.uint32(labels[path[j]] & 1) << np.uint32(5)
+        odd, p = _step(words, p, states, first, kinds, row, stop, slots, entries, values, found)
+        if odd:
+            p = _rest(words, p, states, first, kinds, row, stop, ends, found)
+        if last:
+            for j in range(np.uint64(width)):
+                label, m = np.uint64(labels[path[j]]), found[row + j]
+                path[j] = (path[j] << ONE | (np.uint64(m) ^ label >> ONE) & ONE) & last
+                found[row + j] = m << np.int64(1) | np.int64(label & ONE)
+    return p
+
+
+@compiled
+@no_type_check
+def decode_plain(words, states, kinds, width, tables, found):
+    """Integers whose tables are known beforehand, in steps of `width`; returns how many words they took."""
+    labels, path, p = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint64), ZERO
+    for start in range(0, len(kinds), width):
+        some = min(width, len(kinds) - start)
+        p = _decode_tile(words, p, states, start, kinds[start:], some, some, labels, path, *tables, found[start:])
+    return p
+
+
+@compiled
+@no_type_check
+def _write(found, top, rows, places, plain, shifts, zero, step, column_gains, row_gains, divisors, out):
+    """Rows of integers as they are, or what they decode to by the operations of `Scaling`, in their order."""
+    across, middle, i = np.uint64(len(places)), len(shifts) // 2, ZERO
+    for r in range(np.uint64(top), np.uint64(top + rows)):
+        gain = row_gains[r] if len(row_gains) else 1.0
+        for j in range(across):
+            k, c = found[i + j], np.uint64(places[j])
+            if plain:
+                out[r, c] = k
+                continue
+            x = np.float64(k)
+            if len(shifts) and -middle <= k <= middle:
+                x += shifts[np.uint64(k + middle)]
+            x = (x - zero) * step
+            if len(column_gains):
+                x *= column_gains[c]
+            x *= gain
+            if len(divisors):
+                x /= divisors[c]
+            out[r, c] = x
+        i += across
+
+
+@compiled
+@no_type_check
+def _ends(found, size):
+    """Least and largest of integers."""
+    least, most = found[0], found[0]
+    for i in range(np.uint64(size)):
+        least, most = min(least, found[i]), max(most, found[i])
+    return least, most
+
+
+@compiled
+@no_type_check
+def decode_columns(words, states, cuts, width, groups, grid, labels, tables, columns, scaling, out):
+    """Columns of integers between rows `cuts`, `width` columns side by side.
+
+    Row r and column j have the table and low bits ``grid[groups[r], j]``, and go to column ``columns[j]`` of `out`.
+    `scaling` is whether they go there as they are, and else what they decode to. Returns how many words they took, and
+    the least and the largest integer.
+    """
+    slots, entries, values, ends = tables
+    plain, shifts, zero, step, column_gains, row_gains, divisors = scaling
+    kinds, found = np.empty(TILE, dtype=np.uint32), np.empty(TILE, dtype=np.int64)
+    path, p, first, least, most = np.empty(width, dtype=np.uint64), ZERO, 0, 0, 0
+    for cut in range(len(cuts) - 1):
+        for left in range(0, grid.shape[1], width):
+            across = min(width, grid.shape[1] - left)
+            places = columns[left : left + across]
+            path[:] = ZERO
+            for top in range(cuts[cut], cuts[cut + 1], TILE // width):
+                rows = min(TILE // width, cuts[cut + 1] - top)
+                i = ZERO
+                for r in range(np.uint64(top), np.uint64(top + rows)):
+                    for j in range(np.uint64(left), np.uint64(left + across)):
+                        kinds[i] = grid[np.uint64(groups[r]), j]
+                        i += ONE
+                p = _decode_tile(
+                    words, p, states, first, kinds, i, across, labels, path, slots, entries, values, ends, found
+                )
+                first += rows * across
+                low, high = _ends(found, i)
+                least, most = min(least, low), max(most, high)
+                _write(found, top, rows, places, plain, shifts, zero, step, column_gains, row_gains, divisors, out)
+    return p, least, most
+
+
+@compiled
+@no_type_check
+def decode_places(words, states, steps, fresh, groups, grid, labels, tables, rows, columns, scaling, out):
+    """As `decode_columns`, for integers at `rows` and `columns`, in steps of so many.
+
+    Before a step that is `fresh` the trellises begin anew.
+    """
+    slots, entries, values, ends = tables
+    plain, shifts, zero, step, column_gains, row_gains, divisors = scaling
+    widest = steps.max() if len(steps) else 0
+    kinds, found = np.empty(widest, dtype=np.uint32), np.empty(widest, dtype=np.int64)
+    path, p, least, most, first = np.zeros(widest, dtype=np.uint64), ZERO, 0, 0, 0
+    for s in range(len(steps)):
+        across = steps[s]
+        if fresh[s]:
+            path[:] = ZERO
+        for j in range(across):
+            kinds[j] = grid[groups[rows[first + j]], columns[first + j]]
+        p = _decode_tile(
+            words, p, states, first, kinds, across, across, labels, path, slots, entries, values, ends, found
+        )
+        low, high = _ends(found, across)
+        least, most = min(least, low), max(most, high)
+        for j in range(across):
+            r, c, k = rows[first + j], columns[first + j], found[j]
+            if plain:
+                out[r, c] = k
+                continue
+            middle, x = len(shifts) // 2, np.float64(k)
+            if len(shifts) and -middle <= k <= middle:
+                x += shifts[k + middle]
+            x = (x - zero) * step
+            if len(column_gains):
+                x *= column_gains[c]
+            if len(row_gains):
+                x *= row_gains[r]
+            if len(divisors):
+                x /= divisors[c]
+            out[r, c] = x
+        first += across
+    return p, least, most
+
+
+@compiled
+@no_type_check
+def encode(symbols, kinds, steps, tables, starts, lanes, begin):
+    """States and words from which the decoders restore integers, in steps of so many; the last come first.
+
+    `starts` are the first symbols of tables.
+    """
+    _, entries, _, ends = tables
+    words = np.empty(len(symbols) + 1024, dtype=np.uint16)
+    p, states = len(words), np.full(lanes, np.uint64(begin))
+    stop = len(symbols)
+    for step in range(len(steps) - 1, -1, -1):
+        start = stop - steps[step]
+        if p < 8 * steps[step]:
+            words = np.concatenate((np.empty(len(words), dtype=np.uint16), words))
+            p += len(words) // 2
+        for i in range(stop - 1, start - 1, -1):
+            least, most = ends[np.int64(kinds[i]) >> 5]
+            x, p = _with_rest(states[i & (lanes - 1)], words, p, symbols[i], np.int64(kinds[i]) & 31, least, most)
+            states[i & (lanes - 1)] = x
+        for i in range(stop - 1, start - 1, -1):
+            table, low_bits = np.int64(kinds[i]) >> 5, np.int64(kinds[i]) & 31
+            m, least, most = symbols[i] >> low_bits, np.int64(ends[table, 0]), np.int64(ends[table, 1])
+            s = starts[table] + (m - least if least <= m <= most else most - least + 1)
+            f = np.uint64(entries[s]) >> WORD
+            x, p = _room(states[i & (lanes - 1)], words, p, f << np.uint64(32 - SLOT_BITS))
+            states[i & (lanes - 1)] = (x // f << K) + x % f + (np.uint64(entries[s]) & LOW)
+        stop = start
+    return states, words[p:].copy()
+
+
+@compiled
+@no_type_check
+def _with_rest(x, words, p, symbol, low_bits, least, most):
+    """A state with what `_rest` finds."""
+    if low_bits:
+        last = max(low_bits - 16, 0)
+        x, p = _with_bits(x, words, p, last, symbol)
+        x, p = _with_bits(x, words, p, low_bits - last, symbol >> last)
+    m = symbol >> low_bits
+    if least <= m <= most:
+        return x, p
+    far, length = (least - m if m < least else m - most), 0
+    while length < LONG and far >> length > 1:
+        length += 1
+    if length < LONG:
+        x, p = _with_bits(x, words, p, length, far)
+    else:
+        for part in range(3, -1, -1):
+            x, p = _with_bits(x, words, p, 16, far >> 16 * part)
+    return _with_bits(x, words, p, 5, 2 * length + (m < least))
+
+
+@compiled
+@no_type_check
+def _room(x, words, p, most):
+    """A state below `most`, which gives a word away if it is not."""
+    if x >= most:
+        p -= 1
+        words[p] = x & LOW
+        x >>= WORD
+    return x, p
+
+
+@compiled
+@no_type_check
+def _with_bits(x, words, p, size, bits):
+    """A state with the last `size` bits of an integer as its own last."""
+    x, p = _room(x, words, p, ONE << np.uint64(32 - size))
+    return x << np.uint64(size) | np.uint64(bits & ((1 << size) - 1)), p

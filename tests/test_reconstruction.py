@@ -1,0 +1,111 @@
+"""Weights that are written as they are decoded: the same bits as by codes, in no more memory, from any thread."""
+
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lattq as lq
+from lattq._reconstruction import scaling_of
+from lattq.coding import TwoWay
+from lattq.coding.scaling import Scaling
+from lattq.errors import InvalidInputError
+from lattq.quantizers.trellis import TrellisQuantizer
+from lattq.quantizers.uniform import UniformQuantizer
+from lattq.transforms import Diagonal, Hadamard
+from lattq.transforms.chains import Folded
+from lattq.transforms.maps import Identity
+from tests.helpers import assert_same, assert_same_bits
+from tests.strategies import seeds
+
+UNIFORM = UniformQuantizer(np.array([[0.37]]), 0.25)
+
+
+def drawn(seed: int, shape: tuple[int, int], *, trellis: bool = False) -> lq.Quantized:
+    """A result with gains of rows and columns, centroids, a zero, columns of zeros and scales of columns."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal(shape) * np.exp(rng.standard_normal(shape[1])) * (rng.random(shape[1]) < 0.8)
+    quantizer = TrellisQuantizer(np.array([[0.37]]), 16, 9) if trellis else UNIFORM
+    columns, rows = (rng.integers(100, 140, n) if rng.random() < 0.7 else None for n in reversed(shape))
+    return lq.Quantized(
+        quantizer.encode(weight),
+        quantizer,
+        [Identity(), Folded(), Diagonal(np.exp(rng.standard_normal(shape[1])))][rng.integers(3)],
+        quantizer.coder,
+        rows,
+        columns,
+        rng.integers(-20, 20, 7) if rng.random() < 0.7 else None,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(1, 80), trellis=st.booleans())
+def test_weights_have_the_bits_that_codes_give(dtype: type, seed: int, rows: int, columns: int, trellis: bool):
+    found = drawn(seed, (rows, columns), trellis=trellis)
+    read = lq.Quantized.from_payload(found.payload, found.shape)
+    assert scaling_of(read) is not None
+    weights = read.dequantize(dtype)
+    assert "codes" not in vars(read)
+    assert_same_bits(weights, found.dequantize(dtype))
+    assert_same(read.codes, found.codes)
+    assert_same_bits(read.dequantize(dtype), weights)
+
+
+def test_the_order_of_operations_matters():
+    """Negative control: gains multiplied beforehand give other bits in float64."""
+    codes, gains = np.arange(-500, 500)[None], np.linspace(0.7, 1.3, 1000)
+    scaling = Scaling(0.37, 0.1, columns=gains, rows=np.array([1.1]), divisors=gains[::-1].copy())
+    assert not np.array_equal(scaling.apply(codes), (codes - 0.1) * (0.37 * gains * 1.1 / gains[::-1]))
+
+
+@given(seed=seeds)
+def test_no_value_is_beyond_the_bound(seed: int):
+    found = drawn(seed, (5, 9))
+    scaling = scaling_of(found)
+    assert scaling is not None
+    assert np.abs(scaling.apply(found.codes)).max() <= scaling.bound(int(found.codes.min()), int(found.codes.max()))
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+def test_nothing_as_large_as_the_matrix_is_made_on_the_way(trellis: bool):
+    """Neither codes nor float64: what there is beside the weights are the bytes, twice, and tables."""
+    found = drawn(1, (1024, 1024), trellis=trellis)
+    payload = found.payload
+    lq.Quantized.from_payload(payload, found.shape).dequantize()  # tables are made once
+    tracemalloc.start()
+    try:
+        weights = lq.Quantized.from_payload(payload, found.shape).dequantize()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < weights.nbytes + 4 * len(payload) + (1 << 18)
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads_decode_side_by_side(threads: int, trellis: bool):
+    found = drawn(2, (200, 130), trellis=trellis)
+    with ThreadPoolExecutor(threads) as pool:
+        read = list(pool.map(lambda _: lq.Quantized.from_payload(found.payload).dequantize(), range(8)))
+        written = list(pool.map(lambda _: found.coder.encode(found.codes), range(8)))
+    for weights in read:
+        assert_same_bits(weights, found.dequantize())
+    assert all(one == written[0] for one in written)
+
+
+def test_transforms_that_mix_columns_take_the_codes():
+    weight = np.random.default_rng(0).standard_normal((4, 8))
+    found = lq.Quantized(UNIFORM.encode(weight), UNIFORM, Hadamard(0), TwoWay())
+    read = lq.Quantized.from_payload(found.payload)
+    assert scaling_of(read) is None
+    assert_same_bits(read.dequantize(np.float64), found.dequantize(np.float64))
+
+
+def test_weights_beyond_a_dtype_are_refused_without_codes_too():
+    found = lq.Quantized(np.array([[1 << 20, 1]], dtype=np.int32), UNIFORM, Identity(), TwoWay())
+    read = lq.Quantized.from_payload(found.payload)
+    with pytest.raises(InvalidInputError, match="do not fit `dtype` = float16"):
+        read.dequantize(np.float16)
