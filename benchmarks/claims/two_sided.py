@@ -24,7 +24,7 @@ from harness import RESULTS, publish
 
 import lattq as lq
 from lattq.llm import embedded_model, embedded_text, evaluate, quantize_model
-from lattq.recipes import UNBIASED, gptq, two_sided, yaqa
+from lattq.recipes import UNBIASED, gptq, guided, two_sided, yaqa
 
 SEEDS = (0, 1)
 TRELLIS = functools.partial(UNBIASED, quantizer=lq.quantizers.Trellis(256))
@@ -39,6 +39,7 @@ POINTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "two-sided scalar 3": (SCALAR, {"rate": 3.0}),
     **{f"gptq INT{bits}": (gptq, {"levels": 2**bits}) for bits in (3, 4)},
     **{f"yaqa INT{bits}": (yaqa, {"levels": 2**bits}) for bits in (3, 4)},
+    **{f"guided INT{bits}": (guided, {"levels": 2**bits}) for bits in (3, 4)},
 }
 # Ratio of KL to that of the other, on the novel and on the reference.
 TARGETS = {
@@ -49,6 +50,8 @@ TARGETS = {
     ("two-sided scalar 3", "watersic 3"): (0.78, 1.0),
     ("yaqa INT3", "gptq INT3"): (0.8, 1.0),
     ("yaqa INT4", "gptq INT4"): (0.8, 1.0),
+    ("guided INT3", "gptq INT3"): (1.0, 1.0),
+    ("guided INT4", "gptq INT4"): (1.0, 1.0),
 }
 
 
