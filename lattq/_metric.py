@@ -213,17 +213,22 @@ class Metric:
     def damped(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """G with this fraction of its mean diagonal added to its diagonal, scaled back to its trace.
 
-        The mean is that of all rows. Weak damping follows the calibration text where others do not (theory 15.6).
+        The mean is that of all rows. Weak damping follows the calibration text where others do not (theory 15.6). So do
+        guides: they are drawn as far to Σ.
         """
-        if self.outputs is None:
-            return self
         share = as_float("outputs", outputs)
         if not 0.0 <= share < np.inf:
             msg = f"`outputs` is {share}; pass a fraction of the mean diagonal, 0 or more"
             raise InvalidInputError(msg)
+        guides = self.guides
+        if guides is not None:
+            size = np.trace(guides, axis1=1, axis2=2) / (np.trace(self.inputs) or 1.0)
+            guides = (guides + share * size[:, None, None] * self.inputs) / (1 + share)
+        if self.outputs is None:
+            return unchecked(self.inputs, None, self.input_count, self.output_count, guides)
         mean = float(np.einsum("gii->", self.outputs)) / (self.outputs.shape[0] * self.height)
         found = (self.outputs + share * mean * np.eye(self.height)) / (1 + share)
-        return unchecked(self.inputs, found, self.input_count, self.output_count, self.guides)
+        return unchecked(self.inputs, found, self.input_count, self.output_count, guides)
 
     def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.

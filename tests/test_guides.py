@@ -54,6 +54,17 @@ def test_the_form_is_the_sum_over_groups(seed: int, groups: int, height: int, co
     assert again.squared_error(weight) == metric.squared_error(weight)
 
 
+def test_damping_draws_groups_to_their_mean():
+    """Each keeps its size, and all of a share that goes to infinity are Σ."""
+    _, metric = problem(0, 3, 2, 5)
+    damped, alike = metric.damped(0.5), metric.damped(1e12)
+    sizes = np.trace(metric.guides, axis1=1, axis2=2)
+    np.testing.assert_allclose(np.trace(damped.guides, axis1=1, axis2=2), sizes)
+    share = sizes[:, None, None] / np.trace(metric.inputs) * metric.inputs
+    np.testing.assert_allclose(damped.guides, (metric.guides + 0.5 * share) / 1.5)
+    np.testing.assert_allclose(alike.guides, share, atol=1e-9)
+
+
 @given(**{**shapes, "columns": st.sampled_from([1, 2, 4, 12])})
 def test_the_form_is_the_same_in_other_coordinates(seed: int, groups: int, height: int, columns: int):
     weight, metric = problem(seed, groups, height, columns)

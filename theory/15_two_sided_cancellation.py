@@ -110,6 +110,7 @@ print({height: round(bits, 4) for height, bits in starts.items()})
 # over, and become cubes: for one group of rows the share of all is about $(n - 1) / 2$ times fronts over entries, and
 # each of them loses what the cell gains over a cube. What remains of (15.3a) inside points is .001 bit for E8 and .002
 # for the Leech lattice at $192^2$.
+# On the embedded model the divergence at 3 bits is .0131 with cubes, .0114 with E8 and .0108 with the Leech lattice.
 
 # %%
 low, high = 1.0, 16.0  # two variances in turn

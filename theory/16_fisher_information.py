@@ -203,6 +203,12 @@ assert gains[2] > gains[1] > 0  # the more, the longer the tail
 # larger groups lose what their rows do not share, and save memory and tokens. The loop of note 2 then runs once for
 # each group: nothing is heard between rows. A product $\Sigma \otimes G$ has the other half: all pairs of outputs, and
 # one $\Sigma$ for all of them. In code `Metric(..., guides=...)` and `lattq.recipes.guided`.
+#
+# As with $G$, what is measured on one text is drawn to what all texts share: $\Sigma_{\mathcal G}$ plus 0.3 of the
+# $\Sigma$ of the same trace. On the embedded model with four groups, integers in groups of 128 columns and GPTQ, the
+# divergence on an unseen novel is .92 of that with one $\Sigma$ at three bits and .96 at four; on another kind of text
+# 1.01 and .91. Without the share it is .93, .95, 1.05 and .95; with a share of one, .94 at three bits. Feedback along
+# rows (`yaqa`) brings .86 and .84, and .85 and .88.
 
 # %%
 single = np.einsum("tv,tvi,tj,tl->ijl", p, g**2, inputs, inputs) / tokens  # groups of one row

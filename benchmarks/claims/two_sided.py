@@ -26,7 +26,7 @@ from harness import RESULTS, publish
 
 import lattq as lq
 from lattq.llm import embedded_model, embedded_text, evaluate, quantize_model
-from lattq.recipes import UNBIASED, gptq, two_sided, yaqa
+from lattq.recipes import UNBIASED, gptq, guided, two_sided, yaqa
 
 SEEDS = (0, 1)
 TRELLIS = functools.partial(UNBIASED, quantizer=lq.quantizers.Trellis(256))
@@ -46,6 +46,7 @@ POINTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "two-sided 3, uniform": (two_sided, {"rate": 3.0, "allocation": "rate"}),
     **{f"trellis 3 from {words}": (TRELLIS, {"rate": 3.0, "samples": n}) for words, n in TOKENS.items()},
     **{f"two-sided 3 from {words}": (two_sided, {"rate": 3.0, "samples": n}) for words, n in TOKENS.items()},
+    **{f"guided INT{bits}": (guided, {"levels": 2**bits}) for bits in (3, 4)},
 }
 # Ratio of KL to that of the other, on the novel and on the reference.
 TARGETS = {
@@ -59,6 +60,8 @@ TARGETS = {
     ("two-sided 3", "two-sided 3, uniform"): (1.0, 1.0),
     ("trellis 3", "trellis 3, uniform"): (1.0, 1.0),
     **{(f"two-sided 3 from {words}", f"trellis 3 from {words}"): (1.0, 1.0) for words in TOKENS},
+    ("guided INT3", "gptq INT3"): (1.0, 1.0),
+    ("guided INT4", "gptq INT4"): (1.0, 1.0),
 }
 
 

@@ -23,6 +23,7 @@ from lattq.coding.schema import Inner, Record, Series, checked
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import DATA as COLUMNS
 from lattq.coding.twoway import TwoWayModel, read_scales, stored_scales
+from lattq.errors import InvalidInputError
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.layout import Layout
 from lattq.lattices.points import decode_points, encode_points, partitions
@@ -130,6 +131,9 @@ class FrontLattice(BaseCoder):
             np.zeros(size, dtype=np.int64) if classes is None else classes
             for size, classes in zip(codes.shape, (row_classes, column_classes), strict=True)
         )
+        if (len(rows), len(columns)) != codes.shape:
+            msg = f"classes of {len(rows)} rows and {len(columns)} columns do not fit codes of shape {codes.shape}"
+            raise InvalidInputError(msg + "; code the matrix that they were made for")
         layouts = self._layouts(rows, columns)
         kinds = np.zeros(codes.size, dtype=np.int64)
         kinds[np.concatenate([layout.alone for layout in layouts])] = 1

@@ -218,6 +218,8 @@ def test_zeros_cost_a_few_bytes_and_other_codes_are_refused():
         FrontLattice("E8", height=7).encode(np.zeros((40, 30), dtype=np.int32))
     with pytest.raises(DamagedFileError, match="`height` is 7"):
         FrontLattice.from_state(FrontLattice("E8", height=7).to_state(), (40, 30))
+    with pytest.raises(InvalidInputError, match="classes of 40 rows and 3 columns do not fit codes"):
+        coder.encode(alone, column_classes=np.zeros(3, dtype=np.int64))
     data = coder.encode(np.zeros((40, 30), dtype=np.int32))
     with pytest.raises(DamagedFileError, match="2 streams for 1 blocks of fronts"):
         coder.decode([*data[:-1], 2 * data[-1]], (40, 30))

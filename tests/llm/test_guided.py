@@ -41,11 +41,13 @@ def test_statistics_with_guides_give_what_their_text_gives(tiny: Path, measured:
 
 
 def test_the_metric_of_a_layer_is_its_guides(tiny: Path, measured: Statistics):
-    """An error of a row costs w x xᵀ of its group and one more token, in units of the layer; groups are of one size."""
+    """An error of a row costs w x xᵀ of its group and one more token, in units of the layer, drawn to Σ; all damped."""
     sigma = measured.sigma(LAYER)
     metric = Metrics(measured, {LAYER: 2.0}, guides=True).of(LAYER, sigma)
     tokens, prior = measured.origin.scored, np.mean([measured.sensitivity(name) for name in measured.layers])
     expected = (tokens * measured.guided(LAYER) + prior * sigma) / (tokens + 1) / 2.0
+    size = np.trace(expected, axis1=1, axis2=2) / np.trace(sigma)
+    expected = (expected / size[:, None, None] + 0.3 * sigma) / 1.3 * ((size + 0.3 * size.mean()) / 1.3)[:, None, None]
     error = np.random.default_rng(0).standard_normal(measured.layers[LAYER].shape)
     cost = sum(np.sum(own @ guide * own) for own, guide in zip(np.split(error, 4), expected, strict=True))
     assert metric.squared_error(error) * error.size == pytest.approx(cost, rel=1e-9)

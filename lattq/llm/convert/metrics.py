@@ -55,7 +55,8 @@ def outputs_of(statistics: Statistics, name: str) -> Float[np.ndarray, "groups h
 def _guided(statistics: Statistics, name: str, sigma: Float[np.ndarray, "columns columns"], unit: float) -> Metric:
     """Σ of each group of outputs at the scale of that of all, and what a group counts as the diagonal of G.
 
-    With one more token of mean sensitivity, as in `Statistics.information`.
+    With one more token of mean sensitivity, as in `Statistics.information`, and damped. Σ of a group is that of the
+    unquantized model, whatever the layers before this one have become.
     """
     if statistics.borrowed(name):
         return Metric(sigma)
@@ -63,4 +64,4 @@ def _guided(statistics: Statistics, name: str, sigma: Float[np.ndarray, "columns
     stack = (tokens * statistics.guided(name) + prior * statistics.sigma(name)) / (tokens + 1)
     size = np.trace(stack, axis1=1, axis2=2) / np.trace(sigma)
     outputs = np.repeat(size / unit, statistics.layers[name].shape[0] // len(stack))
-    return Metric(sigma, outputs, guides=stack / size[:, None, None])
+    return Metric(sigma, outputs, guides=stack / size[:, None, None]).damped()

@@ -84,7 +84,8 @@ def quantize_model(
         (`Scheme.outputs`), these are measured first, as by `measure_model`
     step, levels, bits : the recipe's setting, instead of `rate`
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
-    propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given
+    propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given.
+        Moments of groups of rows (`Scheme.guides`) remain those of the unquantized model
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
         equally much (see `output_sensitivities`); "rate" gives all layers about the same rate, "distortion" one step;
         without effect on recipes of fixed rate. Where errors of outputs count, their metric has the units of "loss"
