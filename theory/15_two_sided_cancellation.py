@@ -232,13 +232,13 @@ assert found[0.6] < 0.6
 # %% [markdown]
 # ## 15.8 Fixed rates
 #
-# Integers have a step for each row and group of columns, of least error, whatever that error costs:
-# rows that hardly count cannot be given larger cells, and (15.4) shrinks to what feedback along rows takes out of each
-# row. On a small Llama that is .87 of the error that counts, .54 to .83 for layers of attention, but .99 where hidden
-# units are nearly independent. Targets also move outside the range that their step was chosen for, and what is cut there
-# is fed on. Passes that visit the columns again, each given all others, mend that: .87
-# becomes .78 after two, .76 after four and .75 after six at 3 bits, .81, .80 and .78 at 4 bits, for no byte; the steps
-# of all rows and groups fitted to their codes in the metric are worth another hundredth.
+# Integers have a step for each row and group of columns, of least error, whatever that error costs: rows that hardly
+# count cannot be given larger cells, and (15.4) shrinks to what feedback along rows takes out of each row. On a small
+# Llama that is .87 of the error that counts, .54 to .83 for layers of attention, but .99 where hidden units are nearly
+# independent. Targets also move outside the range that their step was chosen for, and what is cut there is fed on.
+# Passes that visit the columns again, each given all others, mend that: .87 becomes .78 after two, .76 after four and
+# .75 after six at 3 bits, .81, .80 and .78 at 4 bits, for no byte. The steps of all rows and groups, fitted to their
+# codes in the metric, are worth another hundredth.
 
 # %%
 mixed = rng.standard_normal((8 * n, n)) @ rng.standard_normal((n, n))

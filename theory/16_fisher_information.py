@@ -208,7 +208,7 @@ assert gains[2] > gains[1] > 0  # the more, the longer the tail
 # $\Sigma$ of the same trace. On the embedded model with four groups, integers in groups of 128 columns and GPTQ, the
 # divergence on an unseen novel is .92 of that with one $\Sigma$ at three bits and .96 at four; on another kind of text
 # 1.01 and .91. Without the share it is .93, .95, 1.05 and .95; with a share of one, .94 at three bits. Feedback along
-# rows (`yaqa`) brings .86 and .84, and .85 and .88.
+# rows (`yaqa`, before its sweeps) brings .86 and .84, and .85 and .88.
 
 # %%
 single = np.einsum("tv,tvi,tj,tl->ijl", p, g**2, inputs, inputs) / tokens  # groups of one row
