@@ -8,25 +8,28 @@ import numpy as np
 from lattq._payload import class_prior
 from lattq.coding.scaling import Scaling
 from lattq.feedback.loop import GAIN_GRID
+from lattq.transforms.base import Divisors
 
 __all__ = ["scaling_of", "written"]
 
 
 def scaling_of(found: Any) -> Scaling | None:
-    """What the codes of a result decode to, with all gains; None if its transform does more than divide columns.
+    """What the codes of a result decode to, with all gains; None if its transform does more than divide columns
+    and then rows.
 
     >>> import lattq as lq
     >>> scaling_of(lq.quantize(np.eye(2), np.eye(2), lq.Scheme(quantizer=lq.quantizers.Uniform(0.5)))).step
     0.5
     """
     own, transform = found.quantizer.scaling, found.transform
-    if own is None or found.kept is not None or not (transform.plain or transform.divisors is not None):
+    divisors = Divisors() if transform.plain else transform.divisors
+    if own is None or found.kept is not None or divisors is None:
         return None
     columns, rows, shifts = (
         None if one is None else one / GAIN_GRID for one in (found.column_gains, found.row_gains, found.centroids)
     )
-    divisors = None if transform.plain else transform.divisors
-    return dataclasses.replace(own, shifts=shifts, columns=columns, rows=rows, divisors=divisors)
+    gains = {"shifts": shifts, "columns": columns, "rows": rows}
+    return dataclasses.replace(own, **gains, divisors=divisors.columns, row_divisors=divisors.rows)
 
 
 def written(found: Any, scaling: Scaling, dtype: Any) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from lattq.errors import InvalidInputError
 from lattq.quantizers.trellis import TrellisQuantizer
 from lattq.quantizers.uniform import UniformQuantizer
 from lattq.transforms import Diagonal, Hadamard
-from lattq.transforms.chains import Folded
+from lattq.transforms.chains import Chain, Folded
 from lattq.transforms.maps import Identity
+from lattq.transforms.rows import RowScales
 from tests.helpers import assert_same, assert_same_bits
 from tests.strategies import seeds
 
@@ -30,10 +32,11 @@ def drawn(seed: int, shape: tuple[int, int], *, trellis: bool = False) -> lq.Qua
     weight = rng.standard_normal(shape) * np.exp(rng.standard_normal(shape[1])) * (rng.random(shape[1]) < 0.8)
     quantizer = TrellisQuantizer(np.array([[0.37]]), 16, 9) if trellis else UNIFORM
     columns, rows = (rng.integers(100, 140, n) if rng.random() < 0.7 else None for n in reversed(shape))
+    diagonal, of_rows = Diagonal(np.exp(rng.standard_normal(shape[1]))), RowScales(rng.integers(-9, 9, shape[0]))
     return lq.Quantized(
         quantizer.encode(weight),
         quantizer,
-        [Identity(), Folded(), Diagonal(np.exp(rng.standard_normal(shape[1])))][rng.integers(3)],
+        [Identity(), Folded(), diagonal, of_rows, Chain((of_rows, diagonal))][rng.integers(5)],
         quantizer.coder,
         rows,
         columns,
@@ -96,9 +99,26 @@ def test_threads_decode_side_by_side(threads: int, trellis: bool):
     assert all(one == written[0] for one in written)
 
 
-def test_transforms_that_mix_columns_take_the_codes():
+def test_what_is_written_for_models_takes_no_codes():
+    """Both sides of a metric, trellises along fronts: scales of rows and columns, one after the other."""
+    rng = np.random.default_rng(0)
+    metric = lq.Metric(*(x.T @ x / len(x) for x in (rng.normal(size=(96, 48)), rng.normal(size=(96, 32)))))
+    found = lq.quantize(rng.normal(size=(32, 48)), metric, lq.recipes.two_sided(0.2))
+    read = lq.Quantized.from_payload(found.payload)
+    assert_same_bits(read.dequantize(), found.dequantize())
+    assert "codes" not in vars(read)
+
+
+ROWS, COLUMNS = RowScales(np.array([3, -5, 0, 1])), Diagonal(np.linspace(0.7, 1.9, 8))
+
+
+@pytest.mark.parametrize(
+    "transform", [Hadamard(0), Chain((COLUMNS, ROWS)), Chain((COLUMNS, COLUMNS)), Chain((ROWS, ROWS))], ids=repr
+)
+def test_transforms_that_do_more_take_the_codes(transform: Any):
+    """Rows before columns, or columns twice, would round otherwise."""
     weight = np.random.default_rng(0).standard_normal((4, 8))
-    found = lq.Quantized(UNIFORM.encode(weight), UNIFORM, Hadamard(0), TwoWay())
+    found = lq.Quantized(UNIFORM.encode(weight), UNIFORM, transform, TwoWay())
     read = lq.Quantized.from_payload(found.payload)
     assert scaling_of(read) is None
     assert_same_bits(read.dequantize(np.float64), found.dequantize(np.float64))

@@ -14,7 +14,7 @@ __all__ = ["AS_THEY_ARE", "Scaling"]
 @short_repr
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaling:
-    """The map of code k at row r and column j to (k + shift - zero) * step * column gain * row gain / divisor.
+    """The map of codes to weights: (k + shift - zero) * step * column gain * row gain / divisor / row divisor.
 
     Operations are those of float64 in this order: a decoder that does them one weight after the other gets the same
     bits as one that does them with whole matrices.
@@ -23,7 +23,8 @@ class Scaling:
     ----------
     step, zero : of all codes
     shifts : of the codes -K ... K; other codes have none
-    columns, rows, divisors : gains of columns and of rows, and what columns are divided by; None for 1
+    columns, rows : gains of columns and of rows; None for 1
+    divisors, row_divisors : what columns are divided by, and then rows; None for 1
 
     Examples
     --------
@@ -38,6 +39,7 @@ class Scaling:
     columns: Float[np.ndarray, " columns"] | None = None
     rows: Float[np.ndarray, " rows"] | None = None
     divisors: Float[np.ndarray, " columns"] | None = None
+    row_divisors: Float[np.ndarray, " rows"] | None = None
 
     def apply(
         self, codes: Int[np.ndarray, "rows some"], columns: Int[np.ndarray, " some"] | None = None
@@ -54,7 +56,9 @@ class Scaling:
             values = values * self.columns[some]
         if self.rows is not None:
             values = values * self.rows[:, None]
-        return values if self.divisors is None else values / self.divisors[some]
+        if self.divisors is not None:
+            values = values / self.divisors[some]
+        return values if self.row_divisors is None else values / self.row_divisors[:, None]
 
     def bound(self, least: int, most: int) -> float:
         """No value of codes from `least` to `most` is larger; infinite where that is not known.
@@ -64,7 +68,9 @@ class Scaling:
         """
         found = max(abs(least), abs(most)) + abs(self.zero) + _largest(self.shifts, 0.0)
         found *= abs(self.step) * _largest(self.columns, 1.0) * _largest(self.rows, 1.0) * (1 + 1e-12)
-        return found if self.divisors is None else found / float(self.divisors.min())
+        for divisors in (self.divisors, self.row_divisors):
+            found = found if divisors is None else found / float(divisors.min())
+        return found
 
     def idle(self, columns: Int[np.ndarray, " some"], out: np.ndarray) -> tuple[int, int]:
         """Write what codes of 0 decode to into columns of `out`; returns 0 for the least and the largest of them."""
@@ -77,14 +83,14 @@ class Scaling:
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What the kernels of `lattq.kernels.rans` take: whether integers stay as they are, and numbers of float64."""
-        parts = [self.shifts, self.columns, self.rows, self.divisors]
+        parts = [self.shifts, self.columns, self.rows, self.divisors, self.row_divisors]
         shifts, *gains = (NOTHING if part is None else np.ascontiguousarray(part, dtype=np.float64) for part in parts)
         return (False, shifts, float(self.zero), float(self.step), *gains)
 
 
 NOTHING = np.empty(0)
 ROWS = 64  # of columns of zeros that are written at once
-AS_THEY_ARE = (True, NOTHING, 0.0, 1.0, NOTHING, NOTHING, NOTHING)
+AS_THEY_ARE = (True, NOTHING, 0.0, 1.0, NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 def _largest(values: np.ndarray | None, without: float) -> float:

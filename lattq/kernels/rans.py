@@ -140,8 +140,9 @@ def decode_plain(words, states, kinds, width, tables, found):
 
 @compiled
 @no_type_check
-def _write(found, top, rows, places, plain, shifts, zero, step, column_gains, row_gains, divisors, out):
+def _write(found, top, rows, places, scaling, out):
     """Rows of integers as they are, or what they decode to by the operations of `Scaling`, in their order."""
+    plain, shifts, zero, step, column_gains, row_gains, divisors, row_divisors = scaling
     across, middle, i = np.uint64(len(places)), len(shifts) // 2, ZERO
     for r in range(np.uint64(top), np.uint64(top + rows)):
         gain = row_gains[r] if len(row_gains) else 1.0
@@ -159,6 +160,8 @@ def _write(found, top, rows, places, plain, shifts, zero, step, column_gains, ro
             x *= gain
             if len(divisors):
                 x /= divisors[c]
+            if len(row_divisors):
+                x /= row_divisors[r]
             out[r, c] = x
         i += across
 
@@ -183,7 +186,6 @@ def decode_columns(words, states, cuts, width, groups, grid, labels, tables, col
     the least and the largest integer.
     """
     slots, entries, values, ends = tables
-    plain, shifts, zero, step, column_gains, row_gains, divisors = scaling
     kinds, found = np.empty(TILE, dtype=np.uint32), np.empty(TILE, dtype=np.int64)
     path, p, first, least, most = np.empty(width, dtype=np.uint64), ZERO, 0, 0, 0
     for cut in range(len(cuts) - 1):
@@ -204,7 +206,21 @@ def decode_columns(words, states, cuts, width, groups, grid, labels, tables, col
                 first += rows * across
                 low, high = _ends(found, i)
                 least, most = min(least, low), max(most, high)
-                _write(found, top, rows, places, plain, shifts, zero, step, column_gains, row_gains, divisors, out)
+                _write(
+                    found,
+                    top,
+                    rows,
+                    places,
+                    plain,
+                    shifts,
+                    zero,
+                    step,
+                    column_gains,
+                    row_gains,
+                    divisors,
+                    row_divisors,
+                    out,
+                )
     return p, least, most
 
 
@@ -216,7 +232,7 @@ def decode_places(words, states, steps, fresh, groups, grid, labels, tables, row
     Before a step that is `fresh` the trellises begin anew.
     """
     slots, entries, values, ends = tables
-    plain, shifts, zero, step, column_gains, row_gains, divisors = scaling
+    plain, shifts, zero, step, column_gains, row_gains, divisors, row_divisors = scaling
     widest = steps.max() if len(steps) else 0
     kinds, found = np.empty(widest, dtype=np.uint32), np.empty(widest, dtype=np.int64)
     path, p, least, most, first = np.zeros(widest, dtype=np.uint64), ZERO, 0, 0, 0
@@ -246,6 +262,8 @@ def decode_places(words, states, steps, fresh, groups, grid, labels, tables, row
                 x *= row_gains[r]
             if len(divisors):
                 x /= divisors[c]
+            if len(row_divisors):
+                x /= row_divisors[r]
             out[r, c] = x
         first += across
     return p, least, most

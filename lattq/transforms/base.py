@@ -1,6 +1,6 @@
 """What a transform answers beside its maps."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -8,7 +8,27 @@ from jaxtyping import Float, Int
 from lattq._array import Array, array_namespace, from_host
 from lattq.errors import InvalidInputError
 
-__all__ = ["BaseTransform", "Transform"]
+__all__ = ["BaseTransform", "Divisors", "Transform"]
+
+
+class Divisors(NamedTuple):
+    """What an inverse divides columns by, and then rows; None for 1.
+
+    >>> Divisors(np.array([2.0])).after(Divisors(rows=np.array([4.0])))
+    Divisors(columns=array([2.]), rows=array([4.]))
+    """
+
+    columns: Float[np.ndarray, " columns"] | None = None
+    rows: Float[np.ndarray, " rows"] | None = None
+
+    def after(self, other: "Divisors | None") -> "Divisors | None":
+        """Both divisions, these first; None where that is not columns and then rows, once each."""
+        if other is None or (self.rows is not None and any(one is not None for one in other)):
+            return None
+        if self.columns is not None and other.columns is not None:
+            return None
+        columns = self.columns if other.columns is None else other.columns
+        return Divisors(columns, self.rows if other.rows is None else other.rows)
 
 
 @runtime_checkable
@@ -56,8 +76,8 @@ class BaseTransform:
     exponents: Int[np.ndarray, " n"] | None = None
     """k where the transform multiplies columns by 2^(k/16): it tells coders how the codes of columns scale."""
 
-    divisors: Float[np.ndarray, " n"] | None = None
-    """What `inverse` divides columns by, where that is all it does; None where it does other things, or nothing."""
+    divisors: Divisors | None = None
+    """What `inverse` divides columns by, and then rows, where that is all it does; None where it does other things."""
 
     def output_congruence(self, outputs: np.ndarray) -> np.ndarray:
         """Blocks of the metric of the outputs, in the coordinates of the transformed weight: as they are.

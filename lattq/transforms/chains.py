@@ -13,7 +13,7 @@ from lattq.coding.schema import KIND, Inner, Record, Series, checked
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
 from lattq.parts.registry import find, kind_of
-from lattq.transforms.base import BaseTransform, Transform
+from lattq.transforms.base import BaseTransform, Divisors, Transform
 from lattq.transforms.gain import EXPONENT, Gain
 from lattq.transforms.maps import Identity
 
@@ -85,6 +85,15 @@ class Chain(BaseTransform):
     def keeps_entries(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether all parts do."""
         return all(part.keeps_entries for part in self.parts)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def divisors(self) -> Divisors | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of all parts, the last first, if they are of columns and then of rows."""
+        found: Divisors | None = Divisors()
+        for part in reversed(self.parts):
+            own = part.divisors  # pyright: ignore[reportAttributeAccessIssue]
+            found = None if found is None else found.after(own)
+        return found
 
     @property
     def row_factors(self) -> Float[np.ndarray, " rows"] | None:  # pyright: ignore[reportIncompatibleVariableOverride]

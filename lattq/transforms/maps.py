@@ -11,7 +11,7 @@ from lattq.coding.damage import reading
 from lattq.coding.schema import Either, Octets, Record, checked
 from lattq.errors import InvalidInputError
 from lattq.parts import register
-from lattq.transforms.base import BaseTransform
+from lattq.transforms.base import BaseTransform, Divisors
 from lattq.transforms.grid import SCALE_GRID, grid_scale, read_grid, stored_grid
 
 __all__ = ["Diagonal", "Identity", "Permutation"]
@@ -28,6 +28,7 @@ class Identity(BaseTransform):
 
     plain = True
     keeps_entries = True
+    divisors = Divisors()
 
     def __call__(self, weight: Array, sigma: np.ndarray) -> "Identity":
         """Itself."""
@@ -121,9 +122,9 @@ class Diagonal(BaseTransform):
         return weight / _row(self.scale, weight)
 
     @property
-    def divisors(self) -> Float[np.ndarray, " n"]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The scale."""
-        return self.scale
+    def divisors(self) -> Divisors:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The scale, of columns."""
+        return Divisors(self.scale)
 
     def congruence(self, sigma: np.ndarray) -> np.ndarray:
         """Rows and columns divided by scale."""

@@ -10,7 +10,7 @@ from lattq._array import Array, array_namespace, from_host, short_repr
 from lattq.coding.schema import Inner, Integer, Record, checked
 from lattq.errors import InvalidInputError
 from lattq.parts import register
-from lattq.transforms.base import BaseTransform
+from lattq.transforms.base import BaseTransform, Divisors
 from lattq.transforms.grid import MOST_GRID, grid_scale, read_grid, stored_grid
 
 __all__ = ["RowScales"]
@@ -48,6 +48,11 @@ class RowScales(BaseTransform):
     def scale(self) -> np.ndarray:
         """What rows are multiplied by."""
         return grid_scale(self.steps)
+
+    @property
+    def divisors(self) -> Divisors:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The scale, of rows."""
+        return Divisors(rows=self.scale)
 
     @property
     def row_factors(self) -> Float[np.ndarray, " rows"]:  # pyright: ignore[reportIncompatibleVariableOverride]
