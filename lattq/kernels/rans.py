@@ -206,21 +206,7 @@ def decode_columns(words, states, cuts, width, groups, grid, labels, tables, col
                 first += rows * across
                 low, high = _ends(found, i)
                 least, most = min(least, low), max(most, high)
-                _write(
-                    found,
-                    top,
-                    rows,
-                    places,
-                    plain,
-                    shifts,
-                    zero,
-                    step,
-                    column_gains,
-                    row_gains,
-                    divisors,
-                    row_divisors,
-                    out,
-                )
+                _write(found, top, rows, places, scaling, out)
     return p, least, most
 
 
