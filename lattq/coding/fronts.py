@@ -5,6 +5,7 @@ j: a column where the height is 1, else an anti-diagonal in each group. The last
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -77,8 +78,12 @@ class Fronts:
         >>> Fronts(2, 3, height=2).places(0, 2)
         array([0, 1, 3])
         """
-        found = [rows * self.columns + columns for rows, columns in map(self.entries, range(first, last))]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+        from lattq.kernels import fronts as kernels  # numba takes long to import, and few need it
+
+        found = np.empty(sum(map(self.size, range(first, last))), dtype=np.int64)
+        fill: Any = kernels.places
+        fill(self.rows, self.columns, self.height, first, last, found)
+        return found
 
     def runs(self, size: int) -> list[range]:
         """Fronts one after the other that hold `size` entries or little more: streams of their own.

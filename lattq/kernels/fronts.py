@@ -8,7 +8,7 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 
 import numba
 
-__all__ = ["feed", "targets"]
+__all__ = ["feed", "places", "targets"]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -79,3 +79,16 @@ def _add(to, what, times):
     """to += times · what; on slices, which become vectors."""
     for k in range(len(what)):
         to[k] += times * what[k]
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def places(rows, columns, height, first, last, out):
+    """Flat places, row by row, of all entries of the fronts first ... last - 1, one front after the other."""
+    i = 0
+    for front in range(first, last):
+        low, high = max(0, front - columns + 1), min(height - 1, front)
+        for top in range(0, rows, height):
+            for r in range(low, high + 1):
+                out[i] = (top + r) * columns + front - r
+                i += 1

@@ -144,8 +144,8 @@ class FrontTrellis(BaseCoder):
         """Places of the entries of each block of fronts, sequence after sequence, and where sequences end."""
         fronts = Fronts(*shape, self.height)
         for run in fronts.runs(self.block):
-            cuts = [segment_ends(fronts.size(front), self.segment) for front in run]
-            yield fronts.places(run.start, run.stop), np.cumsum(np.concatenate([np.diff(cut) for cut in cuts]))
+            lengths = [_lengths(fronts.size(front), self.segment) for front in run]
+            yield fronts.places(run.start, run.stop), np.cumsum(np.concatenate(lengths))
 
     def _check(self, codes: np.ndarray, ends: np.ndarray) -> None:
         """Raise for what is no sequence."""
@@ -162,6 +162,12 @@ class FrontTrellis(BaseCoder):
         except InvalidInputError as error:
             msg = f"fronts of {self.height} rows are no sequences of this code: {error}"
             raise InvalidInputError(msg) from None
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _lengths(size: int, segment: int) -> np.ndarray:
+    """Lengths of the sequences of a front: neighbours, and layers of a model, share them."""
+    return np.diff(segment_ends(size, segment))
 
 
 def _in_steps(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
