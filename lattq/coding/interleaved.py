@@ -92,7 +92,7 @@ def decode_symbols(stream: bytes, kinds: np.ndarray, tables: SlotTables) -> np.n
     states, words = read_words(stream)
     found = np.empty(len(kinds), dtype=np.int64)
     used = rans.decode_plain(words, states, kinds, WIDTH, tables.arrays, found)
-    require_end(states, words, used, len(kinds))
+    require_end(states, words, int(used), len(kinds))
     return found
 
 
