@@ -300,8 +300,8 @@ class Quantized:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            fields, shape, data = payload_fields(unpacked(body), shape, len(payload))
-            found = Quantized(**fields) if "codes" in fields else _without_codes(fields, shape)
+            fields, sides, data = payload_fields(unpacked(body), shape, len(payload))
+            found = Quantized(**fields) if "codes" in fields else _without_codes(fields, sides)
         found.__dict__["coded"] = data  # encoding again would give the same
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found

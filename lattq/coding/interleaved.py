@@ -70,14 +70,14 @@ def encode_symbols(
     >>> encode_symbols(np.array([0, -1, 3]), kinds_of_codes()[[25, 25, 25]], gaussians())
     b'\\x00UR\\x01'
     """
-    from lattq.kernels import rans  # numba takes long to import, and few need it
+    from lattq.kernels import rans_encode  # numba takes long to import, and few need it
 
     if steps is None:
         steps = np.full(-(-len(symbols) // WIDTH), WIDTH)
         steps[-1:] -= -len(symbols) % WIDTH
     lanes = 1 << lanes_of(len(symbols))
     begin = 1 if lanes == 1 else FULL
-    return packed_words(*rans.encode(symbols, kinds, steps, tables.arrays, tables.starts, lanes, begin))
+    return packed_words(*rans_encode.encode(symbols, kinds, steps, tables.arrays, tables.starts, lanes, begin))
 
 
 def decode_symbols(stream: bytes, kinds: np.ndarray, tables: SlotTables) -> np.ndarray:
@@ -92,7 +92,7 @@ def decode_symbols(stream: bytes, kinds: np.ndarray, tables: SlotTables) -> np.n
     states, words = read_words(stream)
     found = np.empty(len(kinds), dtype=np.int64)
     used = rans.decode_plain(words, states, kinds, WIDTH, tables.arrays, found)
-    require_end(states, words, used, len(kinds))
+    require_end(states, words, int(used), len(kinds))
     return found
 
 
