@@ -233,7 +233,7 @@ class Metric:
     def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
 
-        Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`. Guides stay as they are.
+        Σ as in `lattq.linalg.shrink`; each block of G likewise, then `damped`, guides too.
 
         >>> Metric(np.array([[2.0, 1.0], [1.0, 2.0]]), input_count=1e9).shrunk().inputs.round(3)
         array([[2., 1.],

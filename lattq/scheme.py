@@ -134,10 +134,14 @@ class Scheme:
             if getattr(self, name) < 0:
                 msg = f"`{name}` is {getattr(self, name)}; pass how many, 0 or more"
                 raise InvalidInputError(msg)
-        whole = [name for name in ("refit", "rounds") if getattr(self, name)]
-        whole += [f"{name} of the quantizer" for name in ("shrink", "sequences") if getattr(self.quantizer, name)]
+        whole = [f"`{name}` is" for name in ("refit", "rounds") if getattr(self, name)]
+        whole += [f"`shrink` of {self.quantizer!r} is"] if self.quantizer.shrink else []
+        whole += [f"the sequences of {self.quantizer!r} are"] if self.quantizer.sequences else []
         if self.guides and whole:
-            msg = f"`guides` is {self.guides}, but {whole[0]} is for the rows of all groups together; leave one out"
+            msg = (
+                f"`guides` is {self.guides}, but {whole[0]} for the rows of all groups together; pass guides=0, or a "
+                "quantizer such as `Uniform`, `AbsMax` or `MinMax` without it"
+            )
             raise InvalidInputError(msg)
         if self.coder is not None:
             require_part("coder", self.coder)

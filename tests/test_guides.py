@@ -215,3 +215,29 @@ def test_other_schemes_see_the_mean_alone():
     plain = lq.Metric(metric.inputs, metric.outputs)
     sided = lq.recipes.yaqa(8, group=3)
     assert lq.quantize(weight, metric, sided).to_bytes() == lq.quantize(weight, plain, sided).to_bytes()
+
+
+def test_groups_of_rows_with_equal_steps_stand_below_each_other():
+    """A dead layer, or heads that repeat: equal quantizers of rows are still of their rows alone."""
+    rng = np.random.default_rng(0)
+    moments = np.stack([x.T @ x / 64 for x in rng.normal(size=(2, 64, 16))])
+    half = rng.normal(size=(6, 16))
+    for weight in (np.zeros((12, 16)), np.vstack([half, half])):
+        metric = lq.Metric(moments[0], guides=np.stack([moments[0]] * 2))
+        for recipe in (lq.recipes.guided(4, group=8), lq.recipes.guided(4, group=8, symmetric=False)):
+            found = lq.quantize(weight, metric, recipe)
+            assert np.array_equal(found.dequantize()[:6], found.dequantize()[6:])
+            assert_same(lq.Quantized.from_bytes(found.to_bytes()).dequantize(), found.dequantize())
+
+
+@pytest.mark.parametrize("parameter", ["columns", "rows", "centroids"])
+def test_refits_are_least_squares_with_guides_too(parameter: str):
+    """The reported distortion falls to that of the best of a fine grid of one common factor, or below."""
+    rng = np.random.default_rng(0)
+    guides = np.stack([np.diag([4.0, 0.1, 1.0, 1.0]), np.diag([0.1, 4.0, 1.0, 1.0])])
+    metric, weight = lq.Metric(guides.mean(axis=0), guides=guides), rng.normal(size=(64, 4))
+    rough = lq.quantize(weight, metric.inputs, lq.recipes.rtn(3, group=None, fit="range"))
+    found = lq.refit(rough, weight, metric, (parameter,))
+    z = rough.dequantize().astype(np.float64)
+    best = min(metric.squared_error(weight - g * z) for g in np.linspace(0.4, 1.1, 71))
+    assert found.distortion(weight, metric) <= 1.02 * best

@@ -212,7 +212,7 @@ plt.tight_layout()
 # (\Sigma + J')^{-1}$ splits again: rows are mixed before the loop, columns in it. For a layer a ratio of 0.6 of
 # $\theta$ on each side is best, about the square root of the whole rule of one side. For a chain of layers it shrinks
 # too much: on a small Llama KL at 2 bits is .086, .067, .066, .094 for ratios 0, 0.2, 0.3, 0.6, and at 3 bits .0098,
-# .0093, .0105 for 0, 0.3, 0.6. `lattq.recipes.two_sided` takes 0.3.
+# .0093, .0105 for 0, 0.3, 0.6. `lattq.recipes.two_sided` takes 0.2, the flat side of that.
 
 # %%
 n = 96

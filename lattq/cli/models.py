@@ -80,7 +80,7 @@ def quantize(
     sweeps: Annotated[int | None, typer.Option(help=f"Passes of coordinate descent: {takers('sweeps')}.")] = None,
     mmse: Annotated[
         float | None,
-        typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0, or 0.3 of two_sided]"),
+        typer.Option(help=f"Ratio of the MMSE feedback: {takers('mmse')}. [default: 0, or 0.2 of two_sided]"),
     ] = None,
     guides: Annotated[
         int | None, typer.Option(help=f"Groups of outputs that weigh the inputs, at most: {takers('guides')}.")

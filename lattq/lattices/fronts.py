@@ -102,7 +102,7 @@ class FrontLattice(BaseCoder):
     def __post_init__(self) -> None:
         normalize(self, as_integer, "height", "block")
         check_block(self.block)
-        _ = self.lattice
+        _ = self.lattice, Fronts(self.height, 1, self.height)
 
     @functools.cached_property
     def lattice(self) -> Lattice:
@@ -127,6 +127,9 @@ class FrontLattice(BaseCoder):
         InvalidInputError : for a front that is not made of points, or a height that divides no rows
         """
         check_fingerprint()
+        if codes.ndim != 2:
+            msg = f"`codes` have shape {codes.shape}; pass a matrix"
+            raise InvalidInputError(msg)
         rows, columns = (
             np.zeros(size, dtype=np.int64) if classes is None else classes
             for size, classes in zip(codes.shape, (row_classes, column_classes), strict=True)

@@ -17,11 +17,13 @@ SAMPLE_ROWS = 1024  # that the normal matrix of at most 31 centroids is estimate
 
 
 def fit_columns(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
-    """argmin over gains g: (Σ ∘ ZᵀGZ) g = diag(Zᵀ G W Σ), Z the reconstruction without them."""
+    """argmin over gains g: (Σ ∘ ZᵀGZ) g = diag(Zᵀ G W Σ), Z the reconstruction without them, summed over guides."""
     z = dataclasses.replace(found, column_gains=None).decoded()
-    s, gz = metric.inputs, metric.left(z)
-    old = np.full(len(s), GAIN_GRID) if found.column_gains is None else found.column_gains
-    gains = _solve(s * (z.T @ gz), np.sum(gz * (w @ s), axis=0), old / GAIN_GRID)
+    gz, stack = metric.left(z), metric.inputs[None] if metric.guides is None else metric.guides
+    groups = (x.reshape(len(stack), -1, x.shape[1]) for x in (z, gz))
+    normal = sum(s * (a.T @ b) for s, a, b in zip(stack, *groups, strict=True))
+    old = np.full(z.shape[1], GAIN_GRID) if found.column_gains is None else found.column_gains
+    gains = _solve(normal, np.sum(gz * metric.right(w), axis=0), old / GAIN_GRID)
     return found.revalued(column_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))
 
 
@@ -84,10 +86,15 @@ def fit_centroids(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
     def by_code(values: np.ndarray, index: np.ndarray) -> np.ndarray:
         return np.bincount(index.ravel(), values.ravel(), 2 * largest + 2)[:-1]
 
-    rows = slice(None, None, -(-len(w) // SAMPLE_ROWS)) if metric.outputs is None else slice(None)
-    cell, code, s = cells[rows], index[rows], metric.inputs
-    normal = [by_code(metric.left(np.where(code == k, cell, 0.0) @ s) * cell, code) for k in range(2 * largest + 1)]
-    right = by_code(metric.left((w - z) @ s) * cells, index)
+    alike = metric.outputs is None and metric.guides is None
+    rows = slice(None, None, -(-len(w) // SAMPLE_ROWS)) if alike else slice(None)
+    cell, code = cells[rows], index[rows]
+
+    def image(x: np.ndarray) -> np.ndarray:
+        return metric.left(metric.right(x))
+
+    normal = [by_code(image(np.where(code == k, cell, 0.0)) * cell, code) for k in range(2 * largest + 1)]
+    right = by_code(image(w - z) * cells, index)
     shifts = _solve(np.array(normal) * len(w) / len(cell), right, np.zeros(2 * largest + 1))
     return found.revalued(centroids=_stored(shifts + 1.0, 2 * GAIN_GRID, 0, -GAIN_GRID))
 

@@ -55,7 +55,7 @@ class CodebookQuantizer(BaseQuantizer):
     Attributes
     ----------
     tables : entries of each group of rows and of columns, on the host in float64
-    steps : of entries that are integers times a step, one for each table; None for entries in float16
+    entry_steps : of entries that are integers times a step, one for each table; None for entries in float16
     entry_bits : 4 or 8, of such integers; None for float16
     rows : that share a table
     group : columns that share a table, where there are several
@@ -78,7 +78,7 @@ class CodebookQuantizer(BaseQuantizer):
     tables: Float[np.ndarray, "row_groups column_groups size dimension"]
     rows: int
     group: int = 1
-    steps: Float[np.ndarray, "row_groups column_groups"] | None = None
+    entry_steps: Float[np.ndarray, "row_groups column_groups"] | None = None
     entry_bits: int | None = None
     down: bool = False
     coded: bool = False
@@ -164,11 +164,11 @@ class CodebookQuantizer(BaseQuantizer):
 
     def stored(self) -> "CodebookQuantizer":
         """Entries as float16, or as integers times a float16 step; raises `InvalidInputError` for what is beyond it."""
-        tables, steps = stored_tables(self.tables, self.steps, self.entry_bits)
+        tables, steps = stored_tables(self.tables, self.entry_steps, self.entry_bits)
         scale = None if self.scale is None else self.scale.stored()
-        if tables is self.tables and steps is self.steps and scale is self.scale:
+        if tables is self.tables and steps is self.entry_steps and scale is self.scale:
             return self
-        return dataclasses.replace(self, tables=tables, steps=steps, scale=scale)
+        return dataclasses.replace(self, tables=tables, entry_steps=steps, scale=scale)
 
     def table_form(self) -> TableForm:
         """The tables, and the scales of runs."""
@@ -183,7 +183,7 @@ class CodebookQuantizer(BaseQuantizer):
         found = [step for _, step in rounded if step is not None]
         steps = np.stack(found).reshape(self.tables.shape[:2]) if found else None
         stored = np.stack([table for table, _ in rounded]).reshape(self.tables.shape)
-        return dataclasses.replace(self, tables=stored, steps=steps)
+        return dataclasses.replace(self, tables=stored, entry_steps=steps)
 
     def _vectors(self, x: np.ndarray) -> np.ndarray:
         """Vectors of a block in the order of rows, (rows of vectors, vectors across, dimension)."""
@@ -215,11 +215,11 @@ class CodebookQuantizer(BaseQuantizer):
 
     def to_state(self) -> list:
         """Entries as float16, or integers and float16 steps; shapes; scales."""
-        if self.steps is None:
+        if self.entry_steps is None:
             body = [self.tables.astype("<f2").tobytes()]
         else:
-            integers = np.rint(self.tables / self.steps[..., None, None]).astype(np.int8)
-            body = [_packed(integers, self.entry_bits or 8), self.steps.astype("<f2").tobytes()]
+            integers = np.rint(self.tables / self.entry_steps[..., None, None]).astype(np.int8)
+            body = [_packed(integers, self.entry_bits or 8), self.entry_steps.astype("<f2").tobytes()]
         sizes = [*self.tables.shape, self.rows, self.group, self.entry_bits, self.down, self.coded]
         return [sizes, body, None if self.scale is None else self.scale.to_state()]
 
@@ -253,13 +253,13 @@ class CodebookQuantizer(BaseQuantizer):
         sides = [(part.tables.shape[0], *part.tables.shape[2:]) for part in parts]
         if not alike(parts, ("rows", "entry_bits", "down", "coded")) or len(set(sides)) > 1:
             return None
-        steps: Any = [part.steps for part in parts]
+        steps: Any = [part.entry_steps for part in parts]
         scales: Any = [part.scale for part in parts]
         charges: Any = [part.charges for part in parts]
         return dataclasses.replace(
             parts[0],
             tables=np.concatenate([part.tables for part in parts], axis=1),
-            steps=None if steps[0] is None else np.concatenate(steps, axis=1),
+            entry_steps=None if steps[0] is None else np.concatenate(steps, axis=1),
             scale=None if scales[0] is None else LogScales.concatenate(scales),
             group=group if len(parts) > 1 else 1,
             metric=None,

@@ -240,7 +240,8 @@ class UniformQuantizer(BaseQuantizer):
     def stacked(cls, parts: "list[UniformQuantizer]", height: int) -> "UniformQuantizer | None":
         """With the steps and zeros of all rows; None where codes differ, or cells that are not rows' own."""
         first = parts[0]
-        if alike(parts, [field.name for field in dataclasses.fields(cls)]):
+        shared = first.step.shape[0] == 1 and getattr(first.zero, "shape", (1,))[0] == 1
+        if shared and height > 1 and alike(parts, [field.name for field in dataclasses.fields(cls)]):
             return first
         if not alike(parts, ("low", "high", "group")) or any(part.dither is not None for part in parts):
             return None

@@ -23,7 +23,7 @@ def dense() -> Path:
 
 @pytest.mark.parametrize("recipe", [recipes.huffman_gptq, recipes.two_sided])
 def test_layers_of_one_rate_have_about_that(dense: Path, tmp_path: Path, recipe: Any):
-    options = {**OPTIONS, **LAYERS, "recipe": recipe, "rate": 3.0}
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "recipe": recipe, "rate": 3.0}
     rates = {}
     for allocation in ("rate", "loss"):
         report = llm.quantize_model(dense, tmp_path / allocation, allocation=allocation, **options)
@@ -34,7 +34,7 @@ def test_layers_of_one_rate_have_about_that(dense: Path, tmp_path: Path, recipe:
 
 
 def test_the_best_is_the_one_with_less_divergence_on_held_out_text(dense: Path, tmp_path: Path):
-    options = {**OPTIONS, **LAYERS, "rate": 2.5}
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5}
     report = llm.quantize_model(dense, tmp_path / "best", allocation="best", **options)
     found, chosen = report.settings["held_out"], report.settings["chosen"]
     assert found[chosen] == min(found.values())
@@ -53,7 +53,7 @@ def test_the_best_is_the_one_with_less_divergence_on_held_out_text(dense: Path, 
 
 def test_the_worse_one_is_not_kept(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A negative control: with the judge turned over, the other is."""
-    options = {**OPTIONS, **LAYERS, "rate": 2.5, "allocation": "best"}
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "allocation": "best"}
     first = llm.quantize_model(dense, tmp_path / "first", **options)
     true = best.mean_distance
     monkeypatch.setattr(best, "mean_distance", lambda *given: 1 / true(*given))
@@ -62,7 +62,7 @@ def test_the_worse_one_is_not_kept(dense: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_interrupted_call_continues(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    options = {**OPTIONS, **LAYERS, "rate": 2.5, "allocation": "best"}
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "allocation": "best"}
 
     def interrupted(*_: Any) -> float:
         raise KeyboardInterrupt
@@ -72,16 +72,30 @@ def test_an_interrupted_call_continues(dense: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(KeyboardInterrupt):
             llm.quantize_model(dense, tmp_path / "out", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.loss", "out.rate"]
-    with pytest.raises(InvalidInputError, match="is of a call with other settings \\(seed differ\\)"):
-        llm.quantize_model(dense, tmp_path / "out", **options | {"seed": 1})
+    for other in ({"seed": 1}, {"recipe": recipes.watersic}, {"samples": 5}, {"include": ["*.1.self_attn.q_proj"]}):
+        with pytest.raises(InvalidInputError, match="is of a call with other settings"):
+            llm.quantize_model(dense, tmp_path / "out", **options | other)
     llm.quantize_model(dense, tmp_path / "out", **options)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_fixed_rates_are_made_once(dense: Path, tmp_path: Path):
-    options = {**OPTIONS, **LAYERS, "recipe": recipes.rtn, "levels": 4, "allocation": "best"}
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "recipe": recipes.rtn, "levels": 4, "allocation": "best"}
     report = llm.quantize_model(dense, tmp_path / "out", **options)
     assert list(report.settings["held_out"]) == ["loss"]
+
+
+def test_a_short_text_is_refused_before_anything_is_made(dense: Path, tmp_path: Path):
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "calibration_text": TEXT[:1000]}
+    for more in ({"allocation": "best"}, {"refine": True, "samples": 1}):
+        with pytest.raises(InvalidInputError, match=r"tokens|windows"):
+            llm.quantize_model(dense, tmp_path / "out", **options | more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_refining_needs_text(dense: Path, tmp_path: Path):
+    with pytest.raises(InvalidInputError, match="`refine` trains on text"):
+        llm.quantize_model(dense, tmp_path / "out", rate=3.0, statistics=tmp_path / "none", refine=True)
 
 
 def test_the_best_needs_text(dense: Path, tmp_path: Path):

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from lattq.errors import InvalidInputError
 from lattq.llm.convert.report import Report
-from lattq.llm.convert.resumed import beside, converted, text_hash
+from lattq.llm.convert.resumed import beside, converted, require_text, require_windows, text_hash
 from lattq.llm.convert.stages import is_fixed_rate
 from lattq.llm.convert.workspace import check_free
 from lattq.llm.distill.divergence import mean_distance
@@ -38,19 +37,20 @@ def quantize_best(
 ) -> Report:
     """Quantize into `OUT.loss` and `OUT.rate`, and keep the one that diverges less from the dense model.
 
-    The report's settings say which was `chosen`, and the divergences of both, `held_out`, in nats. An interrupted call,
-    repeated, continues.
+    The report's settings say which was `chosen`, and the divergences of both, `held_out`, in nats; they are compared at
+    the same bytes, by 4^(difference of the rates). An interrupted call, repeated, continues.
 
     Raises
     ------
     InvalidInputError : without a text, or for a folder of a call with other settings
     """
-    if calibration_text is None:
-        msg = '`allocation` is "best", which is judged on text; give `calibration_text`, or the allocation "loss"'
-        raise InvalidInputError(msg)
+    require_text(calibration_text, '`allocation` is "best", which is judged on text')
+    text = str(calibration_text)
     check_free(Path(out))
-    cut = len(calibration_text) * (HELD_OUT - 1) // HELD_OUT
-    parts = calibration_text[:cut], calibration_text[cut:]
+    cut = len(text) * (HELD_OUT - 1) // HELD_OUT
+    parts, most = (text[:cut], text[cut:]), None if samples is None else -(-samples // (HELD_OUT - 1))
+    for part, number in zip(parts, (samples, most), strict=True):
+        require_windows(source, part, window, number)
     tried = TRIED[:1] if is_fixed_rate(options["recipe"]) else TRIED  # which change no fixed rate
     folders = {name: beside(out, name) for name in tried}
     given = {"source": source, "calibration_text": parts[0], "window": window, "samples": samples} | options
@@ -60,17 +60,19 @@ def quantize_best(
         with work.stage("judge") as judging, fixed_threads(threads):
             dense, tokenizer = checkpoint.load_model(source, torch.float32), checkpoint.load_tokenizer(source)
             length = int(window if window is not None else longest_window(dense))
-            most = None if samples is None else -(-samples // (HELD_OUT - 1))
             windows = token_windows(tokenizer, parts[1], length, most)
             found = {}
             for name, folder in folders.items():
                 found[name] = mean_distance(dense, checkpoint.load_model(folder, torch.float32), windows)
                 judging.advance(f"{name}: {found[name]:.4g}")
-    best = min(tried, key=found.__getitem__)  # the first of equals
+    rate = reports[tried[0]].rate
+    scores = {name: found[name] * 4.0 ** (reports[name].rate - rate) for name in tried}  # at the same bytes
+    best = min(tried, key=scores.__getitem__)  # the first of equals
     settings = reports[best].settings | {"allocation": "best", "chosen": best, "held_out": found}
-    told = dataclasses.replace(reports[best], settings=settings | {"calibration": text_hash(calibration_text)})
-    told.save(folders[best])
-    folders.pop(best).replace(out)
-    for folder in folders.values():
-        shutil.rmtree(folder)
+    told = dataclasses.replace(reports[best], settings=settings | {"calibration": text_hash(text)})
+    for name in tried:
+        if name != best:
+            shutil.rmtree(folders[name])
+    folders[best].replace(out)
+    told.save(Path(out))
     return told

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lattq._options import as_float
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.refined import refine_model
 from lattq.llm.convert.report import FILE, Report
-from lattq.llm.convert.resumed import beside, converted
+from lattq.llm.convert.resumed import beside, converted, require_text, require_windows
 from lattq.llm.convert.stages import is_fixed_rate
 from lattq.llm.convert.workspace import check_free
 from lattq.llm.distill.record import Refining
@@ -29,7 +30,7 @@ def quantize_refined(
     source: str | Path,
     out: str | Path,
     rate: float | int | None,
-    calibration_text: str,
+    calibration_text: str | None,
     progress: Stage | Observer | None,
     **options: Any,
 ) -> Report:
@@ -42,8 +43,11 @@ def quantize_refined(
     if not isinstance(refine, bool | Refining):
         msg = f"`refine` is {shown(refine)}; pass True, False, or a `Refining` of `lattq.llm`"
         raise InvalidInputError(msg)
+    require_text(calibration_text, "`refine` trains on text, which statistics do not hold")
+    rate = None if rate is None else as_float("rate", rate)
     check_free(Path(out))
     refining = Refining(seed=options["seed"]) if isinstance(refine, bool) else refine
+    require_windows(source, str(calibration_text), options["window"], options["samples"], 2)
     plain = beside(out, "plain")
     with stage("quantize and refine", inside=progress) as work:
         lower = rate if rate is None or not refining.gains else rate - reserve(source, options)

@@ -83,7 +83,7 @@ def refine_model(
     max_shard_size: str = "5GB",
     progress: Stage | Observer | None = None,
 ) -> Refinement:
-    """Train the gains, steps, norms and biases of a quantized model by the KL from its dense one; codes stay.
+    """Train steps, norms, biases and embeddings of a quantized model by the KL from its dense one; codes stay.
 
     Some calibration windows train and others judge; what is written is the best state by the latter, rounded as files
     hold it and with its bytes counted, which may be the one that there was. The work happens in `OUT.partial`; an

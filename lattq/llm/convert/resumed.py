@@ -1,17 +1,22 @@
 """Conversions that are part of a longer call, which finds them again when it is repeated."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lattq.errors import InvalidInputError
+from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.report import FILE, Report
+from lattq.llm.convert.stages import scheme_of
 from lattq.llm.source import checkpoint
+from lattq.llm.source.windows import longest_window, token_windows
+from lattq.rate import searched
 
-__all__ = ["beside", "converted", "text_hash"]
+__all__ = ["beside", "converted", "require_text", "require_windows", "text_hash"]
 
-CHECKED = ("rate", "step", "levels", "bits", "seed", "propagate", "drift", "allocation")
+CALL = "call"  # among the settings of a part: hash of what it was called with
+ELSEWHERE = ("progress", "jobs")  # change no byte
 
 
 def beside(out: str | Path, name: str) -> Path:
@@ -24,22 +29,42 @@ def beside(out: str | Path, name: str) -> Path:
 
 
 def converted(quantize: Callable[..., Report], out: Path, wanted: Mapping[str, Any]) -> Report:
-    """Quantize into `out`, unless an interrupted call with these settings has done that.
+    """Quantize into `out`, unless an interrupted call with these arguments has done that.
 
     Raises
     ------
-    InvalidInputError : if one with other settings has
+    InvalidInputError : if one with others has
     """
+    own = _hash_of(wanted)
     if not (out / FILE).is_file():
-        return quantize(out=out, **wanted)
+        report = quantize(out=out, **wanted)
+        report = dataclasses.replace(report, settings=report.settings | {CALL: own})
+        report.save(out)
+        return report
     report = Report.from_json((out / FILE).read_text(encoding="utf-8"))
-    own = {"calibration": text_hash(wanted["calibration_text"]), "source": checkpoint.source_hash(wanted["source"])}
-    own |= {key: wanted[key] for key in CHECKED if wanted[key] is not None}
-    changed = sorted(key for key, value in own.items() if report.settings.get(key) != value)
-    if changed:
-        msg = f"{out} is of a call with other settings ({', '.join(changed)} differ); repeat that, or delete the folder"
+    if report.settings.get(CALL) != own:
+        msg = f"{out} is of a call with other settings; repeat that, or delete the folder"
         raise InvalidInputError(msg)
     return report
+
+
+def require_text(text: Any, why: str) -> None:
+    """Raise `InvalidInputError` unless there is a calibration text.
+
+    >>> require_text("once", "")
+    """
+    if not isinstance(text, str):
+        msg = f"{why}; give `calibration_text`, a text, and not {shown(text)}"
+        raise InvalidInputError(msg)
+
+
+def require_windows(source: str | Path, text: str, window: int | None, samples: int | None, least: int = 1) -> None:
+    """Raise `InvalidInputError` unless a text has so many windows: better now than after hours."""
+    tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
+    found = len(token_windows(tokenizer, text, int(window if window is not None else longest_window(model)), samples))
+    if found < least:
+        msg = f"{found} windows of calibration text, and {least} are needed; give a longer text, or more `samples`"
+        raise InvalidInputError(msg)
 
 
 def text_hash(text: str) -> str:
@@ -49,3 +74,24 @@ def text_hash(text: str) -> str:
     'cae66941d9efbd404e4d88758ea67670'
     """
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _hash_of(wanted: Mapping[str, Any]) -> str:
+    """Of all that decides about the bytes."""
+    said = {key: value for key, value in wanted.items() if key not in ELSEWHERE}
+    said |= {"source": checkpoint.source_hash(wanted["source"]), "recipe": _recipe(wanted)}
+    return text_hash(repr(sorted((key, _plain(value)) for key, value in said.items())))
+
+
+def _recipe(wanted: Mapping[str, Any]) -> str:
+    """The scheme at the setting that is given, or at some."""
+    recipe = wanted["recipe"]
+    setting = wanted.get(searched(recipe)[0])
+    return repr(scheme_of(recipe, setting))
+
+
+def _plain(value: Any) -> Any:
+    """Paths and iterables as texts."""
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)
+    return repr(list(value)) if isinstance(value, list | tuple | set) else str(value)
