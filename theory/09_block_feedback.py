@@ -521,7 +521,7 @@ solved = fit_tables(found, target, lq.Metric(moment))
 integers = dataclasses.replace(found, quantizer=dataclasses.replace(found.quantizer, entry_bits=8))
 rounded = fit_tables(integers, target, lq.Metric(moment))
 least, cost = 0.0, 0.0
-for part, step in zip(range(0, 256, 16), rounded.quantizer.steps[:, 0], strict=True):
+for part, step in zip(range(0, 256, 16), rounded.quantizer.entry_steps[:, 0], strict=True):
     w, indices = target[part : part + 16], np.asarray(found.codes)[part : part + 16]
     places = 2 * indices + np.arange(64) % 2
     z = (places == np.arange(32)[:, None, None]).astype(float)

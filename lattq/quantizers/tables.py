@@ -122,7 +122,7 @@ class Codebook(BaseDesign):
         return CodebookQuantizer(
             np.stack([fit[0] for fit in fits])[:, None],
             height,
-            steps=None if steps is None else steps[:, None],
+            entry_steps=None if steps is None else steps[:, None],
             entry_bits=self.entry_bits,
             down=self.down,
             coded=self.slope > 0,
