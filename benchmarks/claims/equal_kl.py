@@ -78,7 +78,9 @@ def main() -> None:
     bits = {name: {f"{kl:g}": bits_at(curve, kl) for kl in LEVELS} for name, curve in found.items()}
     claims = {
         f"{name} takes fewer bits than {other} at every divergence that both reach": all(
-            bits[name][kl] < bits[other][kl] for kl in bits[name] if bits[name][kl] and bits[other][kl]
+            own < theirs
+            for own, theirs in zip(bits[name].values(), bits[other].values(), strict=True)
+            if own is not None and theirs is not None
         )
         for name, other in CLAIMS.items()
         if name in bits

@@ -57,7 +57,7 @@ def quantized(folder: Path, name: str, seed: int, room: float = 0.0) -> Report:
     """Quantize the embedded model on all calibration windows, unless that has been done."""
     if not folder.is_dir():
         kind, setting = name.split()
-        options = {"rate": float(setting) - room} if kind == "two-sided" else {"levels": LEVELS[setting]}
+        options: dict[str, Any] = {"rate": float(setting) - room} if kind == "two-sided" else {"levels": LEVELS[setting]}
         options |= {"recipe": lq.recipes.two_sided if kind == "two-sided" else lq.recipes.gptq, "seed": seed}
         quantize_model(embedded_model(), folder, calibration_text=embedded_text("calibration"), **options)
     return Report.from_json((folder / "lattq_report.json").read_text())
@@ -66,7 +66,7 @@ def quantized(folder: Path, name: str, seed: int, room: float = 0.0) -> Report:
 def refined(plain: Path, folder: Path, most: float | None, **options: Any) -> dict[str, Any]:
     """Refine a directory, unless that has been done; what was written about it."""
     if not folder.is_dir():
-        words = {"calibration_text": embedded_text("calibration"), "refining": Refining(**options), "most_rate": most}
+        words: dict[str, Any] = {"calibration_text": embedded_text("calibration"), "refining": Refining(**options), "most_rate": most}
         refine_model(plain, folder, source=embedded_model(), **words)
     found = json.loads((folder / "lattq_refinement.json").read_text())
     told = found["distillation"]
@@ -77,7 +77,7 @@ def refined(plain: Path, folder: Path, most: float | None, **options: Any) -> di
 def measure(name: str, seed: int, epochs: int, home: Path, stages: list[str]) -> list[dict[str, Any]]:
     """The plain model and all stages of one recipe."""
     first = quantized(home / "whole", name, seed)
-    row = {"name": name, "seed": seed}
+    row: dict[str, Any] = {"name": name, "seed": seed}
     rows = [{**row, "stage": "plain", "rate": first.rate, "bytes": first.stored_bytes, "kl": judged(home / "whole")}]
     for stage in stages:
         plain, most, gains = home / "whole", None, "gains" in STAGES[stage]
