@@ -57,7 +57,9 @@ def quantized(folder: Path, name: str, seed: int, room: float = 0.0) -> Report:
     """Quantize the embedded model on all calibration windows, unless that has been done."""
     if not folder.is_dir():
         kind, setting = name.split()
-        options: dict[str, Any] = {"rate": float(setting) - room} if kind == "two-sided" else {"levels": LEVELS[setting]}
+        options: dict[str, Any] = (
+            {"rate": float(setting) - room} if kind == "two-sided" else {"levels": LEVELS[setting]}
+        )
         options |= {"recipe": lq.recipes.two_sided if kind == "two-sided" else lq.recipes.gptq, "seed": seed}
         quantize_model(embedded_model(), folder, calibration_text=embedded_text("calibration"), **options)
     return Report.from_json((folder / "lattq_report.json").read_text())
@@ -66,7 +68,11 @@ def quantized(folder: Path, name: str, seed: int, room: float = 0.0) -> Report:
 def refined(plain: Path, folder: Path, most: float | None, **options: Any) -> dict[str, Any]:
     """Refine a directory, unless that has been done; what was written about it."""
     if not folder.is_dir():
-        words: dict[str, Any] = {"calibration_text": embedded_text("calibration"), "refining": Refining(**options), "most_rate": most}
+        words: dict[str, Any] = {
+            "calibration_text": embedded_text("calibration"),
+            "refining": Refining(**options),
+            "most_rate": most,
+        }
         refine_model(plain, folder, source=embedded_model(), **words)
     found = json.loads((folder / "lattq_refinement.json").read_text())
     told = found["distillation"]

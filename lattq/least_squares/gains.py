@@ -21,7 +21,7 @@ def fit_columns(found: Quantized, w: np.ndarray, metric: Metric) -> Quantized:
     z = dataclasses.replace(found, column_gains=None).decoded()
     gz, stack = metric.left(z), metric.inputs[None] if metric.guides is None else metric.guides
     groups = (x.reshape(len(stack), -1, x.shape[1]) for x in (z, gz))
-    normal = sum(s * (a.T @ b) for s, a, b in zip(stack, *groups, strict=True))
+    normal = np.sum([s * (a.T @ b) for s, a, b in zip(stack, *groups, strict=True)], axis=0)
     old = np.full(z.shape[1], GAIN_GRID) if found.column_gains is None else found.column_gains
     gains = _solve(normal, np.sum(gz * metric.right(w), axis=0), old / GAIN_GRID)
     return found.revalued(column_gains=_stored(gains, 2 * GAIN_GRID, GAIN_GRID))

@@ -40,9 +40,8 @@ def test_the_best_is_the_one_with_less_divergence_on_held_out_text(dense: Path, 
     assert found[chosen] == min(found.values())
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     cut = len(TEXT) * 7 // 8
-    again = llm.quantize_model(
-        dense, tmp_path / "again", allocation=chosen, **options | {"calibration_text": TEXT[:cut]}
-    )
+    given: dict[str, Any] = options | {"calibration_text": TEXT[:cut], "allocation": chosen}
+    again = llm.quantize_model(dense, tmp_path / "again", **given)
     weights = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("best", "again")]
     assert weights[0] == weights[1]
     assert again.rate == report.rate
@@ -72,7 +71,13 @@ def test_an_interrupted_call_continues(dense: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(KeyboardInterrupt):
             llm.quantize_model(dense, tmp_path / "out", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.loss", "out.rate"]
-    for other in ({"seed": 1}, {"recipe": recipes.watersic}, {"samples": 5}, {"include": ["*.1.self_attn.q_proj"]}):
+    others: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"recipe": recipes.watersic},
+        {"samples": 5},
+        {"include": ["*.1.self_attn.q_proj"]},
+    ]
+    for other in others:
         with pytest.raises(InvalidInputError, match="is of a call with other settings"):
             llm.quantize_model(dense, tmp_path / "out", **options | other)
     llm.quantize_model(dense, tmp_path / "out", **options)
@@ -87,7 +92,8 @@ def test_fixed_rates_are_made_once(dense: Path, tmp_path: Path):
 
 def test_a_short_text_is_refused_before_anything_is_made(dense: Path, tmp_path: Path):
     options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "calibration_text": TEXT[:1000]}
-    for more in ({"allocation": "best"}, {"refine": True, "samples": 1}):
+    ways: list[dict[str, Any]] = [{"allocation": "best"}, {"refine": True, "samples": 1}]
+    for more in ways:
         with pytest.raises(InvalidInputError, match=r"tokens|windows"):
             llm.quantize_model(dense, tmp_path / "out", **options | more)
     assert not list(tmp_path.iterdir())
