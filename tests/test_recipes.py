@@ -98,7 +98,7 @@ def true_gap(found: lq.Quantized, weight: np.ndarray, sigma: np.ndarray) -> floa
 def side_bits(found: lq.Quantized) -> float:
     """Bits per weight of everything but the entropy-coded words: header, scales, models."""
     data: Any = found.coder.encode(found.codes)
-    return found.rate - 8 * sum(len(words) for words, _ in data[3]) / found.codes.size
+    return found.rate - 8 * sum(map(len, data[3])) / found.codes.size
 
 
 def test_watersic_comes_within_a_cube_of_the_bound(layer: tuple[np.ndarray, np.ndarray]):
