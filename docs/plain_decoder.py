@@ -181,7 +181,7 @@ def decode_stream(data, groups, classes, polynomials, codes):
 def codes_of(payload):
     """Codes of a payload."""
     _, shape, _, transform, _, _, (kind, options), (*scales, streams), *_ = msgpack.unpackb(payload[:-8])
-    exponents = chains.from_state(transform, shape[1]).exponents
+    exponents = chains.from_state(transform, shape[1]).exponents  # pyright: ignore[reportAttributeAccessIssue]
     classes = classes_of(scales, shape, 0 if exponents is None else exponents * 8 // 16)
     polynomials = None
     if kind == "two-way":
