@@ -152,12 +152,6 @@ class FrontTrellis(BaseCoder):
         lengths = np.diff(ends, prepend=0)
         places = np.minimum((ends - lengths)[:, None] + np.arange(lengths.max()), ends[:, None] - 1)
         try:
-            self.code.inputs((codes & 3).astype(np.uint8)[places], lengths)
-        except InvalidInputError:
-            pass
-        else:
-            return
-        try:
             self.code.inputs(codes[places], lengths)
         except InvalidInputError as error:
             msg = f"fronts of {self.height} rows are no sequences of this code: {error}"

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from lattq.llm.convert.report import Report
-from lattq.llm.convert.resumed import beside, converted, require_text, require_windows, text_hash
+from lattq.llm.convert.resumed import beside, converted, require_text, text_hash, windows_of
 from lattq.llm.convert.stages import is_fixed_rate
 from lattq.llm.convert.workspace import check_free
 from lattq.llm.distill.divergence import mean_distance
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
+from lattq.llm.source.windows import fixed_threads
 from lattq.progress import Observer, Stage, stage
 
 __all__ = ["quantize_best"]
@@ -49,8 +49,7 @@ def quantize_best(
     check_free(Path(out))
     cut = len(text) * (HELD_OUT - 1) // HELD_OUT
     parts, most = (text[:cut], text[cut:]), None if samples is None else -(-samples // (HELD_OUT - 1))
-    for part, number in zip(parts, (samples, most), strict=True):
-        require_windows(source, part, window, number)
+    _, judged = (windows_of(source, *one) for one in ((parts[0], window, samples), (parts[1], window, most)))
     tried = TRIED[:1] if is_fixed_rate(options["recipe"]) else TRIED  # which change no fixed rate
     folders = {name: beside(out, name) for name in tried}
     given = {"source": source, "calibration_text": parts[0], "window": window, "samples": samples} | options
@@ -58,12 +57,9 @@ def quantize_best(
         given |= {"threads": threads, "progress": work}
         reports = {name: converted(quantize, folder, given | {"allocation": name}) for name, folder in folders.items()}
         with work.stage("judge") as judging, fixed_threads(threads):
-            dense, tokenizer = checkpoint.load_model(source, torch.float32), checkpoint.load_tokenizer(source)
-            length = int(window if window is not None else longest_window(dense))
-            windows = token_windows(tokenizer, parts[1], length, most)
-            found = {}
+            dense, found = checkpoint.load_model(source, torch.float32), {}
             for name, folder in folders.items():
-                found[name] = mean_distance(dense, checkpoint.load_model(folder, torch.float32), windows)
+                found[name] = mean_distance(dense, checkpoint.load_model(folder, torch.float32), judged)
                 judging.advance(f"{name}: {found[name]:.4g}")
     rate = reports[tried[0]].rate
     scores = {name: found[name] * 4.0 ** (reports[name].rate - rate) for name in tried}  # at the same bytes

@@ -9,7 +9,7 @@ from lattq._options import as_float
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.refined import refine_model
 from lattq.llm.convert.report import FILE, Report
-from lattq.llm.convert.resumed import beside, converted, require_text, require_windows
+from lattq.llm.convert.resumed import beside, converted, require_text, windows_of
 from lattq.llm.convert.stages import is_fixed_rate
 from lattq.llm.convert.workspace import check_free
 from lattq.llm.distill.record import Refining
@@ -47,7 +47,7 @@ def quantize_refined(
     rate = None if rate is None else as_float("rate", rate)
     check_free(Path(out))
     refining = Refining(seed=options["seed"]) if isinstance(refine, bool) else refine
-    require_windows(source, str(calibration_text), options["window"], options["samples"], 2)
+    windows_of(source, str(calibration_text), options["window"], options["samples"], 2)
     plain = beside(out, "plain")
     with stage("quantize and refine", inside=progress) as work:
         lower = rate if rate is None or not refining.gains else rate - reserve(source, options)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.report import FILE, Report
 from lattq.llm.convert.stages import scheme_of
@@ -13,7 +16,7 @@ from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import longest_window, token_windows
 from lattq.rate import searched
 
-__all__ = ["beside", "converted", "require_text", "require_windows", "text_hash"]
+__all__ = ["beside", "converted", "require_text", "text_hash", "windows_of"]
 
 CALL = "call"  # among the settings of a part: hash of what it was called with
 ELSEWHERE = ("progress", "jobs")  # change no byte
@@ -58,13 +61,16 @@ def require_text(text: Any, why: str) -> None:
         raise InvalidInputError(msg)
 
 
-def require_windows(source: str | Path, text: str, window: int | None, samples: int | None, least: int = 1) -> None:
-    """Raise `InvalidInputError` unless a text has so many windows: better now than after hours."""
+def windows_of(
+    source: str | Path, text: str, window: int | None, samples: int | None, least: int = 1
+) -> Int[Tensor, "windows window"]:
+    """Windows of a text for a model directory; `InvalidInputError` for too few, before anything takes hours."""
     tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
-    found = len(token_windows(tokenizer, text, int(window if window is not None else longest_window(model)), samples))
-    if found < least:
-        msg = f"{found} windows of calibration text, and {least} are needed; give a longer text, or more `samples`"
+    found = token_windows(tokenizer, text, int(window if window is not None else longest_window(model)), samples)
+    if len(found) < least:
+        msg = f"{len(found)} windows of calibration text, and {least} are needed; give a longer text, or more `samples`"
         raise InvalidInputError(msg)
+    return found
 
 
 def text_hash(text: str) -> str:
@@ -94,4 +100,6 @@ def _plain(value: Any) -> Any:
     """Paths and iterables as texts."""
     if isinstance(value, str | int | float | bool | None):
         return repr(value)
-    return repr(list(value)) if isinstance(value, list | tuple | set) else str(value)
+    if isinstance(value, set | frozenset):  # whose order differs from process to process
+        value = sorted(value)
+    return repr(list(value)) if isinstance(value, list | tuple) else str(value)
