@@ -45,7 +45,7 @@ def drawn(seed: int, shape: tuple[int, int], *, trellis: bool = False) -> lq.Qua
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(1, 80), trellis=st.booleans())
+@given(seed=seeds, rows=st.integers(1, 40) | st.integers(64, 150), columns=st.integers(1, 80), trellis=st.booleans())
 def test_weights_have_the_bits_that_codes_give(dtype: type, seed: int, rows: int, columns: int, trellis: bool):
     found = drawn(seed, (rows, columns), trellis=trellis)
     read = lq.Quantized.from_payload(found.payload, found.shape)

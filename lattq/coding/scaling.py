@@ -76,9 +76,14 @@ class Scaling:
         """Write what codes of 0 decode to into columns of `out`; returns 0 for the least and the largest of them."""
         for start in range(0, len(out) if len(columns) else 0, ROWS):
             some = slice(start, start + ROWS)
-            part = self if self.rows is None else dataclasses.replace(self, rows=self.rows[some])
-            out[some, columns] = part.apply(np.zeros((len(out[some]), len(columns)), dtype=np.int32), columns)
+            zeros = np.zeros((len(out[some]), len(columns)), dtype=np.int32)
+            out[some, columns] = self._of_rows(some).apply(zeros, columns)
         return 0, 0
+
+    def _of_rows(self, some: slice) -> "Scaling":
+        """The same of some rows."""
+        parts = {"rows": self.rows, "row_divisors": self.row_divisors}
+        return dataclasses.replace(self, **{name: one if one is None else one[some] for name, one in parts.items()})
 
     @property
     def arguments(self) -> tuple[Any, ...]:
