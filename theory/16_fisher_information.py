@@ -4,8 +4,8 @@
 # The loop of note 2 minimises errors at the outputs of a layer, as if all outputs counted the same. What counts is how
 # far the model's predictions move. To second order that is the Fisher information (16.1), whose mean over drawn
 # labels needs no other labels (16.2). For the weight of a layer it is a sum of Kronecker products, one for each token
-# (16.3), which the loop needs as one product: which one is best (16.4), and how much of what it promises comes true
-# (16.5).
+# (16.3), which the loop needs as one product: which one is best (16.4), how much of what it promises comes true (16.5),
+# and what it means that tokens of a window have gradients in common (16.6).
 #
 # Notation is that of notes 1, 2 and 11: inputs $x$ of a layer with the second moment $\Sigma = \mathbb E\, x x^\top$,
 # $n$ columns, $m$ rows; $g$ is the gradient of the log-likelihood of a label at the outputs of the layer, and
@@ -145,7 +145,8 @@ assert 0.05 < np.linalg.norm(F - product) / np.linalg.norm(F) < 1  # lengths of 
 #
 # and each half is the best for the other, so that alternating never gets worse (Dutilleul, 1999). Both at once, from
 # the factors of a round before, take one pass over the text for both; the scale that this leaves open is set by
-# $\mathbb E\, (x^\top \Sigma^{-1} x)(g^\top G^{-1} g) = mn$, with which the predicted cost is the true one.
+# $\mathbb E\, (x^\top \Sigma^{-1} x)(g^\top G^{-1} g) = mn$, with which the predicted cost is the true one. The round
+# before only says how to weigh tokens, for which an eighth of the windows does: that is how a conversion measures.
 
 
 # %%
@@ -298,3 +299,69 @@ axis.set(xticks=range(len(shares)), xticklabels=shares, xlabel="damping", ylabel
 axis.set_title("what the loop gains from G; dotted: what it promises")
 axis.legend()
 plt.show()
+
+# %% [markdown]
+# ## 16.6 Tokens of a window
+#
+# A weight is used at every token of a window, and what the score minds is the sum: with $M = \sum_t g_t x_t^\top$ the
+# gradient by the weight, $F = \mathbb E\, \mathrm{vec}(M)\, \mathrm{vec}(M)^\top / T$ per token of a window of $T$.
+# Products of two tokens,
+#
+# $$ \mathbb E\, \lVert M \rVert^2 = \sum_{t,s} \mathbb E\, (g_t^\top g_s)(x_t^\top x_s), \tag{16.8} $$
+#
+# fall out of $\sum_t \mathbb E\, \lVert g_t \rVert^2 \lVert x_t \rVert^2$. For a model that predicts at every token
+# they nearly cancel: they are some percent of (16.8), and for values of attention up to its half. For one that pools
+# its tokens they are nearly all there is: behind the last layer all $g_t$ are one vector, and if all $x_t$ were one,
+# (16.8) would be $T$ times the other. Layers would be given the wrong bits, the last ones too few.
+#
+# So $\operatorname{tr} G \operatorname{tr} \Sigma = \mathbb E\, \lVert M \rVert^2 / T$ sets the scale of the product, by
+# the *coherence* of a layer, which is (16.8) over the sum without products of two tokens. This is the scale that is
+# right at low rate, where what is lost are the weights themselves; $\operatorname{tr} F A^{-1} = mn$, which counts what
+# lies below the water as much as the rest, is right at high rate and was worse for models at 2 and 3 bits. $\lVert M
+# \rVert^2$ needs no product of that size: for random signs $z$ it is the mean of $\lVert \sum_t g_t\, (x_t^\top z)
+# \rVert^2$ (Hutchinson, 1990).
+#
+# Equal gradients also tell less. The sum of $g g^\top$ over windows varies as if its tokens were that many fewer as the
+# *design effect* says (Kish, 1965),
+#
+# $$ \frac{\sum_w \lVert S_w - \bar S \rVert^2}{\sum_t \lVert g_t g_t^\top - G \rVert^2} , \qquad
+#    S_w = \sum_{t \in w} g_t g_t^\top , \tag{16.9} $$
+#
+# and it is this number of vectors that decides how far $G$ is shrunk: 300 windows of 64 pooled tokens are 300
+# vectors, for which (16.7) asks a price, not 19 200.
+
+
+# %%
+def windowed(shared: float, windows: int = 400, tokens: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and gradients of tokens with a part of their own and one of their window, shape (windows, tokens, _)."""
+    draw = [rng.standard_normal((windows, k, size)) for size in (n, m) for k in (tokens, 1)]
+    own, common = (1 - shared) ** 0.5, shared**0.5
+    return own * draw[0] + common * draw[1], own * draw[2] + common * draw[3]
+
+
+def coherence(x: np.ndarray, g: np.ndarray) -> float:
+    """(16.8) over what tokens give that do not depend on each other."""
+    whole = np.square(np.einsum("wti,wtj->wij", g, x)).sum()
+    return float(whole / (np.square(x).sum() * np.square(g).sum() / g[..., 0].size))
+
+
+def design_effect(g: np.ndarray) -> float:
+    """(16.9)"""
+    each = np.einsum("wti,wtj->wtij", g, g)
+    total = each.mean((0, 1))
+    windows = each.sum(1)
+    return float(np.square(windows - windows.mean(0)).sum() / np.square(each - total).sum())
+
+
+table = {shared: (coherence(*windowed(shared)), design_effect(windowed(shared)[1])) for shared in (0.0, 0.5, 1.0)}
+for shared, (together, effect) in table.items():
+    print(f"shared {shared}: coherence {together:.2f}, design effect {effect:.2f}")
+    assert abs(together / (1 + 15 * shared**2) - 1) < 0.15  # two tokens agree by shared² on both sides
+    assert abs(effect / (1 + 15 * shared**2) - 1) < 0.25
+
+x, g = windowed(0.5, windows=40)
+signs = rng.choice((-1.0, 1.0), (2000, n))
+probed = np.einsum("wti,wtj,pj->pwi", g, x, signs)
+exact = np.square(np.einsum("wti,wtj->wij", g, x)).sum()
+each = np.square(probed).sum((1, 2))
+assert abs(each.mean() - exact) < 5 * each.std() / len(each) ** 0.5

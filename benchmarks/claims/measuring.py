@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +204,8 @@ def factors() -> list[dict[str, Any]]:
     for kind, given in (("same kind", text[:cut]), ("another kind", embedded_text("evaluation"))):
         judges[kind] = Pairs()
         windows = token_windows(tokenizer, given, 256, HELD, SEED)
-        nothing: Mapping = {}
-        differentiate(model, layers, windows.split(1), Score(SEED + 1), judges[kind], nothing.get, nothing.get)
+        quiet: Any = {"begin": lambda *about: None, "advance": lambda name: None}
+        differentiate(model, layers, windows.split(1), Score(SEED + 1), judges[kind], **quiet)
     rows = []
     for windows in WINDOWS:
         base = None

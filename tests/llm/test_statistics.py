@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from lattq.errors import InvalidInputError
 from lattq.llm import measure, source
 from lattq.llm.measure.attention import Attention
-from lattq.llm.measure.collectors import Matched, Plain
+from lattq.llm.measure.collectors import PROBES, Matched, Plain
 from lattq.llm.measure.ledger import Ledger
 from lattq.llm.measure.model import measure_windows
 from lattq.llm.measure.origin import Origin
@@ -72,7 +72,8 @@ def test_sums_are_those_of_gradients_of_single_scores():
     model = decoder("llama")
     layers, name = chosen(model), "model.layers.0.mlp.gate_proj"
     found = statistics_of(model, block=16).moments(name)
-    inputs, outputs, energy = np.zeros((32, 32)), np.zeros((48, 48)), 0.0
+    inputs, outputs, energy, whole, noise = np.zeros((32, 32)), np.zeros((48, 48)), 0.0, 0.0, 0.0
+    windows, tokens_alone = [], 0.0
     for window in WINDOWS[:, None]:
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         hook = layers[name].module.register_forward_hook(lambda module, x, y, seen=seen: seen.append((x[0], y)))
@@ -83,11 +84,20 @@ def test_sums_are_those_of_gradients_of_single_scores():
         a, g = (one.detach()[0].double().numpy() for one in (x, gradient))
         inputs, outputs = inputs + a.T @ a, outputs + g.T @ g
         energy += float(np.square(a).sum(1) @ np.square(g).sum(1))
+        whole += float(np.square(g.T @ a).sum())
+        noise += 2 / PROBES * float(np.square(a.T @ g @ g.T @ a).sum())  # of probes with random signs, at most
+        windows.append(blocks_of(g.T @ g, 16))
+        tokens_alone += float(np.square(np.square(g).reshape(len(g), 3, 16).sum(2)).sum())
     tokens = WINDOWS.numel()
     close(found.inputs, inputs / tokens, 1e-5)
     close(found.outputs, blocks_of(outputs / tokens, 16), 1e-4)
     assert found.outputs.shape == (3, 16, 16)
-    assert found.input_count == found.output_count == tokens
+    assert found.input_count == tokens
+    scatter = len(windows) ** 2 * np.var(windows, axis=0, ddof=1).sum() / len(windows)
+    alone = tokens_alone - float(np.square(np.sum(windows, axis=0)).sum()) / tokens
+    assert found.output_count == pytest.approx(tokens / max(1.0, scatter / alone), rel=1e-4)
+    product = np.trace(inputs) * np.trace(outputs) / tokens
+    assert abs(found.coherence * product - whole) < 5 * noise**0.5
     assert found.energy == pytest.approx(energy * tokens / np.trace(inputs) / np.trace(outputs), rel=1e-4)
 
 
@@ -189,7 +199,8 @@ def test_sensitivities_are_those_of_one_backward_pass():
     wanted = [measure.output_sensitivities(model, layers, [WINDOWS], seed) for seed in range(20)]
     for name in layers:
         tried = [one[name] for one in wanted]
-        assert abs(found.sensitivity(name) - np.mean(tried)) < 5 * np.std(tried) * (2 / 20) ** 0.5
+        plain = found.sensitivity(name) / found.moments(name).coherence
+        assert abs(plain - np.mean(tried)) < 5 * np.std(tried) * (2 / 20) ** 0.5
 
 
 def test_encoders_are_scored_by_their_normalised_embeddings():
@@ -208,6 +219,20 @@ def test_encoders_are_scored_by_their_normalised_embeddings():
         exact += g.T @ g / window.numel()
     found = statistics_of(model, window, Score(0, 1000, pooling="mean"), layers=layers).moments(name).outputs[0]
     close(found, exact, 5 * (2 / 1000) ** 0.5)
+
+
+def test_tokens_that_are_pooled_count_together():
+    """Behind the last layer all tokens of a window have one gradient: it is the sum of their inputs that counts."""
+    model = tiny_model("BertModel")
+    name = f"{source.find_blocks(model)[-1][0]}.output.dense"
+    layers = {name: source.choose_modules(model)[name]}
+    windows = torch.randint(2, 60, (40, 12), generator=torch.Generator().manual_seed(6))
+    pooled, apart = (
+        statistics_of(model, windows, Score(0, 4, pooling=pooling), layers=layers).moments(name)
+        for pooling in ("mean", None)
+    )
+    assert pooled.coherence > 3 > 1.5 > apart.coherence  # of 12 tokens
+    assert pooled.output_count < 2 * 4 * len(windows) < 4 * windows.numel() / 2 < apart.output_count
 
 
 # Merging.
@@ -355,7 +380,7 @@ def test_rounds_of_matching_find_the_factors_of_what_depends_on_lengths(rng: np.
         ledger = Ledger(layers, rows)
         y = torch.zeros(tokens, rows, requires_grad=True).double() + 0
         act = collector(ledger)
-        act.begin(0)
+        act.begin(0, torch.tensor([[0]]))
         act("one", torch.from_numpy(x), y)
         (y * torch.from_numpy(g)).sum().backward()
         return ledger.statistics(Origin("", "", (), (), (), (), tokens, tokens))
@@ -519,7 +544,8 @@ def test_groups_of_outputs_weigh_the_inputs_by_their_squared_gradients():
     for group in range(2):
         lower = statistics.arrays[f"{name}.guided.outer"][group] / WINDOWS.numel()
         close(lower, wanted[group][np.tril_indices(32)], 1e-4)
-        assert np.trace(found[group]) == pytest.approx(np.trace(wanted[group]), rel=1e-4)
+        scale = statistics.moments(name).coherence
+        assert np.trace(found[group]) == pytest.approx(np.trace(wanted[group]) * scale, rel=1e-4)
         assert np.linalg.eigvalsh(found[group]).min() > 0
     plain = statistics_of(model, layers=layers)
     close(statistics.sigma(name), plain.sigma(name), 1e-12)

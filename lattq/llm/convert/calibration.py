@@ -23,6 +23,7 @@ __all__ = ["Calibration", "FromStatistics", "Moments", "OnText", "sensitivities_
 
 SENSITIVITY_WINDOWS = 32
 DRAWS = 2  # of labels for each window
+PILOT = 8  # one window of so many says how to weigh the tokens of all
 
 
 @runtime_checkable
@@ -103,12 +104,27 @@ class OnText:
         return with_one_more(found, sum(batch.numel() for batch in batches))
 
     def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage, guides: int = 0) -> Statistics:
-        """Of all windows."""
+        """Of all windows, weighed by what some of them say (theory 16.4), or plain with groups of outputs."""
+        if guides:
+            return self._measured("measure statistics", self._windows, model, layers, work, guides=guides)
+        pilot = self._measured("measure weights of tokens", self._windows[::PILOT], model, layers, work)
+        known = pilot if pilot.layers.keys() >= layers.keys() else None  # experts that no token of them chose
+        return self._measured("measure statistics", self._windows, model, layers, work, matched=known)
+
+    def _measured(
+        self,
+        what: str,
+        windows: Int[Tensor, "some window"],
+        model: Any,
+        layers: Mapping[str, Matrix],
+        work: Stage,
+        **options: Any,
+    ) -> Statistics:
         score = Score(self.seed, DRAWS, self.pooling)
-        with work.stage("measure statistics", len(self._windows)) as stage:
-            found = measure_windows(model, layers, self._windows, score, guides=guides, told=stage)
-        tokens = self._windows.numel()
-        return found.statistics(Origin("", "plain", (), (), (), (self.seed,), tokens, DRAWS * tokens))
+        with work.stage(what, len(windows)) as stage:
+            found = measure_windows(model, layers, windows, score, told=stage, **options)
+        tokens = windows.numel()
+        return found.statistics(Origin("", "", (), (), (), (self.seed,), tokens, DRAWS * tokens))
 
 
 class FromStatistics:

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from lattq.llm.measure.attention import Attention
 from lattq.llm.measure.ledger import Ledger
+from lattq.llm.measure.score import digest_of_window
 from lattq.llm.measure.statistics import Statistics
 
-__all__ = ["Guided", "Matched", "Plain"]
+__all__ = ["Guided", "Matched", "Plain", "Probes"]
+
+PROBES = 16  # for each window; their noise is sqrt(2 / 16) of a window at most, and 2 % of 300 windows
 
 
 class Plain:
@@ -26,7 +29,7 @@ class Plain:
 
     def __init__(self, ledger: Ledger, attention: Attention | None = None) -> None:
         self.ledger, self.attention = ledger, attention
-        self._seen: list[tuple[weakref.ref, str, np.ndarray]] = []
+        self._seen: list[tuple[weakref.ref, str, np.ndarray, np.ndarray]] = []
 
     def watching(self) -> contextlib.AbstractContextManager:
         """Everything that is measured happens inside."""
@@ -34,37 +37,38 @@ class Plain:
             return contextlib.nullcontext()
         return self.attention.watching(lambda name, rows, weights: self.ledger.inputs(name).add(rows, weights))
 
-    def begin(self, piece: int) -> None:
+    def begin(self, piece: int, window: Tensor) -> None:
         """Before a piece of the model runs on a window: the tensors of the last one are gone."""
-        self._seen = []
+        self._seen, self._probes = [], Probes(window)
 
     def __call__(self, name: str, x: Tensor, y: Tensor) -> None:
         """Add the inputs of a layer, and wait for the gradients at its outputs."""
-        norms = self._inputs(name, x)
+        norms, probed = self._inputs(name, x)
 
         def add(gradient: Tensor) -> None:
             rows = vectors(gradient)
             sums = self.ledger.outputs(name)
             sums.add(rows)
             lengths = squares(rows)
-            sums.add_energy(float(norms @ lengths), float(len(rows)), float(lengths.sum()))
+            both = float(norms @ lengths), float(len(rows)), float(lengths.sum()), float(norms.sum())
+            sums.add_energy(*both, squared_norm(rows, probed))
 
         if y.requires_grad:
             y.register_hook(add)
 
-    def _inputs(self, name: str, x: Tensor) -> Float[np.ndarray, " tokens"]:
-        """Squared lengths of the inputs, whose moment is added if no layer did that before."""
+    def _inputs(self, name: str, x: Tensor) -> tuple[Float[np.ndarray, " tokens"], Float[np.ndarray, "tokens probes"]]:
+        """Squared lengths of the inputs, and what probes see of them; their moment is added if no layer did that."""
         found = next((one for one in self._seen if one[0]() is x and self._alike(one[1], name)), None)
         leader = self.ledger.leader.setdefault(name, name if found is None else found[1])
         if leader != name and found is not None:
-            return found[2]
+            return found[2:]
         rows = vectors(x)
-        norms = squares(rows)
+        told = squares(rows), self._probes.of(rows)
         if leader == name:
-            self._seen.append((weakref.ref(x), name, norms))
+            self._seen.append((weakref.ref(x), name, *told))
             if self.attention is None or not self.attention.hold(name, rows):
                 self.ledger.inputs(name).add(rows)
-        return norms
+        return told
 
     def _alike(self, one: str, other: str) -> bool:
         """Whether layers that read one tensor weigh its vectors alike."""
@@ -89,9 +93,9 @@ class Guided:
         """Nothing but the layers is watched."""
         return contextlib.nullcontext()
 
-    def begin(self, piece: int) -> None:
+    def begin(self, piece: int, window: Tensor) -> None:
         """Before a piece of the model runs on a window."""
-        self.plain.begin(piece)
+        self.plain.begin(piece, window)
 
     def __call__(self, name: str, x: Tensor, y: Tensor) -> None:
         """Keep the inputs of a layer until the gradients at its outputs are known."""
@@ -129,15 +133,16 @@ class Matched:
         """Nothing but the layers is watched."""
         return contextlib.nullcontext()
 
-    def begin(self, piece: int) -> None:
+    def begin(self, piece: int, window: Tensor) -> None:
         """Before a piece of the model runs on a window: the inverses of others are not needed now."""
+        self._probes = Probes(window)
         if piece != self._piece:
             self._piece, self._inverses = piece, {}
 
     def __call__(self, name: str, x: Tensor, y: Tensor) -> None:
         """Keep the inputs of a layer until the gradients at its outputs are known."""
         self.ledger.leader[name] = name
-        kept = x.detach().clone()
+        kept, probes = x.detach().clone(), self._probes
 
         def add(gradient: Tensor) -> None:
             inputs, outputs = vectors(kept), vectors(gradient)
@@ -148,8 +153,9 @@ class Matched:
             sums = self.ledger.outputs(name)
             self.ledger.inputs(name).add(inputs, w)
             sums.add(outputs, v)
-            lengths = squares(outputs)
-            sums.add_energy(float(squares(inputs) @ lengths), float(v @ w), float(v @ lengths))
+            norms, lengths = squares(inputs), squares(outputs)
+            both = float(norms @ lengths), float(v @ w), float(v @ lengths), float(w @ norms)
+            sums.add_energy(*both, squared_norm(outputs, probes.of(inputs)))
 
         if y.requires_grad:
             y.register_hook(add)
@@ -157,15 +163,45 @@ class Matched:
     def _of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Inverses of the damped Σ and blocks of G."""
         if name not in self._inverses:
-            sigma, information = self.base.sigma(name), self.base.information(name)
-            columns, height = len(sigma), information.shape[1]
-            on_inputs = self.damping[0] * np.trace(sigma) / columns
-            on_outputs = self.damping[1] * np.trace(information, axis1=1, axis2=2).mean() / height
-            self._inverses[name] = (
-                np.linalg.inv(sigma + on_inputs * np.eye(columns)),
-                np.linalg.inv(information + on_outputs * np.eye(height)),
-            )
+            pair = zip((self.base.sigma(name)[None], self.base.information(name)), self.damping, strict=True)
+            (sigma,), information = (_inverses(blocks, share) for blocks, share in pair)
+            self._inverses[name] = sigma, information
         return self._inverses[name]
+
+
+def _inverses(blocks: Float[np.ndarray, "groups n n"], damping: float) -> Float[np.ndarray, "groups n n"]:
+    """Of damped blocks; of ones where all of them are zero."""
+    n, mean = blocks.shape[1], np.trace(blocks, axis1=1, axis2=2).mean() / blocks.shape[1]
+    return np.linalg.inv(blocks + (damping * mean if mean > 0 else 1.0) * np.eye(n))
+
+
+class Probes:
+    """Products of the inputs of a window with random signs, which depend on the window alone.
+
+    The squared norm of any M is the mean of that of its products with them (Hutchinson, "A stochastic estimator of the
+    trace of the influence matrix for Laplacian smoothing splines", 1990).
+
+    Parameters
+    ----------
+    window : of tokens
+    """
+
+    def __init__(self, window: Tensor) -> None:
+        self._seed = int(digest_of_window(window, "probes"), 16)
+        self._signs: dict[int, np.ndarray] = {}
+
+    def of(self, x: Float[np.ndarray, "tokens columns"]) -> Float[np.ndarray, "tokens probes"]:
+        """As many products for each token as there are probes."""
+        columns = x.shape[1]
+        if columns not in self._signs:
+            drawn = np.random.default_rng([self._seed, columns]).integers(0, 2, (columns, PROBES))
+            self._signs[columns] = (2.0 * drawn - 1) / PROBES**0.5
+        return x @ self._signs[columns]
+
+
+def squared_norm(g: Float[np.ndarray, "tokens rows"], probed: Float[np.ndarray, "tokens probes"]) -> float:
+    """About |Σ g xᵀ|², from what probes see of x."""
+    return float(np.square(g.T @ probed).sum())
 
 
 def vectors(x: Tensor) -> Float[np.ndarray, "tokens _"]:

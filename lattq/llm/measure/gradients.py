@@ -19,6 +19,7 @@ __all__ = ["differentiate"]
 KEPT = 1 << 30  # bytes of hidden states between blocks
 SMALL = 1 << 28  # bytes of a model
 Act = Callable[[str, Tensor, Tensor], None]
+Begin = Callable[[int, Tensor], Any]
 
 
 def differentiate(
@@ -27,7 +28,7 @@ def differentiate(
     windows: Sequence[Int[Tensor, "1 window"]],
     score: Score,
     act: Act,
-    begin: Callable[[int], Any],
+    begin: Begin,
     advance: Callable[[str], Any],
     whole: bool | None = None,
 ) -> None:
@@ -40,7 +41,7 @@ def differentiate(
     Parameters
     ----------
     act : called with the name, inputs and outputs of each use of a layer; its hooks on the outputs see the gradients
-    begin : called with the number of a piece of the model before that runs on a window
+    begin : called with the number of a piece of the model and the window before that runs on it
     advance : called with a name after each window
     whole : False for blocks where they can be called, True for the whole model, None to choose by the size of the model
     """
@@ -73,11 +74,11 @@ def _through_the_model(
     windows: Sequence[Tensor],
     score: Score,
     act: Act,
-    begin: Callable[[int], Any],
+    begin: Begin,
     advance: Callable[[str], Any],
 ) -> None:
     for index, window in enumerate(windows):
-        begin(0)
+        begin(0, window)
         with torch.enable_grad():
             with _embedded(model) as starts, watching(layers, _starting(act, starts)):
                 output = run(model, window)
@@ -92,7 +93,7 @@ def _through_blocks(
     windows: Sequence[Tensor],
     score: Score,
     act: Act,
-    begin: Callable[[int], Any],
+    begin: Begin,
     advance: Callable[[str], Any],
 ) -> None:
     inside = [{key: one for key, one in layers.items() if key.startswith(f"{name}.")} for name in names]
@@ -107,7 +108,7 @@ def _through_blocks(
         above = [_head(stream, score, hidden, batch) for batch, hidden in enumerate(states.pop())]
         for index in reversed(range(first, len(names))):
             for batch, hidden in enumerate(states.pop()):
-                begin(index)
+                begin(index, stream.batches[batch])
                 starts = [hidden.detach().requires_grad_()]
                 with torch.enable_grad(), watching(inside[index], _starting(act, starts)):
                     output = stream.call(index, starts[0], batch)

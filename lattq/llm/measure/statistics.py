@@ -31,9 +31,12 @@ class LayerStatistics(NamedTuple):
     inputs : E[x xᵀ] of what reached it
     outputs : E[g gᵀ] of the scores g at its outputs over all tokens, those that did not reach it too, in nats per
         squared output, in blocks down the diagonal; zero if no gradient arrived
-    input_count, output_count : of vectors of equal weight that tell as much
+    input_count, output_count : of vectors of equal weight that tell as much; gradients of a window count as far as
+        they differ
     input_powers, output_powers : mean fourth powers of the entries, of what reached it
     energy : E |x|² |g|² over what it would be if the lengths of x and g did not depend on each other; nan without g
+    coherence : squared norm of the gradient Σ g xᵀ of a window, per token, over that which inputs and outputs give for
+        tokens that do not depend on each other; nan without g
     """
 
     inputs: Float[np.ndarray, "columns columns"]
@@ -43,6 +46,12 @@ class LayerStatistics(NamedTuple):
     input_powers: Float[np.ndarray, " columns"]
     output_powers: Float[np.ndarray, " rows"]
     energy: float
+    coherence: float
+
+    @property
+    def scale(self) -> float:
+        """What outputs are multiplied by for whole windows: the coherence, or 1 where it is not known."""
+        return 1.0 if math.isnan(self.coherence) else self.coherence
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,16 +142,19 @@ class Statistics:
         if not scored:
             height = layer.shape[0] // layer.groups
             nothing = np.zeros((layer.groups, height, height))
-            return LayerStatistics(about[0], nothing, about[1], 0.0, about[2], np.zeros(layer.shape[0]), math.nan)
+            return LayerStatistics(
+                about[0], nothing, about[1], 0.0, about[2], np.zeros(layer.shape[0]), math.nan, math.nan
+            )
         sums = self._total("outputs", scored)
-        outputs, (energy, cross, trace) = Moments.of(sums, layer.groups), sums["energy"] / sums["counts"][0]
+        outputs, total = Moments.of(sums, layer.groups), sums["energy"] / sums["counts"][0]
+        energy, cross, trace, power, whole = (float(one) for one in total)
         share = outputs.vectors / self.origin.scored / (len(layer.siblings) if layer.leader is None else 1)
         scale = share / cross if cross > 0 else 0.0  # theory (16.5): cross is 1 for plain factors
         lengths = float(np.trace(inputs.matrix[0])) * trace
-        ratio = float(energy) / lengths if lengths > 0 else math.nan
-        return LayerStatistics(
-            about[0], outputs.matrix * scale, about[1], outputs.count, about[2], outputs.powers, ratio
-        )
+        ratio = energy / lengths if lengths > 0 else math.nan
+        coherence = whole * cross / (power * trace) if power * trace > 0 else math.nan
+        seen = outputs.matrix * scale, about[1], outputs.count, about[2], outputs.powers
+        return LayerStatistics(about[0], *seen, ratio, coherence)
 
     def sigma(self, name: str) -> Float[np.ndarray, "columns columns"]:
         """E[x xᵀ] of the inputs of a layer, shrunk as far as their number asks for (theory 11.3)."""
@@ -150,12 +162,14 @@ class Statistics:
         return shrink(found.inputs, found.input_count, found.input_powers).matrix
 
     def information(self, name: str) -> Float[np.ndarray, "groups height height"]:
-        """E[g gᵀ] of the scores at the outputs of a layer with one more token, of the mean over layers.
+        """E[g gᵀ] of the scores at the outputs of a layer, at the scale that whole windows give the Fisher information.
 
-        So it is positive definite, whatever few tokens say: a first token attends to itself alone, for which queries
-        and keys do not matter (theory 11.6).
+        That is times its coherence (theory 16.6), and with one more token, of the mean over layers: so it is positive
+        definite, whatever few tokens say. A first token attends to itself alone, for which queries and keys do not
+        matter (theory 11.6).
         """
-        known, height = self.moments(name).outputs, self.layers[name].shape[0] // self.layers[name].groups
+        found, height = self.moments(name), self.layers[name].shape[0] // self.layers[name].groups
+        known = found.outputs * found.scale
         tokens = self.origin.scored
         return (tokens * known + self._mean_sensitivity * np.eye(height)) / (tokens + 1)
 
@@ -165,18 +179,20 @@ class Statistics:
         return float(np.mean([self.sensitivity(one) for one in self.layers]))
 
     def sensitivity(self, name: str) -> float:
-        """Mean of the diagonal of E[g gᵀ], which experts of one parameter share, as in `output_sensitivities`."""
+        """Mean of the diagonal of what `information` is without its token, which experts of one parameter share."""
         siblings = self._layer(name).siblings
         keys = [f"{one}.outputs.energy" for one in siblings if f"{one}.outputs.energy" in self.arrays]
         total = 0.0
         for key in keys:
-            _, cross, trace = (float(one) for one in self.arrays[key])
+            *_, power, whole = (float(one) for one in self.arrays[key])
             vectors = float(self.arrays[f"{key.removesuffix('energy')}counts"][0])
-            total += trace * vectors / cross if cross > 0 else 0.0
+            total += whole * vectors / power if power > 0 else 0.0
         return total / (self.origin.scored * self.layers[name].shape[0] * len(siblings))
 
     def guided(self, name: str) -> Float[np.ndarray, "guides columns columns"]:
         """E[w x xᵀ] for each group of the outputs of a layer, w the mean squared score at them, shrunk as `sigma` is.
+
+        At the scale of whole windows, as `information` is.
 
         Raises
         ------
@@ -186,7 +202,7 @@ class Statistics:
         if not layer.guides or f"{name}.guided.outer" not in self.arrays:
             msg = f"no groups of outputs were measured for `{name}`; measure with `guides` (`lattq measure --guides 4`)"
             raise InvalidInputError(msg)
-        sums = self._total("guided", [name])
+        sums, scale = self._total("guided", [name]), self.moments(name).scale
         found = np.zeros((layer.guides, layer.shape[1], layer.shape[1]))
         for group in range(layer.guides):
             mine = {part: one[group] for part, one in sums.items()}
@@ -194,7 +210,7 @@ class Statistics:
             if weight > 0:
                 moments = Moments.of(mine | {"outer": mine["outer"][None] / weight * mine["counts"][0]}, 1)
                 shrunk = shrink(moments.matrix[0], moments.count, moments.powers).matrix
-                found[group] = shrunk * weight / self.origin.scored
+                found[group] = shrunk * weight / self.origin.scored * scale
         return found
 
     def tokens(self, name: str) -> int:

@@ -20,7 +20,7 @@ from lattq.llm.source.weights import Entry, read_header
 __all__ = ["pieces", "read_statistics", "write_statistics"]
 
 FORMAT = "lattq.statistics"
-VERSION = 1
+VERSION = 2
 REST = ".rest"
 SIZES = {"F64": np.dtype("<f8"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
 
