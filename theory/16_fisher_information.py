@@ -314,8 +314,8 @@ plt.show()
 # its tokens they are nearly all there is: behind the last layer all $g_t$ are one vector, and if all $x_t$ were one,
 # (16.8) would be $T$ times the other. Layers would be given the wrong bits, the last ones too few.
 #
-# So $\operatorname{tr} G \operatorname{tr} \Sigma = \mathbb E\, \lVert M \rVert^2 / T$ sets the scale of the product, by
-# the *coherence* of a layer, which is (16.8) over the sum without products of two tokens. This is the scale that is
+# So $\operatorname{tr} G \operatorname{tr} \Sigma = \mathbb E\, \lVert M \rVert^2 / T$ sets the scale of the product,
+# by the *coherence* of a layer, which is (16.8) over the sum without products of two tokens. This scale is
 # right at low rate, where what is lost are the weights themselves; $\operatorname{tr} F A^{-1} = mn$, which counts what
 # lies below the water as much as the rest, is right at high rate and was worse for models at 2 and 3 bits. $\lVert M
 # \rVert^2$ needs no product of that size: for random signs $z$ it is the mean of $\lVert \sum_t g_t\, (x_t^\top z)
