@@ -91,7 +91,7 @@ def quantize(
         bool | None,
         typer.Option(
             "--propagate/--one-pass",
-            help="Measure inputs behind the quantized blocks. [default: propagate]",
+            help="Measure inputs behind the quantized blocks. [default: propagate, unless outputs count]",
             show_default=False,
         ),
     ] = None,

@@ -183,14 +183,22 @@ def test_a_file_gives_what_its_text_gives(tiny: Path, file: Path, tmp_path: Path
 
 
 def test_outputs_count_as_in_the_file(tiny: Path, tmp_path: Path):
-    """What a conversion measures itself is what `measure_model` writes with two draws of labels."""
-    measured = measure_model(tiny, draws=2, **OPTIONS)
-    text = llm.quantize_model(tiny, tmp_path / "text", propagate=False, step=0.02, **OPTIONS)
+    """What a conversion measures itself is what `measure_model` writes with two draws, weighed by an eighth."""
+    model, plain = source.load_model(tiny).float(), measure_model(tiny, draws=2, **OPTIONS)
+    windows = source.token_windows(source.load_tokenizer(tiny), TEXT, OPTIONS["window"], OPTIONS["samples"], 0)[::8]
+    layers = {name: one for name, one in source.choose_modules(model).items() if name in plain.layers}
+    origin = dataclasses.replace(plain.origin, tokens=windows.numel(), scored=2 * windows.numel())
+    pilot = measure_windows(model, layers, windows, Score(0, 2)).statistics(origin)
+    measured = measure_model(tiny, draws=2, matched=pilot, **OPTIONS)
+    text = llm.quantize_model(tiny, tmp_path / "text", step=0.02, **OPTIONS)
+    assert not text.settings["propagate"]
     found = llm.quantize_model(tiny, tmp_path / "found", statistics=measured, step=0.02)
     for name, (rate, distortion, _) in rows_of(text).items():
         assert rows_of(found)[name][:2] == pytest.approx((rate, distortion), rel=0.01)
-    plain = llm.quantize_model(tiny, tmp_path / "plain", statistics=measured, step=0.02, **ONE_SIDED)
-    assert plain.distortion != pytest.approx(found.distortion, rel=0.05)
+    one = llm.quantize_model(tiny, tmp_path / "plain", statistics=measured, step=0.02, **ONE_SIDED)
+    assert one.distortion != pytest.approx(found.distortion, rel=0.05)
+    behind = llm.quantize_model(tiny, tmp_path / "behind", step=0.02, propagate=True, **OPTIONS)
+    assert behind.distortion != pytest.approx(found.distortion, rel=0.001)
 
 
 def test_two_runs_from_a_file_and_its_value_are_the_same_bytes(tiny: Path, file: Path, tmp_path: Path):

@@ -24,9 +24,7 @@ def drawn(rng: np.random.Generator, shared: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.5, 0.9])
-def test_the_count_is_that_of_independent_vectors_that_tell_as_much(
-    rng: np.random.Generator, shared: float
-):
+def test_the_count_is_that_of_independent_vectors_that_tell_as_much(rng: np.random.Generator, shared: float):
     """Over many repetitions the squared error of E[x xᵀ] is that of `count` Gaussian vectors; tokens alone are not."""
     truth = np.diag([1.0, 0.25, 0.04])
     found = [moments_of(drawn(rng, shared)) for _ in range(400)]

@@ -63,8 +63,13 @@ class Calibration(Protocol):
         """Mean squared scores at the outputs of layers, all of them positive unless all are zero."""
         ...
 
-    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage, guides: int = 0) -> Statistics:
-        """Second moments of inputs and of scores at outputs, and of inputs for so many groups of outputs."""
+    def statistics(
+        self, model: Any, layers: Mapping[str, Matrix], work: Stage, *, guides: int = 0, weighed: bool = True
+    ) -> Statistics:
+        """Second moments of inputs and of scores at outputs, and of inputs for so many groups of outputs.
+
+        `weighed` asks for tokens that count by the other side, as `Matched` does, where there are no groups.
+        """
         ...
 
 
@@ -103,9 +108,11 @@ class OnText:
             found = output_sensitivities(model, layers, stage.over(batches), self.seed)
         return with_one_more(found, sum(batch.numel() for batch in batches))
 
-    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage, guides: int = 0) -> Statistics:
-        """Of all windows, weighed by what some of them say (theory 16.4), or plain with groups of outputs."""
-        if guides:
+    def statistics(
+        self, model: Any, layers: Mapping[str, Matrix], work: Stage, *, guides: int = 0, weighed: bool = True
+    ) -> Statistics:
+        """Of all windows, weighed by what some of them say (theory 16.4)."""
+        if guides or not weighed:
             return self._measured("measure statistics", self._windows, model, layers, work, guides=guides)
         pilot = self._measured("measure weights of tokens", self._windows[::PILOT], model, layers, work)
         known = pilot if pilot.layers.keys() >= layers.keys() else None  # experts that no token of them chose
@@ -170,7 +177,9 @@ class FromStatistics:
         """The statistics themselves."""
         return self._statistics
 
-    def statistics(self, model: Any, layers: Mapping[str, Matrix], work: Stage, guides: int = 0) -> Statistics:
+    def statistics(
+        self, model: Any, layers: Mapping[str, Matrix], work: Stage, *, guides: int = 0, weighed: bool = True
+    ) -> Statistics:
         """The statistics themselves."""
         return self._statistics
 

@@ -84,7 +84,8 @@ def quantize_model(
         (`Scheme.outputs`), these are measured first, as by `measure_model`
     step, levels, bits : the recipe's setting, instead of `rate`
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
-    propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given.
+    propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given, or
+        errors of outputs count: then tokens are weighed, as `Matched` does, in the unquantized model, which brings more.
         Moments of groups of rows (`Scheme.guides`) remain those of the unquantized model
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
         equally much (see `output_sensitivities`); "rate" gives all layers about the same rate, "distortion" one step;
@@ -156,7 +157,8 @@ def quantize_model(
         {"calibration_text": calibration_text, "window": window, "samples": samples, "propagate": propagate or None}
         | {"drift": drift or None, "input_bits": input_bits, "maps": maps},
     )
-    propagate = statistics is None if propagate is None else propagate
+    if propagate is None:
+        propagate = statistics is None and (drift or input_bits is not None or not scheme_of(recipe).outputs)
     if drift and not propagate:
         msg = "`drift` is True and `propagate` False; inputs only drift behind quantized blocks"
         raise InvalidInputError(msg)

@@ -162,7 +162,10 @@ class Conversion:
         scheme = scheme_of(self.recipe)
         if not scheme.outputs and not scheme.guides:
             return Metrics()
-        self._clean = known = self.calibration.statistics(self.model, self.layers, self.work, scheme.guides)
+        weighed = not self.settings["propagate"] and self.inputs is None  # other inputs have plain moments
+        self._clean = known = self.calibration.statistics(
+            self.model, self.layers, self.work, guides=scheme.guides, weighed=weighed
+        )
         units = sensitivities_of(known, self.layers)
         if self.settings["allocation"] == "loss":
             units = dict.fromkeys(units, math.exp(self._mean({name: math.log(g) for name, g in units.items()})))
