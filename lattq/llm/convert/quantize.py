@@ -85,7 +85,7 @@ def quantize_model(
     step, levels, bits : the recipe's setting, instead of `rate`
     window, samples : tokens per window (the model's longest, at most 2048), and how many windows (all)
     propagate : measure each block's inputs behind the quantized blocks before it; True unless statistics are given, or
-        errors of outputs count: then tokens are weighed, as `Matched` does, in the unquantized model, which brings more.
+        errors of outputs count: then tokens are weighed in the unquantized model (theory 16.4), which brings more.
         Moments of groups of rows (`Scheme.guides`) remain those of the unquantized model
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
         equally much (see `output_sensitivities`); "rate" gives all layers about the same rate, "distortion" one step;
