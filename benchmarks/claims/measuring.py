@@ -1,6 +1,6 @@
 """Statistics of a model: what they and the loop that uses them cost, that they merge, and which factors are best.
 
-    python benchmarks/claims/measuring.py
+    python benchmarks/claims/measuring.py [--only PART ...]
 
 Times are of the process on one core, beside those of plain forward passes over the same windows one by one; peak memory
 is that of a process of its own, beside one that only runs the model. The loop quantizes 2048 x 2048 weights, checks of
@@ -12,6 +12,7 @@ that such a loop leaves, on all layers at once, of the power of some rates: the 
 G = I. And by the KL of the embedded model quantized with them at three bits.
 """
 
+import argparse
 import itertools
 import json
 import resource
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 import transformers
-from harness import models, publish
+from harness import RESULTS, models, publish
 
 import lattq as lq
 from lattq.llm import Statistics, embedded_model, embedded_text, evaluate, measure_model, quantize_model
@@ -108,7 +110,7 @@ def cost(name: str, way: str) -> dict[str, Any]:
 
 def apart(name: str, way: str) -> dict[str, Any]:
     """`cost` in a process of its own."""
-    command = [sys.executable, __file__, name, way]
+    command = [sys.executable, __file__, "--cost", name, way]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
@@ -297,37 +299,55 @@ def in_the_loop() -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    """Measure and publish."""
-    costs = {}
+def costs() -> dict[str, Any]:
+    """Time and memory of statistics and of forward passes, by model."""
+    found = {}
     for name in ("embedded", "MiniLM", "Llama, 1024 wide"):
         plain, full = apart(name, "forward"), apart(name, "statistics")
-        costs[name] = {"ratio": full["seconds"] / full["forward"], "forward": full["forward"]}
-        costs[name] |= {"megabytes": full["megabytes"], "megabytes of the model": plain["megabytes"]}
-        print(name, costs[name], flush=True)
-    loop, exact = loops(), merges()
-    rows, noise, loop_kl = factors(), noisy(), in_the_loop()
-    best = {(row["windows"], row["rounds"], row["text"]): row["bits"]["0.3"] for row in rows}
+        found[name] = {"ratio": full["seconds"] / full["forward"], "forward": full["forward"]}
+        found[name] |= {"megabytes": full["megabytes"], "megabytes of the model": plain["megabytes"]}
+        print(name, found[name], flush=True)
+    return found
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "costs": costs,
+    "loop": loops,
+    "merges": merges,
+    "factors": factors,
+    "noise": noisy,
+    "in_the_loop": in_the_loop,
+}
+
+
+def main(only: list[str]) -> None:
+    """Measure some parts and publish all that is known."""
+    path = RESULTS / "measuring.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    found = {name: known[name] for name in PARTS if name in known} | {name: PARTS[name]() for name in only}
+    best = {(row["windows"], row["rounds"], row["text"]): row["bits"]["0.3"] for row in found["factors"]}
     most = max(WINDOWS)
     claims = {
         f"statistics take at most {LIMIT:g} times the forward pass": all(
-            one["ratio"] <= LIMIT for one in costs.values()
+            one["ratio"] <= LIMIT for one in found["costs"].values()
         ),
         f"both sides with a trellis take at most {SLOWER:g} times one side's time, G in blocks of 512": all(
-            one["ratio"] <= SLOWER for one in loop if one["height"] == 512 and "trellis" in one["cell"]
+            one["ratio"] <= SLOWER for one in found["loop"] if one["height"] == 512 and "trellis" in one["cell"]
         ),
-        "parts merge to the same bytes in any order and grouping": exact,
+        "parts merge to the same bytes in any order and grouping": found["merges"],
         "a round of matching is not worse on either text": all(
             best[most, 1, kind] > best[most, 0, kind] - 0.005 for kind in ("same kind", "another kind")
         ),
     }
-    publish(
-        "measuring", seed=SEED, claims=claims, costs=costs, loop=loop, factors=rows, noise=noise, in_the_loop=loop_kl
-    )
+    publish("measuring", seed=SEED, claims=claims, **found)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(cost(*sys.argv[1:])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--cost", nargs=2, metavar=("MODEL", "WAY"), help="one of `costs`, in a process of its own")
+    options = parser.parse_args()
+    if options.cost:
+        print(json.dumps(cost(*options.cost)))
     else:
-        main()
+        main(options.only)
