@@ -12,6 +12,7 @@ from lattq.errors import InvalidInputError, shown
 
 __all__ = [
     "among",
+    "as_count",
     "as_flag",
     "as_float",
     "as_integer",
@@ -35,6 +36,19 @@ def as_integer(name: str, value: Any) -> int:
     except TypeError:
         msg = f"`{name}` is {shown(value)}; pass an integer"
         raise InvalidInputError(msg) from None
+
+
+def as_count(name: str, value: Any, least: int = 1) -> int:
+    """An integer of at least so many as a Python one; raises `InvalidInputError`.
+
+    >>> as_count("samples", 3)
+    3
+    """
+    found = as_integer(name, value)
+    if found < least:
+        msg = f"`{name}` is {found}; use at least {least}"
+        raise InvalidInputError(msg)
+    return found
 
 
 def as_float(name: str, value: Any) -> float:

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
 from lattq._metric import Metric, check_layer
-from lattq._options import among
+from lattq._options import among, as_names
 from lattq.errors import InvalidInputError, shown
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows, fit_steps
 from lattq.least_squares.tables import fit_tables, fit_tables_by_adam
@@ -55,6 +55,7 @@ def refit(
     True
     """
     weight, metric = check_layer(weight, sigma)
+    parameters = as_names("parameters", parameters)
     if tuple(weight.shape) != quantized.shape:
         msg = f"`weight` has shape {tuple(weight.shape)}, the quantized matrix {quantized.shape}; they must agree"
         raise InvalidInputError(msg)

@@ -5,6 +5,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -289,6 +290,15 @@ def test_a_block_of_an_encoder(tmp_path: Path):
 def test_unusable_arguments_raise(tiny: Path, tmp_path: Path, change: dict, message: str):
     with pytest.raises(InvalidInputError, match=message):
         llm.quantize_model(tiny, tmp_path / "out", **{**FAST, "step": 0.02, **change})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["samples", "window", "seed", "jobs", "threads"])
+@pytest.mark.parametrize("value", ["four", 4.5, []], ids=repr)
+def test_numbers_that_are_none_raise(tiny: Path, tmp_path: Path, name: str, value: Any):
+    with pytest.raises(InvalidInputError, match=f"`{name}` is {re.escape(repr(value))}; pass an integer"):
+        llm.quantize_model(tiny, tmp_path / "out", **{**FAST, "step": 0.02, name: value})
     assert not (tmp_path / "out").exists()
 
 

@@ -146,6 +146,14 @@ def test_settings_out_of_range_raise(tiny: Path, name: str, value: int):
         measure_model(tiny, **options)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["draws", "block", "threads", "label_seed", "guides", "samples", "window"])
+def test_settings_that_are_no_integers_raise(tiny: Path, name: str):
+    options: dict[str, Any] = OPTIONS | {name: "four"}
+    with pytest.raises(InvalidInputError, match="is 'four'; pass an integer"):
+        measure_model(tiny, **options)
+
+
 def test_a_model_with_numbers_out_of_scale_raises(tmp_path: Path):
     torch.manual_seed(0)
     model: Any = transformers.LlamaForCausalLM(tiny_config())

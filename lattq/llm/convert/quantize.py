@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lattq import recipes
-from lattq._options import among
+from lattq._options import among, as_count
 from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.calibration import Calibration, FromStatistics, OnText
 from lattq.llm.convert.companions import companions
@@ -28,7 +28,7 @@ from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
 from lattq.llm.source.design import MapDesign
 from lattq.llm.source.places import places
-from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
+from lattq.llm.source.windows import fixed_threads, token_windows, window_of
 from lattq.progress import Observer, Stage, stage
 from lattq.rate import MAX_RATE, searched
 from lattq.scheme import Scheme
@@ -148,10 +148,7 @@ def quantize_model(
     if not among(allocation, ("loss", "rate", "distortion")):
         msg = f'`allocation` is {shown(allocation)}; choose "loss", "rate", "distortion" or "best"'
         raise InvalidInputError(msg)
-    for name, count in (("jobs", jobs), ("threads", threads)):
-        if count < 1:
-            msg = f"`{name}` is {count}; use at least 1"
-            raise InvalidInputError(msg)
+    jobs, threads = as_count("jobs", jobs), as_count("threads", threads)
     _check_statistics(
         statistics,
         {"calibration_text": calibration_text, "window": window, "samples": samples, "propagate": propagate or None}
@@ -187,7 +184,7 @@ def quantize_model(
             places(model)  # raises for a class without a table of them
         hashed_source = checkpoint.source_hash(source)
         if statistics is None:
-            window = int(window if window is not None else longest_window(model))
+            window = window_of(model, window)
             windows = token_windows(tokenizer, str(calibration_text), window, samples, seed)
             calibration: Calibration = OnText(windows, seed, pooling_of(source))
             samples, text = len(windows), text_hash(str(calibration_text))

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lattq._options import as_float, as_integer
+from lattq._options import as_count, as_float
 from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.files import stored_bytes, write_model, writing
@@ -23,7 +23,7 @@ from lattq.llm.run.config import block_of
 from lattq.llm.run.digests import run_name
 from lattq.llm.source import checkpoint
 from lattq.llm.source.matrices import matrices
-from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
+from lattq.llm.source.windows import fixed_threads, token_windows, window_of
 from lattq.progress import Observer, Stage, stage
 
 __all__ = ["Refinement", "refine_model"]
@@ -139,7 +139,7 @@ def refine_model(
             model, teacher = checkpoint.load_model(directory), checkpoint.load_model(source)
         check_layers(model, teacher, directory, source)
         model.hf_quantizer.carried = checkpoint.unread_tensors(source, teacher)
-        window = int(window if window is not None else longest_window(model))
+        window = window_of(model, window)
         windows = token_windows(tokenizer, calibration_text, window, samples, refining.seed)
         settings = {
             "refining": dataclasses.asdict(refining),
@@ -186,9 +186,7 @@ def _check(refining: Any, most_rate: float | None, threads: int) -> None:
     if not isinstance(refining, Refining):
         msg = f"`refining` is {shown(refining)}; pass a `Refining` of `lattq.llm`"
         raise InvalidInputError(msg)
-    if as_integer("threads", threads) < 1:
-        msg = f"`threads` is {threads}; use at least 1"
-        raise InvalidInputError(msg)
+    as_count("threads", threads)
     if most_rate is not None and not 0 < as_float("most_rate", most_rate) < math.inf:
         msg = f"`most_rate` is {most_rate} bits per weight; pass a positive number, or None"
         raise InvalidInputError(msg)

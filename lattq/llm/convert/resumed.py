@@ -13,7 +13,7 @@ from lattq.errors import InvalidInputError, shown
 from lattq.llm.convert.report import FILE, Report
 from lattq.llm.convert.stages import scheme_of
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import longest_window, token_windows
+from lattq.llm.source.windows import token_windows, window_of
 from lattq.rate import searched
 
 __all__ = ["beside", "converted", "require_text", "text_hash", "windows_of"]
@@ -66,7 +66,7 @@ def windows_of(
 ) -> Int[Tensor, "windows window"]:
     """Windows of a text for a model directory; `InvalidInputError` for too few, before anything takes hours."""
     tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source)
-    found = token_windows(tokenizer, text, int(window if window is not None else longest_window(model)), samples)
+    found = token_windows(tokenizer, text, window_of(model, window), samples)
     if len(found) < least:
         msg = f"{len(found)} windows of calibration text, and {least} are needed; give a longer text, or more `samples`"
         raise InvalidInputError(msg)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lattq._options import as_flag, as_float, as_integer, as_seed, normalize
+from lattq._options import as_count, as_flag, as_float, as_seed, normalize
 from lattq.errors import InvalidInputError
 
 __all__ = ["Distillation", "Epoch", "Refining"]
@@ -51,14 +51,11 @@ class Refining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "epochs", "tokens", "held_out", "patience")
         normalize(self, as_float, "reach")
         normalize(self, as_flag, "embeddings", "gains")
         object.__setattr__(self, "seed", as_seed(self.seed))
         for name, least in (("epochs", 1), ("tokens", 1), ("held_out", 2), ("patience", 0)):
-            if getattr(self, name) < least:
-                msg = f"`{name}` is {getattr(self, name)}; use at least {least}"
-                raise InvalidInputError(msg)
+            object.__setattr__(self, name, as_count(name, getattr(self, name), least))
         if not 0 < self.reach < 1:
             msg = f"`reach` is {self.reach}; a number moves by a share of its size above 0 and below 1"
             raise InvalidInputError(msg)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lattq.errors import InvalidInputError
 from lattq.llm.distill.divergence import divergence, log_probabilities
 from lattq.llm.source import checkpoint
-from lattq.llm.source.windows import batches_of, longest_window, run, token_windows
+from lattq.llm.source.windows import batches_of, run, token_windows, window_of
 from lattq.progress import Observer, Stage, stage
 
 __all__ = ["Evaluation", "evaluate"]
@@ -97,7 +97,7 @@ def evaluate(
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
     if original is not None:
         _check_kinds(candidate, original)
-    window = int(window if window is not None else longest_window(candidate))
+    window = window_of(candidate, window)
     work = stage("evaluate", inside=progress)
     if not candidate.can_generate():
         windows = token_windows(tokenizer, text, window, samples)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from lattq._options import as_integer, as_seed
+from lattq._options import as_count, as_seed
 from lattq.errors import InvalidInputError
 from lattq.llm.measure.attention import Attention
 from lattq.llm.measure.collectors import Guided, Matched, Plain
@@ -22,7 +22,7 @@ from lattq.llm.measure.statistics import Statistics
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import choose
 from lattq.llm.source.matrices import Matrix
-from lattq.llm.source.windows import fixed_threads, longest_window, token_windows
+from lattq.llm.source.windows import fixed_threads, token_windows, window_of
 from lattq.progress import Observer, Stage, stage
 
 __all__ = ["measure_model", "measure_windows"]
@@ -86,16 +86,8 @@ def measure_model(
     >>> found.moments(name).outputs.shape
     (2, 288, 288)
     """
-    label_seed, draws, block = as_seed(label_seed), as_integer("draws", draws), as_integer("block", block)
-    for name, value, least in (
-        ("draws", draws, 1),
-        ("block", block, 1),
-        ("threads", threads, 1),
-        ("guides", guides, 0),
-    ):
-        if value < least:
-            msg = f"`{name}` is {value}; use at least {least}"
-            raise InvalidInputError(msg)
+    label_seed, draws, block = as_seed(label_seed), as_count("draws", draws), as_count("block", block)
+    threads, guides = as_count("threads", threads), as_count("guides", guides, 0)
     if bool(attention) + bool(guides) + (matched is not None) > 1:
         msg = "`attention`, `guides` and `matched` weigh the tokens in several ways; give one of them"
         raise InvalidInputError(msg)
@@ -103,7 +95,7 @@ def measure_model(
         with work.stage("load the model"):
             hashed = checkpoint.source_hash(source)
             tokenizer, model = checkpoint.load_tokenizer(source), checkpoint.load_model(source).float()
-        window = int(window if window is not None else longest_window(model))
+        window = window_of(model, window)
         windows = token_windows(tokenizer, calibration_text, window, samples, seed)
         layers = _layers(model, windows, modules, include, exclude)
         if matched is not None:

@@ -12,9 +12,20 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from lattq._options import as_count, as_seed
 from lattq.errors import InvalidInputError, LattqError, shown
 
-__all__ = ["RAW", "all_configs", "batches_of", "calibrating", "fixed_threads", "longest_window", "run", "token_windows"]
+__all__ = [
+    "RAW",
+    "all_configs",
+    "batches_of",
+    "calibrating",
+    "fixed_threads",
+    "longest_window",
+    "run",
+    "token_windows",
+    "window_of",
+]
 
 TOKENS_PER_BATCH = 4096
 LONGEST_WINDOW = 2048
@@ -48,6 +59,10 @@ def token_windows(
     if not text.strip():
         msg = "the text is empty; give some text that resembles what the model will read"
         raise InvalidInputError(msg)
+    window, seed = as_count("window", window), as_seed(seed)
+    for name, value in (("samples", samples), ("stride", stride)):
+        if value is not None:
+            as_count(name, value)
     prefix, suffix = _special_tokens(tokenizer)
     body = window - len(prefix) - len(suffix)
     if body < 2:
@@ -58,13 +73,6 @@ def token_windows(
     if count == 0:
         msg = f"the text has {len(tokens)} tokens, one window takes {body}; give a longer text or a smaller `window`"
         raise InvalidInputError(msg)
-    if seed < 0:
-        msg = f"`seed` is {seed}; give an integer of at least 0"
-        raise InvalidInputError(msg)
-    for name, value in (("samples", samples), ("stride", stride)):
-        if value is not None and value < 1:
-            msg = f"`{name}` is {value}; it must be at least 1"
-            raise InvalidInputError(msg)
     rows = np.lib.stride_tricks.sliding_window_view(tokens, body)[:: min(stride or body, body)]
     count = len(rows)
     if samples is not None and samples < count:
@@ -94,6 +102,7 @@ def batches_of(windows: Int[Tensor, "windows window"], size: int | None = None) 
 @contextlib.contextmanager
 def fixed_threads(count: int) -> Iterator[None]:
     """Compute with so many threads of torch and one of NumPy: they decide the order of sums, and so the last bits."""
+    count = as_count("threads", count)
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -101,6 +110,11 @@ def fixed_threads(count: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def window_of(model: nn.Module, window: int | None) -> int:
+    """Tokens per window: those asked for, or `longest_window`; raises `InvalidInputError` for what is no number."""
+    return longest_window(model) if window is None else as_count("window", window)
 
 
 def longest_window(model: nn.Module) -> int:

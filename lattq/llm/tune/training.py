@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lattq._options import as_flag, as_float, as_integer, as_seed, normalize
+from lattq._options import as_count, as_flag, as_float, as_integer, as_seed, normalize
 from lattq.errors import InvalidInputError
 from lattq.llm.tune.rounded_block import RoundedBlock
 from lattq.progress import Stage
@@ -58,14 +58,11 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        normalize(self, as_integer, "epochs", "batch", "held_out", "patience")
+        normalize(self, as_count, "epochs", "batch")
+        normalize(self, as_integer, "held_out", "patience")
         normalize(self, as_float, "rate", "slow_rate", "clip_rate", "weight_rate")
         normalize(self, as_flag, "decay")
         object.__setattr__(self, "seed", as_seed(self.seed, bits=64))
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                msg = f"`{name}` is {getattr(self, name)}; use at least 1"
-                raise InvalidInputError(msg)
         for name in ("rate", "slow_rate", "clip_rate", "weight_rate", "held_out", "patience"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
