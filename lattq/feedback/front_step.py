@@ -13,6 +13,8 @@ from lattq.linalg.stacked import StackedLDL
 
 __all__ = ["FrontStep", "Sides", "require_fronts"]
 
+PART = 64  # columns whose squares fit a cache
+
 
 @dataclasses.dataclass(eq=False)
 class FrontStep:
@@ -21,9 +23,9 @@ class FrontStep:
     Parameters
     ----------
     quantizer : of this group of columns
-    weight : columns in the order of the loop
+    weight : transposed, columns in the order of the loop
     free_rows, free_units : whose errors cost nothing; a unit is a block of columns
-    kept : which entries count, in the order of the loop; None for all
+    kept : which entries count, like `weight`; None for all
 
     Attributes
     ----------
@@ -32,15 +34,14 @@ class FrontStep:
 
     quantizer: Any
     fronts: Fronts
-    weight: Float[np.ndarray, "rows columns"]
+    weight: Float[np.ndarray, "columns rows"]
     free_rows: Bool[np.ndarray, " rows"]
     free_units: Bool[np.ndarray, " units"]
-    kept: Bool[np.ndarray, "rows columns"] | None = None
+    kept: Bool[np.ndarray, "columns rows"] | None = None
     overload: int = 0
 
     def __post_init__(self) -> None:
-        squares = np.square(self.weight, dtype=np.float64)
-        self.rows, columns = squares.mean(axis=1), squares.mean(axis=0)
+        self.rows, columns = _mean_squares(self.weight)
         self.units = columns.reshape(self.fronts.columns, -1).mean(axis=1) / (columns.mean() or 1.0)
         self.free = bool(self.quantizer.idle_zeros and (self.free_rows.any() or self.free_units.any()))
 
@@ -58,8 +59,19 @@ class FrontStep:
         return codes, found if counted is None else found * counted
 
     def _counted(self, kept: np.ndarray, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
-        blocks = kept.reshape(len(kept), self.fronts.columns, -1)
-        return blocks[rows, units].astype(self.weight.dtype)
+        blocks = kept.reshape(self.fronts.columns, -1, kept.shape[1])
+        return blocks[units, :, rows].astype(self.weight.dtype)
+
+
+def _mean_squares(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row and of each column of the weights, which come transposed."""
+    rows, columns = np.zeros(weight.shape[1]), np.empty(len(weight))
+    for start in range(0, len(weight), PART):
+        part = slice(start, start + PART)
+        squares = np.square(weight[part], dtype=np.float64)
+        rows += squares.sum(axis=0)
+        columns[part] = squares.mean(axis=1)
+    return rows / len(weight), columns
 
 
 @dataclasses.dataclass(eq=False)

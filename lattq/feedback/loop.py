@@ -132,7 +132,8 @@ class _Loop:
             order = from_host(np.ascontiguousarray(self.factor.order), like=start)
             self.error = self.weight - self.xp.take(self.xp.matrix_transpose(start), order, axis=0)
         if sweeps:
-            self.unit, self.metrics, pull = self._descent()
+            whole, self.metrics, pull = self._descent()
+            self.unit, self.lower = self.xp.triu(whole), self.xp.tril(whole)
         for _ in range(sweeps):
             if not self._sweep(pull):
                 break
@@ -159,7 +160,7 @@ class _Loop:
         cost = np.inf if sides is None else sides.cost(self.error)
         before = *before, self.overload
         self.overload = 0
-        self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
+        self.target = self.weight - pull + self.xp.matmul(self.lower, self.error)
         self.visit(0, self.weight.shape[0])
         if sides is None or sides.cost(self.error) <= cost:
             return True
@@ -235,16 +236,14 @@ class _Loop:
 
     def wave(self, sides: Sides, lo: int, hi: int) -> None:
         """Quantize one group of columns front by front: its rows hear each other."""
-        weight = np.ascontiguousarray(self.weight[lo:hi].T)
-        shift = np.ascontiguousarray((self.target[lo:hi] - self.weight[lo:hi]).T)
-        unit = np.ascontiguousarray(np.tril(self.unit[lo:hi, lo:hi].T, -1))
-        found = Wave(weight, shift, unit, sides.rows_unit, self.block)
+        group = slice(lo, hi)
+        into = self.error[group], self.codes[group], self.summed[group]
+        wave = Wave(self.weight[group], self.target[group], self.unit[group, group], sides.rows_unit, self.block, *into)
         pivots = self.factor.pivots[lo // self.block : hi // self.block].reshape(-1, self.block**2)
-        kept = None if self.kept is None else self.kept[lo:hi].T
+        kept = None if self.kept is None else self.kept[group]
         free = np.equal(sides.outputs.pivots, 0).reshape(-1), np.equal(np.abs(pivots).max(axis=1), 0)
-        step = FrontStep(self.current, found.fronts, weight, *free, kept)
-        found.run(step)
-        self.codes[lo:hi], self.error[lo:hi], self.summed[lo:hi] = found.codes.T, found.error.T, found.summed
+        step = FrontStep(self.current, wave.fronts, self.weight[group], *free, kept)
+        wave.run(step)
         self.overload += step.overload
 
     def _require_like(self, method: str, found: Array, target: Array) -> None:
