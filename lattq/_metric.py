@@ -6,7 +6,8 @@ much errors of the outputs count, and is the identity where nobody says otherwis
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from jaxtyping import Float, Shaped
 from lattq._array import Array, as_floats, short_repr
 from lattq._options import as_float
 from lattq.errors import InvalidInputError
-from lattq.linalg.checks import require_root, require_semidefinite
+from lattq.linalg.checks import require_root, with_root
 from lattq.linalg.shrinkage import shrink
-from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, stacked_moments, stacked_roots
+from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, square_parts, stacked_moments, stacked_roots
 
 __all__ = ["OUTPUT_DAMPING", "Metric", "as_metric", "check_layer"]
 
@@ -67,7 +68,7 @@ class Metric:
     guides: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", require_semidefinite(self.inputs))
+        _set_inputs(self, *with_root(self.inputs))
         if self.outputs is not None:
             object.__setattr__(self, "outputs", output_blocks(self.outputs))
         for name in ("input_count", "output_count"):
@@ -111,11 +112,9 @@ class Metric:
         return stacked_roots(self.guides)
 
     @functools.cached_property
-    def output_roots(self) -> list[np.ndarray] | None:
+    def output_roots(self) -> Float[np.ndarray, "groups height rank"] | None:
         """L with L Lᵀ = G, block by block, all of the same width."""
-        if self.outputs is None:
-            return None
-        return list(stacked_roots(self.outputs))
+        return None if self.outputs is None else stacked_roots(self.outputs)
 
     @functools.cached_property
     def output_factor(self) -> StackedLDL | None:
@@ -125,11 +124,20 @@ class Metric:
     def squared_error(self, error: Float[np.ndarray, "rows columns"]) -> float:
         """tr(G E Σ Eᵀ) / (rows columns) as the square of a norm, ‖Lᵀ E F‖² / (rows columns): never negative."""
         with np.errstate(over="ignore"):  # beyond float64 it is infinite
-            image = error @ self.root if self.guides is None else by_groups(error, self.guide_roots)
-            if self.output_roots is not None:
-                blocks = image.reshape(len(self.output_roots), self.height, -1)
-                image = np.stack([root.T @ block for root, block in zip(self.output_roots, blocks, strict=True)])
-            return float(np.sum(np.square(image))) / error.size
+            return sum(self._parts(error)) / error.size
+
+    def at_least(self, error: Float[np.ndarray, "rows columns"], bound: float) -> bool:
+        """Whether the squared error is so large, which a part of it may tell.
+
+        >>> Metric(np.eye(2)).at_least(np.ones((3, 2)), 1.0)
+        True
+        """
+        with np.errstate(over="ignore"):
+            return any(part / error.size >= bound for part in itertools.accumulate(self._parts(error), initial=0.0))
+
+    def _parts(self, error: np.ndarray) -> Iterator[float]:
+        roots = self.root[None] if self.guides is None else self.guide_roots
+        return square_parts(error, roots, self.output_roots)
 
     def rounding(self, error: Float[np.ndarray, "rows columns"]) -> float:
         """What rounding alone makes of a squared error of zero: an entry of a product is off by n eps times its norms.
@@ -290,6 +298,13 @@ def unchecked(
     return found
 
 
+def _set_inputs(metric: Metric, inputs: np.ndarray, root: np.ndarray | None) -> None:
+    """Set Σ, and its root if it is known."""
+    object.__setattr__(metric, "inputs", inputs)
+    if root is not None:
+        metric.__dict__["root"] = root
+
+
 def as_metric(sigma: Any, shape: tuple[int, int] | None = None) -> Metric:
     """A metric as it is, a second moment as the metric of its inputs; checked against the shape of the weights.
 
@@ -303,7 +318,10 @@ def as_metric(sigma: Any, shape: tuple[int, int] | None = None) -> Metric:
     True
     """
     if not isinstance(sigma, Metric):
-        return unchecked(require_semidefinite(sigma, None if shape is None else shape[1]), None)
+        inputs, root = with_root(sigma, None if shape is None else shape[1])
+        found = unchecked(inputs, None)
+        _set_inputs(found, inputs, root)
+        return found
     if shape is not None and (sigma.columns != shape[1] or sigma.rows not in (None, shape[0])):
         rows = "any number of rows" if sigma.rows is None else f"{sigma.rows} rows"
         msg = (

@@ -224,7 +224,7 @@ def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> t
         found = _in_rounds(found, weight, metric, scheme, weight.shape[1] // len(factors[0].pivots))
     if scheme.equalize and scheme.equalize.merged:
         found = _merged(found)
-    return found, any(bool(np.tril(one.unit, -1).any()) for one in factors)
+    return found, any(np.count_nonzero(one.unit) > len(one.unit) for one in factors)
 
 
 def _shorter(run: Callable[[Any], Cancellation], factor: LDL, design: Any) -> Cancellation:
