@@ -10,6 +10,7 @@ from lattq.coding.fronts import Fronts
 from lattq.errors import InvalidInputError
 from lattq.linalg.ldl import LDL
 from lattq.linalg.stacked import StackedLDL
+from lattq.linalg.substitution import triangle_times
 
 __all__ = ["FrontStep", "Sides", "require_fronts"]
 
@@ -81,31 +82,39 @@ class Sides:
     Parameters
     ----------
     factor, outputs : of the inputs and of the outputs
+    unit : Uᵀ in the dtype of the loop
     pull : what a penalty takes from the targets
-    kind : dtype of the loop
     """
 
     factor: LDL
     outputs: StackedLDL
+    unit: Float[np.ndarray, "columns columns"]
     pull: Any
-    kind: Any
 
     def __post_init__(self) -> None:
-        self.rows_unit = self.outputs.unit.astype(self.kind)
+        self.rows_unit = self.outputs.unit.astype(self.unit.dtype)
 
     def left(self, x: Float[np.ndarray, "columns rows"]) -> Float[np.ndarray, "columns rows"]:
         """x V, block by block of the rows."""
-        blocks = x.reshape(len(x), -1, self.outputs.height).swapaxes(0, 1)
-        return np.matmul(blocks, self.rows_unit).swapaxes(0, 1).reshape(x.shape)
+        found = np.empty_like(x)
+        blocks, into = (y.reshape(len(x), -1, self.outputs.height).swapaxes(0, 1) for y in (x, found))
+        np.matmul(blocks, self.rows_unit, out=into)
+        return found
 
-    def cost(self, error: Float[np.ndarray, "columns rows"]) -> float:
+    def summed(self, error: Float[np.ndarray, "columns rows"]) -> Float[np.ndarray, "columns rows"]:
+        """P, transposed, less what a penalty takes."""
+        return triangle_times(self.unit, error, lower=False) - self.pull
+
+    def cost(self, summed: Float[np.ndarray, "columns rows"]) -> float:
         """tr(G (W-Ŵ) H (W-Ŵ)ᵀ), less what does not depend on Ŵ if H holds a penalty."""
-        whole = np.matmul(self.factor.unit.T.astype(self.kind), error) - self.pull
-        blocks = len(self.factor.pivots)
-        noise = self.left(whole).reshape(blocks, -1, whole.shape[1]).astype(np.float64)
+        blocks, total = len(self.factor.pivots), 0.0
+        noise = self.left(summed).reshape(blocks, -1, summed.shape[1])
         tiles = self.factor.pivots.reshape(blocks, noise.shape[1], noise.shape[1])
         power = self.outputs.pivots.reshape(-1)
-        return float(np.einsum("uar,uab,ubr,r->", noise, tiles, noise, power, optimize=True))
+        for start in range(0, blocks, PART):
+            part = noise[start : start + PART].astype(np.float64)
+            total += float(np.einsum("uar,uar,r->", np.matmul(tiles[start : start + PART], part), part, power))
+        return total
 
 
 def require_fronts(weight: Any, design: Any, height: int) -> None:

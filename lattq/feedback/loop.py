@@ -23,7 +23,7 @@ from lattq.feedback.fronts import Wave
 from lattq.feedback.groups import group_bounds
 from lattq.linalg.ldl import LDL
 from lattq.linalg.stacked import StackedLDL
-from lattq.linalg.substitution import divide_blocks, substitute
+from lattq.linalg.substitution import divide_blocks, substitute, triangle_times
 from lattq.quantizers import Entries
 from lattq.quantizers.base import Design, Quantizer
 
@@ -120,7 +120,9 @@ class _Loop:
         self.counted = None if self.kept is None else self._own(self.kept.astype(np.float64))
         self.quantizers: dict[int, Quantizer] = {}
         self.overload = 0
-        self.sides = None if outputs is None or outputs.height == 1 else Sides(factor, outputs, self.pull, weight.dtype)
+        self.cost = 0.0
+        both = outputs is not None and outputs.height > 1
+        self.sides = Sides(factor, outputs, self.unit, self.pull) if both else None
         self.summed = self.xp.zeros_like(self.error)
 
     def run(self, sweeps: int, start: Array | None = None) -> Cancellation:
@@ -134,6 +136,8 @@ class _Loop:
         if sweeps:
             whole, self.metrics, pull = self._descent()
             self.unit, self.lower = self.xp.triu(whole), self.xp.tril(whole)
+            if self.sides is not None:
+                self.cost = self.sides.cost(self.sides.summed(self.error) if start is not None else self.summed)
         for _ in range(sweeps):
             if not self._sweep(pull):
                 break
@@ -154,18 +158,18 @@ class _Loop:
 
     def _sweep(self, pull: Array | float) -> bool:
         """Visit all columns again, each given all others; False if that was worse, as it may be along fronts."""
-        sides, before = self.sides, (self.error, self.codes, self.summed)
-        if sides is not None:
-            before = tuple(np.array(x) for x in before)
-        cost = np.inf if sides is None else sides.cost(self.error)
-        before = *before, self.overload
+        self.target = self.weight - pull + triangle_times(self.lower, self.error, lower=True)
+        before = self.error, self.codes, self.summed, self.overload, self.cost
         self.overload = 0
-        self.target = self.weight - pull + self.xp.matmul(self.lower, self.error)
+        if self.sides is not None:
+            self.error, self.codes, self.summed = (np.empty_like(x) for x in before[:3])
         self.visit(0, self.weight.shape[0])
-        if sides is None or sides.cost(self.error) <= cost:
-            return True
-        self.error, self.codes, self.summed, self.overload = before
-        return False
+        if self.sides is not None:
+            self.cost = self.sides.cost(self.sides.summed(self.error))
+            if self.cost > before[-1]:
+                self.error, self.codes, self.summed, self.overload, self.cost = before
+                return False
+        return True
 
     def _turned(self, x: Array, index: Array) -> Array:
         """One row per row of the weight, columns in their original order."""
@@ -286,7 +290,8 @@ class _Loop:
         unit, pivots, block = self.factor.unit, self.factor.pivots, self.block
         n = unit.shape[0]
         tiles = pivots.reshape(-1, block, block)
-        h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n) @ unit.T
+        h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n)
+        h = np.ascontiguousarray(triangle_times(unit, h.T, lower=True))
         places = np.arange(n).reshape(-1, block)
         places = places[:, :, None], places[:, None, :]
         own = h[places]
