@@ -18,12 +18,13 @@ from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.cancellation import Cancellation
+from lattq.feedback.descent import descent, host_like, pulled
 from lattq.feedback.front_step import FrontStep, Sides, require_fronts
 from lattq.feedback.fronts import Wave
-from lattq.feedback.groups import group_bounds
+from lattq.feedback.groups import Groups
 from lattq.linalg.ldl import LDL
 from lattq.linalg.stacked import StackedLDL
-from lattq.linalg.substitution import divide_blocks, substitute, triangle_times
+from lattq.linalg.substitution import triangle_times
 from lattq.quantizers import Entries
 from lattq.quantizers.base import Design, Quantizer
 
@@ -107,14 +108,12 @@ class _Loop:
         order = from_host(np.ascontiguousarray(factor.order), like=weight)
         self.weight = xp.take(xp.matrix_transpose(weight), order, axis=0)  # contiguous, unlike a copy of a transpose
         self.unit = self._own(np.ascontiguousarray(factor.unit.T))
-        self.unit_pivot = float(np.abs(factor.pivots).max(initial=0.0))
-        self.pull = self._pull()
+        self.pull = pulled(factor, self.unit, self.weight)
         self.target = self.weight - self.pull
         self.error = xp.zeros_like(self.weight)
         self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=weight.device)
         self.gains = np.full(n, GAIN_GRID)
-        self.groups = group_bounds(factor.order, design.group, self.block)
-        self.starts = np.array(sorted(self.groups))
+        self.groups = Groups(factor.order, design.group, self.block)
         self.metrics = factor.pivots
         self.kept = None if kept is None else kept.T[factor.order]
         self.counted = None if self.kept is None else self._own(self.kept.astype(np.float64))
@@ -134,7 +133,7 @@ class _Loop:
             order = from_host(np.ascontiguousarray(self.factor.order), like=start)
             self.error = self.weight - self.xp.take(self.xp.matrix_transpose(start), order, axis=0)
         if sweeps:
-            whole, self.metrics, pull = self._descent()
+            whole, self.metrics, pull = descent(self.factor, self.weight)
             self.unit, self.lower = self.xp.triu(whole), self.xp.tril(whole)
             if self.sides is not None:
                 self.cost = self.sides.cost(self.sides.summed(self.error) if start is not None else self.summed)
@@ -142,7 +141,7 @@ class _Loop:
             if not self._sweep(pull):
                 break
         index = from_host(np.argsort(self.factor.order), like=self.weight)
-        starts = sorted(self.quantizers, key=self._first_column)
+        starts = sorted(self.quantizers, key=self.groups.first_column)
 
         def noise() -> Array:
             return self.target - (self.weight - self.error) if self.sides is None else self.sides.left(self.summed)
@@ -177,20 +176,20 @@ class _Loop:
 
     def visit(self, lo: int, hi: int) -> None:
         """Quantize columns lo ... hi - 1, whose targets hold the feedback of all columns from hi on."""
-        if self.groups.get(lo) == hi:
+        if self.groups.ends.get(lo) == hi:
             if lo not in self.quantizers:
                 pivots = self.factor.pivots[lo // self.block : hi // self.block]
                 kept = None if self.kept is None else self.kept[lo:hi].T
                 entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots, self.row_power, kept)
                 self.quantizers[lo] = self.design(entries)
-            self.current, self.first = self.quantizers[lo], self._first_column(lo)
+            self.current, self.first = self.quantizers[lo], self.groups.first_column(lo)
             if self.sides is not None:
                 self.wave(self.sides, lo, hi)
                 return
         if hi - lo == self.block:
             self.leaf(lo, hi)
             return
-        middle = self._middle(lo, hi)
+        middle = self.groups.middle(lo, hi)
         self.visit(middle, hi)
         self.target[lo:middle, :] += self.xp.matmul(self.unit[lo:middle, middle:hi], self.error[middle:hi, :])
         self.visit(lo, middle)
@@ -223,7 +222,7 @@ class _Loop:
         idle = not np.any(self.factor.pivots[lo // self.block]) and self.current.idle_zeros
         target = self.xp.matrix_transpose(self._counted(self.target[lo:hi, :], lo, hi))
         target = self.xp.zeros_like(target) if idle else target
-        current = self._in_block(lo, hi)
+        current = self._in_block(lo // self.block)
         codes = current.encode(target)
         self._require_like("encode", codes, target)
         self.overload += current.overload(target)
@@ -260,61 +259,14 @@ class _Loop:
             )
             raise InvalidInputError(msg)
 
-    def _in_block(self, lo: int, hi: int) -> Quantizer:
+    def _in_block(self, k: int) -> Quantizer:
         """The quantizer of a block: that of its group, told where the block is and what its errors cost."""
-        start = int(self.factor.order[lo:hi].min()) - self.first
-        return self.current.in_block(start, np.reshape(self.metrics[lo // self.block], (self.block, self.block)))
-
-    def _charged(self) -> Array | None:
-        """J W in the order of the loop, J in units of the largest pivot, which any dtype holds; None without J."""
-        penalty, order = self.factor.penalty, self.factor.order
-        if penalty is None or not self.unit_pivot:
-            return None
-        if penalty.ndim == 1:
-            return self.weight * self._own(penalty[order, None] / self.unit_pivot)
-        return self.xp.matmul(self._own(penalty[np.ix_(order, order)] / self.unit_pivot), self.weight)
-
-    def _pull(self) -> Array | float:
-        """What a penalty takes from the targets of the first pass, theory (2.6b)."""
-        found = self._charged()
-        if found is None:
-            return 0.0
-        substitute(self.xp.matrix_transpose(self.unit), found, self.factor.unit)
-        return divide_blocks(found, self.factor.pivots / self.unit_pivot)
-
-    def _descent(self) -> tuple[Array, np.ndarray, Array | float]:
-        """H_BB⁻¹ H with zero diagonal blocks, H_BB, and H_BB⁻¹ J W: the best block, given the errors of all others.
-
-        It is W plus the product with them, less the other (theory 2.5).
-        """
-        unit, pivots, block = self.factor.unit, self.factor.pivots, self.block
-        n = unit.shape[0]
-        tiles = pivots.reshape(-1, block, block)
-        h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n)
-        h = np.ascontiguousarray(triangle_times(unit, h.T, lower=True))
-        places = np.arange(n).reshape(-1, block)
-        places = places[:, :, None], places[:, None, :]
-        own = h[places]
-        h = divide_blocks(h, own)
-        h[places] = 0.0
-        charged = self._charged()
-        return self._own(h), own, 0.0 if charged is None else divide_blocks(charged, own / self.unit_pivot)
+        start = self.groups.block_starts[k] - self.first
+        return self.current.in_block(start, np.reshape(self.metrics[k], (self.block, self.block)))
 
     def _own(self, x: np.ndarray) -> Array:
         """A host array as one of the loop."""
-        return self.xp.astype(from_host(x, like=self.weight), self.weight.dtype)
-
-    def _middle(self, lo: int, hi: int) -> int:
-        """A boundary of groups near the middle, or of blocks inside one group."""
-        first, last = np.searchsorted(self.starts, [lo + 1, hi])
-        if first < last:
-            inside = self.starts[first:last]
-            return int(inside[np.argmin(np.abs(2 * inside - lo - hi))])
-        blocks = (hi - lo) // self.block
-        return lo + (blocks // 2) * self.block
-
-    def _first_column(self, lo: int) -> int:
-        return int(self.factor.order[lo : self.groups[lo]].min())
+        return host_like(x, self.weight)
 
 
 def _gain(target: Array, found: Array) -> int:

@@ -51,9 +51,7 @@ def substitute(unit: Float[Array, "n n"], right: Float[Array, "n m"], exact: Flo
     substitute(unit[half:, half:], right[half:, :], exact[half:, half:])
 
 
-def triangle_times(
-    triangle: Float[Array, "n n"], right: Float[Array, "n m"], *, lower: bool
-) -> Float[Array, "n m"]:
+def triangle_times(triangle: Float[Array, "n n"], right: Float[Array, "n m"], *, lower: bool) -> Float[Array, "n m"]:
     """A triangular matrix times another; NumPy arrays go to BLAS, which multiplies no zeros.
 
     >>> triangle_times(np.array([[1.0, 2.0], [0.0, 3.0]]), np.array([[1.0], [1.0]]), lower=False).T
