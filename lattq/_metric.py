@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lattq._array import Array, as_floats, short_repr
+from lattq._array import short_repr
 from lattq._options import as_float
 from lattq.errors import InvalidInputError
 from lattq.linalg.checks import require_root, with_root
 from lattq.linalg.shrinkage import shrink
 from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, square_parts, stacked_moments, stacked_roots
 
-__all__ = ["OUTPUT_DAMPING", "Metric", "as_metric", "check_layer"]
+__all__ = ["OUTPUT_DAMPING", "Metric", "unchecked"]
 
 OUTPUT_DAMPING = 0.3  # of the mean diagonal: shares from 0.3 to 1 are best for models, and nearly alike (theory 15.6)
 
@@ -68,7 +68,7 @@ class Metric:
     guides: Any = None
 
     def __post_init__(self) -> None:
-        _set_inputs(self, *with_root(self.inputs))
+        self.__dict__["inputs"], self.__dict__["root"] = with_root(self.inputs)
         if self.outputs is not None:
             object.__setattr__(self, "outputs", output_blocks(self.outputs))
         for name in ("input_count", "output_count"):
@@ -196,7 +196,7 @@ class Metric:
 
     def of_inputs(self) -> "Metric":
         """The metric in which all outputs count alike."""
-        return self if self.outputs is None and self.guides is None else unchecked(self.inputs, None)
+        return self if self.outputs is None and self.guides is None else self._with(None)
 
     def seen(self, *, outputs: bool, guides: bool) -> "Metric":
         """What counts for one that feeds errors along rows, or gives each group of rows a Σ of its own, or neither.
@@ -204,11 +204,9 @@ class Metric:
         >>> Metric(np.eye(1), np.ones(2)).seen(outputs=False, guides=True).outputs is None
         True
         """
-        if guides and self.guides is not None:
+        if guides if self.guides is not None else outputs:
             return self
-        if outputs and self.guides is None:
-            return self
-        return unchecked(self.inputs, self.outputs) if outputs else self.of_inputs()
+        return self._with(self.outputs if outputs else None)
 
     def of_groups(self, groups: np.ndarray) -> "Metric":
         """The metric of some of the blocks of rows, without guides.
@@ -216,7 +214,11 @@ class Metric:
         >>> Metric(np.eye(2), np.ones(3)).of_groups(np.array([0, 2])).rows
         2
         """
-        return self if self.outputs is None else unchecked(self.inputs, self.outputs[groups])
+        return self if self.outputs is None else self._with(self.outputs[groups])
+
+    def _with(self, outputs: np.ndarray | None, *counts: float | None, guides: np.ndarray | None = None) -> "Metric":
+        """Other outputs, counts and guides for the same Σ, whose root is kept if it is known."""
+        return unchecked(self.inputs, outputs, *counts, guides=guides, root=self.__dict__.get("root"))
 
     def damped(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """G with this fraction of its mean diagonal added to its diagonal, scaled back to its trace.
@@ -232,11 +234,11 @@ class Metric:
         if guides is not None:
             size = np.trace(guides, axis1=1, axis2=2) / (np.trace(self.inputs) or 1.0)
             guides = (guides + share * size[:, None, None] * self.inputs) / (1 + share)
-        if self.outputs is None:
-            return unchecked(self.inputs, None, self.input_count, self.output_count, guides)
-        mean = float(np.einsum("gii->", self.outputs)) / (self.outputs.shape[0] * self.height)
-        found = (self.outputs + share * mean * np.eye(self.height)) / (1 + share)
-        return unchecked(self.inputs, found, self.input_count, self.output_count, guides)
+        found = self.outputs
+        if found is not None:
+            mean = float(np.einsum("gii->", found)) / (found.shape[0] * self.height)
+            found = (found + share * mean * np.eye(self.height)) / (1 + share)
+        return self._with(found, self.input_count, self.output_count, guides=guides)
 
     def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
@@ -285,8 +287,9 @@ def unchecked(
     input_count: float | None = None,
     output_count: float | None = None,
     guides: np.ndarray | None = None,
+    root: np.ndarray | None = None,
 ) -> Metric:
-    """A metric made from one that was checked: by rounding it may be a little less than semidefinite.
+    """A metric made from one that was checked, with its root if known: by rounding it may not quite be semidefinite.
 
     >>> unchecked(np.eye(2), None).columns
     2
@@ -295,63 +298,6 @@ def unchecked(
     counts = ("input_count", input_count), ("output_count", output_count)
     for name, value in (("inputs", inputs), ("outputs", outputs), ("guides", guides), *counts):
         object.__setattr__(found, name, value)
-    return found
-
-
-def _set_inputs(metric: Metric, inputs: np.ndarray, root: np.ndarray | None) -> None:
-    """Set Σ, and its root if it is known."""
-    object.__setattr__(metric, "inputs", inputs)
     if root is not None:
-        metric.__dict__["root"] = root
-
-
-def as_metric(sigma: Any, shape: tuple[int, int] | None = None) -> Metric:
-    """A metric as it is, a second moment as the metric of its inputs; checked against the shape of the weights.
-
-    Raises
-    ------
-    InvalidInputError, NotPositiveSemidefiniteError : as `Metric`, or for another number of columns or rows
-
-    Examples
-    --------
-    >>> as_metric(np.eye(2), (3, 2)).rows is None
-    True
-    """
-    if not isinstance(sigma, Metric):
-        inputs, root = with_root(sigma, None if shape is None else shape[1])
-        found = unchecked(inputs, None)
-        _set_inputs(found, inputs, root)
-        return found
-    if shape is not None and (sigma.columns != shape[1] or sigma.rows not in (None, shape[0])):
-        rows = "any number of rows" if sigma.rows is None else f"{sigma.rows} rows"
-        msg = (
-            f"the metric is one of {rows} and {sigma.columns} columns, the weight has shape {tuple(shape)}; pass "
-            "second moments of the inputs and of the gradients at the outputs of this layer"
-        )
-        raise InvalidInputError(msg)
-    if shape is not None and sigma.guides is not None and shape[0] % len(sigma.guides):
-        msg = (
-            f"the metric has `guides` of {len(sigma.guides)} groups, which do not divide {shape[0]} rows of the weight"
-        )
-        raise InvalidInputError(msg)
-    return sigma
-
-
-def check_layer(weight: Array, sigma: Any) -> tuple[Array, Metric]:
-    """Return weight as floating point of at least 32 bits, and the metric of its errors.
-
-    Raises
-    ------
-    InvalidInputError : unless `weight` is a finite floating-point matrix, or as `as_metric`
-    NotPositiveSemidefiniteError : for a second moment with a negative pivot
-
-    Examples
-    --------
-    >>> check_layer(np.ones((2, 3), dtype=np.float16), np.eye(3))[0].dtype
-    dtype('float32')
-    """
-    weight = as_floats("weight", weight)
-    if weight.ndim != 2 or 0 in weight.shape:
-        msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
-        raise InvalidInputError(msg)
-    return weight, as_metric(sigma, (int(weight.shape[0]), int(weight.shape[1])))
+        found.__dict__["root"] = root
+    return found

@@ -14,7 +14,8 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._coordinates import changed, require_below
 from lattq._distortion import where_measured
 from lattq._guard import no_worse_than_zeros
-from lattq._metric import Metric, check_layer
+from lattq._layer import check_layer
+from lattq._metric import Metric
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError, shown

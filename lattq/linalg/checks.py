@@ -79,8 +79,8 @@ def require_semidefinite(
 
 def with_root(
     sigma: Float[Array, "rows columns"], n: int | None = None
-) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "columns rank"] | None]:
-    """`require_semidefinite`, and the root that was found on the way; None where it takes `require_root`.
+) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "columns rank"]]:
+    """`require_semidefinite`, and the root that is found on the way.
 
     >>> with_root(np.array([[4.0]]))
     (array([[4.]]), array([[2.]]))
@@ -89,7 +89,8 @@ def with_root(
     found = without_rounding(checked, epsilon(sigma))
     if found is None:
         raise not_semidefinite(*first_negative_pivot(checked))
-    return found
+    matrix, root = found
+    return matrix, require_root(matrix) if root is None else root
 
 
 def require_root(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n rank"]:
