@@ -58,7 +58,8 @@ class Wave:
         self.fronts = Fronts(rows, columns // self.block, self.height)
         kind = self.weight.dtype
         self._unit = np.pad(self.unit, [(0, 0), (0, -columns % LINES + LINES // 8)])
-        self._strips = np.zeros((-(-self.height // STRIP), columns, groups, STRIP), kind)
+        width = min(STRIP, self.height)
+        self._strips = np.zeros((-(-self.height // width), columns, groups, width), kind)
         self._column_lines = np.empty((CHUNK * self.block, self.block, self.fronts.columns), kind)
         self._row_lines = np.zeros((CHUNK, rows), kind)
         self._kernels.column_lines(self._unit, self.block, self._column_lines)
@@ -95,11 +96,11 @@ class Wave:
 
     def _hear_columns(self, first: int, last: int, heard: np.ndarray) -> None:
         """Add what columns that are done feed into the entries of these fronts, rows in strips."""
-        columns, groups = self._strips.shape[1:3]
+        columns, groups, width = self._strips.shape[1:]
         for strip, part, entries in self._row_strips(first, last):
             after = slice(entries.start, columns)
-            some = self._unit[entries, after] @ self._strips[strip, after].reshape(-1, groups * STRIP)
-            self._add(some.reshape(-1, groups, STRIP), entries.start, part.start, first, heard)
+            some = self._unit[entries, after] @ self._strips[strip, after].reshape(-1, groups * width)
+            self._add(some.reshape(-1, groups, width), entries.start, part.start, first, heard)
 
     def _hear_rows(self, first: int, last: int, heard: np.ndarray) -> None:
         """Add what rows that are done feed into the entries of these fronts, columns in strips."""

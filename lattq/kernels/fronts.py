@@ -112,20 +112,18 @@ def targets(weight, heard, rows_heard, error, summed, unit, rows_unit, rows, fir
     """
     units, lines = unit.shape[2], len(weight)
     low, high = max(0, front - units + 1), min(height - 1, front)
-    size, shift = high - low + 1, units - 1 - front + low
+    groups, size, shift = rows // height, high - low + 1, units - 1 - front + low
     for c in range(block):
         q = (front - first) * block + c
-        for g in range(rows // height):
-            begin = g * height + low
-            part = slice(begin, begin + size)
-            for k in range(block - c, lines - q):
-                _add(heard[q, part], error[q + k, part], unit[k, c, shift : shift + size])
-            for k in range(1, (lines - q + block - 1) // block):
-                n = max(0, min(size, height - k - low))
-                to, what = slice(begin, begin + n), slice(begin + k, begin + k + n)
-                _add(rows_heard[q, to], summed[q + k * block, what], rows_unit[k, to])
+        for k in range(block - c, lines - q):
+            _add(heard[q], error[q + k], unit[k, c], groups, height, low, 0, size, shift, 0)
+        for k in range(1, (lines - q + block - 1) // block):
+            n = max(0, min(size, height - k - low))
+            _add(rows_heard[q], summed[q + k * block], rows_unit[k], groups, height, low, k, n, low, height)
+        for g in range(groups):
             for i in range(size):
-                out[g * size + i, c] = weight[q, begin + i] + heard[q, begin + i] + rows_heard[q, begin + i]
+                r = g * height + low + i
+                out[g * size + i, c] = weight[q, r] + heard[q, r] + rows_heard[q, r]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -146,10 +144,14 @@ def keep(weight, heard, rows, units, first, front, height, block, found, codes, 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _add(to, what, times):
-    """to += what · times; on slices, which become vectors."""
-    for i in range(len(to)):
-        to[i] += what[i] * times[i]
+def _add(to, what, times, groups, height, low, ahead, size, start, stride):
+    """to += what · times for rows of each group, `what` some rows ahead; slices are what becomes vectors."""
+    for g in range(groups):
+        first, place = g * height + low, start + g * stride
+        one, two = to[first : first + size], what[first + ahead : first + ahead + size]
+        three = times[place : place + size]
+        for i in range(size):
+            one[i] += two[i] * three[i]
 
 
 @numba.njit(cache=True, nogil=True)
