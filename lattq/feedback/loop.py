@@ -120,8 +120,7 @@ class _Loop:
         self.quantizers: dict[int, Quantizer] = {}
         self.overload = 0
         self.cost = 0.0
-        both = outputs is not None and outputs.height > 1
-        self.sides = Sides(factor, outputs, self.unit, self.pull) if both else None
+        self.sides = None if outputs is None or outputs.height == 1 else Sides(factor, outputs, self.unit, self.pull)
         self.summed = self.xp.zeros_like(self.error)
 
     def run(self, sweeps: int, start: Array | None = None) -> Cancellation:

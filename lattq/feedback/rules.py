@@ -232,8 +232,9 @@ def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     peak = float(max(host.max(initial=0.0), -host.min(initial=0.0)))
     if not peak > 0:
         return np.ones(host.shape[1])
-    parts = (host[start : start + PART] for start in range(0, len(host), PART))
-    power = sum(np.square(np.divide(part, peak, dtype=np.float64)).sum(axis=0) for part in parts) / len(host)
+    power = np.zeros(host.shape[1])
+    for start in range(0, len(host), PART):
+        power += np.square(np.divide(host[start : start + PART], peak, dtype=np.float64)).sum(axis=0) / len(host)
     mean = power.mean()
     log = np.log(np.maximum(power / mean, 1e-4))
     scatter = float(log.var())
