@@ -204,9 +204,8 @@ class Metric:
         >>> Metric(np.eye(1), np.ones(2)).seen(outputs=False, guides=True).outputs is None
         True
         """
-        if guides if self.guides is not None else outputs:
-            return self
-        return self._with(self.outputs if outputs else None)
+        whole = outputs if self.guides is None else guides
+        return self if whole else self._with(self.outputs if outputs else None)
 
     def of_groups(self, groups: np.ndarray) -> "Metric":
         """The metric of some of the blocks of rows, without guides.
@@ -295,9 +294,7 @@ def unchecked(
     2
     """
     found = object.__new__(Metric)
-    counts = ("input_count", input_count), ("output_count", output_count)
-    for name, value in (("inputs", inputs), ("outputs", outputs), ("guides", guides), *counts):
-        object.__setattr__(found, name, value)
-    if root is not None:
-        found.__dict__["root"] = root
+    sides = {"inputs": inputs, "outputs": outputs, "guides": guides}
+    found.__dict__.update(sides, input_count=input_count, output_count=output_count)
+    found.__dict__.update({} if root is None else {"root": root})
     return found
