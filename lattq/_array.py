@@ -8,8 +8,10 @@ import dataclasses
 import math
 from typing import Any, TypeVar
 
+import array_api_compat
+import array_api_compat.numpy
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
+from array_api_compat import device, is_array_api_obj, is_torch_array
 
 from lattq.errors import InvalidInputError, shown
 
@@ -33,6 +35,17 @@ __all__ = [
     "short_repr",
     "to_host",
 ]
+
+
+def array_namespace(*arrays: Any) -> Any:
+    """The functions of the library of these arrays; for NumPy's, which the loop asks column by column, at once.
+
+    >>> array_namespace(np.ones(1)).__name__
+    'array_api_compat.numpy'
+    """
+    if all(type(x) is np.ndarray for x in arrays):
+        return array_api_compat.numpy
+    return array_api_compat.array_namespace(*arrays)
 
 
 def as_array(name: str, x: Any) -> Array:
@@ -186,6 +199,8 @@ def from_host(x: np.ndarray, like: Array) -> Array:
     >>> from_host(np.ones(2, dtype=np.float32), like=np.zeros(1)).dtype
     dtype('float32')
     """
+    if isinstance(like, np.ndarray):
+        return x
     return array_namespace(like).asarray(x, device=device(like))
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, to_host
-from lattq._metric import Metric, check_layer
+from lattq._layer import check_layer
+from lattq._metric import Metric
 from lattq.errors import InvalidInputError
 from lattq.feedback.rules import beside
 from lattq.linalg.checks import with_diagonal

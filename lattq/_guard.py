@@ -52,13 +52,14 @@ def no_worse_than_zeros(encode: Encode, weight: Float[Array, "rows columns"], me
     """
     found, feeds_back = encode(0.0)
     host, measure = where_measured(found.transform, to_host(weight).astype(np.float64), metric)
-    zeros = measure.squared_error(host)
 
     def distortion(found: Quantized) -> float:
         return measure.squared_error(host - found.dequantize(np.float64))
 
-    if (first := distortion(found)) <= zeros:
+    first = distortion(found)
+    if measure.at_least(host, first):
         return found
+    zeros = measure.squared_error(host)
     tried = [(first, 0.0, found)]
     for damping in DAMPINGS if feeds_back else ():
         again, _ = encode(damping)

@@ -6,20 +6,21 @@ much errors of the outputs count, and is the identity where nobody says otherwis
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lattq._array import Array, as_floats, short_repr
+from lattq._array import short_repr
 from lattq._options import as_float
 from lattq.errors import InvalidInputError
-from lattq.linalg.checks import require_root, require_semidefinite
+from lattq.linalg.checks import require_root, with_root
 from lattq.linalg.shrinkage import shrink
-from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, stacked_moments, stacked_roots
+from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, square_parts, stacked_moments, stacked_roots
 
-__all__ = ["OUTPUT_DAMPING", "Metric", "as_metric", "check_layer"]
+__all__ = ["OUTPUT_DAMPING", "Metric", "unchecked"]
 
 OUTPUT_DAMPING = 0.3  # of the mean diagonal: shares from 0.3 to 1 are best for models, and nearly alike (theory 15.6)
 
@@ -67,7 +68,7 @@ class Metric:
     guides: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", require_semidefinite(self.inputs))
+        self.__dict__["inputs"], self.__dict__["root"] = with_root(self.inputs)
         if self.outputs is not None:
             object.__setattr__(self, "outputs", output_blocks(self.outputs))
         for name in ("input_count", "output_count"):
@@ -111,11 +112,9 @@ class Metric:
         return stacked_roots(self.guides)
 
     @functools.cached_property
-    def output_roots(self) -> list[np.ndarray] | None:
+    def output_roots(self) -> Float[np.ndarray, "groups height rank"] | None:
         """L with L Lᵀ = G, block by block, all of the same width."""
-        if self.outputs is None:
-            return None
-        return list(stacked_roots(self.outputs))
+        return None if self.outputs is None else stacked_roots(self.outputs)
 
     @functools.cached_property
     def output_factor(self) -> StackedLDL | None:
@@ -125,11 +124,20 @@ class Metric:
     def squared_error(self, error: Float[np.ndarray, "rows columns"]) -> float:
         """tr(G E Σ Eᵀ) / (rows columns) as the square of a norm, ‖Lᵀ E F‖² / (rows columns): never negative."""
         with np.errstate(over="ignore"):  # beyond float64 it is infinite
-            image = error @ self.root if self.guides is None else by_groups(error, self.guide_roots)
-            if self.output_roots is not None:
-                blocks = image.reshape(len(self.output_roots), self.height, -1)
-                image = np.stack([root.T @ block for root, block in zip(self.output_roots, blocks, strict=True)])
-            return float(np.sum(np.square(image))) / error.size
+            return sum(self._parts(error)) / error.size
+
+    def at_least(self, error: Float[np.ndarray, "rows columns"], bound: float) -> bool:
+        """Whether the squared error is so large, which a part of it may tell.
+
+        >>> Metric(np.eye(2)).at_least(np.ones((3, 2)), 1.0)
+        True
+        """
+        with np.errstate(over="ignore"):
+            return any(part / error.size >= bound for part in itertools.accumulate(self._parts(error), initial=0.0))
+
+    def _parts(self, error: np.ndarray) -> Iterator[float]:
+        roots = self.root[None] if self.guides is None else self.guide_roots
+        return square_parts(error, roots, self.output_roots)
 
     def rounding(self, error: Float[np.ndarray, "rows columns"]) -> float:
         """What rounding alone makes of a squared error of zero: an entry of a product is off by n eps times its norms.
@@ -188,7 +196,7 @@ class Metric:
 
     def of_inputs(self) -> "Metric":
         """The metric in which all outputs count alike."""
-        return self if self.outputs is None and self.guides is None else unchecked(self.inputs, None)
+        return self if self.outputs is None and self.guides is None else self._with(None)
 
     def seen(self, *, outputs: bool, guides: bool) -> "Metric":
         """What counts for one that feeds errors along rows, or gives each group of rows a Σ of its own, or neither.
@@ -196,11 +204,8 @@ class Metric:
         >>> Metric(np.eye(1), np.ones(2)).seen(outputs=False, guides=True).outputs is None
         True
         """
-        if guides and self.guides is not None:
-            return self
-        if outputs and self.guides is None:
-            return self
-        return unchecked(self.inputs, self.outputs) if outputs else self.of_inputs()
+        whole = outputs if self.guides is None else guides
+        return self if whole else self._with(self.outputs if outputs else None)
 
     def of_groups(self, groups: np.ndarray) -> "Metric":
         """The metric of some of the blocks of rows, without guides.
@@ -208,7 +213,11 @@ class Metric:
         >>> Metric(np.eye(2), np.ones(3)).of_groups(np.array([0, 2])).rows
         2
         """
-        return self if self.outputs is None else unchecked(self.inputs, self.outputs[groups])
+        return self if self.outputs is None else self._with(self.outputs[groups])
+
+    def _with(self, outputs: np.ndarray | None, *counts: float | None, guides: np.ndarray | None = None) -> "Metric":
+        """Other outputs, counts and guides for the same Σ, whose root is kept if it is known."""
+        return unchecked(self.inputs, outputs, *counts, guides=guides, root=self.__dict__.get("root"))
 
     def damped(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """G with this fraction of its mean diagonal added to its diagonal, scaled back to its trace.
@@ -224,11 +233,11 @@ class Metric:
         if guides is not None:
             size = np.trace(guides, axis1=1, axis2=2) / (np.trace(self.inputs) or 1.0)
             guides = (guides + share * size[:, None, None] * self.inputs) / (1 + share)
-        if self.outputs is None:
-            return unchecked(self.inputs, None, self.input_count, self.output_count, guides)
-        mean = float(np.einsum("gii->", self.outputs)) / (self.outputs.shape[0] * self.height)
-        found = (self.outputs + share * mean * np.eye(self.height)) / (1 + share)
-        return unchecked(self.inputs, found, self.input_count, self.output_count, guides)
+        found = self.outputs
+        if found is not None:
+            mean = float(np.einsum("gii->", found)) / (found.shape[0] * self.height)
+            found = (found + share * mean * np.eye(self.height)) / (1 + share)
+        return self._with(found, self.input_count, self.output_count, guides=guides)
 
     def shrunk(self, outputs: float | int = OUTPUT_DAMPING) -> "Metric":
         """Both sides as far from what was measured as their numbers of samples ask for; exact ones stay as they are.
@@ -277,63 +286,15 @@ def unchecked(
     input_count: float | None = None,
     output_count: float | None = None,
     guides: np.ndarray | None = None,
+    root: np.ndarray | None = None,
 ) -> Metric:
-    """A metric made from one that was checked: by rounding it may be a little less than semidefinite.
+    """A metric made from one that was checked, with its root if known: by rounding it may not quite be semidefinite.
 
     >>> unchecked(np.eye(2), None).columns
     2
     """
     found = object.__new__(Metric)
-    counts = ("input_count", input_count), ("output_count", output_count)
-    for name, value in (("inputs", inputs), ("outputs", outputs), ("guides", guides), *counts):
-        object.__setattr__(found, name, value)
+    sides = {"inputs": inputs, "outputs": outputs, "guides": guides}
+    found.__dict__.update(sides, input_count=input_count, output_count=output_count)
+    found.__dict__.update({} if root is None else {"root": root})
     return found
-
-
-def as_metric(sigma: Any, shape: tuple[int, int] | None = None) -> Metric:
-    """A metric as it is, a second moment as the metric of its inputs; checked against the shape of the weights.
-
-    Raises
-    ------
-    InvalidInputError, NotPositiveSemidefiniteError : as `Metric`, or for another number of columns or rows
-
-    Examples
-    --------
-    >>> as_metric(np.eye(2), (3, 2)).rows is None
-    True
-    """
-    if not isinstance(sigma, Metric):
-        return unchecked(require_semidefinite(sigma, None if shape is None else shape[1]), None)
-    if shape is not None and (sigma.columns != shape[1] or sigma.rows not in (None, shape[0])):
-        rows = "any number of rows" if sigma.rows is None else f"{sigma.rows} rows"
-        msg = (
-            f"the metric is one of {rows} and {sigma.columns} columns, the weight has shape {tuple(shape)}; pass "
-            "second moments of the inputs and of the gradients at the outputs of this layer"
-        )
-        raise InvalidInputError(msg)
-    if shape is not None and sigma.guides is not None and shape[0] % len(sigma.guides):
-        msg = (
-            f"the metric has `guides` of {len(sigma.guides)} groups, which do not divide {shape[0]} rows of the weight"
-        )
-        raise InvalidInputError(msg)
-    return sigma
-
-
-def check_layer(weight: Array, sigma: Any) -> tuple[Array, Metric]:
-    """Return weight as floating point of at least 32 bits, and the metric of its errors.
-
-    Raises
-    ------
-    InvalidInputError : unless `weight` is a finite floating-point matrix, or as `as_metric`
-    NotPositiveSemidefiniteError : for a second moment with a negative pivot
-
-    Examples
-    --------
-    >>> check_layer(np.ones((2, 3), dtype=np.float16), np.eye(3))[0].dtype
-    dtype('float32')
-    """
-    weight = as_floats("weight", weight)
-    if weight.ndim != 2 or 0 in weight.shape:
-        msg = f"`weight` has shape {tuple(weight.shape)}; it must be a matrix with rows and columns"
-        raise InvalidInputError(msg)
-    return weight, as_metric(sigma, (int(weight.shape[0]), int(weight.shape[1])))

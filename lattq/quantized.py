@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, where_measured
-from lattq._metric import Metric, as_metric
+from lattq._layer import as_metric
+from lattq._metric import Metric
 from lattq._payload import (
     FORMAT,
     HASH,

@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
-from lattq._metric import Metric, check_layer
+from lattq._layer import check_layer
+from lattq._metric import Metric
 from lattq._options import as_float, as_seed, power_of_two
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError, shown
 from lattq.quantized import Quantized

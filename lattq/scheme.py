@@ -14,7 +14,8 @@ from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._coordinates import changed, require_below
 from lattq._distortion import where_measured
 from lattq._guard import no_worse_than_zeros
-from lattq._metric import Metric, check_layer
+from lattq._layer import check_layer
+from lattq._metric import Metric
 from lattq._options import as_flag, as_integer, normalize
 from lattq.coding.integers import encode_integers
 from lattq.errors import InvalidInputError, shown
@@ -224,7 +225,7 @@ def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> t
         found = _in_rounds(found, weight, metric, scheme, weight.shape[1] // len(factors[0].pivots))
     if scheme.equalize and scheme.equalize.merged:
         found = _merged(found)
-    return found, any(bool(np.tril(one.unit, -1).any()) for one in factors)
+    return found, any(np.count_nonzero(one.unit) > len(one.unit) for one in factors)
 
 
 def _shorter(run: Callable[[Any], Cancellation], factor: LDL, design: Any) -> Cancellation:

@@ -284,7 +284,8 @@ def test_a_wave_of_blocks_is_the_loop_of_blocks(seed: int, block: int, height: i
     for k in range(n):
         unit[k * block : (k + 1) * block, k * block : (k + 1) * block] = 0.0
     rows_unit = np.eye(height) + np.tril(rng.standard_normal((height, height)), -1)
-    wave = Wave(weight, np.zeros_like(weight), unit, rows_unit[None], block)
+    turned, into = weight.T.copy(), [np.empty((4, height)) for _ in range(3)]
+    wave = Wave(turned, turned, unit.T.copy(), rows_unit[None], block, into[0], into[1].astype(np.int32), into[2])
     wave.run(lambda front, target: (np.round(target).astype(np.int32), np.round(target)))
     expected = two_sided(weight, unit + np.eye(4), rows_unit, np.round)
-    np.testing.assert_allclose(weight - wave.error, expected, atol=1e-9)
+    np.testing.assert_allclose(weight - wave.error.T, expected, atol=1e-9)

@@ -83,7 +83,7 @@ def test_runaway_feedback_is_damped_and_counted(name: str):
     if name != "nested":
         assert alone.distortion(weight, sigma) > zeros(weight, sigma)
     found = lq.quantize(weight, sigma, scheme)
-    assert found.distortion(weight, sigma) <= zeros(weight, sigma)
+    assert found.distortion(weight, sigma) <= zeros(weight, sigma) * ROUNDING
     if name != "nested":
         assert found.stats["retries"] == len(_guard.DAMPINGS)
         assert found.stats["damping"] in _guard.DAMPINGS

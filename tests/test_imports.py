@@ -16,6 +16,7 @@ LEVELS = [
     {"parts"},
     {"linalg", "coding", "kernels"},
     {"_metric"},
+    {"_layer"},
     {"bounds"},
     {"lattices", "trellis", "codebooks", "affine"},
     {"transforms", "quantizers"},

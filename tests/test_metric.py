@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import lattq as lq
 from lattq.bounds.layer import output_spectrum
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+from lattq.linalg.checks import require_root
 from lattq.linalg.shrinkage import shrink
 from tests.oracles.two_sided import layer_rate_by_bisection
 from tests.strategies import moment, seeds, well_conditioned_moments
@@ -53,6 +54,28 @@ def test_the_form_is_its_trace(kind: str, sigma: np.ndarray, seed: int):
     np.testing.assert_allclose(metric.left(error), g @ error, atol=1e2 * EPS * np.abs(g).max() * np.abs(error).max())
     np.testing.assert_allclose(metric.diagonal(4), np.outer(np.diag(g), np.diag(sigma)))
     assert (metric.rows, metric.height) == (4, {"diagonal": 1, "blocks": 2, "matrix": 4}[kind])
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+@given(sigma=well_conditioned_moments(2, 5), seed=seeds)
+def test_a_part_tells_that_an_error_is_large_and_all_that_it_is_not(kind: str | None, sigma: np.ndarray, seed: int):
+    metric = lq.Metric(sigma, None if kind is None else outputs_of(kind, 4, seed))
+    error = np.random.default_rng(seed).standard_normal((4, len(sigma)))
+    exact = metric.squared_error(error)
+    assert metric.at_least(error, 0.0)
+    assert metric.at_least(error, exact)
+    assert not metric.at_least(error, np.nextafter(exact, np.inf))
+    assert not metric.at_least(error, np.nan)
+    assert lq.Metric(np.zeros_like(sigma)).at_least(error, 0.0)
+
+
+@given(sigma=well_conditioned_moments(1, 5))
+def test_the_root_that_the_check_found_is_kept(sigma: np.ndarray):
+    metric = lq.Metric(sigma, np.ones(3))
+    for one in (metric, metric.damped(), metric.of_inputs(), metric.of_groups(np.arange(2))):
+        assert "root" in vars(one)
+        np.testing.assert_array_equal(one.root, require_root(metric.inputs))
+    assert "root" not in vars(metric.moved(lq.transforms.Diagonal(np.full(len(sigma), 2.0))))
 
 
 @given(sigma=well_conditioned_moments(1, 4), seed=seeds)

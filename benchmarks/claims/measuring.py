@@ -131,10 +131,10 @@ def loops() -> list[dict[str, Any]]:
         for name, options in CELLS.items():
             scheme = lq.recipes.two_sided(0.2, **options)
             seconds = []
-            for metric in (sigma, lq.Metric(sigma, blocks)):
-                lq.quantize(weight[:height], sigma, scheme)  # compiles
+            for sides in (sigma, None), (sigma, blocks):
+                lq.quantize(weight[:height], lq.Metric(sigma, blocks[:1]), scheme)  # compiles
                 start = time.process_time()
-                lq.quantize(weight, metric, scheme)
+                lq.quantize(weight, lq.Metric(*sides), scheme)
                 seconds.append(time.process_time() - start)
             rows.append({"cell": name, "height": height, "one": seconds[0], "two": seconds[1]})
             rows[-1]["ratio"] = seconds[1] / seconds[0]

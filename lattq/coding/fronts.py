@@ -68,9 +68,9 @@ class Fronts:
     def entries(self, front: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
         """Rows, ascending, and columns of the entries of a front."""
         low, high = self.span(front)
-        inside = np.arange(low, high + 1)
-        starts = np.arange(0, self.rows, self.height)
-        return (starts[:, None] + inside).reshape(-1), np.tile(front - inside, len(starts))
+        inside, starts = np.arange(low, high + 1), np.arange(0, self.rows, self.height)[:, None]
+        rows = starts + inside
+        return rows.reshape(-1), np.broadcast_to(front - inside, rows.shape).reshape(-1)
 
     def places(self, first: int, last: int) -> Int[np.ndarray, " n"]:
         """Flat places, row by row, of all entries of the fronts first ... last - 1, one front after the other.

@@ -10,8 +10,11 @@ from lattq.coding.fronts import Fronts
 from lattq.errors import InvalidInputError
 from lattq.linalg.ldl import LDL
 from lattq.linalg.stacked import StackedLDL
+from lattq.linalg.substitution import triangle_times
 
 __all__ = ["FrontStep", "Sides", "require_fronts"]
+
+PART = 64  # columns whose squares fit a cache
 
 
 @dataclasses.dataclass(eq=False)
@@ -21,9 +24,9 @@ class FrontStep:
     Parameters
     ----------
     quantizer : of this group of columns
-    weight : columns in the order of the loop
+    weight : transposed, columns in the order of the loop
     free_rows, free_units : whose errors cost nothing; a unit is a block of columns
-    kept : which entries count, in the order of the loop; None for all
+    kept : which entries count, like `weight`; None for all
 
     Attributes
     ----------
@@ -32,15 +35,14 @@ class FrontStep:
 
     quantizer: Any
     fronts: Fronts
-    weight: Float[np.ndarray, "rows columns"]
+    weight: Float[np.ndarray, "columns rows"]
     free_rows: Bool[np.ndarray, " rows"]
     free_units: Bool[np.ndarray, " units"]
-    kept: Bool[np.ndarray, "rows columns"] | None = None
+    kept: Bool[np.ndarray, "columns rows"] | None = None
     overload: int = 0
 
     def __post_init__(self) -> None:
-        squares = np.square(self.weight, dtype=np.float64)
-        self.rows, columns = squares.mean(axis=1), squares.mean(axis=0)
+        self.rows, columns = _mean_squares(self.weight)
         self.units = columns.reshape(self.fronts.columns, -1).mean(axis=1) / (columns.mean() or 1.0)
         self.free = bool(self.quantizer.idle_zeros and (self.free_rows.any() or self.free_units.any()))
 
@@ -58,8 +60,19 @@ class FrontStep:
         return codes, found if counted is None else found * counted
 
     def _counted(self, kept: np.ndarray, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
-        blocks = kept.reshape(len(kept), self.fronts.columns, -1)
-        return blocks[rows, units].astype(self.weight.dtype)
+        blocks = kept.reshape(self.fronts.columns, -1, kept.shape[1])
+        return blocks[units, :, rows].astype(self.weight.dtype)
+
+
+def _mean_squares(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row and of each column of the weights, which come transposed."""
+    rows, columns = np.zeros(weight.shape[1]), np.empty(len(weight))
+    for start in range(0, len(weight), PART):
+        part = slice(start, start + PART)
+        squares = np.square(weight[part], dtype=np.float64)
+        rows += squares.sum(axis=0)
+        columns[part] = squares.mean(axis=1)
+    return rows / len(weight), columns
 
 
 @dataclasses.dataclass(eq=False)
@@ -69,31 +82,39 @@ class Sides:
     Parameters
     ----------
     factor, outputs : of the inputs and of the outputs
+    unit : Uᵀ in the dtype of the loop
     pull : what a penalty takes from the targets
-    kind : dtype of the loop
     """
 
     factor: LDL
     outputs: StackedLDL
+    unit: Float[np.ndarray, "columns columns"]
     pull: Any
-    kind: Any
 
     def __post_init__(self) -> None:
-        self.rows_unit = self.outputs.unit.astype(self.kind)
+        self.rows_unit = self.outputs.unit.astype(self.unit.dtype)
 
     def left(self, x: Float[np.ndarray, "columns rows"]) -> Float[np.ndarray, "columns rows"]:
         """x V, block by block of the rows."""
-        blocks = x.reshape(len(x), -1, self.outputs.height).swapaxes(0, 1)
-        return np.matmul(blocks, self.rows_unit).swapaxes(0, 1).reshape(x.shape)
+        found = np.empty_like(x)
+        blocks, into = (y.reshape(len(x), -1, self.outputs.height).swapaxes(0, 1) for y in (x, found))
+        np.matmul(blocks, self.rows_unit, out=into)
+        return found
 
-    def cost(self, error: Float[np.ndarray, "columns rows"]) -> float:
+    def summed(self, error: Float[np.ndarray, "columns rows"]) -> Float[np.ndarray, "columns rows"]:
+        """P, transposed, less what a penalty takes."""
+        return triangle_times(self.unit, error, lower=False) - self.pull
+
+    def cost(self, summed: Float[np.ndarray, "columns rows"]) -> float:
         """tr(G (W-Ŵ) H (W-Ŵ)ᵀ), less what does not depend on Ŵ if H holds a penalty."""
-        whole = np.matmul(self.factor.unit.T.astype(self.kind), error) - self.pull
-        blocks = len(self.factor.pivots)
-        noise = self.left(whole).reshape(blocks, -1, whole.shape[1]).astype(np.float64)
+        blocks, total = len(self.factor.pivots), 0.0
+        noise = self.left(summed).reshape(blocks, -1, summed.shape[1])
         tiles = self.factor.pivots.reshape(blocks, noise.shape[1], noise.shape[1])
         power = self.outputs.pivots.reshape(-1)
-        return float(np.einsum("uar,uab,ubr,r->", noise, tiles, noise, power, optimize=True))
+        for start in range(0, blocks, PART):
+            part = noise[start : start + PART].astype(np.float64)
+            total += float(np.einsum("uar,uar,r->", np.matmul(tiles[start : start + PART], part), part, power))
+        return total
 
 
 def require_fronts(weight: Any, design: Any, height: int) -> None:

@@ -9,7 +9,7 @@ Entry (i, j) hears (k, l) ≥ (i, j) alone: an anti-diagonal is quantized at onc
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from lattq.coding.fronts import Fronts
 
 __all__ = ["Wave"]
 
-CHUNK = 64  # fronts whose errors reach each other one by one; what comes from before is a matrix product
+CHUNK = 64  # fronts that hear each other one by one; what they hear from others is a matrix product
 STRIP = 32  # rows or columns of such a product: it computes STRIP / CHUNK more than is needed
 LINES = 128  # numbers: rows that begin at a multiple of it would compete for the same lines of a cache
 
@@ -28,101 +28,101 @@ Step = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclasses.dataclass(eq=False)
 class Wave:
-    """The state of a pass.
+    """A pass. All matrices are transposed, with a line to a column, columns in the order of the loop.
 
     Parameters
     ----------
-    weight : W, columns in the order of the loop
-    shift : what is added to all targets before any feedback of these columns
-    unit : U, of which what lies below the diagonal (of blocks) counts
+    weight : W
+    target : W and what is added to all targets before any feedback of these columns
+    unit : Uᵀ, of which what lies above the diagonal (of blocks) counts
     rows_unit : V of each group of rows
     block : columns that are quantized together
-
-    Attributes
-    ----------
-    error, codes : W - Ŵ and codes of what was visited, else 0
-    summed : P, transposed
+    error, codes, summed : written: W - Ŵ, its codes, and P
     """
 
-    weight: Float[np.ndarray, "rows columns"]
-    shift: Float[np.ndarray, "rows columns"]
+    weight: Float[np.ndarray, "columns rows"]
+    target: Float[np.ndarray, "columns rows"]
     unit: Float[np.ndarray, "columns columns"]
     rows_unit: Float[np.ndarray, "groups height height"]
-    block: int = 1
+    block: int
+    error: Float[np.ndarray, "columns rows"]
+    codes: Int[np.ndarray, "columns rows"]
+    summed: Float[np.ndarray, "columns rows"]
 
     def __post_init__(self) -> None:
-        self.shape = rows, columns = self.weight.shape
-        self.height = self.rows_unit.shape[1]
+        from lattq.kernels import fronts as kernels  # numba takes long to import, and few need it
+
+        self._kernels: Any = kernels
+        columns, rows = self.weight.shape
+        groups, self.height = self.rows_unit.shape[:2]
         self.fronts = Fronts(rows, columns // self.block, self.height)
         kind = self.weight.dtype
-        self._weight, self._unit, self._rows_unit = map(_spread, (self.weight, self.unit, self.rows_unit))
-        self._pulled, self._shift = _spread(self.shift), _spread(self.shift)
-        self._error, self._codes = _spread(np.zeros(self.shape, kind)), _spread(np.zeros(self.shape, np.int32))
-        self._rows_pulled, self._summed = (_spread(np.zeros((columns, rows), kind)) for _ in range(2))
-
-    @property
-    def error(self) -> Float[np.ndarray, "rows columns"]:
-        """W - Ŵ."""
-        return self._error[:, : self.shape[1]]
-
-    @property
-    def codes(self) -> Int[np.ndarray, "rows columns"]:
-        """The codes."""
-        return self._codes[:, : self.shape[1]]
-
-    @property
-    def summed(self) -> Float[np.ndarray, "columns rows"]:
-        """P, transposed."""
-        return self._summed[:, : self.shape[0]]
+        self._unit = np.pad(self.unit, [(0, 0), (0, -columns % LINES + LINES // 8)])
+        width = min(STRIP, self.height)
+        self._strips = np.zeros((-(-self.height // width), columns, groups, width), kind)
+        self._column_lines = np.empty((CHUNK * self.block, self.block, self.fronts.columns), kind)
+        self._row_lines = np.zeros((CHUNK, rows), kind)
+        self._kernels.column_lines(self._unit, self.block, self._column_lines)
+        self._kernels.row_lines(self.rows_unit, self._row_lines)
+        self.error[:], self.summed[:] = 0.0, 0.0
 
     def run(self, step: Step) -> None:
         """Quantize all fronts, the last one first; `step` gives codes and reconstructions for the targets of one."""
-        from lattq.kernels import fronts as kernels  # numba takes long to import, and few need it
-
-        targets: Any = kernels.targets
-        feed: Any = kernels.feed
         for last in range(self.fronts.number, 0, -CHUNK):
-            first = max(0, last - CHUNK)
-            self._pull_columns(first, last)
-            self._pull_rows(first, last)
-            for front in range(last - 1, first - 1, -1):
-                place: Any = (*self.shape, front, self.height, self.block)
-                sides: Any = (self._weight, self._pulled, self._rows_pulled)
-                units: Any = (self._unit, self._rows_unit)
-                kept: Any = (self._error, self._summed, self._codes)
-                target = np.empty((self.fronts.size(front), self.block), dtype=self.weight.dtype)
-                targets(*sides, *place, target)
-                codes, found = step(front, target)
-                feed(*sides, *place, first, *units, found, codes, *kept)
+            self._run(max(0, last - CHUNK), last, step)
 
-    def _pull_columns(self, first: int, last: int) -> None:
-        """What columns that are done feed into the entries of these fronts, rows in strips."""
-        groups, b = len(self.rows_unit), self.block
-        columns = self.shape[1]
-        error, pulled, shift = (x.reshape(groups, self.height, -1) for x in (self._error, self._pulled, self._shift))
-        for start in range(0, self.height, STRIP):
-            stop = min(start + STRIP, self.height)
-            low, high = max(0, first - stop + 1) * b, min(self.fronts.columns, last - start) * b
-            if low < high:
-                strip = slice(None), slice(start, stop), slice(low, high)
-                pulled[strip] = np.matmul(error[:, start:stop, low:columns], self._unit[low:, low:high])
-                pulled[strip] += shift[strip]
+    def _run(self, first: int, last: int, step: Step) -> None:
+        """Quantize the fronts first ... last - 1, which lie in bands: a line to a front, a number to a row."""
+        rows, columns, kind = self.fronts.rows, self.fronts.columns, self.weight.dtype
+        bands = np.zeros((5, (last - first) * self.block, rows + LINES // 8), kind)
+        weight, heard, rows_heard, error, summed = bands
+        codes = np.zeros(weight.shape, np.int32)
+        at: Any = (first, self.height, self.block)
+        self._kernels.bend(self.weight, *at, weight)
+        self._kernels.bend(self.target, *at, heard)
+        heard -= weight
+        self._hear_columns(first, last, heard)
+        self._hear_rows(first, last, rows_heard)
+        for front in range(last - 1, first - 1, -1):
+            at = (first, front, self.height, self.block)
+            target = np.empty((self.fronts.size(front), self.block), kind)
+            self._kernels.targets(*bands, self._column_lines, self._row_lines, rows, *at, target)
+            found, decoded = step(front, target)
+            self._kernels.keep(weight, heard, rows, columns, *at, decoded, found, error, summed, codes)
+        for band, plain in ((error, self.error), (summed, self.summed), (codes, self.codes)):
+            self._kernels.straighten(band, first, self.height, self.block, plain)
+        for strip, part, entries in self._row_strips(first, last):
+            self._strips[strip, entries, :, : part.stop - part.start] = self._by_groups(self.error)[entries, :, part]
 
-    def _pull_rows(self, first: int, last: int) -> None:
-        """What rows that are done feed into the entries of these fronts, columns in strips."""
-        groups, b, rows = len(self.rows_unit), self.block, self.shape[0]
-        summed, pulled = (
-            x[:, :rows].reshape(-1, groups, self.height).swapaxes(0, 1) for x in (self._summed, self._rows_pulled)
-        )
+    def _hear_columns(self, first: int, last: int, heard: np.ndarray) -> None:
+        """Add what columns that are done feed into the entries of these fronts, rows in strips."""
+        columns, groups, width = self._strips.shape[1:]
+        for strip, part, entries in self._row_strips(first, last):
+            after = slice(entries.start, columns)
+            some = self._unit[entries, after] @ self._strips[strip, after].reshape(-1, groups * width)
+            self._add(some.reshape(-1, groups, width), entries.start, part.start, first, heard)
+
+    def _hear_rows(self, first: int, last: int, heard: np.ndarray) -> None:
+        """Add what rows that are done feed into the entries of these fronts, columns in strips."""
+        summed = self._by_groups(self.summed).swapaxes(0, 1)
         for start in range(0, self.fronts.columns, STRIP):
             stop = min(start + STRIP, self.fronts.columns)
             low, high = max(0, first - stop + 1), min(self.height, last - start)
             if low < high:
-                strip = slice(start * b, stop * b)
-                pulled[:, strip, low:high] = np.matmul(summed[:, strip, low:], self._rows_unit[:, low:, low:high])
+                columns = slice(start * self.block, stop * self.block)
+                some = np.matmul(summed[:, columns, low:], self.rows_unit[:, low:, low:high])
+                self._add(some.swapaxes(0, 1), columns.start, low, first, heard)
 
+    def _add(self, some: np.ndarray, column: int, row: int, first: int, band: np.ndarray) -> None:
+        self._kernels.add_block(some, column, row, first, self.height, self.block, band)
 
-def _spread(x: np.ndarray) -> np.ndarray:
-    """A copy with room behind each line, so that lines do not begin at multiples of a power of two."""
-    room = -x.shape[-1] % LINES + LINES // 8
-    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, room)])
+    def _row_strips(self, first: int, last: int) -> Iterator[tuple[int, slice, slice]]:
+        """Strips of rows: their number, their rows in each group, and the columns that have entries in these fronts."""
+        for strip, start in enumerate(range(0, self.height, STRIP)):
+            stop = min(start + STRIP, self.height)
+            low, high = max(0, first - stop + 1), min(self.fronts.columns, last - start)
+            if low < high:
+                yield strip, slice(start, stop), slice(low * self.block, high * self.block)
+
+    def _by_groups(self, x: np.ndarray) -> Float[np.ndarray, "columns groups height"]:
+        return x.reshape(len(x), -1, self.height)

@@ -1,10 +1,12 @@
 """Which columns share a quantizer, in the order of the loop."""
 
+import bisect
+
 import numpy as np
 
 from lattq.errors import InvalidInputError
 
-__all__ = ["group_bounds"]
+__all__ = ["Groups", "group_bounds"]
 
 
 def group_bounds(order: np.ndarray, group: int | None, block: int) -> dict[int, int]:
@@ -29,3 +31,40 @@ def group_bounds(order: np.ndarray, group: int | None, block: int) -> dict[int, 
         )
         raise InvalidInputError(msg)
     return dict(zip(starts.tolist(), [*starts[1:].tolist(), n], strict=True))
+
+
+class Groups:
+    """Groups of columns that share a quantizer, made of blocks of columns that are quantized together.
+
+    Parameters
+    ----------
+    order, group, block : as for `group_bounds`
+
+    Attributes
+    ----------
+    ends : of each group, by its start, in the order of the loop
+    block_starts : the least column of each block
+
+    Examples
+    --------
+    >>> groups = Groups(np.array([2, 3, 0, 1]), 2, 1)
+    >>> groups.middle(0, 4), groups.middle(0, 2), groups.first_column(0), groups.block_starts
+    (2, 1, 2, [2, 3, 0, 1])
+    """
+
+    def __init__(self, order: np.ndarray, group: int | None, block: int) -> None:
+        self.order, self.block = order, block
+        self.ends = group_bounds(order, group, block)
+        self.starts = sorted(self.ends)
+        self.block_starts = order.reshape(-1, block).min(axis=1).tolist()
+
+    def middle(self, lo: int, hi: int) -> int:
+        """A boundary of groups near the middle, or of blocks inside one group."""
+        inside = self.starts[bisect.bisect_left(self.starts, lo + 1) : bisect.bisect_left(self.starts, hi)]
+        if inside:
+            return min(inside, key=lambda start: abs(2 * start - lo - hi))
+        return lo + (hi - lo) // self.block // 2 * self.block
+
+    def first_column(self, lo: int) -> int:
+        """The least column of the group that starts here."""
+        return int(self.order[lo : self.ends[lo]].min())

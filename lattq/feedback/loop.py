@@ -18,12 +18,13 @@ from lattq._array import Array, array_namespace, from_host
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.cancellation import Cancellation
+from lattq.feedback.descent import descent, host_like, pulled
 from lattq.feedback.front_step import FrontStep, Sides, require_fronts
 from lattq.feedback.fronts import Wave
-from lattq.feedback.groups import group_bounds
+from lattq.feedback.groups import Groups
 from lattq.linalg.ldl import LDL
 from lattq.linalg.stacked import StackedLDL
-from lattq.linalg.substitution import divide_blocks, substitute
+from lattq.linalg.substitution import triangle_times
 from lattq.quantizers import Entries
 from lattq.quantizers.base import Design, Quantizer
 
@@ -107,20 +108,19 @@ class _Loop:
         order = from_host(np.ascontiguousarray(factor.order), like=weight)
         self.weight = xp.take(xp.matrix_transpose(weight), order, axis=0)  # contiguous, unlike a copy of a transpose
         self.unit = self._own(np.ascontiguousarray(factor.unit.T))
-        self.unit_pivot = float(np.abs(factor.pivots).max(initial=0.0))
-        self.pull = self._pull()
+        self.pull = pulled(factor, self.unit, self.weight)
         self.target = self.weight - self.pull
         self.error = xp.zeros_like(self.weight)
         self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=weight.device)
         self.gains = np.full(n, GAIN_GRID)
-        self.groups = group_bounds(factor.order, design.group, self.block)
-        self.starts = np.array(sorted(self.groups))
+        self.groups = Groups(factor.order, design.group, self.block)
         self.metrics = factor.pivots
         self.kept = None if kept is None else kept.T[factor.order]
         self.counted = None if self.kept is None else self._own(self.kept.astype(np.float64))
         self.quantizers: dict[int, Quantizer] = {}
         self.overload = 0
-        self.sides = None if outputs is None or outputs.height == 1 else Sides(factor, outputs, self.pull, weight.dtype)
+        self.cost = 0.0
+        self.sides = None if outputs is None or outputs.height == 1 else Sides(factor, outputs, self.unit, self.pull)
         self.summed = self.xp.zeros_like(self.error)
 
     def run(self, sweeps: int, start: Array | None = None) -> Cancellation:
@@ -132,12 +132,15 @@ class _Loop:
             order = from_host(np.ascontiguousarray(self.factor.order), like=start)
             self.error = self.weight - self.xp.take(self.xp.matrix_transpose(start), order, axis=0)
         if sweeps:
-            self.unit, self.metrics, pull = self._descent()
+            whole, self.metrics, pull = descent(self.factor, self.weight)
+            self.unit, self.lower = self.xp.triu(whole), self.xp.tril(whole)
+            if self.sides is not None:
+                self.cost = self.sides.cost(self.sides.summed(self.error) if start is not None else self.summed)
         for _ in range(sweeps):
             if not self._sweep(pull):
                 break
         index = from_host(np.argsort(self.factor.order), like=self.weight)
-        starts = sorted(self.quantizers, key=self._first_column)
+        starts = sorted(self.quantizers, key=self.groups.first_column)
 
         def noise() -> Array:
             return self.target - (self.weight - self.error) if self.sides is None else self.sides.left(self.summed)
@@ -153,18 +156,18 @@ class _Loop:
 
     def _sweep(self, pull: Array | float) -> bool:
         """Visit all columns again, each given all others; False if that was worse, as it may be along fronts."""
-        sides, before = self.sides, (self.error, self.codes, self.summed)
-        if sides is not None:
-            before = tuple(np.array(x) for x in before)
-        cost = np.inf if sides is None else sides.cost(self.error)
-        before = *before, self.overload
+        self.target = self.weight - pull + triangle_times(self.lower, self.error, lower=True)
+        before = self.error, self.codes, self.summed, self.overload, self.cost
         self.overload = 0
-        self.target = self.weight - pull + self.xp.matmul(self.xp.tril(self.unit), self.error)
+        if self.sides is not None:
+            self.error, self.codes, self.summed = (np.empty_like(x) for x in before[:3])
         self.visit(0, self.weight.shape[0])
-        if sides is None or sides.cost(self.error) <= cost:
-            return True
-        self.error, self.codes, self.summed, self.overload = before
-        return False
+        if self.sides is not None:
+            self.cost = self.sides.cost(self.sides.summed(self.error))
+            if self.cost > before[-1]:
+                self.error, self.codes, self.summed, self.overload, self.cost = before
+                return False
+        return True
 
     def _turned(self, x: Array, index: Array) -> Array:
         """One row per row of the weight, columns in their original order."""
@@ -172,20 +175,20 @@ class _Loop:
 
     def visit(self, lo: int, hi: int) -> None:
         """Quantize columns lo ... hi - 1, whose targets hold the feedback of all columns from hi on."""
-        if self.groups.get(lo) == hi:
+        if self.groups.ends.get(lo) == hi:
             if lo not in self.quantizers:
                 pivots = self.factor.pivots[lo // self.block : hi // self.block]
                 kept = None if self.kept is None else self.kept[lo:hi].T
                 entries = Entries(self._current(lo, hi), self.factor.order[lo:hi], pivots, self.row_power, kept)
                 self.quantizers[lo] = self.design(entries)
-            self.current, self.first = self.quantizers[lo], self._first_column(lo)
+            self.current, self.first = self.quantizers[lo], self.groups.first_column(lo)
             if self.sides is not None:
                 self.wave(self.sides, lo, hi)
                 return
         if hi - lo == self.block:
             self.leaf(lo, hi)
             return
-        middle = self._middle(lo, hi)
+        middle = self.groups.middle(lo, hi)
         self.visit(middle, hi)
         self.target[lo:middle, :] += self.xp.matmul(self.unit[lo:middle, middle:hi], self.error[middle:hi, :])
         self.visit(lo, middle)
@@ -218,7 +221,7 @@ class _Loop:
         idle = not np.any(self.factor.pivots[lo // self.block]) and self.current.idle_zeros
         target = self.xp.matrix_transpose(self._counted(self.target[lo:hi, :], lo, hi))
         target = self.xp.zeros_like(target) if idle else target
-        current = self._in_block(lo, hi)
+        current = self._in_block(lo // self.block)
         codes = current.encode(target)
         self._require_like("encode", codes, target)
         self.overload += current.overload(target)
@@ -235,16 +238,14 @@ class _Loop:
 
     def wave(self, sides: Sides, lo: int, hi: int) -> None:
         """Quantize one group of columns front by front: its rows hear each other."""
-        weight = np.ascontiguousarray(self.weight[lo:hi].T)
-        shift = np.ascontiguousarray((self.target[lo:hi] - self.weight[lo:hi]).T)
-        unit = np.ascontiguousarray(np.tril(self.unit[lo:hi, lo:hi].T, -1))
-        found = Wave(weight, shift, unit, sides.rows_unit, self.block)
+        group = slice(lo, hi)
+        into = self.error[group], self.codes[group], self.summed[group]
+        wave = Wave(self.weight[group], self.target[group], self.unit[group, group], sides.rows_unit, self.block, *into)
         pivots = self.factor.pivots[lo // self.block : hi // self.block].reshape(-1, self.block**2)
-        kept = None if self.kept is None else self.kept[lo:hi].T
+        kept = None if self.kept is None else self.kept[group]
         free = np.equal(sides.outputs.pivots, 0).reshape(-1), np.equal(np.abs(pivots).max(axis=1), 0)
-        step = FrontStep(self.current, found.fronts, weight, *free, kept)
-        found.run(step)
-        self.codes[lo:hi], self.error[lo:hi], self.summed[lo:hi] = found.codes.T, found.error.T, found.summed
+        step = FrontStep(self.current, wave.fronts, self.weight[group], *free, kept)
+        wave.run(step)
         self.overload += step.overload
 
     def _require_like(self, method: str, found: Array, target: Array) -> None:
@@ -257,60 +258,14 @@ class _Loop:
             )
             raise InvalidInputError(msg)
 
-    def _in_block(self, lo: int, hi: int) -> Quantizer:
+    def _in_block(self, k: int) -> Quantizer:
         """The quantizer of a block: that of its group, told where the block is and what its errors cost."""
-        start = int(self.factor.order[lo:hi].min()) - self.first
-        return self.current.in_block(start, np.reshape(self.metrics[lo // self.block], (self.block, self.block)))
-
-    def _charged(self) -> Array | None:
-        """J W in the order of the loop, J in units of the largest pivot, which any dtype holds; None without J."""
-        penalty, order = self.factor.penalty, self.factor.order
-        if penalty is None or not self.unit_pivot:
-            return None
-        if penalty.ndim == 1:
-            return self.weight * self._own(penalty[order, None] / self.unit_pivot)
-        return self.xp.matmul(self._own(penalty[np.ix_(order, order)] / self.unit_pivot), self.weight)
-
-    def _pull(self) -> Array | float:
-        """What a penalty takes from the targets of the first pass, theory (2.6b)."""
-        found = self._charged()
-        if found is None:
-            return 0.0
-        substitute(self.xp.matrix_transpose(self.unit), found, self.factor.unit)
-        return divide_blocks(found, self.factor.pivots / self.unit_pivot)
-
-    def _descent(self) -> tuple[Array, np.ndarray, Array | float]:
-        """H_BB⁻¹ H with zero diagonal blocks, H_BB, and H_BB⁻¹ J W: the best block, given the errors of all others.
-
-        It is W plus the product with them, less the other (theory 2.5).
-        """
-        unit, pivots, block = self.factor.unit, self.factor.pivots, self.block
-        n = unit.shape[0]
-        tiles = pivots.reshape(-1, block, block)
-        h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n) @ unit.T
-        places = np.arange(n).reshape(-1, block)
-        places = places[:, :, None], places[:, None, :]
-        own = h[places]
-        h = divide_blocks(h, own)
-        h[places] = 0.0
-        charged = self._charged()
-        return self._own(h), own, 0.0 if charged is None else divide_blocks(charged, own / self.unit_pivot)
+        start = self.groups.block_starts[k] - self.first
+        return self.current.in_block(start, np.reshape(self.metrics[k], (self.block, self.block)))
 
     def _own(self, x: np.ndarray) -> Array:
         """A host array as one of the loop."""
-        return self.xp.astype(from_host(x, like=self.weight), self.weight.dtype)
-
-    def _middle(self, lo: int, hi: int) -> int:
-        """A boundary of groups near the middle, or of blocks inside one group."""
-        first, last = np.searchsorted(self.starts, [lo + 1, hi])
-        if first < last:
-            inside = self.starts[first:last]
-            return int(inside[np.argmin(np.abs(2 * inside - lo - hi))])
-        blocks = (hi - lo) // self.block
-        return lo + (blocks // 2) * self.block
-
-    def _first_column(self, lo: int) -> int:
-        return int(self.factor.order[lo : self.groups[lo]].min())
+        return host_like(x, self.weight)
 
 
 def _gain(target: Array, found: Array) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import polygamma
 
-from lattq._array import Array, array_namespace, from_host, require_finite, to_host
+from lattq._array import Array, from_host, require_finite, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError, shown
 from lattq.linalg.checks import check_block, with_diagonal
@@ -25,6 +25,8 @@ __all__ = [
     "check_options",
     "column_scale",
 ]
+
+PART = 64  # rows whose squares fit a cache
 
 
 @runtime_checkable
@@ -167,13 +169,10 @@ class MMSE:
             return Beside(weight, outputs, self)
         penalty = (self.ratio * self.noise / excited / rows**2).reshape(outputs.shape[:2])
         charged = outputs + penalty[:, :, None] * np.eye(outputs.shape[1])
-        host = to_host(weight).astype(np.float64)
-        best = host - np.linalg.solve(charged, penalty[:, :, None] * host.reshape(*penalty.shape, -1)).reshape(
-            host.shape
-        )
-        xp = array_namespace(weight)
-        best = xp.astype(from_host(best, like=weight), weight.dtype)
-        return Beside(best, charged, dataclasses.replace(self, noise=self.noise / weighed))
+        host, eye = to_host(weight), np.eye(outputs.shape[1])
+        taken = np.linalg.solve(charged, penalty[:, :, None] * eye).astype(host.dtype)
+        best = host - np.matmul(taken, host.reshape(*penalty.shape, -1)).reshape(host.shape)
+        return Beside(from_host(best, like=weight), charged, dataclasses.replace(self, noise=self.noise / weighed))
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of H, with the penalty."""
@@ -229,11 +228,13 @@ def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
     >>> column_scale(np.array([[3.0, 1.0]])).round(3)
     array([2.236, 2.236])
     """
-    host = to_host(weight).astype(np.float64)
-    peak = float(np.abs(host).max(initial=0.0))
+    host = to_host(weight)
+    peak = float(max(host.max(initial=0.0), -host.min(initial=0.0)))
     if not peak > 0:
         return np.ones(host.shape[1])
-    power = np.mean(np.square(host / peak), axis=0)
+    power = np.zeros(host.shape[1])
+    for start in range(0, len(host), PART):
+        power += np.square(np.divide(host[start : start + PART], peak, dtype=np.float64)).sum(axis=0) / len(host)
     mean = power.mean()
     log = np.log(np.maximum(power / mean, 1e-4))
     scatter = float(log.var())

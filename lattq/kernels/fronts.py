@@ -1,84 +1,157 @@
-"""The entries of one front of a matrix: gather their targets, and feed their errors into the fronts that follow soon.
+"""The entries of fronts of a matrix: bands of them with a line to a front, their feedback, and their places.
 
 Fronts are those of `lattq.coding.fronts`: entry (r, j) belongs to the front (r mod height) + j // block. Row r hears
 the rows below it in its group of `height` rows, in the same column; column j hears the columns after its block.
+
+A band holds the fronts first ... last - 1: its line q, of a number for each row, has at row r the entry of column
+(first - r mod height) block + q, and 0 where there is none. So neighbours of a front lie side by side, and what one
+front feeds into another is a product of lines, number by number.
 """
 
 from typing import no_type_check  # functions wrapped for run-time checks would not compile
 
 import numba
 
-__all__ = ["feed", "places", "targets"]
+__all__ = ["add_block", "bend", "column_lines", "keep", "places", "row_lines", "straighten", "targets"]
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def targets(weight, columns_feedback, rows_feedback, rows, columns, front, height, block, out):
+def column_lines(unit, block, out):
+    """The factor of the columns by distance: out[k, c, n] couples column j block + c to the k-th after it.
+
+    Parameters
+    ----------
+    unit : (columns, columns), upper triangular
+    out : (distances, block, columns // block), written; n counts the j down to 0, as fronts go up their rows
+    """
+    columns, units = len(unit), out.shape[2]
+    for j in range(units):
+        for c in range(block):
+            column = j * block + c
+            for k in range(len(out)):
+                out[k, c, units - 1 - j] = unit[column, column + k] if column + k < columns else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def row_lines(rows_unit, out):
+    """The factor of the rows by distance: out[k, r] couples row r to the k-th after it.
+
+    Parameters
+    ----------
+    rows_unit : (groups, height, height), lower triangular
+    out : (distances, rows), written
+    """
+    groups, height = rows_unit.shape[:2]
+    for g in range(groups):
+        for i in range(height):
+            for k in range(min(len(out), i + 1)):
+                out[k, g * height + i - k] = rows_unit[g, i, i - k]
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def bend(plain, first, height, block, band):
+    """Entries of (columns, rows) into a band."""
+    columns, rows = plain.shape
+    low, high = max(0, (first - height + 1) * block), min(columns, first * block + len(band))
+    for column in range(low, high):
+        line, unit = column - first * block, column // block
+        start, stop = max(0, first - unit), min(height, first + len(band) // block - unit)
+        for top in range(0, rows, height):
+            for i in range(start, stop):
+                band[line + i * block, top + i] = plain[column, top + i]
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def straighten(band, first, height, block, plain):
+    """Entries of a band into their places in (columns, rows)."""
+    columns, rows = plain.shape
+    low, high = max(0, (first - height + 1) * block), min(columns, first * block + len(band))
+    for column in range(low, high):
+        line, unit = column - first * block, column // block
+        start, stop = max(0, first - unit), min(height, first + len(band) // block - unit)
+        for top in range(0, rows, height):
+            for i in range(start, stop):
+                plain[column, top + i] = band[line + i * block, top + i]
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def add_block(some, column, inside, first, height, block, band):
+    """Add entries of neighbouring rows and columns to a band, where it has them.
+
+    Parameters
+    ----------
+    some : (columns, groups, rows of each group), which begin at `column` and at row `inside` of each group
+    """
+    for j in range(some.shape[0]):
+        line, unit = column + j - first * block, (column + j) // block
+        start = max(0, first - unit - inside)
+        stop = min(min(some.shape[2], height - inside), first + len(band) // block - unit - inside)
+        for g in range(some.shape[1]):
+            for i in range(start, stop):
+                band[line + (inside + i) * block, g * height + inside + i] += some[j, g, i]
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def targets(weight, heard, rows_heard, error, summed, unit, rows_unit, rows, first, front, height, block, out):
     """Weights of a front plus what both sides feed into them, one line of `out` for each row, rows in order.
 
     Parameters
     ----------
-    weight, columns_feedback : (rows, columns), lines with any room behind them
-    rows_feedback : (columns, rows), likewise
+    weight : band
+    heard, rows_heard : bands of what is fed along columns and along rows from outside of the band; the line of this
+        front gets the rest
+    error, summed : bands of what is fed; only the fronts after this one are read
+    unit, rows_unit : as `column_lines` and `row_lines` give them
     out : (entries of the front, block)
     """
-    units = columns // block
+    units, lines = unit.shape[2], len(weight)
     low, high = max(0, front - units + 1), min(height - 1, front)
-    place = 0
-    for start in range(0, rows, height):
-        for inside in range(low, high + 1):
-            row, first = start + inside, (front - inside) * block
-            for c in range(block):
-                column = first + c
-                out[place, c] = weight[row, column] + columns_feedback[row, column] + rows_feedback[column, row]
-            place += 1
+    groups, size, shift = rows // height, high - low + 1, units - 1 - front + low
+    for c in range(block):
+        q = (front - first) * block + c
+        for k in range(block - c, lines - q):
+            _add(heard[q], error[q + k], unit[k, c], groups, height, low, 0, size, shift, 0)
+        for k in range(1, (lines - q + block - 1) // block):
+            n = max(0, min(size, height - k - low))
+            _add(rows_heard[q], summed[q + k * block], rows_unit[k], groups, height, low, k, n, low, height)
+        for g in range(groups):
+            for i in range(size):
+                r = g * height + low + i
+                out[g * size + i, c] = weight[q, r] + heard[q, r] + rows_heard[q, r]
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def feed(
-    weight, columns_feedback, rows_feedback, rows, columns, front, height, block, first_front, unit, rows_unit, found,
-    codes, error, summed, all_codes,
-):  # fmt: skip
-    """Keep what a front was rounded to, and feed its errors into the fronts down to `first_front`.
-
-    Parameters
-    ----------
-    unit : (columns, columns), unit lower triangular
-    rows_unit : (groups, height, height), unit lower triangular
-    found, codes : (entries of the front, block), as `out` of `targets`
-    error, all_codes : (rows, columns), written
-    summed : (columns, rows), written: the errors with the feedback of their columns in them
-    """
-    units = columns // block
+def keep(weight, heard, rows, units, first, front, height, block, found, codes, error, summed, all_codes):
+    """What a front was rounded to, into bands: errors, errors with the feedback of their columns in them, and codes."""
     low, high = max(0, front - units + 1), min(height - 1, front)
-    place = 0
-    for start in range(0, rows, height):
-        group = start // height
-        for inside in range(low, high + 1):
-            row, first = start + inside, (front - inside) * block
-            soon = max(0, first_front - inside) * block
-            above = max(0, first_front - (front - inside))
-            for c in range(block):
-                column = first + c
-                own = weight[row, column] - found[place, c]
-                whole = own + columns_feedback[row, column]
-                error[row, column] = own
-                summed[column, row] = whole
-                all_codes[row, column] = codes[place, c]
-                _add(columns_feedback[row, soon:first], unit[column, soon:first], own)
-                _add(
-                    rows_feedback[column, start + above : start + inside], rows_unit[group, inside, above:inside], whole
-                )
-            place += 1
+    for c in range(block):
+        q, place = (front - first) * block + c, 0
+        for top in range(0, rows, height):
+            for r in range(top + low, top + high + 1):
+                own = weight[q, r] - found[place, c]
+                error[q, r] = own
+                summed[q, r] = own + heard[q, r]
+                all_codes[q, r] = codes[place, c]
+                place += 1
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _add(to, what, times):
-    """to += times · what; on slices, which become vectors."""
-    for k in range(len(what)):
-        to[k] += times * what[k]
+def _add(to, what, times, groups, height, low, ahead, size, start, stride):
+    """to += what · times for rows of each group, `what` some rows ahead; slices are what becomes vectors."""
+    for g in range(groups):
+        first, place = g * height + low, start + g * stride
+        one, two = to[first : first + size], what[first + ahead : first + ahead + size]
+        three = times[place : place + size]
+        for i in range(size):
+            one[i] += two[i] * three[i]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lattq._array import Array, to_host
-from lattq._metric import Metric, check_layer
+from lattq._layer import check_layer
+from lattq._metric import Metric
 from lattq._options import among, as_names
 from lattq.errors import InvalidInputError, shown
 from lattq.least_squares.gains import fit_centroids, fit_columns, fit_rows, fit_steps

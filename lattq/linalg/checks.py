@@ -14,6 +14,7 @@ __all__ = [
     "require_root",
     "require_semidefinite",
     "with_diagonal",
+    "with_root",
 ]
 
 SYMMETRY_BLOCK = 128
@@ -73,11 +74,23 @@ def require_semidefinite(
     >>> bool(np.abs(require_semidefinite(gram) - gram).max() < 1e-5)
     True
     """
+    return with_root(sigma, n)[0]
+
+
+def with_root(
+    sigma: Float[Array, "rows columns"], n: int | None = None
+) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "columns rank"]]:
+    """`require_semidefinite`, and the root that is found on the way.
+
+    >>> with_root(np.array([[4.0]]))
+    (array([[4.]]), array([[2.]]))
+    """
     checked = check_second_moment(sigma, n)
     found = without_rounding(checked, epsilon(sigma))
     if found is None:
         raise not_semidefinite(*first_negative_pivot(checked))
-    return found
+    matrix, root = found
+    return matrix, require_root(matrix) if root is None else root
 
 
 def require_root(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n rank"]:
@@ -91,7 +104,7 @@ def require_root(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n rank"]
     root = square_root(sigma)
     if root is None:
         lifted = without_rounding(sigma, float(np.finfo(np.float32).eps))
-        root = None if lifted is None else square_root(lifted)
+        root = None if lifted is None else lifted[1]
     if root is None:
         raise not_semidefinite(*first_negative_pivot(sigma))
     return root

@@ -10,11 +10,11 @@ from lattq._array import Array, epsilon, short_repr
 from lattq.errors import InvalidInputError
 from lattq.linalg.checks import check_block, check_second_moment, not_semidefinite, with_diagonal
 from lattq.linalg.roots import (
+    clear_cholesky,
     first_negative_pivot,
     householder_ldl,
     is_clear,
     pivoted_cholesky,
-    potrf,
     semidefinite_root,
     without_rounding,
 )
@@ -126,7 +126,7 @@ def ldl(
         sigma = with_diagonal(sigma, damping * float(np.mean(np.diag(sigma))), "damping", damping)
     if eps > np.finfo(np.float64).eps:
         lifted = without_rounding(sigma, eps)
-        sigma = sigma if lifted is None else lifted
+        sigma = sigma if lifted is None else lifted[0]
     return unchecked_ldl(sigma, order, block)
 
 
@@ -172,11 +172,17 @@ def _live_ldl(sigma: np.ndarray, columns: np.ndarray, greedy: np.ndarray | None)
     units = scale[columns]
     if greedy is not None:
         if is_clear(greedy, units):
-            return greedy / np.diag(greedy), np.diag(greedy) ** 2
+            roots = np.diag(greedy).copy()
+            greedy /= roots
+            return greedy, roots**2
     else:
-        factor, failed = potrf(sigma[np.ix_(columns, columns)] / units / units[:, None], lower=True, clean=True)
-        if not failed and is_clear(factor, np.ones(len(columns))):
-            return factor / np.diag(factor) * units[:, None] / units, (np.diag(factor) * units) ** 2
+        factor = clear_cholesky(sigma[np.ix_(columns, columns)] / units, units)
+        if factor is not None:
+            roots = np.diag(factor).copy()
+            factor /= roots
+            factor *= units[:, None]
+            factor /= units
+            return factor, (roots * units) ** 2
     return _singular_ldl(sigma, columns, scale)
 
 

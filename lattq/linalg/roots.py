@@ -14,6 +14,7 @@ from scipy.linalg import get_lapack_funcs, solve_triangular
 from lattq.linalg.tolerances import column_scale, pivot_tolerance, relative_tolerance
 
 __all__ = [
+    "clear_cholesky",
     "first_negative_pivot",
     "householder_ldl",
     "is_clear",
@@ -45,6 +46,17 @@ def is_clear(factor: np.ndarray, scale: np.ndarray) -> bool:
     return rank == n and float(np.min(np.diag(factor) / scale)) ** 2 > _CLEAR * relative_tolerance(n)
 
 
+def clear_cholesky(matrix: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
+    """The Cholesky factor of a symmetric ``matrix / scale[:, None]`` if that is clear; overwrites the matrix.
+
+    >>> clear_cholesky(np.array([[8.0]]), np.array([2.0]))
+    array([[2.]])
+    """
+    matrix /= scale[:, None]
+    factor, failed = potrf(matrix.T, lower=True, clean=True, overwrite_a=True)  # its own order: LAPACK's are columns
+    return factor if not failed and is_clear(factor, np.ones(len(factor))) else None
+
+
 def square_root(sigma: np.ndarray) -> np.ndarray | None:
     """Return F with ``F @ F.T`` equal to `sigma` up to rounding, or None if that has no root.
 
@@ -61,9 +73,10 @@ def square_root(sigma: np.ndarray) -> np.ndarray | None:
         root[alive] = inner
         return root
     scale = column_scale(sigma)
-    factor, failed = potrf(sigma / scale / scale[:, None], lower=True, clean=True)
-    if not failed and is_clear(factor, np.ones(len(sigma))):
-        return factor * scale[:, None]
+    factor = clear_cholesky(sigma / scale, scale)
+    if factor is not None:
+        factor *= scale[:, None]
+        return factor
     for units in (scale, np.full_like(scale, np.max(scale))):
         root = semidefinite_root(sigma, units)
         if root is not None:
@@ -71,17 +84,18 @@ def square_root(sigma: np.ndarray) -> np.ndarray | None:
     return None
 
 
-def without_rounding(sigma: np.ndarray, eps: float) -> np.ndarray | None:
+def without_rounding(sigma: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Return `sigma` if it is semidefinite, else with the least diagonal that rounding in units of `eps` explains.
 
-    None if that is not enough.
+    And its root. None if that is not enough.
 
-    >>> without_rounding(np.array([[1.0, 1.0 + 1e-7], [1.0 + 1e-7, 1.0]]), 2.0**-23) - 1.0
+    >>> without_rounding(np.array([[1.0, 1.0 + 1e-7], [1.0 + 1e-7, 1.0]]), 2.0**-23)[0] - 1.0
     array([[2.38418579e-07, 1.00000000e-07],
            [1.00000000e-07, 2.38418579e-07]])
     """
-    if square_root(sigma) is not None:
-        return sigma
+    root = square_root(sigma)
+    if root is not None:
+        return sigma, root
     scale = column_scale(sigma)
     for units in (scale, np.full_like(scale, np.max(scale))):
         matrix, added = sigma / units / units[:, None], 2 * eps
@@ -91,7 +105,7 @@ def without_rounding(sigma: np.ndarray, eps: float) -> np.ndarray | None:
             if not potrf(shifted, lower=True)[1]:
                 found = sigma.copy()
                 found[np.diag_indices_from(found)] += added * units**2
-                return found
+                return found, square_root(found)
             added *= 2
     return None
 

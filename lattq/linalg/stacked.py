@@ -1,5 +1,6 @@
 """Stacks of second moments: of the blocks down the diagonal of a matrix, or one for each group of rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
 from lattq.linalg.checks import require_root, require_semidefinite
 from lattq.linalg.ldl import unchecked_ldl
 
-__all__ = ["StackedLDL", "by_groups", "output_blocks", "stacked_moments", "stacked_roots"]
+__all__ = ["StackedLDL", "by_groups", "output_blocks", "square_parts", "stacked_moments", "stacked_roots"]
+
+PART = 512  # rows and columns of a product whose squares are added up at a time
 
 
 @short_repr
@@ -89,6 +92,39 @@ def by_groups(x: Float[np.ndarray, "rows n"], blocks: Float[np.ndarray, "groups 
     array([[1., 1., 2., 2.]])
     """
     return np.matmul(x.reshape(len(blocks), -1, x.shape[1]), blocks).reshape(len(x), -1)
+
+
+def square_parts(
+    x: Float[np.ndarray, "rows n"],
+    roots: Float[np.ndarray, "groups n m"],
+    output_roots: Float[np.ndarray, "blocks height k"] | None = None,
+) -> Iterator[float]:
+    """Sums of squares of parts of Lᵀ X F, which add up to ‖Lᵀ X F‖².
+
+    Parameters
+    ----------
+    roots : F of each of equal groups of rows
+    output_roots : L, block by block down its diagonal; None for the identity. Blocks are no higher than groups
+
+    Examples
+    --------
+    >>> list(square_parts(np.ones((1, 2)), np.array([[[1.0, 0.0], [2.0, 3.0]]])))
+    [18.0]
+    """
+    height = 1 if output_roots is None else output_roots.shape[1]
+    step, rows = max(PART // height, 1) * height, len(x) // len(roots)
+    for top in range(0, len(x), rows):
+        for first in range(top, top + rows, step):
+            last = min(first + step, top + rows)
+            for left in range(0, roots.shape[2], PART):
+                part = roots[top // rows, :, left : left + PART]
+                zeros = 0 if part[:left].any() else left  # the factor of Cholesky is a triangle
+                image = x[first:last, zeros:] @ part[zeros:]
+                if output_roots is not None:
+                    own = output_roots[first // height : last // height]
+                    image = np.matmul(own.swapaxes(1, 2), image.reshape(len(own), height, -1))
+                flat = image.reshape(-1)
+                yield float(np.einsum("i,i->", flat, flat))
 
 
 def output_blocks(outputs: Any) -> Float[np.ndarray, "groups height height"]:

@@ -62,7 +62,7 @@ class TrellisQuantizer(OneStep):
     @property
     def code(self) -> TrellisCode:
         """The code, which checks `states`."""
-        return TrellisCode(self.states)
+        return _code(self.states)
 
     @property
     def coder(self) -> EntropyCodedTrellis | FrontTrellis:
@@ -100,9 +100,10 @@ class TrellisQuantizer(OneStep):
         even = places.size == len(host)  # then segments follow each other as they are
         flat = (scaled if even else np.take(scaled, places, axis=1)).reshape(-1, places.shape[1])
         odd = self._odd(scaled, places)
-        found = self.code.search(flat, np.tile(lengths, len(scaled)), odd).reshape(len(scaled), -1)
+        lengths = lengths if len(scaled) == 1 else np.tile(lengths, len(scaled))
+        found = self.code.search(flat, lengths, odd).reshape(len(scaled), -1)
         if not even:
-            found = found[:, (np.arange(places.shape[1]) < lengths[:, None]).ravel()]
+            found = found[:, (np.arange(places.shape[1]) < lengths[: len(places), None]).ravel()]
         return from_host(np.ascontiguousarray(found.T), like=x)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
@@ -121,18 +122,25 @@ class TrellisQuantizer(OneStep):
 
     def _odd(self, scaled: np.ndarray, places: np.ndarray) -> np.ndarray | None:
         """Price of an odd code at each place of the sequences, theory (5.10); None where there is none."""
+        if not self.priced:
+            return None
         noise = 4 * self.code.second_moment
         power = np.einsum("cr,cr->c", scaled, scaled) / scaled.shape[1]
         if self.variance is not None:  # beside what feedback adds, which is the same everywhere
             own = self.variance / (float(self.step[0, 0]) / 2) ** 2
             power = own + np.maximum(power - own.mean(), 0.0)[:, None]
         power = power + noise
-        if not self.priced or not np.any(power < WIDE**2):
+        low = power < WIDE**2
+        if not low.any():
             return None
-        prices = np.where(power < WIDE**2, price_of_odd(power.reshape(-1), noise).reshape(power.shape), 0.0)
+        prices = np.zeros(power.shape)
+        prices[low] = price_of_odd(power[low], noise)
         if self.variance is not None:
             return np.take(prices, places, axis=1).reshape(-1, places.shape[1])
         return np.broadcast_to(np.repeat(prices, len(places))[:, None], (len(prices) * len(places), places.shape[1]))
+
+
+_code = functools.cache(TrellisCode)
 
 
 @functools.lru_cache(maxsize=64)
@@ -152,9 +160,13 @@ def price_of_odd(power: np.ndarray, noise: float) -> np.ndarray:
     >>> price_of_odd(np.array([0.5, 1.0]), 0.25).round(4)
     array([-0.1142, -0.0115])
     """
-    k = np.arange(-16, 17)
-    terms = np.exp(-np.square(k) / (2 * power[:, None]))
-    odd, even = terms[:, 1::2].sum(axis=1), terms[:, ::2].sum(axis=1)
+    q = np.exp(-0.5 / power)
+    term, ratio, sums = np.ones_like(q), q, [np.ones_like(q), np.zeros_like(q)]
+    for k in range(1, 17):  # the term q^(k²) from the one before it
+        term = term * ratio
+        ratio = ratio * q * q
+        sums[k % 2] += 2 * term
+    even, odd = sums
     return 2 * noise / (1 + noise / power) * np.log(odd / even)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq._array import from_host, to_host
-from lattq.linalg.substitution import LEAF, divide_blocks, substitute
+from lattq.linalg.substitution import LEAF, divide_blocks, substitute, triangle_times
 from tests.strategies import seeds
 
 
@@ -26,6 +26,21 @@ def test_the_residual_is_rounding(xp, dtype: type, seed: int, n: int, m: int):
         solved = to_host(found).astype(np.float64)
         allowed = 4 * n * np.finfo(dtype).eps * (np.abs(unit) @ np.abs(solved) + np.abs(right))
         assert (np.abs(unit @ solved - right) <= allowed).all()
+
+
+@pytest.mark.parametrize("below", [True, False], ids=["lower", "upper"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(seed=seeds, n=st.integers(1, 9), m=st.integers(1, 4))
+def test_a_triangle_times_a_matrix_is_their_product(xp, dtype: type, below: bool, seed: int, n: int, m: int):
+    """In any layout of memory; neither factor is written to."""
+    triangle = lower(seed, n) if below else lower(seed, n).T
+    right = np.random.default_rng(seed + 1).standard_normal((n, m)).astype(dtype)
+    for layout in (np.ascontiguousarray, np.asfortranarray):
+        given_triangle, given_right = (xp.asarray(layout(x.astype(dtype))) for x in (triangle, right))
+        found = to_host(triangle_times(given_triangle, given_right, lower=below)).astype(np.float64)
+        allowed = (n + 2) * np.finfo(dtype).eps * (np.abs(triangle) @ np.abs(right))
+        assert (np.abs(found - triangle @ right) <= allowed).all()
+        np.testing.assert_array_equal(to_host(given_right), right)
 
 
 @given(seed=seeds, blocks=st.integers(1, 4), size=st.integers(1, 3))

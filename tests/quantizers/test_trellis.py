@@ -20,7 +20,7 @@ from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
 from lattq.kernels.viterbi import resolution
 from lattq.quantizers import Entries, Trellis
 from lattq.quantizers.base import Design, Quantizer
-from lattq.quantizers.trellis import WIDE, TrellisQuantizer
+from lattq.quantizers.trellis import WIDE, TrellisQuantizer, price_of_odd
 from lattq.rate import at_rate
 from lattq.scheme import Scheme
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
@@ -308,3 +308,11 @@ def test_files_hold_sequences_and_are_smaller_with_more_states():
         assert_same(again.dequantize(np.float64), found.dequantize(np.float64))
         gaps.append(found.rate - lq.bounds.layer_rate(sigma, found.distortion(weight, sigma)))
     assert gaps[0] > gaps[1] > 0
+
+
+@given(power=st.floats(0.02, WIDE**2), noise=st.floats(0.01, 0.3))
+def test_the_price_of_odd_codes_is_its_formula(power: float, noise: float):
+    """2 D' ln (Z_1 / Z_0), the sums written out."""
+    terms = [math.exp(-(k**2) / (2 * power)) for k in range(-40, 41)]
+    expected = 2 * noise / (1 + noise / power) * math.log(math.fsum(terms[1::2]) / math.fsum(terms[::2]))
+    assert price_of_odd(np.array([power]), noise)[0] == pytest.approx(expected, rel=1e-9, abs=1e-12)
