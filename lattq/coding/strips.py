@@ -11,7 +11,7 @@ from lattq.coding.schema import WORDS, checked
 from lattq.coding.slots import SlotTables
 from lattq.errors import DamagedFileError
 
-__all__ = ["NO_LABELS", "decode_places", "decode_strips", "encode_strips", "in_strips"]
+__all__ = ["NO_LABELS", "decode_fronts", "decode_strips", "encode_strips", "in_strips"]
 
 NO_LABELS = np.zeros(1, dtype=np.uint8)
 LARGEST = (1 << 31) - 1
@@ -78,24 +78,24 @@ def decode_strips(
     return _decoded("decode_columns", stream, where, tables, (columns,), scaling, out, len(groups) * len(columns))
 
 
-def decode_places(
+def decode_fronts(
     stream: bytes,
+    where: tuple[range, int, int, tuple[np.ndarray, ...]],
     groups: np.ndarray,
     grid: np.ndarray,
     tables: SlotTables,
-    places: tuple[np.ndarray, np.ndarray],
-    steps: np.ndarray,
-    fresh: np.ndarray,
     out: np.ndarray,
     labels: np.ndarray,
     scaling: Scaling | None = None,
 ) -> tuple[int, int]:
-    """As `decode_strips`, for codes at any places: their rows and columns, in the order of decoding.
+    """As `decode_strips`, for neighbouring fronts of a matrix.
 
-    `steps` are how many are decoded at once, and `fresh` says before which of them trellises begin anew.
+    `where` are the fronts, how many codes they have, rows of a group, and rows and places in strips where trellises
+    begin anew, see `lattq.kernels.rans_fronts`.
     """
-    where = (steps, fresh, groups, grid, labels)
-    return _decoded("decode_places", stream, where, tables, places, scaling, out, len(places[0]))
+    fronts, size, height, fresh = where
+    places = (height, (fronts.start, fronts.stop), WIDTH, fresh, groups, grid, labels)
+    return _decoded("decode_fronts", stream, places, tables, (), scaling, out, size)
 
 
 def _decoded(
@@ -109,11 +109,11 @@ def _decoded(
     size: int,
 ) -> tuple[int, int]:
     """Run a kernel and check where it ends."""
-    from lattq.kernels import rans  # numba takes long to import, and few need it
+    from lattq.kernels import rans, rans_fronts  # numba takes long to import, and few need it
 
     states, words = read_words(checked(WORDS, stream, "stream"))
     arguments: Any = AS_THEY_ARE if scaling is None else scaling.arguments
-    run: Any = getattr(rans, kernel)
+    run: Any = getattr(rans if kernel == "decode_columns" else rans_fronts, kernel)
     used, least, most = run(words, states, *where, tables.arrays, *places, arguments, out)
     require_end(states, words, used, size)
     if not -LARGEST - 1 <= least <= most <= LARGEST:

@@ -4,7 +4,7 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 
 import numpy as np
 
-from lattq.kernels.rans import LONG, LOW, ONE, WORD, K, compiled
+from lattq.kernels.rans import LONGEST, LOW, ONE, WORD, K, compiled
 from lattq.kernels.rans_vector import SLOT_BITS
 
 __all__ = ["encode"]
@@ -53,14 +53,13 @@ def _with_rest(x, words, p, symbol, low_bits, least, most):
     if least <= m <= most:
         return x, p
     far, length = (least - m if m < least else m - most), 0
-    while length < LONG and far >> length > 1:
+    while far >> length > 1:
         length += 1
-    if length < LONG:
-        x, p = _with_bits(x, words, p, length, far)
-    else:
-        for part in range(3, -1, -1):
-            x, p = _with_bits(x, words, p, 16, far >> 16 * part)
-    return _with_bits(x, words, p, 5, 2 * length + (m < least))
+    for place in range((length - 1) // 16 * 16, -1, -16):
+        x, p = _with_bits(x, words, p, min(16, length - place), far >> place)
+    for zeros in range(length + (length < LONGEST)):
+        x, p = _with_bits(x, words, p, 1, zeros == 0 and length < LONGEST)
+    return _with_bits(x, words, p, 1, m < least)
 
 
 @compiled
