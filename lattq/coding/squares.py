@@ -55,8 +55,13 @@ def fit_squares(
 def _with_rows(
     codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, columns: np.ndarray, noise: int, prior: Prior
 ) -> tuple[TwoWayModel, float]:
-    """Row classes from moments, then column classes by exact bits; with what the row classes cost."""
+    """Row classes from moments, then column classes by exact bits; with what the row classes cost.
+
+    Rows that all have class 0 are equal ones, which are tried in any case.
+    """
     rows = row_classes(codes, columns, noise)
+    if not rows.any():
+        return TwoWayModel(rows, columns, noise), math.inf
     model, bits = _fit(codes, kinds, partitions, rows, noise, prior)
     return model, bits + 8 * len(encode_integers(rows)[2])
 

@@ -1,48 +1,58 @@
 """Blocks of columns as interleaved streams: 64 columns side by side, row after row, in cuts of rows."""
 
-import itertools
 from typing import Any
 
 import numpy as np
 
-from lattq.coding.interleaved import WIDTH, encode_symbols, read_words, require_end
+from lattq.coding.interleaved import WIDTH, beginning, packed_words, read_words, require_end
 from lattq.coding.scaling import AS_THEY_ARE, Scaling
 from lattq.coding.schema import WORDS, checked
 from lattq.coding.slots import SlotTables
 from lattq.errors import DamagedFileError
 
-__all__ = ["NO_LABELS", "decode_fronts", "decode_strips", "encode_strips", "in_strips"]
+__all__ = ["NO_LABELS", "decode_fronts", "decode_strips", "encode_fronts", "encode_strips"]
 
 NO_LABELS = np.zeros(1, dtype=np.uint8)
 LARGEST = (1 << 31) - 1
 
 
-def in_strips(matrix: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """Entries in the order of decoding.
-
-    >>> in_strips(np.arange(6).reshape(3, 2), np.array([0, 3]))
-    array([0, 1, 2, 3, 4, 5])
-    """
-    pairs = list(itertools.pairwise(cuts.tolist()))
-    starts = range(0, matrix.shape[1], WIDTH)
-    parts = [matrix[low:high, left : left + WIDTH].reshape(-1) for low, high in pairs for left in starts]
-    return np.concatenate(parts) if parts else matrix.reshape(-1)[:0]
-
-
-def encode_strips(symbols: np.ndarray, kinds: np.ndarray, tables: SlotTables, cuts: np.ndarray) -> bytes:
-    """The stream of a block of columns that hold anything.
+def encode_strips(
+    codes: np.ndarray,
+    cuts: np.ndarray,
+    groups: np.ndarray,
+    grid: np.ndarray,
+    tables: SlotTables,
+    columns: np.ndarray,
+    *,
+    parity: bool = False,
+) -> bytes:
+    """The stream of the columns of a block that hold anything.
 
     Parameters
     ----------
-    symbols, kinds : integers, and their tables and low bits, as in `encode_symbols`; (rows, columns)
+    codes : (rows, columns)
     cuts : where sequences down the rows begin and end
+    groups, grid : row r and column j of `columns` have the table and low bits ``grid[groups[r], j]``
+    parity : whether codes 2 m and 2 m + 1 have the integer m, the odd ones in the table that follows
     """
-    if not symbols.size:
+    if not len(columns):
         return b""
-    widths = np.minimum(WIDTH, symbols.shape[1] - np.arange(0, symbols.shape[1], WIDTH))
-    steps = np.concatenate([np.repeat(widths, rows) for rows in np.diff(cuts)])
-    ordered = in_strips(symbols, cuts).astype(np.int64), in_strips(kinds, cuts)
-    return encode_symbols(*ordered, tables, steps)
+    from lattq.kernels import rans_encode  # numba takes long to import, and few need it
+
+    run: Any = rans_encode.encode_columns
+    where = (cuts, WIDTH, groups, grid, int(parity), tables.arrays, tables.starts, columns)
+    return packed_words(*run(codes, *where, *beginning(len(groups) * len(columns))))
+
+
+def encode_fronts(
+    codes: np.ndarray, fronts: range, size: int, height: int, groups: np.ndarray, grid: np.ndarray, tables: SlotTables
+) -> bytes:
+    """As `encode_strips`, of neighbouring fronts of groups of `height` rows with `size` codes, which have parities."""
+    from lattq.kernels import rans_encode  # numba takes long to import, and few need it
+
+    run: Any = rans_encode.encode_fronts
+    where = (size, height, (fronts.start, fronts.stop), WIDTH, groups, grid, tables.arrays, tables.starts)
+    return packed_words(*run(codes, *where, *beginning(size)))
 
 
 def decode_strips(

@@ -6,6 +6,8 @@ noise's (theory 3.3). All of it is integer arithmetic on charged integers: any d
 """
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +111,7 @@ class TwoWay(BaseCoder):
         model = fit(codes, prior)
         lives = [model.live(block) for block in column_blocks(codes.shape, self.block)]
         cuts, kinds = np.array([0, len(codes)]), kinds_of_codes()
-        streams = [encode_strips(codes[:, live], kinds[model.classes(live)], gaussians(), cuts) for live in lives]
+        streams = [encode_strips(codes, cuts, *model.grid(live, kinds), gaussians(), live) for live in lives]
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded data")
@@ -211,8 +213,13 @@ def fit(codes: np.ndarray, prior: Prior = 0) -> TwoWayModel:
 
 
 def _fit(codes: np.ndarray, columns: np.ndarray, noise: int, prior: Prior) -> tuple[TwoWayModel, float]:
-    """Row classes from moments, then column classes by exact bits, which come second."""
+    """Row classes from moments, then column classes by exact bits, which come second.
+
+    Rows that all have class 0 are equal ones, which are tried in any case.
+    """
     rows = row_classes(codes, columns, noise)
+    if not rows.any():
+        return TwoWayModel(rows, columns, noise), math.inf
     model, bits = _fit_columns(codes, TwoWayModel(rows, columns, noise), prior)
     return model, bits + 8 * len(encode_integers(rows)[2])
 
@@ -223,13 +230,13 @@ def _fit_columns(codes: np.ndarray, start: TwoWayModel, prior: Prior) -> tuple[T
     Columns whose scale has no table are compared without their low bits, which cost the same in every class.
     """
     shift = np.maximum(-((CLASSES - 1 - 2 * CLASSES_PER_OCTAVE - start.columns) // CLASSES_PER_OCTAVE), 0)
-    magnitudes = np.minimum(np.abs(codes) >> shift, CAP)
-    lengths = code_lengths(1 << int(magnitudes.max()).bit_length())
+    largest = np.maximum(codes.max(axis=0), -codes.min(axis=0).astype(np.int64)) >> shift
+    lengths = code_lengths(1 << int(np.minimum(largest, CAP).max()).bit_length())
     bits = np.zeros((codes.shape[1], CLASSES))
-    bits[magnitudes.any(axis=0), 0] = np.inf  # the class of nothing but zeros
+    bits[largest > 0, 0] = np.inf  # the class of nothing but zeros
     for q in np.unique(start.rows):
         shifted = TwoWayModel(np.array([q]), np.arange(CLASSES), start.noise).classes()[0]
-        counts = _histograms(magnitudes[start.rows == q], lengths.shape[1])
+        counts = _histograms(codes, np.flatnonzero(start.rows == q), shift, lengths.shape[1])
         bits += counts @ lengths[np.minimum(shifted, CLASSES - 1)].T
     places = np.arange(CLASSES)
     classes = np.where(places > 0, places + CLASSES_PER_OCTAVE * shift[:, None], 0)
@@ -244,11 +251,14 @@ def _moment_classes(codes: np.ndarray) -> np.ndarray:
     return scale_class(np.sqrt(np.maximum(variance - 1 / 12, variance / 2)))
 
 
-def _histograms(magnitudes: np.ndarray, size: int) -> np.ndarray:
-    """How often each magnitude occurs in each column, shape (columns, size)."""
-    width = magnitudes.shape[1]
-    flat = (magnitudes + size * np.arange(width)).ravel()
-    return np.bincount(flat, minlength=size * width).reshape(width, size).astype(np.float64)
+def _histograms(codes: np.ndarray, rows: np.ndarray, shift: np.ndarray, size: int) -> np.ndarray:
+    """How often magnitudes without their low bits, `CAP` at most, occur in columns of some rows; (columns, size)."""
+    from lattq.kernels import counts  # numba takes long to import, and few need it
+
+    found = np.zeros((codes.shape[1], size), dtype=np.int32)
+    count: Any = counts.magnitudes
+    count(codes, rows, shift, CAP, found)
+    return found.astype(np.float64)
 
 
 def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The decoder of interleaved asymmetric numeral systems along fronts (`lattq.coding.fronts`), and its order.
+"""The decoder of interleaved asymmetric numeral systems along fronts (`lattq.coding.fronts`).
 
 Fronts stand together in strips of neighbours. A step is the entries that one row has in a strip: they are neighbours in
 the matrix as well, and belong to as many sequences.
@@ -10,34 +10,15 @@ import numpy as np
 
 from lattq.kernels.rans import ONE, TILE, ZERO, _decode_tile, _ends, _write, compiled
 
-__all__ = ["decode_fronts", "walk"]
+__all__ = ["decode_fronts", "in_strip"]
 
 
 @compiled
 @no_type_check
-def _inside(row, height, columns, left, across):
+def in_strip(row, height, columns, left, across):
     """Which fronts of a strip have an entry in this row."""
     shift = row % height - left
     return max(0, shift), min(across, columns + shift)
-
-
-@compiled
-@no_type_check
-def walk(rows, columns, height, fronts, width, places, steps):
-    """Flat places, row by row, of the entries of `fronts` in the order of decoding, and the sizes of the steps."""
-    i, s = 0, 0
-    for left in range(fronts[0], fronts[1], width):
-        across = min(width, fronts[1] - left)
-        for row in range(rows):
-            low, high = _inside(row, height, columns, left, across)
-            if low < high:
-                place = row * columns + left - row % height
-                for j in range(low, high):
-                    places[i] = place + j
-                    i += 1
-                steps[s] = high - low
-                s += 1
-    return s
 
 
 @compiled
@@ -68,7 +49,7 @@ def decode_fronts(words, states, height, fronts, width, fresh, groups, grid, lab
         across, row = min(width, fronts[1] - left), 0
         path[:] = ZERO
         while row < len(groups):
-            low, high = _inside(row, height, grid.shape[1], left, across)
+            low, high = in_strip(row, height, grid.shape[1], left, across)
             if low >= high:
                 row += 1
                 continue

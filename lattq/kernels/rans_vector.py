@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "ODD", "SLOT_BITS", "sixteen", "sixteen_low"]
+__all__ = ["LANES", "ODD", "SLOT_BITS", "sixteen", "sixteen_coded", "sixteen_low"]
 
 LANES = 16
 SLOT_BITS = 13
@@ -131,5 +131,39 @@ def sixteen(typing, words, p, states, lane, kinds, at, slots, entries, values, f
         more = builder.icmp_unsigned("!=", builder.and_(kind, _constant(31)), _constant(0))
         odd = builder.icmp_unsigned("!=", builder.bitcast(builder.or_(escape, more), SHORT), SHORT(0))
         return builder.or_(_further(builder, p, taken), builder.select(odd, LONG(ODD), LONG(0)))
+
+    return signature, emit
+
+
+@intrinsic
+@no_type_check
+def sixteen_coded(typing, words, p, states, lane, entries, at):
+    """Encode 16 symbols, whose `entries` begin at `at`, by the states from `lane` on: what `sixteen` undoes.
+
+    Words are written before `p`, where there must be room for 16; returns where they begin. The quotient of integers
+    below 2^32 and 2^13, as numbers of float64, is further than their rounding from every integer that it is not.
+    """
+    signature = types.uint64(words, p, states, lane, entries, at)
+
+    def emit(context, builder, signature, arguments):
+        def row(n, place, kind):
+            return _row(context, builder, signature, arguments, n, place, kind)
+
+        p, lane, at = (arguments[i] for i in (1, 3, 5))
+        x = builder.load(row(2, lane, WORD), align=4)
+        entry = builder.load(row(4, at, WORD), align=4)
+        slots = builder.lshr(entry, _constant(16))
+        full = builder.icmp_unsigned(">=", x, builder.shl(slots, _constant(32 - SLOT_BITS)))
+        p = builder.sub(p, builder.zext(_call(builder, "llvm.ctpop.i16", SHORT, builder.bitcast(full, SHORT)), LONG))
+        start = builder.gep(context.make_array(signature.args[0])(context, builder, arguments[0]).data, [p])
+        given = builder.trunc(x, _vector(SHORT))
+        _call(builder, f"llvm.masked.compressstore.v{LANES}i16", ir.VoidType(), given, start, full)
+        x = builder.select(full, builder.lshr(x, _constant(16)), x)
+        numbers = (builder.uitofp(one, _vector(ir.DoubleType())) for one in (x, slots))
+        quotient = builder.fptoui(builder.fdiv(next(numbers), next(numbers)), _vector(WORD))
+        rest = builder.sub(x, builder.mul(quotient, slots))
+        x = builder.add(builder.shl(quotient, _constant(SLOT_BITS)), rest)
+        builder.store(builder.add(x, builder.and_(entry, _constant(0xFFFF))), row(2, lane, WORD), align=4)
+        return p
 
     return signature, emit

@@ -16,8 +16,8 @@ __all__ = ["TrellisCode", "segment_ends", "segments"]
 
 # Parity polynomials (h0, h1), bit i the coefficient of D^i; for 4 and 8 states from Ungerboeck, "Channel coding with
 # multilevel/phase signals", IEEE Trans. Inf. Theory 28 (1982). Those for 16 to 256 have the least second moments of all
-# with the taps that `lattq.kernels.viterbi` needs, in segments of 512, that for 512 states of forty thousand, and larger
-# ones of a few. His have 0.06398, 0.06306, 0.06241, 0.06175 and 0.06130: made for distances of sequences, not for cells.
+# with the taps that `lattq.kernels.viterbi` needs, in segments of 512, that for 512 of forty thousand, and larger
+# ones of a few. His have 0.06398, 0.06306, 0.06241, 0.06175, 0.06130: made for distances of sequences, not for cells.
 POLYNOMIALS = {
     4: (0o5, 0o2),
     8: (0o13, 0o4),

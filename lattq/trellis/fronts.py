@@ -7,7 +7,6 @@ neighbours in the matrix too.
 
 import dataclasses
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,12 @@ from lattq.coding.column_blocks import BLOCK, check_block
 from lattq.coding.cosets import log_partition
 from lattq.coding.damage import reading
 from lattq.coding.fronts import HEIGHT, Fronts, require_streams
-from lattq.coding.interleaved import WIDTH, encode_symbols
+from lattq.coding.interleaved import WIDTH
 from lattq.coding.scaling import Scaling
 from lattq.coding.schema import Inner, Record, Series, checked
-from lattq.coding.slots import kinds_of_supersets, parity_kinds, supersets
-from lattq.coding.squares import fit_squares, square_classes
-from lattq.coding.strips import decode_fronts
+from lattq.coding.slots import kinds_of_supersets, supersets
+from lattq.coding.squares import fit_squares
+from lattq.coding.strips import decode_fronts, encode_fronts
 from lattq.coding.twoway import DATA as COLUMNS
 from lattq.coding.twoway import read_scales, stored_scales
 from lattq.errors import InvalidInputError
@@ -85,15 +84,11 @@ class FrontTrellis(BaseCoder):
         """
         codes = np.ascontiguousarray(codes)
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior=prior)
-        classes, flat = square_classes(model).reshape(-1), codes.reshape(-1)
-        streams = []
-        fronts = Fronts(*codes.shape, self.height)
-        for run in fronts.runs(self.block):
-            self._check(flat, fronts, run)
-            order, steps = _in_strips(fronts, run)
-            found = flat[order]
-            kinds = parity_kinds(classes[order], found)
-            streams.append(encode_symbols((found >> 1).astype(np.int64), kinds, supersets(), steps))
+        fronts, streams = Fronts(*codes.shape, self.height), []
+        groups, grid = model.grid(np.arange(codes.shape[1]), kinds_of_supersets())
+        for run, size, _ in _runs(fronts, self.segment, self.block):
+            self._check(codes.reshape(-1), fronts, run)
+            streams.append(encode_fronts(codes, run, size, self.height, groups, grid, supersets()))
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded trellis")
@@ -158,21 +153,6 @@ class FrontTrellis(BaseCoder):
 def _ends(size: int, segment: int) -> np.ndarray:
     """Where the sequences of a front end: neighbours, and layers of a model, share them."""
     return segment_ends(size, segment)
-
-
-def _in_strips(fronts: Fronts, run: range) -> tuple[np.ndarray, np.ndarray]:
-    """Flat places of the codes of neighbouring fronts in the order of decoding, and sizes of steps.
-
-    >>> _in_strips(Fronts(2, 3, height=2), range(1, 3))
-    (array([1, 2, 3, 4]), array([2, 2]))
-    """
-    from lattq.kernels import rans_fronts  # numba takes long to import, and few need it
-
-    places = np.empty(sum(map(fronts.size, run)), dtype=np.int64)
-    steps = np.empty(-(-len(run) // WIDTH) * fronts.rows, dtype=np.int64)
-    walk: Any = rans_fronts.walk
-    ends = (run.start, run.stop)
-    return places, steps[: walk(fronts.rows, fronts.columns, fronts.height, ends, WIDTH, places, steps)]
 
 
 @functools.lru_cache(maxsize=64)
