@@ -11,7 +11,7 @@ import numpy as np
 from lattq.coding.cosets import MOST, scale
 from lattq.coding.integers import cheapest, encode_integers
 from lattq.coding.tables import scale_class
-from lattq.coding.twoway import NO_NOISE, SAMPLE_COLUMNS, Prior, TwoWayModel, row_classes
+from lattq.coding.twoway import NO_NOISE, SAMPLE_COLUMNS, Prior, TwoWayModel, column_squares, row_classes
 
 __all__ = ["fit_squares", "square_classes"]
 
@@ -75,13 +75,13 @@ def _fit(
     bits = np.zeros((codes.shape[1], MOST + 1))
     nonzero = np.zeros(codes.shape[1], dtype=bool)
     for q in np.unique(rows):
-        members = np.flatnonzero(rows == q) if np.any(rows != q) else slice(None)
+        members = np.flatnonzero(rows == q)
         shifted = square_classes(TwoWayModel(np.array([q]), k, noise))[0]
-        some = codes[members].astype(np.float64)
-        squares = np.einsum("rc,rc->c", some, some)
+        squares = column_squares(codes, members)
         bits += squares[:, None] * per_square[shifted]
         nonzero |= squares > 0
-        for kind, share in enumerate(_counts(kinds[members], len(some), codes.shape[1], len(partitions))):
+        those = kinds if len(members) == len(rows) else kinds[members]
+        for kind, share in enumerate(_counts(those, len(members), codes.shape[1], len(partitions))):
             with np.errstate(invalid="ignore"):
                 bits += np.where(share[:, None] > 0, share[:, None] * partitions[kind][shifted], 0.0)
     bits[:, 0] = np.where(nonzero, np.inf, 0.0)

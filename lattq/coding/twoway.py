@@ -25,7 +25,16 @@ from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths
 from lattq.errors import DamagedFileError
 from lattq.parts import register
 
-__all__ = ["DATA", "TwoWay", "TwoWayModel", "live_codes", "read_scales", "row_classes", "stored_scales"]
+__all__ = [
+    "DATA",
+    "TwoWay",
+    "TwoWayModel",
+    "column_squares",
+    "live_codes",
+    "read_scales",
+    "row_classes",
+    "stored_scales",
+]
 
 Prior = np.ndarray | int
 CAP = limit(CLASSES - 1) + 1
@@ -33,7 +42,6 @@ NO_NOISE = -1000  # a noise class so low that every column has its whole row fac
 NOISE_CLASSES = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.25, 0.5, 1.0]))))
 
 SAMPLE_COLUMNS = 64
-ROW_BLOCK = 64  # rows whose squares a cache holds
 MOST_OCTAVES = 1 << 10  # between a row class, a column class, or a prior, and another
 WIDEST = CLASSES_PER_OCTAVE * MOST_OCTAVES
 DATA = Record(
@@ -247,7 +255,7 @@ def _fit_columns(codes: np.ndarray, start: TwoWayModel, prior: Prior) -> tuple[T
 
 def _moment_classes(codes: np.ndarray) -> np.ndarray:
     """First guess of the column classes: a variance less the 1/12 of rounding, never below half of it."""
-    variance = np.mean(np.square(codes, dtype=np.float64), axis=0)
+    variance = column_squares(codes) / codes.shape[0]
     return scale_class(np.sqrt(np.maximum(variance - 1 / 12, variance / 2)))
 
 
@@ -257,8 +265,22 @@ def _histograms(codes: np.ndarray, rows: np.ndarray, shift: np.ndarray, size: in
 
     found = np.zeros((codes.shape[1], size), dtype=np.int32)
     count: Any = counts.magnitudes
-    count(codes, rows, shift, CAP, found)
+    count(np.ascontiguousarray(codes), rows, shift, CAP, found)
     return found.astype(np.float64)
+
+
+def column_squares(codes: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Sums of squares down the columns, over some rows or all.
+
+    >>> column_squares(np.array([[1, 2], [3, -4]]))
+    array([10., 20.])
+    """
+    from lattq.kernels import counts  # numba takes long to import, and few need it
+
+    found = np.zeros(codes.shape[1])
+    add: Any = counts.squares
+    add(np.ascontiguousarray(codes), np.arange(len(codes)) if rows is None else rows, found)
+    return found
 
 
 def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarray:
@@ -267,22 +289,21 @@ def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarra
     The mean of z² / (column variance) over columns, weighted by share, estimates a row's factor; its own scatter gives
     the standard error. With equal rows the factors scatter no more than that, and every class is 0.
     """
+    from lattq.kernels import counts  # numba takes long to import, and few need it
+
     live = columns > 0
     if not live.any():
         return np.zeros(codes.shape[0], dtype=np.int64)
-    blocks = [slice(start, start + ROW_BLOCK) for start in range(0, codes.shape[0], ROW_BLOCK)]
-    variance = sum(np.square(codes[block], dtype=np.float64).sum(axis=0) for block in blocks) / codes.shape[0]
+    variance = column_squares(codes) / codes.shape[0]
     weight = share(columns, noise) * (live & (variance > 0))
     if not weight.any():
         return np.zeros(codes.shape[0], dtype=np.int64)
     weight = weight / weight.sum()
-    relative = weight / np.where(variance > 0, variance, 1)
-    factor, squares, error = np.empty((3, codes.shape[0]))
-    for block in blocks:
-        power = np.square(codes[block], dtype=np.float64)
-        factor[block], squares[block] = power @ relative, power @ (weight * relative)
-        error[block] = np.square(power, out=power) @ relative**2
-    error += factor * (factor * (weight @ weight) - 2 * squares)
+    found = np.empty((codes.shape[0], 3))
+    moments: Any = counts.row_moments
+    moments(np.ascontiguousarray(codes), weight / np.where(variance > 0, variance, 1), weight, found)
+    factor, squares, error = found.T
+    error = error + factor * (factor * (weight @ weight) - 2 * squares)
     spread = factor.var()
     shrink = max(0.0, 1 - error.mean() / spread) if spread > 0 else 0.0
     log = 0.5 * np.log2(np.maximum(1 + shrink * (factor - 1), 2.0**-8))

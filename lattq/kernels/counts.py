@@ -1,13 +1,38 @@
-"""Passes over matrices of codes: how often magnitudes occur in columns, and whether columns are trellis sequences."""
+"""Passes over matrices of codes: squares, magnitudes and choices of columns, moments of rows, and sequences."""
 
 from typing import no_type_check  # functions wrapped for run-time checks would not compile
 
 import numba
 import numpy as np
 
-__all__ = ["are_sequences", "magnitudes"]
+__all__ = ["are_sequences", "cheapest", "magnitudes", "row_moments", "squares"]
 
 compiled = numba.njit(cache=True, nogil=True)
+
+
+@compiled
+@no_type_check
+def squares(codes, rows, sums):
+    """Add squares of some rows to `sums` of columns, in float64: exact below 2^53."""
+    for r in rows:
+        for c in range(np.uint64(codes.shape[1])):
+            code = np.float64(codes[np.uint64(r), c])
+            sums[c] += code * code
+
+
+@compiled
+@no_type_check
+def row_moments(codes, relative, weight, found):
+    """Sums of p x, p x w and (p x)² over the columns of each row, where p are squares of codes; (rows, 3)."""
+    for r in range(np.uint64(codes.shape[0])):
+        factor, weighted, error = 0.0, 0.0, 0.0
+        for c in range(np.uint64(codes.shape[1])):
+            code = np.float64(codes[r, c])
+            power = code * code * relative[c]
+            factor += power
+            weighted += power * weight[c]
+            error += power * power
+        found[r, 0], found[r, 1], found[r, 2] = factor, weighted, error
 
 
 @compiled
@@ -17,6 +42,19 @@ def magnitudes(codes, rows, shift, most, counts):
     for r in rows:
         for c in range(np.uint64(codes.shape[1])):
             counts[c, np.uint64(min(abs(np.int64(codes[np.uint64(r), c])) >> shift[c], most))] += 1
+
+
+@compiled
+@no_type_check
+def cheapest(bits, differences, centre, lengths, most, found):
+    """For each column the first choice with the least bits, with those of its distance from `centre`."""
+    for c in range(np.uint64(bits.shape[0])):
+        best, place = np.inf, 0
+        for k in range(np.uint64(bits.shape[1])):
+            total = bits[c, k] + lengths[np.uint64(min(abs(differences[c, k] - centre), most))]
+            if total < best:
+                best, place = total, k
+        found[c] = place
 
 
 @compiled

@@ -92,14 +92,14 @@ def _begin(number, lanes, begin, width):
 def _with_step(words, p, states, first, symbols, kinds, tables, starts, entries):
     """Put a step of symbols, the first one number `first`, before the words; returns these and where they begin."""
     _, all_entries, _, ends = tables
-    size, mask, odd = np.uint64(len(symbols)), np.uint64(len(states) - 1), False
+    size, mask, odd = np.uint64(len(symbols)), np.uint64(len(states) - 1), np.uint64(0)
     for i in range(size):
-        table, low_bits = np.uint64(kinds[i]) >> np.uint64(5), np.int64(kinds[i]) & 31
-        m, least, most = symbols[i] >> low_bits, np.int64(ends[table, 0]), np.int64(ends[table, 1])
-        inside = least <= m <= most
-        s = np.int64(starts[table]) + (m - least if inside else most - least + 1)
-        entries[i] = all_entries[np.uint64(s)]
-        odd |= low_bits > 0 or not inside
+        kind = np.uint64(kinds[i])
+        table, low_bits = kind >> np.uint64(5), kind & np.uint64(31)
+        least, escape = np.int64(ends[table, 0]), np.uint64(ends[table, 1] - ends[table, 0] + 1)
+        place = min(np.uint64((symbols[i] >> np.int64(low_bits)) - least), escape)  # what is below has a large one, too
+        entries[i] = all_entries[np.uint64(starts[table]) + place]
+        odd |= low_bits | np.uint64(place == escape)
     if p < MOST_WORDS * size:
         words = np.concatenate((np.empty(len(words), dtype=np.uint16), words))
         p += np.uint64(len(words) // 2)
