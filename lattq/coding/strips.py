@@ -84,8 +84,10 @@ def decode_strips(
             msg = "a stream for columns that hold nothing; the file is damaged"
             raise DamagedFileError(msg)
         return 0, 0
+    from lattq.kernels import rans  # numba takes long to import, and few need it
+
     where = (cuts, WIDTH, groups, grid, labels)
-    return _decoded("decode_columns", stream, where, tables, (columns,), scaling, out, len(groups) * len(columns))
+    return _decoded(rans.decode_columns, stream, where, tables, (columns,), scaling, out, len(groups) * len(columns))
 
 
 def decode_fronts(
@@ -103,13 +105,15 @@ def decode_fronts(
     `where` are the fronts, how many codes they have, rows of a group, and rows and places in strips where trellises
     begin anew, see `lattq.kernels.rans_fronts`.
     """
+    from lattq.kernels import rans_fronts  # numba takes long to import, and few need it
+
     fronts, size, height, fresh = where
     places = (height, (fronts.start, fronts.stop), WIDTH, fresh, groups, grid, labels)
-    return _decoded("decode_fronts", stream, places, tables, (), scaling, out, size)
+    return _decoded(rans_fronts.decode_fronts, stream, places, tables, (), scaling, out, size)
 
 
 def _decoded(
-    kernel: str,
+    run: Any,
     stream: bytes,
     where: tuple,
     tables: SlotTables,
@@ -119,11 +123,8 @@ def _decoded(
     size: int,
 ) -> tuple[int, int]:
     """Run a kernel and check where it ends."""
-    from lattq.kernels import rans, rans_fronts  # numba takes long to import, and few need it
-
     states, words = read_words(checked(WORDS, stream, "stream"))
     arguments: Any = AS_THEY_ARE if scaling is None else scaling.arguments
-    run: Any = getattr(rans if kernel == "decode_columns" else rans_fronts, kernel)
     used, least, most = run(words, states, *where, tables.arrays, *places, arguments, out)
     require_end(states, words, used, size)
     if not -LARGEST - 1 <= least <= most <= LARGEST:

@@ -84,8 +84,9 @@ class FrontTrellis(BaseCoder):
         """
         codes = np.ascontiguousarray(codes)
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior=prior)
-        fronts, streams = Fronts(*codes.shape, self.height), []
-        groups, grid = model.grid(np.arange(codes.shape[1]), kinds_of_supersets())
+        (rows, columns), streams = codes.shape, []
+        fronts = Fronts(rows, columns, self.height)
+        groups, grid = model.grid(np.arange(columns), kinds_of_supersets())
         for run, size, _ in _runs(fronts, self.segment, self.block):
             self._check(codes.reshape(-1), fronts, run)
             streams.append(encode_fronts(codes, run, size, self.height, groups, grid, supersets()))

@@ -148,8 +148,8 @@ def test_published_codes_have_the_published_second_moments(states: int):
     The errors of the 32 sequences are independent, so the mean has the standard error of their scatter.
     """
     x = np.random.default_rng(states).uniform(-8, 8, (32, 1500))
-    *published, expected = UNGERBOECK[states]
-    error = ((x - nearest_codes(x, np.full(32, 1500), tuple(published))) ** 2)[:, 150:-150].mean(axis=1)
+    h0, h1, expected = UNGERBOECK[states]
+    error = ((x - nearest_codes(x, np.full(32, 1500), (h0, h1))) ** 2)[:, 150:-150].mean(axis=1)
     gain = 10 * np.log10(4 / 12 / error.mean())
     standard_error = 10 / np.log(10) * error.std(ddof=1) / np.sqrt(len(error)) / error.mean()
     error_of_table = standard_error * np.sqrt(32 * 1200 / 20_000)
