@@ -118,7 +118,7 @@ def supersets() -> SlotTables:
 def half_index(scale_class: int, parity: int) -> int:
     """The frozen table of m, or of what is left of it without its low bits: half a cell further on average.
 
-    >>> half_index(25, 1), half_index(78, 1) == half_index(70, 0)
+    >>> half_index(25, 1), half_index(79, 1) == half_index(71, 0)
     (204, True)
     """
     low = int(low_bits(scale_class - tables.CLASSES_PER_OCTAVE))

@@ -5,7 +5,7 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 import numba
 import numpy as np
 
-__all__ = ["are_sequences", "cheapest", "magnitudes", "row_moments", "squares"]
+__all__ = ["are_front_sequences", "are_sequences", "cheapest", "magnitudes", "row_moments", "squares"]
 
 compiled = numba.njit(cache=True, nogil=True)
 
@@ -73,4 +73,25 @@ def are_sequences(codes, cuts, labels):
                 code, label = np.int64(codes[r, c]), np.int64(labels[states[c]])
                 wrong |= (code ^ label) & 1
                 states[c] = (states[c] << np.uint64(1) | np.uint64((code ^ label) >> 1 & 1)) & last
+    return wrong == 0
+
+
+@compiled
+@no_type_check
+def are_front_sequences(codes, height, fronts, cuts, starts, labels):
+    """`are_sequences` for fronts from `fronts` to the last, whose cuts, in codes, begin at `starts` among all."""
+    rows, columns = codes.shape
+    last, wrong = np.uint64(len(labels) - 1), 0
+    for front in range(fronts[0], fronts[1]):
+        low, high = max(0, front - columns + 1), min(height - 1, front)
+        cut, place, state = starts[front - fronts[0]], 0, np.uint64(0)
+        for top in range(0, rows, height):
+            for inside in range(low, high + 1):
+                if place == cuts[cut]:
+                    cut, state = cut + 1, np.uint64(0)
+                code = np.int64(codes[np.uint64(top + inside), np.uint64(front - inside)])
+                label = np.int64(labels[state])
+                wrong |= (code ^ label) & 1
+                state = (state << np.uint64(1) | np.uint64((code ^ label) >> 1 & 1)) & last
+                place += 1
     return wrong == 0

@@ -7,6 +7,7 @@ neighbours in the matrix too.
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -82,13 +83,17 @@ class FrontTrellis(BaseCoder):
         ------
         InvalidInputError : for a front that is not made of sequences of the code, or a height that divides no rows
         """
+        from lattq.kernels import counts  # numba takes long to import, and few need it
+
         codes = np.ascontiguousarray(codes)
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior=prior)
         (rows, columns), streams = codes.shape, []
         fronts = Fronts(rows, columns, self.height)
         groups, grid = model.grid(np.arange(columns), kinds_of_supersets())
-        for run, size, _ in _runs(fronts, self.segment, self.block):
-            self._check(codes.reshape(-1), fronts, run)
+        known: Any = counts.are_front_sequences
+        for run, size, _, cuts in _runs(fronts, self.segment, self.block):
+            if not known(codes, self.height, (run.start, run.stop), *cuts, walk_labels(self.code)):
+                self._refused(codes.reshape(-1), fronts, run)
             streams.append(encode_fronts(codes, run, size, self.height, groups, grid, supersets()))
         return [*stored_scales(model, prior), streams]
 
@@ -116,7 +121,7 @@ class FrontTrellis(BaseCoder):
         fronts, labels, least, most = Fronts(*shape, self.height), walk_labels(self.code), 0, 0
         runs = _runs(fronts, self.segment, self.block)
         require_streams(streams, len(runs))
-        for stream, (run, size, fresh) in zip(streams, runs, strict=True):
+        for stream, (run, size, fresh, _) in zip(streams, runs, strict=True):
             where = (run, size, self.height, fresh)
             low, high = decode_fronts(stream, where, groups, grid, supersets(), out, labels, *scaling)
             least, most = min(least, low), max(most, high)
@@ -138,7 +143,7 @@ class FrontTrellis(BaseCoder):
         Fronts.in_file(shape, found.height)
         return found
 
-    def _check(self, flat: np.ndarray, fronts: Fronts, run: range) -> None:
+    def _refused(self, flat: np.ndarray, fronts: Fronts, run: range) -> None:
         """Raise for what is no sequence."""
         lengths = np.concatenate([np.diff(_ends(fronts.size(front), self.segment)) for front in run])
         starts = np.cumsum(lengths) - lengths
@@ -156,10 +161,25 @@ def _ends(size: int, segment: int) -> np.ndarray:
     return segment_ends(size, segment)
 
 
+Arrays = tuple[np.ndarray, ...]
+
+
 @functools.lru_cache(maxsize=64)
-def _runs(fronts: Fronts, segment: int, block: int) -> list[tuple[range, int, tuple[np.ndarray, ...]]]:
-    """The fronts of each stream, how many codes they have, and `_fresh` of them; layers of a model share them."""
-    return [(run, sum(map(fronts.size, run)), _fresh(fronts, run, segment)) for run in fronts.runs(block)]
+def _runs(fronts: Fronts, segment: int, block: int) -> list[tuple[range, int, Arrays, Arrays]]:
+    """The fronts of each stream, how many codes they have, `_fresh` and `_cuts`; layers of a model share them."""
+    runs = fronts.runs(block)
+    return [(r, sum(map(fronts.size, r)), _fresh(fronts, r, segment), _cuts(fronts, r, segment)) for r in runs]
+
+
+def _cuts(fronts: Fronts, run: range, segment: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where sequences end, counted in codes of their fronts, and where those of each front begin.
+
+    >>> _cuts(Fronts(4, 3, height=2), range(1, 3), 2)
+    (array([2, 4, 2, 4]), array([0, 2]))
+    """
+    ends = [_ends(fronts.size(front), segment)[1:] for front in run]
+    sizes = np.array(list(map(len, ends)))
+    return np.concatenate(ends), np.cumsum(sizes) - sizes
 
 
 def _fresh(fronts: Fronts, run: range, segment: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lattq.coding.fronts import Fronts
 from lattq.kernels import counts
 from lattq.trellis import TrellisCode
 from lattq.trellis.coder import walk_labels
+from lattq.trellis.codes import segments
+from lattq.trellis.fronts import _cuts
 from tests.helpers import assert_same
 from tests.strategies import seeds
 
@@ -64,3 +67,18 @@ def test_sequences_and_what_differs_from_them_by_one(states: int, seed: int, cut
     broken = np.ascontiguousarray(codes)
     broken[rng.integers(20), rng.integers(6)] += 1
     assert not counts.are_sequences(broken, cuts, walk_labels(code))
+
+
+@given(seed=seeds, height=st.integers(1, 6), columns=st.integers(1, 9), segment=st.integers(1, 7))
+def test_sequences_along_fronts_and_what_differs_from_them_by_one(seed: int, height: int, columns: int, segment: int):
+    rng, code, fronts = np.random.default_rng(seed), TrellisCode(16), Fronts(2 * height, columns, height)
+    codes = np.zeros(fronts.rows * columns, dtype=np.int32)
+    for front in range(fronts.number):
+        places = fronts.places(front, front + 1)
+        for part in segments(len(places), segment):
+            codes[places[part]] = code.nearest(5 * rng.standard_normal(len(places))[part])
+    run = range(*np.sort(rng.choice(fronts.number + 1, 2, replace=False)).tolist())
+    where = (height, (run.start, run.stop), *_cuts(fronts, run, segment), walk_labels(code))
+    assert counts.are_front_sequences(codes.reshape(-1, columns), *where)
+    codes[rng.choice(fronts.places(run.start, run.stop))] += 1
+    assert not counts.are_front_sequences(codes.reshape(-1, columns), *where)
