@@ -79,8 +79,8 @@ def encode_symbols(symbols: np.ndarray, kinds: np.ndarray, tables: SlotTables) -
     """
     from lattq.kernels import rans_encode  # numba takes long to import, and few need it
 
-    of_tables = (tables.arrays, tables.starts)
-    return packed_words(*rans_encode.encode(symbols, kinds, WIDTH, *of_tables, *beginning(len(symbols))))
+    what = np.ascontiguousarray(symbols, dtype=np.int64), np.ascontiguousarray(kinds, dtype=np.uint32)
+    return packed_words(*rans_encode.encode(*what, WIDTH, tables.arrays, tables.starts, *beginning(len(symbols))))
 
 
 def beginning(size: int) -> tuple[int, int]:

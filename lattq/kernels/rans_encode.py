@@ -6,7 +6,7 @@ import numpy as np
 
 from lattq.kernels.rans import LONGEST, LOW, MANY, ONE, WORD, ZERO, K, compiled
 from lattq.kernels.rans_fronts import in_strip
-from lattq.kernels.rans_vector import SLOT_BITS, sixteen_coded
+from lattq.kernels.rans_vector import SLOT_BITS, sixteen_coded, sixteen_low_coded
 
 __all__ = ["encode", "encode_columns", "encode_fronts"]
 
@@ -123,13 +123,31 @@ def _with_step(words, p, states, first, symbols, kinds, tables, starts, entries)
 @no_type_check
 def _with_rests(words, p, states, first, symbols, kinds, ends):
     """What `_rest` finds, of the symbols of a step."""
-    mask = np.uint64(len(states) - 1)
-    for i in range(len(symbols) - 1, -1, -1):
-        lane, table = np.uint64(first + i) & mask, np.uint64(kinds[i]) >> np.uint64(5)
+    mask, i = np.uint64(len(states) - 1), np.uint64(len(symbols))
+    while i > ZERO:
+        whole = (np.uint64(first) + i) & mask & MANY == ZERO and mask >= MANY and i > MANY
+        if whole and _only_low_bits(symbols, kinds, ends, i - MANY - ONE):
+            i -= MANY + ONE
+            p = sixteen_low_coded(words, p, states, (np.uint64(first) + i) & mask, kinds, i, symbols)
+            continue
+        i -= ONE
+        lane, table = (np.uint64(first) + i) & mask, np.uint64(kinds[i]) >> np.uint64(5)
         least, most = np.int64(ends[table, 0]), np.int64(ends[table, 1])
         x, p = _with_rest(np.uint64(states[lane]), words, p, symbols[i], np.int64(kinds[i]) & 31, least, most)
         states[lane] = x
     return p
+
+
+@compiled
+@no_type_check
+def _only_low_bits(symbols, kinds, ends, start):
+    """Whether sixteen symbols have no more to them than a word of low bits each."""
+    more = False
+    for i in range(start, start + MANY + ONE):
+        table, low_bits = np.uint64(kinds[i]) >> np.uint64(5), np.int64(kinds[i]) & 31
+        m = symbols[i] >> low_bits
+        more |= m < ends[table, 0] or m > ends[table, 1] or low_bits > 16
+    return not more
 
 
 @compiled

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "ODD", "SLOT_BITS", "sixteen", "sixteen_coded", "sixteen_low"]
+__all__ = ["LANES", "ODD", "SLOT_BITS", "sixteen", "sixteen_coded", "sixteen_low", "sixteen_low_coded"]
 
 LANES = 16
 SLOT_BITS = 13
@@ -135,6 +135,42 @@ def sixteen(typing, words, p, states, lane, kinds, at, slots, entries, values, f
     return signature, emit
 
 
+@no_type_check
+def _relieved(builder, x, full, words, p):
+    """States of which those that are full have given a word away, and where the words begin then."""
+    p = builder.sub(p, builder.zext(_call(builder, "llvm.ctpop.i16", SHORT, builder.bitcast(full, SHORT)), LONG))
+    given, start = builder.trunc(x, _vector(SHORT)), builder.gep(words, [p])
+    _call(builder, f"llvm.masked.compressstore.v{LANES}i16", ir.VoidType(), given, start, full)
+    return builder.select(full, builder.lshr(x, _constant(16)), x), p
+
+
+@intrinsic
+@no_type_check
+def sixteen_low_coded(typing, words, p, states, lane, kinds, at, symbols):
+    """Encode the low bits of 16 symbols, at most 16 each: what `sixteen_low` undoes.
+
+    Words are written before `p`, where there must be room for 16; returns where they begin.
+    """
+    signature = types.uint64(words, p, states, lane, kinds, at, symbols)
+
+    def emit(context, builder, signature, arguments):
+        def row(n, place, kind):
+            return _row(context, builder, signature, arguments, n, place, kind)
+
+        p, lane, at = (arguments[i] for i in (1, 3, 5))
+        x = builder.load(row(2, lane, WORD), align=4)
+        size = builder.and_(builder.load(row(4, at, WORD), align=4), _constant(31))
+        symbol = builder.trunc(builder.load(row(6, at, LONG), align=8), _vector(WORD))
+        bits = builder.and_(symbol, builder.sub(builder.shl(_constant(1), size), _constant(1)))
+        over = builder.lshr(builder.lshr(x, builder.sub(_constant(31), size)), _constant(1))
+        words = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        x, p = _relieved(builder, x, builder.icmp_unsigned("!=", over, _constant(0)), words, p)
+        builder.store(builder.or_(builder.shl(x, size), bits), row(2, lane, WORD), align=4)
+        return p
+
+    return signature, emit
+
+
 @intrinsic
 @no_type_check
 def sixteen_coded(typing, words, p, states, lane, entries, at):
@@ -154,11 +190,8 @@ def sixteen_coded(typing, words, p, states, lane, entries, at):
         entry = builder.load(row(4, at, WORD), align=4)
         slots = builder.lshr(entry, _constant(16))
         full = builder.icmp_unsigned(">=", x, builder.shl(slots, _constant(32 - SLOT_BITS)))
-        p = builder.sub(p, builder.zext(_call(builder, "llvm.ctpop.i16", SHORT, builder.bitcast(full, SHORT)), LONG))
-        start = builder.gep(context.make_array(signature.args[0])(context, builder, arguments[0]).data, [p])
-        given = builder.trunc(x, _vector(SHORT))
-        _call(builder, f"llvm.masked.compressstore.v{LANES}i16", ir.VoidType(), given, start, full)
-        x = builder.select(full, builder.lshr(x, _constant(16)), x)
+        words = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        x, p = _relieved(builder, x, full, words, p)
         numbers = (builder.uitofp(one, _vector(ir.DoubleType())) for one in (x, slots))
         quotient = builder.fptoui(builder.fdiv(next(numbers), next(numbers)), _vector(WORD))
         rest = builder.sub(x, builder.mul(quotient, slots))
