@@ -44,7 +44,7 @@ def fit_squares(
         return min(fits, key=lambda fit: fit[1])[0]
     plain = _fit(codes, kinds, partitions, equal, NO_NOISE, prior)
     some = slice(None, None, -(-codes.shape[1] // SAMPLE_COLUMNS))
-    part, columns = codes[:, some], plain[0].columns
+    part, columns = np.ascontiguousarray(codes[:, some]), plain[0].columns
     share = np.broadcast_to(kinds, codes.shape)[:, some]
     of_part = prior if isinstance(prior, int) else prior[some]
     tried = [_with_rows(part, share, partitions, columns[some], noise, of_part) for noise in NOISE]
@@ -91,7 +91,8 @@ def _fit(
 
 def _counts(kinds: np.ndarray, rows: int, columns: int, number: int) -> list[np.ndarray]:
     """How many codes of each kind a column has; the first kind is what the others leave."""
-    others = [np.broadcast_to(np.count_nonzero(kinds == k, axis=0), columns) for k in range(1, number)]
+    found = [column_squares((kinds == k).view(np.int8)).astype(np.int64) for k in range(1, number)]
+    others = [np.broadcast_to(one, columns) for one in found]
     if kinds.shape[0] != rows:
         others = [rows * share for share in others]
     return [rows - sum(others, np.zeros(columns, dtype=np.int64)), *others]

@@ -214,7 +214,8 @@ def fit(codes: np.ndarray, prior: Prior = 0) -> TwoWayModel:
     equal = TwoWayModel(np.zeros(codes.shape[0], dtype=np.int64), _moment_classes(codes), NO_NOISE)
     sample = slice(None, None, -(-codes.shape[1] // SAMPLE_COLUMNS))
     of_sample = prior if isinstance(prior, int) else prior[sample]
-    tried = [_fit(codes[:, sample], equal.columns[sample], noise, of_sample)[1] for noise in NOISE_CLASSES]
+    part = np.ascontiguousarray(codes[:, sample])
+    tried = [_fit(part, equal.columns[sample], noise, of_sample)[1] for noise in NOISE_CLASSES]
     noise = NOISE_CLASSES[int(np.argmin(tried))]
     found = _fit_columns(codes, equal, prior), _fit(codes, equal.columns, noise, prior)
     return min(found, key=lambda fit: fit[1])[0]
