@@ -8,10 +8,11 @@ import math
 
 import numpy as np
 
+from lattq.coding.column_squares import column_squares
 from lattq.coding.cosets import MOST, scale
 from lattq.coding.integers import cheapest, encode_integers
 from lattq.coding.tables import scale_class
-from lattq.coding.twoway import NO_NOISE, SAMPLE_COLUMNS, Prior, TwoWayModel, column_squares, row_classes
+from lattq.coding.twoway import NO_NOISE, SAMPLE_COLUMNS, Prior, TwoWayModel, row_classes
 
 __all__ = ["fit_squares", "square_classes"]
 

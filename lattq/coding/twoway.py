@@ -15,6 +15,7 @@ from lattq._options import as_integer, normalize
 from lattq.coding.ans import LARGEST_CLASS
 from lattq.coding.base import BaseCoder
 from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
+from lattq.coding.column_squares import column_squares
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.scaling import Scaling
@@ -29,7 +30,6 @@ __all__ = [
     "DATA",
     "TwoWay",
     "TwoWayModel",
-    "column_squares",
     "live_codes",
     "read_scales",
     "row_classes",
@@ -268,20 +268,6 @@ def _histograms(codes: np.ndarray, rows: np.ndarray, shift: np.ndarray, size: in
     count: Any = counts.magnitudes
     count(np.ascontiguousarray(codes), rows, shift, CAP, found)
     return found.astype(np.float64)
-
-
-def column_squares(codes: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-    """Sums of squares down the columns, over some rows or all.
-
-    >>> column_squares(np.array([[1, 2], [3, -4]]))
-    array([10., 20.])
-    """
-    from lattq.kernels import counts  # numba takes long to import, and few need it
-
-    found = np.zeros(codes.shape[1])
-    add: Any = counts.squares
-    add(np.ascontiguousarray(codes), np.arange(len(codes)) if rows is None else rows, found)
-    return found
 
 
 def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarray:
