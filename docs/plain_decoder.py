@@ -4,6 +4,7 @@
 the frozen tables, polynomials of trellis codes, and readers of side information and of transforms.
 """
 
+import collections
 import itertools
 
 import msgpack
@@ -34,23 +35,22 @@ made = {}
 
 def table_of_code(scale_class):
     """Table and low bits of a scalar code."""
-    low = max(0, -((73 - scale_class) // 8))
+    low = max(0, -((62 - scale_class) // 8))
     rest = scale_class - 8 * low
     if ("code", rest) not in made:
-        counts = slots_of(tables.gaussian_counts(rest), -tables.limit(rest)) if rest else CERTAIN
-        made["code", rest] = counts
+        made["code", rest] = slots_of(tables.gaussian_counts(rest), -tables.limit(rest)) if rest else CERTAIN
     return made["code", rest], low
 
 
 def table_of_half(scale_class, parity):
     """Table and low bits of m, where a code of a trellis is 2 m + parity."""
-    low = max(0, -((81 - scale_class) // 8))
+    low = max(0, -((70 - scale_class) // 8))
     if scale_class == parity == 0:
         return CERTAIN, 0
     name = "half", scale_class - 8 * low, 2 if low else parity
     if name not in made:
-        index = int(cosets.coset_index(np.array([parity]), 2, np.array([max(scale_class, 1)]))[0])
-        index = cosets.shifted(index)  # the table of half a cell, where there are low bits
+        rest, half = max(scale_class, 1) - 8 * low, 4 * (low > 0)  # half a cell further, where there are low bits
+        index = int(cosets.coset_index(np.array([0 if low else parity]), 2, np.array([rest]))[0]) + half
         made[name] = slots_of(cosets.counts(index), -cosets.limit(index))
     return made[name], low
 
@@ -86,13 +86,13 @@ class Stream:
 
     def escaped(self, lane, table):
         """An integer that the table does not hold."""
-        head = self.bits(lane, 5)
-        length = head >> 1
-        if length < 15:
-            far = self.bits(lane, length) | 1 << length
-        else:
-            far = sum(self.bits(lane, 16) << 16 * part for part in range(4))
-        return table[0][0] - far if head & 1 else table[-2][0] + far
+        below, length = self.bits(lane, 1), 0
+        while length < 59 and not self.bits(lane, 1):
+            length += 1
+        far = 1 << length
+        for place in range(0, length, 16):
+            far |= self.bits(lane, min(16, length - place)) << place
+        return table[0][0] - far if below else table[-2][0] + far
 
     def step(self, kinds):
         """Integers of (table, low bits), one for each lane in turn: first all symbols, then what is left of each."""
@@ -121,59 +121,60 @@ def cut(length, segment):
     return np.linspace(0, length, max(1, length // segment) + 1).astype(int).tolist()
 
 
-def groups_of_columns(shape, live, segment, block):
-    """For each stream the groups of places that are decoded side by side, sequence by sequence."""
+def steps_of_columns(shape, live, segment, block):
+    """For each stream its steps: places that are decoded side by side, each with the sequence that it belongs to."""
     rows, columns = shape
     width = max(1, -(-block // rows))
     ends = cut(rows, segment) if segment else [0, rows]
     for start in range(0, columns, width):
         some = [j for j in range(start, min(start + width, columns)) if live[j]]
         yield [
-            [[(r, j) for r in range(low, high)] for j in some[left : left + WIDTH]]
+            [((r, j), (low, j)) for j in some[left : left + WIDTH]]
             for low, high in itertools.pairwise(ends)
             for left in range(0, len(some), WIDTH)
+            for r in range(low, high)
         ]
 
 
-def groups_of_fronts(shape, segment, height, block):
-    """As `groups_of_columns`, along fronts: entries (r, j) with the same (r mod height) + j, the longest first."""
+def steps_of_fronts(shape, segment, height, block):
+    """As `steps_of_columns`, along fronts: entries (r, j) with the same (r mod height) + j."""
     rows, columns = shape
     fronts = [
         [(r, k - r % height) for r in range(rows) if 0 <= k - r % height < columns] for k in range(height + columns - 1)
     ]
-    found, size = [], 0
-    for number, front in enumerate(fronts):
-        ends = cut(len(front), segment)
-        found += [front[low:high] for low, high in itertools.pairwise(ends)]
-        size += len(front)
-        if size >= block or number == len(fronts) - 1:
-            found.sort(key=len, reverse=True)
-            yield [found[left : left + WIDTH] for left in range(0, len(found), WIDTH)]
-            found, size = [], 0
+    sequence = {
+        place: (k, low)
+        for k, front in enumerate(fronts)
+        for low, high in itertools.pairwise(cut(len(front), segment))
+        for place in front[low:high]
+    }
+    first = 0
+    for last in range(1, len(fronts) + 1):
+        if sum(map(len, fronts[first:last])) >= block or last == len(fronts):
+            strips = (range(left, min(left + WIDTH, last)) for left in range(first, last, WIDTH))
+            places = ([(r, k - r % height) for k in strip] for strip in strips for r in range(rows))
+            yield [step for row in places if (step := [(one, sequence[one]) for one in row if one in sequence])]
+            first = last
 
 
-def decode_stream(data, groups, classes, polynomials, codes):
+def decode_stream(data, steps, classes, polynomials, codes):
     """Write the codes of one stream."""
-    stream = Stream(data)
-    for group in groups:
-        states = [0] * len(group)
-        for t in range(len(group[0])):
-            going = [(i, sequence[t]) for i, sequence in enumerate(group) if t < len(sequence)]
-            if polynomials is None:
-                found = stream.step([table_of_code(int(classes[place])) for _, place in going])
-            else:
-                high, low = polynomials
-                parities = [(2 * states[i] & low).bit_count() % 2 for i, _ in going]
-                kinds = [table_of_half(int(classes[p]), z) for (_, p), z in zip(going, parities, strict=True)]
-                halves = stream.step(kinds)
-                for (i, _), m in zip(going, halves, strict=True):
-                    bit = m & 1 ^ (2 * states[i] & high).bit_count() % 2
-                    states[i] = (2 * states[i] + bit) % (1 << high.bit_length() - 1)
-                found = [2 * m + z for m, z in zip(halves, parities, strict=True)]
-            for (_, place), code in zip(going, found, strict=True):
-                codes[place] = code
-    begin = 1 if len(stream.states) == 1 else SIXTEEN
-    if stream.words or any(state != begin for state in stream.states):
+    stream, states = Stream(data), collections.defaultdict(int)  # of the trellis, by sequence
+    for step in steps:
+        if polynomials is None:
+            found = stream.step([table_of_code(int(classes[place])) for place, _ in step])
+        else:
+            high, low = polynomials
+            parities = [(2 * states[one] & low).bit_count() % 2 for _, one in step]
+            kinds = [table_of_half(int(classes[place]), z) for (place, _), z in zip(step, parities, strict=True)]
+            halves = stream.step(kinds)
+            for (_, one), m in zip(step, halves, strict=True):
+                bit = m & 1 ^ (2 * states[one] & high).bit_count() % 2
+                states[one] = (2 * states[one] + bit) % (1 << high.bit_length() - 1)
+            found = [2 * m + z for m, z in zip(halves, parities, strict=True)]
+        for (place, _), code in zip(step, found, strict=True):
+            codes[place] = code
+    if stream.words or set(stream.states) != {1 if len(stream.states) == 1 else SIXTEEN}:
         msg = "the stream holds other than its symbols"
         raise ValueError(msg)
 
@@ -185,15 +186,15 @@ def codes_of(payload):
     classes = classes_of(scales, shape, 0 if exponents is None else exponents * 8 // 16)
     polynomials = None
     if kind == "two-way":
-        streamed = groups_of_columns(shape, classes.any(axis=0), None, *options)
+        streamed = steps_of_columns(shape, classes.any(axis=0), None, *options)
     elif kind == "trellis":
         states, segment, block = options
-        polynomials, streamed = POLYNOMIALS[states], groups_of_columns(shape, classes.any(axis=0), segment, block)
+        polynomials, streamed = POLYNOMIALS[states], steps_of_columns(shape, classes.any(axis=0), segment, block)
     else:
         states, segment, height, block = options
-        polynomials, streamed = POLYNOMIALS[states], groups_of_fronts(shape, segment, height, block)
+        polynomials, streamed = POLYNOMIALS[states], steps_of_fronts(shape, segment, height, block)
     codes = np.zeros(shape, dtype=np.int32)
-    for data, groups in zip(streams, streamed, strict=True):
+    for data, steps in zip(streams, streamed, strict=True):
         if data:
-            decode_stream(data, groups, classes, polynomials, codes)
+            decode_stream(data, steps, classes, polynomials, codes)
     return codes

@@ -16,7 +16,7 @@ from lattq.quantizers import Trellis, Uniform
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.trellis import TrellisQuantizer
 from lattq.transforms.maps import Identity
-from lattq.trellis.codes import segments
+from lattq.trellis.codes import POLYNOMIALS, segments
 from lattq.trellis.fronts import FrontTrellis
 from tests.helpers import assert_same
 from tests.strategies import moment, seeds
@@ -98,6 +98,6 @@ def test_damage_is_noticed_by_the_plain_decoder_too():
     found = lq.quantize(np.random.default_rng(0).standard_normal((30, 20)), np.eye(20), scheme("trellis", 0.3, 1 << 20))
     *scales, [stream] = found.coded
     classes = plain_decoder.classes_of(scales, found.shape, 0)
-    groups = next(plain_decoder.groups_of_columns(found.shape, classes.any(axis=0), 11, 1 << 20))
+    steps = next(plain_decoder.steps_of_columns(found.shape, classes.any(axis=0), 11, 1 << 20))
     with pytest.raises(ValueError, match="other than its symbols"):
-        plain_decoder.decode_stream(stream[:-2], groups, classes, (19, 4), np.zeros(found.shape, dtype=np.int32))
+        plain_decoder.decode_stream(stream[:-2], steps, classes, POLYNOMIALS[16], np.zeros(found.shape, dtype=np.int32))

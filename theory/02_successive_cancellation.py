@@ -133,10 +133,10 @@ for spread in spreads:
         derived[name].append(lq.bounds.cancellation_loss(ldl(sigma).pivots))
         scheme = lq.recipes.huffman_gptq(fine, order="natural")
         measured[name].append(gap(lq.quantize(weight, sigma, scheme), weight, sigma))
-        # The 400 bytes of header and scales are 0.016 bit of these gaps; at six bits and more slots take up to 0.005.
-        assert 0.0 < measured[name][-1] - derived[name][-1] < 0.025
+        # The 400 bytes of header and scales are 0.016 bit of these gaps; slots take 0.001 from seven bits on (3.5).
+        assert 0.0 < measured[name][-1] - derived[name][-1] < 0.02
     measured["WaterSIC"].append(gap(lq.quantize(weight, sigma, plain(fine)), weight, sigma))
-    assert 0.0 < measured["WaterSIC"][-1] - CUBIC_GAP < 0.025  # (2.5)
+    assert 0.0 < measured["WaterSIC"][-1] - CUBIC_GAP < 0.02  # (2.5)
 
 figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
 for (name, values), colour in zip(derived.items(), ("tab:red", "tab:orange"), strict=True):

@@ -1,5 +1,7 @@
 """Side information: short arrays of integers (exponents, gains, classes), coded as one discretised Gaussian."""
 
+from typing import Any
+
 import numpy as np
 
 from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes
@@ -78,14 +80,17 @@ def cheapest(bits: np.ndarray, values: np.ndarray, prior: np.ndarray | int) -> t
     >>> cheapest(bits, np.array([[4, 5]] * 3), 0)[0], cheapest(100 * bits, np.array([[4, 5]] * 3), 0)[0]
     (array([0, 0, 0]), array([0, 1, 0]))
     """
+    from lattq.kernels import counts  # numba takes long to import, and few need it
+
+    choose: Any = counts.cheapest
     columns, lengths = np.arange(len(bits)), code_lengths(CAP)
     differences = values - np.broadcast_to(prior, len(bits))[:, None]
     own = bits.argmin(axis=1)
     tried = [own]
     for index in SPREADS:
         centre = _common(bits, differences) if index == 0 else int(np.median(differences[columns, tried[-1]]))
-        away = np.minimum(np.abs(differences - centre), CAP)
-        tried.append((bits + lengths[index][away]).argmin(axis=1))
+        tried.append(np.empty(len(bits), dtype=np.int64))
+        choose(np.ascontiguousarray(bits), differences, centre, lengths[index], CAP, tried[-1])
     totals = [float(bits[columns, one].sum()) + stored_bits(differences[columns, one]) for one in tried]
     best = int(np.argmin(totals))
     return tried[best], totals[best]

@@ -10,7 +10,16 @@ import numpy as np
 from lattq.coding.slots import SlotTables
 from lattq.errors import DamagedFileError
 
-__all__ = ["WIDTH", "decode_symbols", "encode_symbols", "lanes_of", "packed_words", "read_words", "require_end"]
+__all__ = [
+    "WIDTH",
+    "beginning",
+    "decode_symbols",
+    "encode_symbols",
+    "lanes_of",
+    "packed_words",
+    "read_words",
+    "require_end",
+]
 
 LANE = 1 << 16  # symbols for which a state of its own costs 24 bits, 0.0004 bit each
 WIDTH = 64  # symbols of a step
@@ -59,12 +68,10 @@ def read_words(stream: bytes, what: str = "entropy-coded block") -> tuple[np.nda
     return states, words
 
 
-def encode_symbols(
-    symbols: np.ndarray, kinds: np.ndarray, tables: SlotTables, steps: np.ndarray | None = None
-) -> bytes:
+def encode_symbols(symbols: np.ndarray, kinds: np.ndarray, tables: SlotTables) -> bytes:
     """Code integers, 1-D, in tables of their own: `kinds` are 32 times the table plus low bits that are coded as such.
 
-    Symbols are decoded in `steps` of so many, 64 if that is None: of a step first what the tables hold, then the rest.
+    Symbols are decoded in steps of 64: of a step first what the tables hold, then the rest.
 
     >>> from lattq.coding.slots import gaussians, kinds_of_codes
     >>> encode_symbols(np.array([0, -1, 3]), kinds_of_codes()[[25, 25, 25]], gaussians())
@@ -72,12 +79,18 @@ def encode_symbols(
     """
     from lattq.kernels import rans_encode  # numba takes long to import, and few need it
 
-    if steps is None:
-        steps = np.full(-(-len(symbols) // WIDTH), WIDTH)
-        steps[-1:] -= -len(symbols) % WIDTH
-    lanes = 1 << lanes_of(len(symbols))
-    begin = 1 if lanes == 1 else FULL
-    return packed_words(*rans_encode.encode(symbols, kinds, steps, tables.arrays, tables.starts, lanes, begin))
+    what = np.ascontiguousarray(symbols, dtype=np.int64), np.ascontiguousarray(kinds, dtype=np.uint32)
+    return packed_words(*rans_encode.encode(*what, WIDTH, tables.arrays, tables.starts, *beginning(len(symbols))))
+
+
+def beginning(size: int) -> tuple[int, int]:
+    """How many lanes so many symbols have, and the states in which an encoder begins.
+
+    >>> beginning(100), beginning(1 << 18)
+    ((1, 1), (4, 65536))
+    """
+    lanes = 1 << lanes_of(size)
+    return lanes, 1 if lanes == 1 else FULL
 
 
 def decode_symbols(stream: bytes, kinds: np.ndarray, tables: SlotTables) -> np.ndarray:
@@ -101,7 +114,7 @@ def require_end(states: np.ndarray, words: np.ndarray, used: int, size: int) -> 
 
     >>> require_end(np.array([1]), np.array([]), 0, 9)
     """
-    begin = 1 if len(states) == 1 else FULL
-    if used != len(words) or (states != begin).any() or len(states) != 1 << lanes_of(size):
+    lanes, begin = beginning(size)
+    if used != len(words) or (states != begin).any() or len(states) != lanes:
         msg = f"{len(words)} words in {len(states)} lanes hold other than their {size} symbols; the file is damaged"
         raise DamagedFileError(msg)

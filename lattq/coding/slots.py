@@ -2,12 +2,14 @@
 
 A symbol of c counts out of 2^24 gets c / 2^11 slots, rounded, and one at least; symbols of less than half a slot are
 left to the escape. With 2^K slots an escape that is never used costs 2^-K / ln 2 bits a symbol, and the rounding of
-states of 32 bits 4^(K - 16) / (384 ln² 2); the sum is least, 2.6e-4, for K = 13 (theory 3.5).
+states of 32 bits 4^(K - 16) / (384 ln² 2); the sum is least, 2.6e-4, for K = 13 (theory 3.5). The tails of wide
+Gaussians take more: so these leave their last bits to be stored as they are.
 """
 
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +31,7 @@ SLOT_BITS = 13
 ESCAPE = -(1 << 15)
 COUNT_BITS = 24  # of the frozen tables
 SHIFT = 5  # bits of a kind that say how many low bits there are
+WIDEST = 62  # the last class with a table, of scale 25: above it, the last bits are coded as they are (theory 3.5)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +99,7 @@ CERTAIN = (0, np.array([(1 << SLOT_BITS) - 1, 1]))  # of columns that are all ze
 def gaussians() -> SlotTables:
     """The tables of classes of rounded Gaussians."""
     tables.check_fingerprint()
-    classes = range(1, tables.CLASSES)
+    classes = range(1, WIDEST + 1)
     return SlotTables.of([CERTAIN, *(slot_counts(tables.gaussian_counts(k), -tables.limit(k)) for k in classes)])
 
 
@@ -105,18 +108,39 @@ def supersets() -> SlotTables:
     """The tables of m where codes k = 2 m and k = 2 m + 1 have the class c: numbers 2 c and 2 c + 1."""
     cosets.check_fingerprint()
     counted = []
-    for k in range(cosets.LARGEST + 2 * tables.CLASSES_PER_OCTAVE + 1):
+    for k in range(WIDEST + 2 * tables.CLASSES_PER_OCTAVE + 1):
         for parity in (0, 1):
-            index = cosets.shifted(int(coset_index(np.array([parity]), 2, np.array([max(k, 1)]))[0]))
+            index = half_index(k, parity)
             counted.append(CERTAIN if k == parity == 0 else slot_counts(cosets.counts(index), -cosets.limit(index)))
     return SlotTables.of(counted)
+
+
+def half_index(scale_class: int, parity: int) -> int:
+    """The frozen table of m, or of what is left of it without its low bits: half a cell further on average.
+
+    >>> half_index(25, 1), half_index(79, 1) == half_index(71, 0)
+    (204, True)
+    """
+    low = int(low_bits(scale_class - tables.CLASSES_PER_OCTAVE))
+    rest = max(scale_class, 1) - low * tables.CLASSES_PER_OCTAVE
+    return int(coset_index(np.array([0 if low else parity]), 2, np.array([rest]))[0]) + 4 * (low > 0)
+
+
+def low_bits(scale_class: Any) -> Any:
+    """How many of the last bits are coded as they are.
+
+    >>> low_bits(np.array([62, 63, 71]))
+    array([0, 1, 2])
+    """
+    return np.maximum(-((WIDEST - np.asarray(scale_class)) // tables.CLASSES_PER_OCTAVE), 0)[()]
 
 
 @functools.cache
 def kinds_of_codes() -> np.ndarray:
     """Table and low bits of each scale class of codes."""
-    low = np.maximum(-((tables.CLASSES - 1 - np.arange(MOST + 1)) // tables.CLASSES_PER_OCTAVE), 0)
-    return (np.arange(MOST + 1) - low * tables.CLASSES_PER_OCTAVE << SHIFT | low).astype(np.uint32)
+    k = np.arange(MOST + 1)
+    low = low_bits(k)
+    return (k - low * tables.CLASSES_PER_OCTAVE << SHIFT | low).astype(np.uint32)
 
 
 @functools.cache
@@ -124,7 +148,7 @@ def kinds_of_supersets() -> np.ndarray:
     """Table of the even codes and low bits of each scale class of codes; that of the odd ones follows."""
     octave = tables.CLASSES_PER_OCTAVE
     k = np.arange(MOST + 1)
-    low = np.maximum(-((cosets.LARGEST + octave - k) // octave), 0)
+    low = low_bits(k - octave)
     table = np.where(low > 0, k - (low - 1) * octave, k)
     return (2 * table << SHIFT | low).astype(np.uint32)
 

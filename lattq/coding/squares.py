@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from lattq.coding.column_squares import column_squares
 from lattq.coding.cosets import MOST, scale
 from lattq.coding.integers import cheapest, encode_integers
 from lattq.coding.tables import scale_class
@@ -44,7 +45,7 @@ def fit_squares(
         return min(fits, key=lambda fit: fit[1])[0]
     plain = _fit(codes, kinds, partitions, equal, NO_NOISE, prior)
     some = slice(None, None, -(-codes.shape[1] // SAMPLE_COLUMNS))
-    part, columns = codes[:, some], plain[0].columns
+    part, columns = np.ascontiguousarray(codes[:, some]), plain[0].columns
     share = np.broadcast_to(kinds, codes.shape)[:, some]
     of_part = prior if isinstance(prior, int) else prior[some]
     tried = [_with_rows(part, share, partitions, columns[some], noise, of_part) for noise in NOISE]
@@ -55,8 +56,13 @@ def fit_squares(
 def _with_rows(
     codes: np.ndarray, kinds: np.ndarray, partitions: np.ndarray, columns: np.ndarray, noise: int, prior: Prior
 ) -> tuple[TwoWayModel, float]:
-    """Row classes from moments, then column classes by exact bits; with what the row classes cost."""
+    """Row classes from moments, then column classes by exact bits; with what the row classes cost.
+
+    Rows that all have class 0 are equal ones, which are tried in any case.
+    """
     rows = row_classes(codes, columns, noise)
+    if not rows.any():
+        return TwoWayModel(rows, columns, noise), math.inf
     model, bits = _fit(codes, kinds, partitions, rows, noise, prior)
     return model, bits + 8 * len(encode_integers(rows)[2])
 
@@ -70,13 +76,13 @@ def _fit(
     bits = np.zeros((codes.shape[1], MOST + 1))
     nonzero = np.zeros(codes.shape[1], dtype=bool)
     for q in np.unique(rows):
-        members = np.flatnonzero(rows == q) if np.any(rows != q) else slice(None)
+        members = np.flatnonzero(rows == q)
         shifted = square_classes(TwoWayModel(np.array([q]), k, noise))[0]
-        some = codes[members].astype(np.float64)
-        squares = np.einsum("rc,rc->c", some, some)
+        squares = column_squares(codes, members)
         bits += squares[:, None] * per_square[shifted]
         nonzero |= squares > 0
-        for kind, share in enumerate(_counts(kinds[members], len(some), codes.shape[1], len(partitions))):
+        those = kinds if len(members) == len(rows) else kinds[members]
+        for kind, share in enumerate(_counts(those, len(members), codes.shape[1], len(partitions))):
             with np.errstate(invalid="ignore"):
                 bits += np.where(share[:, None] > 0, share[:, None] * partitions[kind][shifted], 0.0)
     bits[:, 0] = np.where(nonzero, np.inf, 0.0)
@@ -86,7 +92,8 @@ def _fit(
 
 def _counts(kinds: np.ndarray, rows: int, columns: int, number: int) -> list[np.ndarray]:
     """How many codes of each kind a column has; the first kind is what the others leave."""
-    others = [np.broadcast_to(np.count_nonzero(kinds == k, axis=0), columns) for k in range(1, number)]
+    found = [column_squares((kinds == k).view(np.int8)).astype(np.int64) for k in range(1, number)]
+    others = [np.broadcast_to(one, columns) for one in found]
     if kinds.shape[0] != rows:
         others = [rows * share for share in others]
     return [rows - sum(others, np.zeros(columns, dtype=np.int64)), *others]

@@ -1,48 +1,58 @@
 """Blocks of columns as interleaved streams: 64 columns side by side, row after row, in cuts of rows."""
 
-import itertools
 from typing import Any
 
 import numpy as np
 
-from lattq.coding.interleaved import WIDTH, encode_symbols, read_words, require_end
+from lattq.coding.interleaved import WIDTH, beginning, packed_words, read_words, require_end
 from lattq.coding.scaling import AS_THEY_ARE, Scaling
 from lattq.coding.schema import WORDS, checked
 from lattq.coding.slots import SlotTables
 from lattq.errors import DamagedFileError
 
-__all__ = ["NO_LABELS", "decode_places", "decode_strips", "encode_strips", "in_strips"]
+__all__ = ["NO_LABELS", "decode_fronts", "decode_strips", "encode_fronts", "encode_strips"]
 
 NO_LABELS = np.zeros(1, dtype=np.uint8)
 LARGEST = (1 << 31) - 1
 
 
-def in_strips(matrix: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """Entries in the order of decoding.
-
-    >>> in_strips(np.arange(6).reshape(3, 2), np.array([0, 3]))
-    array([0, 1, 2, 3, 4, 5])
-    """
-    pairs = list(itertools.pairwise(cuts.tolist()))
-    starts = range(0, matrix.shape[1], WIDTH)
-    parts = [matrix[low:high, left : left + WIDTH].reshape(-1) for low, high in pairs for left in starts]
-    return np.concatenate(parts) if parts else matrix.reshape(-1)[:0]
-
-
-def encode_strips(symbols: np.ndarray, kinds: np.ndarray, tables: SlotTables, cuts: np.ndarray) -> bytes:
-    """The stream of a block of columns that hold anything.
+def encode_strips(
+    codes: np.ndarray,
+    cuts: np.ndarray,
+    groups: np.ndarray,
+    grid: np.ndarray,
+    tables: SlotTables,
+    columns: np.ndarray,
+    *,
+    parity: bool = False,
+) -> bytes:
+    """The stream of the columns of a block that hold anything.
 
     Parameters
     ----------
-    symbols, kinds : integers, and their tables and low bits, as in `encode_symbols`; (rows, columns)
+    codes : (rows, columns)
     cuts : where sequences down the rows begin and end
+    groups, grid : row r and column j of `columns` have the table and low bits ``grid[groups[r], j]``
+    parity : whether codes 2 m and 2 m + 1 have the integer m, the odd ones in the table that follows
     """
-    if not symbols.size:
+    if not len(columns):
         return b""
-    widths = np.minimum(WIDTH, symbols.shape[1] - np.arange(0, symbols.shape[1], WIDTH))
-    steps = np.concatenate([np.repeat(widths, rows) for rows in np.diff(cuts)])
-    ordered = in_strips(symbols, cuts).astype(np.int64), in_strips(kinds, cuts)
-    return encode_symbols(*ordered, tables, steps)
+    from lattq.kernels import rans_encode  # numba takes long to import, and few need it
+
+    run: Any = rans_encode.encode_columns
+    where = (cuts, WIDTH, groups, grid, int(parity), tables.arrays, tables.starts, columns)
+    return packed_words(*run(codes, *where, *beginning(len(groups) * len(columns))))
+
+
+def encode_fronts(
+    codes: np.ndarray, fronts: range, size: int, height: int, groups: np.ndarray, grid: np.ndarray, tables: SlotTables
+) -> bytes:
+    """As `encode_strips`, of neighbouring fronts of groups of `height` rows with `size` codes, which have parities."""
+    from lattq.kernels import rans_encode  # numba takes long to import, and few need it
+
+    run: Any = rans_encode.encode_fronts
+    where = (size, height, (fronts.start, fronts.stop), WIDTH, groups, grid, tables.arrays, tables.starts)
+    return packed_words(*run(codes, *where, *beginning(size)))
 
 
 def decode_strips(
@@ -74,32 +84,36 @@ def decode_strips(
             msg = "a stream for columns that hold nothing; the file is damaged"
             raise DamagedFileError(msg)
         return 0, 0
+    from lattq.kernels import rans  # numba takes long to import, and few need it
+
     where = (cuts, WIDTH, groups, grid, labels)
-    return _decoded("decode_columns", stream, where, tables, (columns,), scaling, out, len(groups) * len(columns))
+    return _decoded(rans.decode_columns, stream, where, tables, (columns,), scaling, out, len(groups) * len(columns))
 
 
-def decode_places(
+def decode_fronts(
     stream: bytes,
+    where: tuple[range, int, int, tuple[np.ndarray, ...]],
     groups: np.ndarray,
     grid: np.ndarray,
     tables: SlotTables,
-    places: tuple[np.ndarray, np.ndarray],
-    steps: np.ndarray,
-    fresh: np.ndarray,
     out: np.ndarray,
     labels: np.ndarray,
     scaling: Scaling | None = None,
 ) -> tuple[int, int]:
-    """As `decode_strips`, for codes at any places: their rows and columns, in the order of decoding.
+    """As `decode_strips`, for neighbouring fronts of a matrix.
 
-    `steps` are how many are decoded at once, and `fresh` says before which of them trellises begin anew.
+    `where` are the fronts, how many codes they have, rows of a group, and rows and places in strips where trellises
+    begin anew, see `lattq.kernels.rans_fronts`.
     """
-    where = (steps, fresh, groups, grid, labels)
-    return _decoded("decode_places", stream, where, tables, places, scaling, out, len(places[0]))
+    from lattq.kernels import rans_fronts  # numba takes long to import, and few need it
+
+    fronts, size, height, fresh = where
+    places = (height, (fronts.start, fronts.stop), WIDTH, fresh, groups, grid, labels)
+    return _decoded(rans_fronts.decode_fronts, stream, places, tables, (), scaling, out, size)
 
 
 def _decoded(
-    kernel: str,
+    run: Any,
     stream: bytes,
     where: tuple,
     tables: SlotTables,
@@ -109,11 +123,8 @@ def _decoded(
     size: int,
 ) -> tuple[int, int]:
     """Run a kernel and check where it ends."""
-    from lattq.kernels import rans  # numba takes long to import, and few need it
-
     states, words = read_words(checked(WORDS, stream, "stream"))
     arguments: Any = AS_THEY_ARE if scaling is None else scaling.arguments
-    run: Any = getattr(rans, kernel)
     used, least, most = run(words, states, *where, tables.arrays, *places, arguments, out)
     require_end(states, words, used, size)
     if not -LARGEST - 1 <= least <= most <= LARGEST:

@@ -6,6 +6,8 @@ noise's (theory 3.3). All of it is integer arithmetic on charged integers: any d
 """
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from lattq._options import as_integer, normalize
 from lattq.coding.ans import LARGEST_CLASS
 from lattq.coding.base import BaseCoder
 from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
+from lattq.coding.column_squares import column_squares
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.scaling import Scaling
@@ -23,7 +26,15 @@ from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths
 from lattq.errors import DamagedFileError
 from lattq.parts import register
 
-__all__ = ["DATA", "TwoWay", "TwoWayModel", "live_codes", "read_scales", "row_classes", "stored_scales"]
+__all__ = [
+    "DATA",
+    "TwoWay",
+    "TwoWayModel",
+    "live_codes",
+    "read_scales",
+    "row_classes",
+    "stored_scales",
+]
 
 Prior = np.ndarray | int
 CAP = limit(CLASSES - 1) + 1
@@ -31,7 +42,6 @@ NO_NOISE = -1000  # a noise class so low that every column has its whole row fac
 NOISE_CLASSES = (NO_NOISE, *(int(x) for x in scale_class(np.array([0.25, 0.5, 1.0]))))
 
 SAMPLE_COLUMNS = 64
-ROW_BLOCK = 64  # rows whose squares a cache holds
 MOST_OCTAVES = 1 << 10  # between a row class, a column class, or a prior, and another
 WIDEST = CLASSES_PER_OCTAVE * MOST_OCTAVES
 DATA = Record(
@@ -109,7 +119,7 @@ class TwoWay(BaseCoder):
         model = fit(codes, prior)
         lives = [model.live(block) for block in column_blocks(codes.shape, self.block)]
         cuts, kinds = np.array([0, len(codes)]), kinds_of_codes()
-        streams = [encode_strips(codes[:, live], kinds[model.classes(live)], gaussians(), cuts) for live in lives]
+        streams = [encode_strips(codes, cuts, *model.grid(live, kinds), gaussians(), live) for live in lives]
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded data")
@@ -204,15 +214,21 @@ def fit(codes: np.ndarray, prior: Prior = 0) -> TwoWayModel:
     equal = TwoWayModel(np.zeros(codes.shape[0], dtype=np.int64), _moment_classes(codes), NO_NOISE)
     sample = slice(None, None, -(-codes.shape[1] // SAMPLE_COLUMNS))
     of_sample = prior if isinstance(prior, int) else prior[sample]
-    tried = [_fit(codes[:, sample], equal.columns[sample], noise, of_sample)[1] for noise in NOISE_CLASSES]
+    part = np.ascontiguousarray(codes[:, sample])
+    tried = [_fit(part, equal.columns[sample], noise, of_sample)[1] for noise in NOISE_CLASSES]
     noise = NOISE_CLASSES[int(np.argmin(tried))]
     found = _fit_columns(codes, equal, prior), _fit(codes, equal.columns, noise, prior)
     return min(found, key=lambda fit: fit[1])[0]
 
 
 def _fit(codes: np.ndarray, columns: np.ndarray, noise: int, prior: Prior) -> tuple[TwoWayModel, float]:
-    """Row classes from moments, then column classes by exact bits, which come second."""
+    """Row classes from moments, then column classes by exact bits, which come second.
+
+    Rows that all have class 0 are equal ones, which are tried in any case.
+    """
     rows = row_classes(codes, columns, noise)
+    if not rows.any():
+        return TwoWayModel(rows, columns, noise), math.inf
     model, bits = _fit_columns(codes, TwoWayModel(rows, columns, noise), prior)
     return model, bits + 8 * len(encode_integers(rows)[2])
 
@@ -223,13 +239,13 @@ def _fit_columns(codes: np.ndarray, start: TwoWayModel, prior: Prior) -> tuple[T
     Columns whose scale has no table are compared without their low bits, which cost the same in every class.
     """
     shift = np.maximum(-((CLASSES - 1 - 2 * CLASSES_PER_OCTAVE - start.columns) // CLASSES_PER_OCTAVE), 0)
-    magnitudes = np.minimum(np.abs(codes) >> shift, CAP)
-    lengths = code_lengths(1 << int(magnitudes.max()).bit_length())
+    largest = np.maximum(codes.max(axis=0), -codes.min(axis=0).astype(np.int64)) >> shift
+    lengths = code_lengths(1 << int(np.minimum(largest, CAP).max()).bit_length())
     bits = np.zeros((codes.shape[1], CLASSES))
-    bits[magnitudes.any(axis=0), 0] = np.inf  # the class of nothing but zeros
+    bits[largest > 0, 0] = np.inf  # the class of nothing but zeros
     for q in np.unique(start.rows):
         shifted = TwoWayModel(np.array([q]), np.arange(CLASSES), start.noise).classes()[0]
-        counts = _histograms(magnitudes[start.rows == q], lengths.shape[1])
+        counts = _histograms(codes, np.flatnonzero(start.rows == q), shift, lengths.shape[1])
         bits += counts @ lengths[np.minimum(shifted, CLASSES - 1)].T
     places = np.arange(CLASSES)
     classes = np.where(places > 0, places + CLASSES_PER_OCTAVE * shift[:, None], 0)
@@ -240,15 +256,18 @@ def _fit_columns(codes: np.ndarray, start: TwoWayModel, prior: Prior) -> tuple[T
 
 def _moment_classes(codes: np.ndarray) -> np.ndarray:
     """First guess of the column classes: a variance less the 1/12 of rounding, never below half of it."""
-    variance = np.mean(np.square(codes, dtype=np.float64), axis=0)
+    variance = column_squares(codes) / codes.shape[0]
     return scale_class(np.sqrt(np.maximum(variance - 1 / 12, variance / 2)))
 
 
-def _histograms(magnitudes: np.ndarray, size: int) -> np.ndarray:
-    """How often each magnitude occurs in each column, shape (columns, size)."""
-    width = magnitudes.shape[1]
-    flat = (magnitudes + size * np.arange(width)).ravel()
-    return np.bincount(flat, minlength=size * width).reshape(width, size).astype(np.float64)
+def _histograms(codes: np.ndarray, rows: np.ndarray, shift: np.ndarray, size: int) -> np.ndarray:
+    """How often magnitudes without their low bits, `CAP` at most, occur in columns of some rows; (columns, size)."""
+    from lattq.kernels import counts  # numba takes long to import, and few need it
+
+    found = np.zeros((codes.shape[1], size), dtype=np.int32)
+    count: Any = counts.magnitudes
+    count(np.ascontiguousarray(codes), rows, shift, CAP, found)
+    return found.astype(np.float64)
 
 
 def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarray:
@@ -257,22 +276,21 @@ def row_classes(codes: np.ndarray, columns: np.ndarray, noise: int) -> np.ndarra
     The mean of z² / (column variance) over columns, weighted by share, estimates a row's factor; its own scatter gives
     the standard error. With equal rows the factors scatter no more than that, and every class is 0.
     """
+    from lattq.kernels import counts  # numba takes long to import, and few need it
+
     live = columns > 0
     if not live.any():
         return np.zeros(codes.shape[0], dtype=np.int64)
-    blocks = [slice(start, start + ROW_BLOCK) for start in range(0, codes.shape[0], ROW_BLOCK)]
-    variance = sum(np.square(codes[block], dtype=np.float64).sum(axis=0) for block in blocks) / codes.shape[0]
+    variance = column_squares(codes) / codes.shape[0]
     weight = share(columns, noise) * (live & (variance > 0))
     if not weight.any():
         return np.zeros(codes.shape[0], dtype=np.int64)
     weight = weight / weight.sum()
-    relative = weight / np.where(variance > 0, variance, 1)
-    factor, squares, error = np.empty((3, codes.shape[0]))
-    for block in blocks:
-        power = np.square(codes[block], dtype=np.float64)
-        factor[block], squares[block] = power @ relative, power @ (weight * relative)
-        error[block] = np.square(power, out=power) @ relative**2
-    error += factor * (factor * (weight @ weight) - 2 * squares)
+    found = np.empty((codes.shape[0], 3))
+    moments: Any = counts.row_moments
+    moments(np.ascontiguousarray(codes), weight / np.where(variance > 0, variance, 1), weight, found)
+    factor, squares, error = found.T
+    error = error + factor * (factor * (weight @ weight) - 2 * squares)
     spread = factor.var()
     shrink = max(0.0, 1 - error.mean() / spread) if spread > 0 else 0.0
     log = 0.5 * np.log2(np.maximum(1 + shrink * (factor - 1), 2.0**-8))

@@ -12,17 +12,16 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 import numba
 import numpy as np
 
-from lattq.kernels.rans_vector import LANES, ODD, SLOT_BITS, sixteen
+from lattq.kernels.rans_vector import LANES, ODD, SLOT_BITS, sixteen, sixteen_low
 
-__all__ = ["ESCAPE", "FULL", "SLOT_BITS", "decode_columns", "decode_places", "decode_plain"]
+__all__ = ["ESCAPE", "FULL", "SLOT_BITS", "decode_columns", "decode_plain"]
 
 FULL = 1 << 16  # where the states of a stream with several begin; a single one begins at 1
 ESCAPE = -(1 << 15)  # stands for what no slot does
-LONG = 15  # bits after the first of a distance beyond a table; as long ones have 64 of their own
 TILE = 1 << 10  # symbols that are decoded before they are written
 
 K, SLOTS, WORD, OPEN = np.uint64(SLOT_BITS), np.uint64((1 << SLOT_BITS) - 1), np.uint64(16), np.uint64(FULL)
-FARTHEST = np.uint64((1 << 60) - 1)
+LONGEST = np.uint64(59)  # bits after the first of a distance beyond a table
 MANY, IS_ODD = np.uint64(LANES - 1), np.uint64(ODD)
 LOW, ONE, ZERO, FIVE = np.uint64(0xFFFF), np.uint64(1), np.uint64(0), np.uint64(5)
 
@@ -43,17 +42,21 @@ def _bits(x, words, p, size):
 @compiled
 @no_type_check
 def _escaped(x, words, p, low, high):
-    """An integer beyond `low` ... `high`: a sign, the length of the distance in four bits, then that, or 64 bits."""
-    bits, x, p = _bits(x, words, p, FIVE)
-    length, far = bits >> ONE, ZERO
-    if length < np.uint64(LONG):
-        far, x, p = _bits(x, words, p, length)
-        far |= ONE << length
-    else:
-        for i in range(4):
-            part, x, p = _bits(x, words, p, WORD)
-            far |= part << np.uint64(16 * i) & FARTHEST
-    return (low - np.int64(far) if bits & ONE else high + np.int64(far)), x, p
+    """An integer beyond `low` ... `high`: a sign, and the distance in Elias' gamma code."""
+    below, x, p = _bits(x, words, p, ONE)
+    length, part = ZERO, ZERO
+    while length < LONGEST:
+        part, x, p = _bits(x, words, p, ONE)
+        if part:
+            break
+        length += ONE
+    far, place = ONE << length, ZERO
+    while place < length:
+        size = min(WORD, length - place)
+        part, x, p = _bits(x, words, p, size)
+        far |= part << place
+        place += size
+    return (low - np.int64(far) if below else high + np.int64(far)), x, p
 
 
 @compiled
@@ -89,9 +92,14 @@ def _step(words, p, states, first, kinds, start, stop, slots, entries, values, f
 @no_type_check
 def _rest(words, p, states, first, kinds, start, stop, ends, found):
     """Escapes and low bits of the symbols of a step, one after the other; returns where the words go on."""
-    mask = np.uint64(len(states) - 1)
-    for i in range(start, stop):
+    mask, i = np.uint64(len(states) - 1), start
+    while i < stop:
         kind, lane = np.uint64(kinds[i]), (first + i) & mask
+        many = lane & MANY == ZERO and mask >= MANY and i + MANY < stop and p + MANY < np.uint64(len(words))
+        if many and _only_low_bits(kinds, found, i):
+            p = sixteen_low(words, p, states, lane, kinds, i, found)
+            i += MANY + ONE
+            continue
         x, m, low_bits = np.uint64(states[lane]), found[i], kind & np.uint64(31)
         if m == ESCAPE:
             m, x, p = _escaped(x, words, p, np.int64(ends[kind >> FIVE, 0]), np.int64(ends[kind >> FIVE, 1]))
@@ -99,7 +107,18 @@ def _rest(words, p, states, first, kinds, start, stop, ends, found):
             bits, x, p = _bits(x, words, p, size)
             m = m << np.int64(size) | np.int64(bits)
         states[lane], found[i] = x, m
+        i += ONE
     return p
+
+
+@compiled
+@no_type_check
+def _only_low_bits(kinds, found, i):
+    """Whether sixteen symbols have no more to them than a word of low bits each."""
+    more = False
+    for j in range(i, i + MANY + ONE):
+        more |= found[j] == ESCAPE or (kinds[j] & 31) > 16
+    return not more
 
 
 @compiled
@@ -140,14 +159,17 @@ def decode_plain(words, states, kinds, width, tables, found):
 
 @compiled
 @no_type_check
-def _write(found, top, rows, places, scaling, out):
-    """Rows of integers as they are, or what they decode to by the operations of `Scaling`, in their order."""
+def _write(found, top, rows, fronts, height, scaling, out):
+    """Integers of rows as they are, or what they decode to by the operations of `Scaling`, in their order.
+
+    They belong to the same fronts in every row, of which those of groups of one row are columns.
+    """
     plain, shifts, zero, step, column_gains, row_gains, divisors, row_divisors = scaling
-    across, middle, i = np.uint64(len(places)), len(shifts) // 2, ZERO
+    across, middle, i = np.uint64(len(fronts)), len(shifts) // 2, ZERO
     for r in range(np.uint64(top), np.uint64(top + rows)):
-        gain = row_gains[r] if len(row_gains) else 1.0
+        gain, shift = row_gains[r] if len(row_gains) else 1.0, r % np.uint64(height)
         for j in range(across):
-            k, c = found[i + j], np.uint64(places[j])
+            k, c = found[i + j], np.uint64(fronts[j]) - shift
             if plain:
                 out[r, c] = k
                 continue
@@ -206,51 +228,5 @@ def decode_columns(words, states, cuts, width, groups, grid, labels, tables, col
                 first += rows * across
                 low, high = _ends(found, i)
                 least, most = min(least, low), max(most, high)
-                _write(found, top, rows, places, scaling, out)
-    return p, least, most
-
-
-@compiled
-@no_type_check
-def decode_places(words, states, steps, fresh, groups, grid, labels, tables, rows, columns, scaling, out):
-    """As `decode_columns`, for integers at `rows` and `columns`, in steps of so many.
-
-    Before a step that is `fresh` the trellises begin anew.
-    """
-    slots, entries, values, ends = tables
-    plain, shifts, zero, step, column_gains, row_gains, divisors, row_divisors = scaling
-    widest = steps.max() if len(steps) else 0
-    kinds, found = np.empty(widest, dtype=np.uint32), np.empty(widest, dtype=np.int64)
-    path, p, least, most, first = np.zeros(widest, dtype=np.uint64), ZERO, 0, 0, 0
-    for s in range(len(steps)):
-        across = steps[s]
-        if fresh[s]:
-            path[:] = ZERO
-        for j in range(across):
-            kinds[j] = grid[groups[rows[first + j]], columns[first + j]]
-        p = _decode_tile(
-            words, p, states, first, kinds, across, across, labels, path, slots, entries, values, ends, found
-        )
-        low, high = _ends(found, across)
-        least, most = min(least, low), max(most, high)
-        # As in `_write`: one function for both, inlined or not, makes decoding fifteen times slower.
-        for j in range(across):
-            r, c, k = rows[first + j], columns[first + j], found[j]
-            if plain:
-                out[r, c] = k
-                continue
-            middle, x = len(shifts) // 2, np.float64(k)
-            if len(shifts) and -middle <= k <= middle:
-                x += shifts[k + middle]
-            x = (x - zero) * step
-            if len(column_gains):
-                x *= column_gains[c]
-            if len(row_gains):
-                x *= row_gains[r]
-            if len(divisors):
-                x /= divisors[c]
-            if len(row_divisors):
-                x /= row_divisors[r]
-            out[r, c] = x
-        first += across
+                _write(found, top, rows, places, 1, scaling, out)
     return p, least, most

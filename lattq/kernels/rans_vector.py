@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["LANES", "ODD", "SLOT_BITS", "sixteen"]
+__all__ = ["LANES", "ODD", "SLOT_BITS", "sixteen", "sixteen_coded", "sixteen_low", "sixteen_low_coded"]
 
 LANES = 16
 SLOT_BITS = 13
@@ -56,6 +56,47 @@ def _refilled(builder, x, words):
     return builder.select(need, longer, x), builder.bitcast(need, SHORT)
 
 
+@no_type_check
+def _row(context, builder, signature, arguments, n, place, kind):
+    """Pointer to sixteen entries of argument `n`."""
+    data = context.make_array(signature.args[n])(context, builder, arguments[n]).data
+    return builder.bitcast(builder.gep(data, [place]), _vector(kind).as_pointer())
+
+
+@no_type_check
+def _further(builder, p, taken):
+    """Where the words go on."""
+    return builder.add(p, builder.zext(_call(builder, "llvm.ctpop.i16", SHORT, taken), LONG))
+
+
+@intrinsic
+@no_type_check
+def sixteen_low(typing, words, p, states, lane, kinds, at, found):
+    """Put the low bits of 16 symbols behind what `sixteen` has `found`: at most 16 bits each, and no escapes.
+
+    There must be 16 words from `p` on. Returns where they go on.
+    """
+    signature = types.uint64(words, p, states, lane, kinds, at, found)
+
+    def emit(context, builder, signature, arguments):
+        def row(n, place, kind):
+            return _row(context, builder, signature, arguments, n, place, kind)
+
+        words, (p, lane, at) = context.make_array(signature.args[0]), (arguments[i] for i in (1, 3, 5))
+        x = builder.load(row(2, lane, WORD), align=4)
+        size = builder.and_(builder.load(row(4, at, WORD), align=4), _constant(31))
+        bits = builder.and_(x, builder.sub(builder.shl(_constant(1), size), _constant(1)))
+        start = builder.gep(words(context, builder, arguments[0]).data, [p])
+        x, taken = _refilled(builder, builder.lshr(x, size), start)
+        builder.store(x, row(2, lane, WORD), align=4)
+        high = builder.load(row(6, at, LONG), align=8)
+        wide = (builder.zext(one, _vector(LONG)) for one in (size, bits))
+        builder.store(builder.or_(builder.shl(high, next(wide)), next(wide)), row(6, at, LONG), align=8)
+        return _further(builder, p, taken)
+
+    return signature, emit
+
+
 @intrinsic
 @no_type_check
 def sixteen(typing, words, p, states, lane, kinds, at, slots, entries, values, found):
@@ -71,7 +112,7 @@ def sixteen(typing, words, p, states, lane, kinds, at, slots, entries, values, f
             return context.make_array(signature.args[n])(context, builder, arguments[n]).data
 
         def row(n, place, kind):
-            return builder.bitcast(builder.gep(data(n), [place]), _vector(kind).as_pointer())
+            return _row(context, builder, signature, arguments, n, place, kind)
 
         p, lane, at = arguments[1], arguments[3], arguments[5]
         x = builder.load(row(2, lane, WORD), align=4)
@@ -89,7 +130,73 @@ def sixteen(typing, words, p, states, lane, kinds, at, slots, entries, values, f
         escape = builder.icmp_signed("==", value, _constant(-(1 << 15), SHORT))
         more = builder.icmp_unsigned("!=", builder.and_(kind, _constant(31)), _constant(0))
         odd = builder.icmp_unsigned("!=", builder.bitcast(builder.or_(escape, more), SHORT), SHORT(0))
-        p = builder.add(p, builder.zext(_call(builder, "llvm.ctpop.i16", SHORT, taken), LONG))
-        return builder.or_(p, builder.select(odd, LONG(ODD), LONG(0)))
+        return builder.or_(_further(builder, p, taken), builder.select(odd, LONG(ODD), LONG(0)))
+
+    return signature, emit
+
+
+@no_type_check
+def _relieved(builder, x, full, words, p):
+    """States of which those that are full have given a word away, and where the words begin then."""
+    p = builder.sub(p, builder.zext(_call(builder, "llvm.ctpop.i16", SHORT, builder.bitcast(full, SHORT)), LONG))
+    given, start = builder.trunc(x, _vector(SHORT)), builder.gep(words, [p])
+    _call(builder, f"llvm.masked.compressstore.v{LANES}i16", ir.VoidType(), given, start, full)
+    return builder.select(full, builder.lshr(x, _constant(16)), x), p
+
+
+@intrinsic
+@no_type_check
+def sixteen_low_coded(typing, words, p, states, lane, kinds, at, symbols):
+    """Encode the low bits of 16 symbols, at most 16 each: what `sixteen_low` undoes.
+
+    Words are written before `p`, where there must be room for 16; returns where they begin.
+    """
+    signature = types.uint64(words, p, states, lane, kinds, at, symbols)
+
+    def emit(context, builder, signature, arguments):
+        def row(n, place, kind):
+            return _row(context, builder, signature, arguments, n, place, kind)
+
+        p, lane, at = (arguments[i] for i in (1, 3, 5))
+        x = builder.load(row(2, lane, WORD), align=4)
+        size = builder.and_(builder.load(row(4, at, WORD), align=4), _constant(31))
+        symbol = builder.trunc(builder.load(row(6, at, LONG), align=8), _vector(WORD))
+        bits = builder.and_(symbol, builder.sub(builder.shl(_constant(1), size), _constant(1)))
+        over = builder.lshr(builder.lshr(x, builder.sub(_constant(31), size)), _constant(1))
+        words = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        x, p = _relieved(builder, x, builder.icmp_unsigned("!=", over, _constant(0)), words, p)
+        builder.store(builder.or_(builder.shl(x, size), bits), row(2, lane, WORD), align=4)
+        return p
+
+    return signature, emit
+
+
+@intrinsic
+@no_type_check
+def sixteen_coded(typing, words, p, states, lane, entries, at):
+    """Encode 16 symbols, whose `entries` begin at `at`, by the states from `lane` on: what `sixteen` undoes.
+
+    Words are written before `p`, where there must be room for 16; returns where they begin. The quotient of integers
+    below 2^32 and 2^13, as numbers of float64, is further than their rounding from every integer that it is not.
+    """
+    signature = types.uint64(words, p, states, lane, entries, at)
+
+    def emit(context, builder, signature, arguments):
+        def row(n, place, kind):
+            return _row(context, builder, signature, arguments, n, place, kind)
+
+        p, lane, at = (arguments[i] for i in (1, 3, 5))
+        x = builder.load(row(2, lane, WORD), align=4)
+        entry = builder.load(row(4, at, WORD), align=4)
+        slots = builder.lshr(entry, _constant(16))
+        full = builder.icmp_unsigned(">=", x, builder.shl(slots, _constant(32 - SLOT_BITS)))
+        words = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        x, p = _relieved(builder, x, full, words, p)
+        numbers = (builder.uitofp(one, _vector(ir.DoubleType())) for one in (x, slots))
+        quotient = builder.fptoui(builder.fdiv(next(numbers), next(numbers)), _vector(WORD))
+        rest = builder.sub(x, builder.mul(quotient, slots))
+        x = builder.add(builder.shl(quotient, _constant(SLOT_BITS)), rest)
+        builder.store(builder.add(x, builder.and_(entry, _constant(0xFFFF))), row(2, lane, WORD), align=4)
+        return p
 
     return signature, emit

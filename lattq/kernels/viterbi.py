@@ -60,7 +60,7 @@ def resolution(polynomials: tuple[int, int]) -> tuple[int, int]:
     After `memory` steps every state has a path from state 0. If that costs less than `FAR`, the costs of any two paths
     differ by less than 2^15, and their order is the sign of the difference modulo 2^16: nothing needs normalization.
 
-    >>> resolution((0o515, 0o362))
+    >>> resolution((0o625, 0o242))
     (256, 1023)
     """
     largest = (FAR - 1) // (polynomials[0].bit_length() - 1)

@@ -7,6 +7,7 @@ down 64 columns at once, and knows from the state of each trellis which of two t
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from lattq.coding.cosets import log_partition
 from lattq.coding.damage import reading
 from lattq.coding.scaling import Scaling
 from lattq.coding.schema import Choice, Integer, Record, checked
-from lattq.coding.slots import kinds_of_supersets, parity_kinds, supersets
-from lattq.coding.squares import fit_squares, square_classes
+from lattq.coding.slots import kinds_of_supersets, supersets
+from lattq.coding.squares import fit_squares
 from lattq.coding.strips import decode_strips, encode_strips
 from lattq.coding.twoway import DATA, TwoWayModel, live_codes, read_scales, stored_scales
 from lattq.errors import InvalidInputError
@@ -128,22 +129,18 @@ class EntropyCodedTrellis(BaseCoder):
         return EntropyCodedTrellis(*checked(EntropyCodedTrellis.schema, state, "coder"))
 
     def _encode_block(self, codes: np.ndarray, model: TwoWayModel, block: slice) -> bytes:
-        for rows in segments(len(codes), self.segment):
-            self._check(codes, rows, block)
-        classes = square_classes(model, block)
-        live = _places(classes.max(axis=0) > 0)
-        kinds = parity_kinds(classes[:, live], codes[:, live])
-        return encode_strips(codes[:, live] >> 1, kinds, supersets(), segment_ends(len(codes), self.segment))
+        from lattq.kernels import counts  # numba takes long to import, and few need it
 
-    def _check(self, codes: np.ndarray, rows: slice, block: slice) -> None:
-        """Raise for one segment of all columns of a block that is no sequence."""
-        try:
-            self.code.inputs((codes[rows].T & 3).astype(np.uint8))
-        except InvalidInputError:
-            self._refused(codes, rows, block)
+        live, cuts = model.live(block), segment_ends(len(codes), self.segment)
+        known: Any = counts.are_sequences
+        if not known(codes, cuts, walk_labels(self.code)):
+            for rows in segments(len(codes), self.segment):
+                self._refused(codes, rows, block)
+        grid = model.grid(live, kinds_of_supersets())
+        return encode_strips(codes, cuts, *grid, supersets(), live - block.start, parity=True)
 
     def _refused(self, codes: np.ndarray, rows: slice, block: slice) -> None:
-        """Raise what the codes themselves are refused for."""
+        """Raise for one segment of all columns of a block that is no sequence."""
         try:
             self.code.inputs(codes[rows].T)
         except InvalidInputError as error:
@@ -178,8 +175,3 @@ def square_gains(classes: np.ndarray) -> np.ndarray:
     """
     s2 = 2.0 ** ((classes - 1) / 4 - 6)
     return np.where(classes > 0, np.rint(128 * np.maximum(1 - 0.25 / s2, 0.25)), 128).astype(np.int64)
-
-
-def _places(columns: np.ndarray) -> slice | np.ndarray:
-    """The columns of a mask: if they are all, without copies."""
-    return slice(None) if columns.all() else columns

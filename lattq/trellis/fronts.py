@@ -1,12 +1,13 @@
 """The entropy coder of trellis codes whose sequences run along the fronts of a matrix.
 
 What is coded is what `lattq.trellis.coder` codes, but a sequence crosses columns: the class of each code is that of its
-row and its column all the same. Sequences of all fronts of a block, the longest first, are decoded 64 at a time.
+row and its column all the same. A strip of 64 neighbouring fronts is decoded row by row: what a row has in it are
+neighbours in the matrix too.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,12 @@ from lattq.coding.column_blocks import BLOCK, check_block
 from lattq.coding.cosets import log_partition
 from lattq.coding.damage import reading
 from lattq.coding.fronts import HEIGHT, Fronts, require_streams
-from lattq.coding.interleaved import WIDTH, encode_symbols
+from lattq.coding.interleaved import WIDTH
 from lattq.coding.scaling import Scaling
 from lattq.coding.schema import Inner, Record, Series, checked
-from lattq.coding.slots import kinds_of_supersets, parity_kinds, supersets
-from lattq.coding.squares import fit_squares, square_classes
-from lattq.coding.strips import decode_places
+from lattq.coding.slots import kinds_of_supersets, supersets
+from lattq.coding.squares import fit_squares
+from lattq.coding.strips import decode_fronts, encode_fronts
 from lattq.coding.twoway import DATA as COLUMNS
 from lattq.coding.twoway import read_scales, stored_scales
 from lattq.errors import InvalidInputError
@@ -82,16 +83,18 @@ class FrontTrellis(BaseCoder):
         ------
         InvalidInputError : for a front that is not made of sequences of the code, or a height that divides no rows
         """
+        from lattq.kernels import counts  # numba takes long to import, and few need it
+
         codes = np.ascontiguousarray(codes)
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior=prior)
-        classes, flat = square_classes(model).reshape(-1), codes.reshape(-1)
-        streams = []
-        for places, ends in self._sequences(codes.shape):
-            self._check(flat[places], ends)
-            order, steps, _ = _in_steps(ends)
-            found = flat[places[order]]
-            kinds = parity_kinds(classes[places[order]], found)
-            streams.append(encode_symbols((found >> 1).astype(np.int64), kinds, supersets(), steps))
+        (rows, columns), streams = codes.shape, []
+        fronts = Fronts(rows, columns, self.height)
+        groups, grid = model.grid(np.arange(columns), kinds_of_supersets())
+        known: Any = counts.are_front_sequences
+        for run, size, _, cuts in _runs(fronts, self.segment, self.block):
+            if not known(codes, self.height, (run.start, run.stop), *cuts, walk_labels(self.code)):
+                self._refused(codes.reshape(-1), fronts, run)
+            streams.append(encode_fronts(codes, run, size, self.height, groups, grid, supersets()))
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded trellis")
@@ -115,12 +118,12 @@ class FrontTrellis(BaseCoder):
         *scales, streams = checked(DATA, data, "coded data", columns=shape[1], rows=shape[0])
         model = read_scales(scales, shape, prior)
         groups, grid = model.grid(np.arange(shape[1]), kinds_of_supersets())
-        require_streams(streams, len(Fronts(*shape, self.height).runs(self.block)))
-        labels, least, most = walk_labels(self.code), 0, 0
-        for stream, (places, ends) in zip(streams, self._sequences(shape), strict=True):
-            order, steps, fresh = _in_steps(ends)
-            where = np.divmod(places[order], shape[1])
-            low, high = decode_places(stream, groups, grid, supersets(), where, steps, fresh, out, labels, *scaling)
+        fronts, labels, least, most = Fronts(*shape, self.height), walk_labels(self.code), 0, 0
+        runs = _runs(fronts, self.segment, self.block)
+        require_streams(streams, len(runs))
+        for stream, (run, size, fresh, _) in zip(streams, runs, strict=True):
+            where = (run, size, self.height, fresh)
+            low, high = decode_fronts(stream, where, groups, grid, supersets(), out, labels, *scaling)
             least, most = min(least, low), max(most, high)
         return least, most
 
@@ -140,47 +143,57 @@ class FrontTrellis(BaseCoder):
         Fronts.in_file(shape, found.height)
         return found
 
-    def _sequences(self, shape: tuple[int, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Places of the entries of each block of fronts, sequence after sequence, and where sequences end."""
-        fronts = Fronts(*shape, self.height)
-        for run in fronts.runs(self.block):
-            lengths = [_lengths(fronts.size(front), self.segment) for front in run]
-            yield fronts.places(run.start, run.stop), np.cumsum(np.concatenate(lengths))
-
-    def _check(self, codes: np.ndarray, ends: np.ndarray) -> None:
+    def _refused(self, flat: np.ndarray, fronts: Fronts, run: range) -> None:
         """Raise for what is no sequence."""
-        lengths = np.diff(ends, prepend=0)
-        places = np.minimum((ends - lengths)[:, None] + np.arange(lengths.max()), ends[:, None] - 1)
+        lengths = np.concatenate([np.diff(_ends(fronts.size(front), self.segment)) for front in run])
+        starts = np.cumsum(lengths) - lengths
+        inside = np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
         try:
-            self.code.inputs(codes[places], lengths)
+            self.code.inputs(flat[fronts.places(run.start, run.stop)[starts[:, None] + inside]], lengths)
         except InvalidInputError as error:
             msg = f"fronts of {self.height} rows are no sequences of this code: {error}"
             raise InvalidInputError(msg) from None
 
 
 @functools.lru_cache(maxsize=1 << 13)
-def _lengths(size: int, segment: int) -> np.ndarray:
-    """Lengths of the sequences of a front: neighbours, and layers of a model, share them."""
-    return np.diff(segment_ends(size, segment))
+def _ends(size: int, segment: int) -> np.ndarray:
+    """Where the sequences of a front end: neighbours, and layers of a model, share them."""
+    return segment_ends(size, segment)
 
 
-def _in_steps(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes of sequences that lie one after the other, in the order of decoding; sizes of steps, and which begin anew.
+Arrays = tuple[np.ndarray, ...]
 
-    The longest sequences come first, 64 at a time: a step is one code of each that goes on.
 
-    >>> _in_steps(np.array([1, 4]))
-    (array([1, 0, 2, 3]), array([2, 1, 1]), array([ True, False, False]))
+@functools.lru_cache(maxsize=64)
+def _runs(fronts: Fronts, segment: int, block: int) -> list[tuple[range, int, Arrays, Arrays]]:
+    """The fronts of each stream, how many codes they have, `_fresh` and `_cuts`; layers of a model share them."""
+    runs = fronts.runs(block)
+    return [(r, sum(map(fronts.size, r)), _fresh(fronts, r, segment), _cuts(fronts, r, segment)) for r in runs]
+
+
+def _cuts(fronts: Fronts, run: range, segment: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where sequences end, counted in codes of their fronts, and where those of each front begin.
+
+    >>> _cuts(Fronts(4, 3, height=2), range(1, 3), 2)
+    (array([2, 4, 2, 4]), array([0, 2]))
     """
-    lengths = np.diff(ends, prepend=0)
-    longest = np.argsort(-lengths, kind="stable")
-    starts, lengths = (ends - lengths)[longest], lengths[longest]
-    orders, steps, fresh = [], [], []
-    for first in range(0, len(lengths), WIDTH):
-        some = lengths[first : first + WIDTH]
-        times = np.arange(some[0])
-        going = times[:, None] < some
-        orders.append((starts[first : first + WIDTH] + times[:, None])[going])
-        steps.append(going.sum(axis=1))
-        fresh.append(times == 0)
-    return np.concatenate(orders), np.concatenate(steps), np.concatenate(fresh)
+    ends = [_ends(fronts.size(front), segment)[1:] for front in run]
+    sizes = np.array(list(map(len, ends)))
+    return np.concatenate(ends), np.cumsum(sizes) - sizes
+
+
+def _fresh(fronts: Fronts, run: range, segment: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows where a sequence follows another one, places of their fronts in strips, and where the rows of strips begin.
+
+    >>> _fresh(Fronts(4, 3, height=2), range(1, 3), 2)
+    (array([2, 2]), array([0, 1]), array([0, 2]))
+    """
+    starts = [_ends(fronts.size(front), segment)[1:-1] for front in run]
+    front = np.repeat(np.arange(run.start, run.stop), list(map(len, starts)))
+    low, high = np.maximum(0, front - fronts.columns + 1), np.minimum(fronts.height - 1, front)
+    group, inside = np.divmod(np.concatenate(starts), high - low + 1)
+    rows, place = group * fronts.height + low + inside, front - run.start
+    strips = place // WIDTH
+    order = np.lexsort((rows, strips))
+    bounds = np.searchsorted(strips[order], np.arange(-(-len(run) // WIDTH) + 1))
+    return rows[order], place[order] % WIDTH, bounds
