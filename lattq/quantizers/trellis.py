@@ -176,7 +176,7 @@ class Trellis(BaseDesign):
 
     Parameters
     ----------
-    states : 4 to 4096, see `lattq.trellis.TrellisCode`; 256 is 0.033 bit from the limit, 8 is 0.075
+    states : 4 to 4096, see `lattq.trellis.TrellisCode`; 256 is 0.032 bit from the limit, 8 is 0.075
     step : spacing of the supersets: the side of a cube of the same volume, as in `Uniform`
     shrink : scale each column by its LMMSE gain, inside the loop
     segment : least length of the sequences that a column is cut into; each starts anew, which costs 0.005 bit at 512
