@@ -392,7 +392,7 @@ def test_rounds_of_matching_find_the_factors_of_what_depends_on_lengths(rng: np.
     plain = collected(Plain)
     base = plain
     for _ in range(3):
-        base = collected(lambda ledger, base=base: Matched(ledger, base, (0.0, 0.0)))
+        base = collected(lambda ledger, base=base: Matched(ledger, base, damping=(0.0, 0.0)))
     for side, root in (("inputs", roots[0]), ("outputs", roots[1])):
         found, before = (np.squeeze(getattr(one.moments("one"), side)) for one in (base, plain))
         assert distance(found, root) < 0.5 * distance(before, root)

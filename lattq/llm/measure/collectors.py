@@ -122,11 +122,14 @@ class Matched:
     ----------
     ledger : where the sums are
     base : statistics that Σ and G are taken from
+    draws : of labels for each window
     damping : what their diagonals are raised by, in units of their means: of Σ, and of G
     """
 
-    def __init__(self, ledger: Ledger, base: Statistics, damping: tuple[float, float] = (0.01, 0.3)) -> None:
-        self.ledger, self.base, self.damping = ledger, base, damping
+    def __init__(
+        self, ledger: Ledger, base: Statistics, draws: int = 1, damping: tuple[float, float] = (0.01, 0.3)
+    ) -> None:
+        self.ledger, self.base, self.draws, self.damping = ledger, base, draws, damping
         self._piece, self._inverses = -1, dict[str, tuple[np.ndarray, np.ndarray]]()
 
     def watching(self) -> contextlib.AbstractContextManager:
@@ -151,10 +154,10 @@ class Matched:
             blocks = outputs.reshape(len(outputs), *information.shape[:2]).transpose(1, 0, 2)
             w = np.einsum("gti,gti->t", blocks @ information, blocks) / outputs.shape[1]
             sums = self.ledger.outputs(name)
-            self.ledger.inputs(name).add(inputs, w)
+            self.ledger.inputs(name).add(inputs, w, 1 / self.draws)
             sums.add(outputs, v)
             norms, lengths = squares(inputs), squares(outputs)
-            both = float(norms @ lengths), float(v @ w), float(v @ lengths), float(w @ norms)
+            both = float(norms @ lengths), float(v @ w), float(v @ lengths), float(norms.sum())
             sums.add_energy(*both, squared_norm(outputs, probes.of(inputs)))
 
         if y.requires_grad:

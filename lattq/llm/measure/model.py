@@ -150,7 +150,7 @@ def measure_windows(
     ledger = Ledger(layers, block, room, guides)
     collector: Plain | Guided | Matched
     if matched is not None:
-        collector = Matched(ledger, matched)
+        collector = Matched(ledger, matched, score.draws)
     else:
         collector = Guided(ledger) if guides else Plain(ledger, attention)
     advance = (lambda name: None) if told is None else told.advance

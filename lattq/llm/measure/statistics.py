@@ -36,7 +36,8 @@ class LayerStatistics(NamedTuple):
     input_powers, output_powers : mean fourth powers of the entries, of what reached it
     energy : E |x|² |g|² over what it would be if the lengths of x and g did not depend on each other; nan without g
     coherence : squared norm of the gradient Σ g xᵀ of a window, per token, over that which inputs and outputs give for
-        tokens that do not depend on each other; nan without g
+        tokens that do not depend on each other, inputs at the scale of `power`; nan without g
+    power : E |x|², whatever the weights of the inputs are; nan without g
     """
 
     inputs: Float[np.ndarray, "columns columns"]
@@ -47,6 +48,7 @@ class LayerStatistics(NamedTuple):
     output_powers: Float[np.ndarray, " rows"]
     energy: float
     coherence: float
+    power: float
 
     @property
     def scale(self) -> float:
@@ -134,8 +136,7 @@ class Statistics:
         ------
         InvalidInputError : if they do not know the layer
         """
-        layer = self._layer(name)
-        names = [name] if layer.leader is not None else [one for one in layer.siblings if self.layers[one].leader]
+        layer, names = self._layer(name), self._reached(name)
         inputs = Moments.of(self._total("inputs", [str(self.layers[one].leader) for one in names]), 1)
         about = inputs.matrix[0], inputs.count, inputs.powers
         scored = [one for one in names if f"{one}.outputs.outer" in self.arrays]
@@ -143,7 +144,7 @@ class Statistics:
             height = layer.shape[0] // layer.groups
             nothing = np.zeros((layer.groups, height, height))
             return LayerStatistics(
-                about[0], nothing, about[1], 0.0, about[2], np.zeros(layer.shape[0]), math.nan, math.nan
+                about[0], nothing, about[1], 0.0, about[2], np.zeros(layer.shape[0]), math.nan, math.nan, math.nan
             )
         sums = self._total("outputs", scored)
         outputs, total = Moments.of(sums, layer.groups), sums["energy"] / sums["counts"][0]
@@ -154,12 +155,16 @@ class Statistics:
         ratio = energy / lengths if lengths > 0 else math.nan
         coherence = whole * cross / (power * trace) if power * trace > 0 else math.nan
         seen = outputs.matrix * scale, about[1], outputs.count, about[2], outputs.powers
-        return LayerStatistics(about[0], *seen, ratio, coherence)
+        return LayerStatistics(about[0], *seen, ratio, coherence, power)
 
     def sigma(self, name: str) -> Float[np.ndarray, "columns columns"]:
-        """E[x xᵀ] of the inputs of a layer, shrunk as far as their number asks for (theory 11.3)."""
+        """E[x xᵀ] of the inputs of a layer, shrunk as far as their number asks for (theory 11.3).
+
+        Where tokens are weighed the trace is that of plain inputs, so that steps mean the same.
+        """
         found = self.moments(name)
-        return shrink(found.inputs, found.input_count, found.input_powers).matrix
+        sigma, trace = shrink(found.inputs, found.input_count, found.input_powers).matrix, np.trace(found.inputs)
+        return sigma * (found.power / trace) if found.power > 0 and trace > 0 else sigma
 
     def information(self, name: str) -> Float[np.ndarray, "groups height height"]:
         """E[g gᵀ] of the scores at the outputs of a layer, at the scale that whole windows give the Fisher information.
@@ -215,7 +220,8 @@ class Statistics:
 
     def tokens(self, name: str) -> int:
         """How many inputs of a layer were seen."""
-        return round(self.moments(name).input_count)
+        leaders = [self.layers[one].leader for one in self._reached(name)]
+        return round(sum(float(self.arrays[f"{one}.inputs.counts"][0]) for one in leaders))
 
     def borrowed(self, name: str) -> bool:
         """Whether the moments of a layer are those of its siblings."""
@@ -232,6 +238,11 @@ class Statistics:
             msg = f"the statistics hold nothing of `{name}`; measure it too, or leave it out of `modules`"
             raise InvalidInputError(msg)
         return self.layers[name]
+
+    def _reached(self, name: str) -> list[str]:
+        """The layer, or its siblings that something reached if nothing reached it."""
+        layer = self._layer(name)
+        return [name] if layer.leader is not None else [one for one in layer.siblings if self.layers[one].leader]
 
     def _total(self, side: str, names: list[str]) -> dict[str, np.ndarray]:
         """Sums of some layers together."""

@@ -75,9 +75,11 @@ class MomentSums:
         shapes = shapes_of(side, groups, height)
         self.sums = {part: ExactSum(shape, EXPONENTS[side][part], allocate) for part, shape in shapes.items()}
 
-    def add(self, x: Float[np.ndarray, "tokens _"], weights: Float[np.ndarray, " tokens"] | None = None) -> None:
-        """Add vectors, each of weight 1 unless given."""
-        scaled = x if weights is None else x * np.sqrt(weights)[:, None]
+    def add(
+        self, x: Float[np.ndarray, "tokens _"], weights: Float[np.ndarray, " tokens"] | None = None, share: float = 1.0
+    ) -> None:
+        """Add vectors, each of weight 1 unless given; a share of each, if it comes several times with other weights."""
+        scaled = x if weights is None else x * np.sqrt(share * weights)[:, None]
         for group in range(self.groups):
             block = np.ascontiguousarray(scaled[:, group * self.height : (group + 1) * self.height])
             product = self._product(1.0, block.T, lower=0).T
@@ -88,12 +90,12 @@ class MomentSums:
         self.sums["powers"].add(np.einsum("ti,ti->i", scaled**2, x**2))
         count = float(len(x))
         weight = (count, count) if weights is None else (float(weights.sum()), float(np.square(weights).sum()))
-        self.sums["counts"].add(np.array([count, *weight]))
+        self.sums["counts"].add(share * np.array([count, *weight]))
 
     def add_energy(self, energy: float, cross: float, trace: float, inputs: float, whole: float) -> None:
         """Add what inputs x and gradients g of the tokens of a window have in common.
 
-        That is Σ |x|² |g|², Σ w v of their weights, Σ v |g|², Σ w |x|², and |Σ g xᵀ|² of all tokens together.
+        That is Σ |x|² |g|², Σ w v of their weights, Σ v |g|², Σ |x|², and |Σ g xᵀ|² of all tokens together.
         """
         self.sums["energy"].add(np.array([energy, cross, trace, inputs, whole]))
 
@@ -144,7 +146,7 @@ def design_effect(total: float, vectors: float, windows: float, squares: float, 
     squares, fourths : squared norms of x xᵀ, summed over windows first, and of each vector
 
     >>> x = np.array([1.0, 2.0, 4.0])[:, None].repeat(5, 1)  # three windows of five equal vectors each
-    >>> design_effect((5 * 21.0) ** 2, 15, 3, float(25 * (x[:, 0] ** 4).sum()), float((x**4).sum()))
+    >>> design_effect((5 * 21.0) ** 2, 15.0, 3.0, float(25 * (x[:, 0] ** 4).sum()), float((x**4).sum()))
     7.5
     """
     alone = fourths - total / max(vectors, 1.0)
