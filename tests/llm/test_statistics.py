@@ -402,6 +402,20 @@ def test_rounds_of_matching_find_the_factors_of_what_depends_on_lengths(rng: np.
     assert product.mean() / (rows * columns) == pytest.approx(1, rel=0.01)  # the scale that the likelihood asks for
 
 
+def test_layers_without_gradient_are_not_weighed():
+    """By zero weights nothing would be left of their inputs; nor if a layer that no score depends on waited for one."""
+    model, dead = decoder("llama"), "model.layers.0.self_attn.v_proj"
+    layers = chosen(model)
+    layers[dead.replace("v_proj", "o_proj")].parameter.data.zero_()
+    base = statistics_of(model, layers=layers)
+    assert dead in base.silent
+    matched = statistics_of(model, layers=layers, matched=base)
+    close(matched.sigma(dead), base.sigma(dead), 1e-12)
+    assert matched.tokens(dead) == base.tokens(dead)
+    alive = "model.layers.1.mlp.up_proj"
+    assert not np.allclose(matched.sigma(alive), base.sigma(alive), rtol=1e-3)
+
+
 def test_rounds_on_parts_merge_too():
     model = decoder("llama")
     layers, base = chosen(model), statistics_of(model)

@@ -115,9 +115,7 @@ class OnText:
         if guides or not weighed:
             return self._measured("measure statistics", self._windows, model, layers, work, guides=guides)
         pilot = self._measured("measure weights of tokens", self._windows[::PILOT], model, layers, work)
-        # Experts that no token of them chose, or layers that no gradient reaches, leave nothing to weigh by.
-        known = pilot if pilot.layers.keys() >= layers.keys() and not pilot.silent else None
-        return self._measured("measure statistics", self._windows, model, layers, work, matched=known)
+        return self._measured("measure statistics", self._windows, model, layers, work, matched=pilot)
 
     def _measured(
         self,

@@ -39,7 +39,7 @@ class Plain:
 
     def begin(self, piece: int, window: Tensor) -> None:
         """Before a piece of the model runs on a window: the tensors of the last one are gone."""
-        self._seen, self._probes = [], Probes(window)
+        self._seen, self.probes = [], Probes(window)
 
     def __call__(self, name: str, x: Tensor, y: Tensor) -> None:
         """Add the inputs of a layer, and wait for the gradients at its outputs."""
@@ -63,7 +63,7 @@ class Plain:
         if leader != name and found is not None:
             return found[2:]
         rows = vectors(x)
-        told = squares(rows), self._probes.of(rows)
+        told = squares(rows), self.probes.of(rows)
         if leader == name:
             self._seen.append((weakref.ref(x), name, *told))
             if self.attention is None or not self.attention.hold(name, rows):
@@ -115,8 +115,9 @@ class Guided:
 class Matched:
     """Sums of (gᵀ G⁻¹ g / rows) x xᵀ and of (xᵀ Σ⁻¹ x / columns) g gᵀ for fixed G and Σ, of a round before.
 
-    Steps of these kind lead to the Kronecker product G ⊗ Σ of largest likelihood if x gᵀ were Gaussian of that
-    covariance (Dutilleul, "The MLE algorithm for the matrix normal distribution", 1999).
+    Layers of which the base knows no gradient have nothing to weigh by: they are as in `Plain`. Steps of this kind lead
+    to the Kronecker product G ⊗ Σ of largest likelihood if x gᵀ were Gaussian of that covariance (Dutilleul, "The MLE
+    algorithm for the matrix normal distribution", 1999).
 
     Parameters
     ----------
@@ -130,6 +131,7 @@ class Matched:
         self, ledger: Ledger, base: Statistics, draws: int = 1, damping: tuple[float, float] = (0.01, 0.3)
     ) -> None:
         self.ledger, self.base, self.draws, self.damping = ledger, base, draws, damping
+        self.plain, self._weighed = Plain(ledger), base.layers.keys() - set(base.silent)
         self._piece, self._inverses = -1, dict[str, tuple[np.ndarray, np.ndarray]]()
 
     def watching(self) -> contextlib.AbstractContextManager:
@@ -138,14 +140,17 @@ class Matched:
 
     def begin(self, piece: int, window: Tensor) -> None:
         """Before a piece of the model runs on a window: the inverses of others are not needed now."""
-        self._probes = Probes(window)
+        self.plain.begin(piece, window)
         if piece != self._piece:
             self._piece, self._inverses = piece, {}
 
     def __call__(self, name: str, x: Tensor, y: Tensor) -> None:
         """Keep the inputs of a layer until the gradients at its outputs are known."""
+        if name not in self._weighed:
+            self.plain(name, x, y)
+            return
         self.ledger.leader[name] = name
-        kept, probes = x.detach().clone(), self._probes
+        kept, probes = x.detach().clone(), self.plain.probes
 
         def add(gradient: Tensor) -> None:
             inputs, outputs = vectors(kept), vectors(gradient)

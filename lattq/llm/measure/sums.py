@@ -11,8 +11,9 @@ from lattq.llm.measure.exact import Exact, ExactSum
 
 __all__ = ["PARTS", "MomentSums", "Moments", "design_effect", "exponent_of", "height_of", "shapes_of", "unpacked"]
 
-# Units of the sums, as powers of 2. A window of 128 inputs of power 10^-5, or gradients of power 10^-11, has sums whose
-# rounding is below 10^-10 of them; those of inputs up to 10^4 and gradients up to 10^2 over 2^40 tokens fit 115 bits.
+# Units of the sums, as powers of 2. A window of 128 inputs of power 10^-5, or gradients of power 10^-11, has products
+# whose rounding is below 10^-10 of them; those of inputs up to 10^4 and gradients up to 10^2 over 2^40 tokens fit 115
+# bits. Fourth powers fit less: those of a window of 2048 gradients of 512 outputs if these are about 1 at most.
 EXPONENTS = {
     "inputs": {"outer": -44, "powers": -30, "counts": -40},
     "outputs": {"outer": -64, "powers": -80, "counts": -40, "energy": -64, "windows": -72},
