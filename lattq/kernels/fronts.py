@@ -52,13 +52,20 @@ def row_lines(rows_unit, out):
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
+def _rows_of(column, first, height, block, lines):
+    """The line of a band that has the first row of a group in this column, and which rows of a group the band has."""
+    unit = column // block
+    return column - first * block, max(0, first - unit), min(height, first + lines // block - unit)
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
 def bend(plain, first, height, block, band):
     """Entries of (columns, rows) into a band."""
     columns, rows = plain.shape
     low, high = max(0, (first - height + 1) * block), min(columns, first * block + len(band))
     for column in range(low, high):
-        line, unit = column - first * block, column // block
-        start, stop = max(0, first - unit), min(height, first + len(band) // block - unit)
+        line, start, stop = _rows_of(column, first, height, block, len(band))
         for top in range(0, rows, height):
             for i in range(start, stop):
                 band[line + i * block, top + i] = plain[column, top + i]
@@ -71,8 +78,7 @@ def straighten(band, first, height, block, plain):
     columns, rows = plain.shape
     low, high = max(0, (first - height + 1) * block), min(columns, first * block + len(band))
     for column in range(low, high):
-        line, unit = column - first * block, column // block
-        start, stop = max(0, first - unit), min(height, first + len(band) // block - unit)
+        line, start, stop = _rows_of(column, first, height, block, len(band))
         for top in range(0, rows, height):
             for i in range(start, stop):
                 plain[column, top + i] = band[line + i * block, top + i]
@@ -88,9 +94,8 @@ def add_block(some, column, inside, first, height, block, band):
     some : (columns, groups, rows of each group), which begin at `column` and at row `inside` of each group
     """
     for j in range(some.shape[0]):
-        line, unit = column + j - first * block, (column + j) // block
-        start = max(0, first - unit - inside)
-        stop = min(min(some.shape[2], height - inside), first + len(band) // block - unit - inside)
+        line, start, stop = _rows_of(column + j, first, height, block, len(band))
+        start, stop = max(0, start - inside), min(some.shape[2], stop - inside)
         for g in range(some.shape[1]):
             for i in range(start, stop):
                 band[line + (inside + i) * block, g * height + inside + i] += some[j, g, i]

@@ -14,7 +14,20 @@ import numpy as np
 
 from lattq.kernels.rans_vector import LANES, ODD, SLOT_BITS, sixteen, sixteen_low
 
-__all__ = ["ESCAPE", "FULL", "SLOT_BITS", "decode_columns", "decode_plain"]
+__all__ = [
+    "ESCAPE",
+    "FULL",
+    "ONE",
+    "SLOT_BITS",
+    "TILE",
+    "ZERO",
+    "compiled",
+    "decode_columns",
+    "decode_plain",
+    "decode_tile",
+    "extremes",
+    "write_tile",
+]
 
 FULL = 1 << 16  # where the states of a stream with several begin; a single one begins at 1
 ESCAPE = -(1 << 15)  # stands for what no slot does
@@ -123,7 +136,7 @@ def _only_low_bits(kinds, found, i):
 
 @compiled
 @no_type_check
-def _decode_tile(words, p, states, first, kinds, size, width, labels, path, slots, entries, values, ends, found):
+def decode_tile(words, p, states, first, kinds, size, width, labels, path, slots, entries, values, ends, found):
     """Integers of `size` kinds, symbols `first`, `first` + 1 ..., into `found`; returns where the words go on.
 
     Rows of `width` are steps of as many sequences, whose trellis states are `path`; one label is no trellis.
@@ -153,13 +166,13 @@ def decode_plain(words, states, kinds, width, tables, found):
     labels, path, p = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint64), ZERO
     for start in range(0, len(kinds), width):
         some = min(width, len(kinds) - start)
-        p = _decode_tile(words, p, states, start, kinds[start:], some, some, labels, path, *tables, found[start:])
+        p = decode_tile(words, p, states, start, kinds[start:], some, some, labels, path, *tables, found[start:])
     return p
 
 
 @compiled
 @no_type_check
-def _write(found, top, rows, fronts, height, scaling, out):
+def write_tile(found, top, rows, fronts, height, scaling, out):
     """Integers of rows as they are, or what they decode to by the operations of `Scaling`, in their order.
 
     They belong to the same fronts in every row, of which those of groups of one row are columns.
@@ -190,7 +203,7 @@ def _write(found, top, rows, fronts, height, scaling, out):
 
 @compiled
 @no_type_check
-def _ends(found, size):
+def extremes(found, size):
     """Least and largest of integers."""
     least, most = found[0], found[0]
     for i in range(np.uint64(size)):
@@ -222,11 +235,11 @@ def decode_columns(words, states, cuts, width, groups, grid, labels, tables, col
                     for j in range(np.uint64(left), np.uint64(left + across)):
                         kinds[i] = grid[np.uint64(groups[r]), j]
                         i += ONE
-                p = _decode_tile(
+                p = decode_tile(
                     words, p, states, first, kinds, i, across, labels, path, slots, entries, values, ends, found
                 )
                 first += rows * across
-                low, high = _ends(found, i)
+                low, high = extremes(found, i)
                 least, most = min(least, low), max(most, high)
-                _write(found, top, rows, places, 1, scaling, out)
+                write_tile(found, top, rows, places, 1, scaling, out)
     return p, least, most

@@ -8,7 +8,7 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 
 import numpy as np
 
-from lattq.kernels.rans import ONE, TILE, ZERO, _decode_tile, _ends, _write, compiled
+from lattq.kernels.rans import ONE, TILE, ZERO, compiled, decode_tile, extremes, write_tile
 
 __all__ = ["decode_fronts", "in_strip"]
 
@@ -64,13 +64,13 @@ def decode_fronts(words, states, height, fronts, width, fresh, groups, grid, lab
                     kinds[count] = grid[np.uint64(groups[r]), j]
                     count += ONE
             some = path[low:high]
-            p = _decode_tile(
+            p = decode_tile(
                 words, p, states, first, kinds, count, high - low, labels, some, slots, entries, values, ends, found
             )
             first += rows * (high - low)
-            lower, upper = _ends(found, count)
+            lower, upper = extremes(found, count)
             least, most = min(least, lower), max(most, upper)
             start = left - fronts[0]
-            _write(found, row, rows, numbers[start + low : start + high], height, scaling, out)
+            write_tile(found, row, rows, numbers[start + low : start + high], height, scaling, out)
             row += rows
     return p, least, most
