@@ -1,13 +1,17 @@
 """What a penalty takes from targets, and the matrix of sweeps; columns in the order of the factor."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
 
-from lattq._array import Array, array_namespace, from_host
+from lattq._array import Array, array_namespace, from_host, to_host
 from lattq.linalg.ldl import LDL
 from lattq.linalg.substitution import divide_blocks, substitute, triangle_times
 
 __all__ = ["descent", "host_like", "pulled"]
+
+STRIP = 64  # rows of a matrix that fit a cache
 
 
 def pulled(
@@ -39,18 +43,36 @@ def descent(
     array([[0.  , 0.5 ],
            [0.25, 0.  ]])
     """
-    unit, n = factor.unit, len(factor.unit)
-    block = n // len(factor.pivots)
-    tiles = factor.pivots.reshape(-1, block, block)
+    n, block = len(factor.unit), len(factor.unit) // len(factor.pivots)
+    own = np.empty((n // block, block, block))
+    whole = np.empty((n, n), dtype=to_host(weight[:0, :0]).dtype)
+    rows_of = _rows_of(factor, block)
+    for start in range(0, n, block * max(STRIP // block, 1)):
+        stop = min(start + block * max(STRIP // block, 1), n)
+        rows = rows_of(slice(start, stop))
+        places = np.arange(stop - start).reshape(-1, block)
+        places = places[:, :, None], start + places[:, None, :]
+        tiles = rows[places]
+        own[start // block : stop // block] = tiles
+        rows = divide_blocks(rows, tiles.reshape(-1) if block == 1 else tiles)
+        rows[places] = 0.0
+        whole[start:stop] = rows
+    charged = _charged(factor, weight)
+    pull = 0.0 if charged is None else divide_blocks(charged, own / _unit(factor))
+    return from_host(whole, like=weight), own, pull
+
+
+def _rows_of(factor: LDL, block: int) -> Callable[[slice], np.ndarray]:
+    """Rows of H in the order of the loop, from the matrix that was factored, or from its factors."""
+    order, n = factor.order, len(factor.unit)
+    if factor.matrix is not None:
+        matrix, scale = factor.matrix, np.ones(n) if factor.scale is None else factor.scale
+        turned = scale[order]
+        return lambda rows: matrix[order[rows]][:, order] * turned * turned[rows, None]
+    unit, tiles = factor.unit, factor.pivots.reshape(-1, block, block)
     h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n)
     h = np.ascontiguousarray(triangle_times(unit, h.T, lower=True))
-    places = np.arange(n).reshape(-1, block)
-    places = places[:, :, None], places[:, None, :]
-    own = h[places]
-    h = divide_blocks(h, own)
-    h[places] = 0.0
-    charged = _charged(factor, weight)
-    return host_like(h, weight), own, 0.0 if charged is None else divide_blocks(charged, own / _unit(factor))
+    return lambda rows: h[rows].copy()
 
 
 def host_like(x: np.ndarray, like: Array) -> Array:

@@ -65,6 +65,14 @@ class Groups:
             return min(inside, key=lambda start: abs(2 * start - lo - hi))
         return lo + (hi - lo) // self.block // 2 * self.block
 
+    def share(self, lo: int, hi: int) -> bool:
+        """Whether columns lo ... hi - 1 are of one group.
+
+        >>> Groups(np.arange(4), 2, 1).share(0, 2), Groups(np.arange(4), 2, 1).share(1, 3)
+        (True, False)
+        """
+        return bisect.bisect_left(self.starts, lo + 1) == bisect.bisect_left(self.starts, hi)
+
     def first_column(self, lo: int) -> int:
         """The least column of the group that starts here."""
         return int(self.order[lo : self.ends[lo]].min())

@@ -26,7 +26,9 @@ __all__ = ["LDL", "ldl"]
 @short_repr
 @dataclass(frozen=True)
 class LDL:
-    """``H[order][:, order] == unit @ blockdiag(pivots) @ unit.T``, in float64 on the host; H is sigma, or sigma + J.
+    """``H[order][:, order] == unit @ blockdiag(pivots) @ unit.T`` on the host; H is sigma, or sigma + J.
+
+    All in float64, but for a unit that a rule found in float32 for a loop in float32.
 
     Attributes
     ----------
@@ -35,6 +37,7 @@ class LDL:
     order : ``order[i]`` is the original index of the i-th column of `unit`
     penalty : J, in the original order: what the reconstruction is charged beside the error (theory 2.6), a matrix or
         its diagonal; None for nothing
+    matrix, scale : H in the original order, ``scale[:, None] * matrix * scale``, where it is at hand; else None
 
     Examples
     --------
@@ -48,6 +51,8 @@ class LDL:
     pivots: Float[np.ndarray, " n"] | Float[np.ndarray, "blocks b b"]
     order: Int[np.ndarray, " n"]
     penalty: Float[np.ndarray, " n"] | Float[np.ndarray, "n n"] | None = None
+    matrix: Float[np.ndarray, "n n"] | None = None
+    scale: Float[np.ndarray, " n"] | None = None
 
     def rescaled(self, scale: Float[np.ndarray, " n"]) -> "LDL":
         """The factor, in the same order, of ``scale[:, None] * sigma * scale``.
@@ -58,14 +63,16 @@ class LDL:
         array([1., 2.])
         """
         s = scale[self.order]
-        unit = self.unit / s
-        unit *= s[:, None]
+        own = s.astype(self.unit.dtype)
+        unit = self.unit / own
+        unit *= own[:, None]
         tiles = s.reshape(len(self.pivots), -1)
         squares = s**2 if self.pivots.ndim == 1 else tiles[:, :, None] * tiles[:, None, :]
         penalty = self.penalty
         if penalty is not None:
             penalty = penalty * (scale**2 if penalty.ndim == 1 else scale * scale[:, None])
-        return LDL(unit, self.pivots * squares, self.order, penalty)
+        whole = scale if self.scale is None else self.scale * scale
+        return LDL(unit, self.pivots * squares, self.order, penalty, self.matrix, whole)
 
 
 def ldl(
@@ -140,7 +147,7 @@ def unchecked_ldl(sigma: Float[np.ndarray, "n n"], order: str | Int[np.ndarray, 
     unit, pivots, columns = _scalar_ldl(sigma, order)
     if block > 1:
         unit, pivots = _merge_blocks(unit, pivots, block)
-    return LDL(unit, pivots, columns)
+    return LDL(unit, pivots, columns, matrix=sigma)
 
 
 def _scalar_ldl(sigma: np.ndarray, order: str | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

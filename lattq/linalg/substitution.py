@@ -51,16 +51,17 @@ def substitute(unit: Float[Array, "n n"], right: Float[Array, "n m"], exact: Flo
     substitute(unit[half:, half:], right[half:, :], exact[half:, half:])
 
 
-def triangle_times(triangle: Float[Array, "n n"], right: Float[Array, "n m"], *, lower: bool) -> Float[Array, "n m"]:
-    """A triangular matrix times another; NumPy arrays go to BLAS, which multiplies no zeros.
+def triangle_times(matrix: Float[Array, "n n"], right: Float[Array, "n m"], *, lower: bool) -> Float[Array, "n m"]:
+    """A triangle of a matrix times another; NumPy arrays go to BLAS, which multiplies no zeros.
 
-    >>> triangle_times(np.array([[1.0, 2.0], [0.0, 3.0]]), np.array([[1.0], [1.0]]), lower=False).T
+    >>> triangle_times(np.array([[1.0, 2.0], [3.0, 3.0]]), np.array([[1.0], [1.0]]), lower=False).T
     array([[3., 3.]])
     """
     if not isinstance(right, np.ndarray):
-        return array_namespace(right).matmul(triangle, right)
-    (trmm,) = get_blas_funcs(("trmm",), (triangle, right))
-    return trmm(1.0, triangle.T, right.T, side=1, lower=not lower).T  # its own order, as above
+        xp = array_namespace(right)
+        return xp.matmul(xp.tril(matrix) if lower else xp.triu(matrix), right)
+    (trmm,) = get_blas_funcs(("trmm",), (matrix, right))
+    return trmm(1.0, matrix.T, right.T, side=1, lower=not lower).T  # its own order, as above
 
 
 def divide_blocks(x: Float[Array, "n m"], tiles: Float[np.ndarray, "..."]) -> Float[Array, "n m"]:

@@ -28,7 +28,7 @@ ROLES = {
         (
             *("encode", "decode", "coder", "overload", "underflow", "idle", "ordered", "stored", "concatenate"),
             *("check_codes", "check_coder", "packed_form", "table_form", "in_block", "idle_zeros", "carried", *_STATE),
-            *("in_front", "along", "stacked", "steps", "with_steps"),
+            *("in_front", "strip", "along", "stacked", "steps", "with_steps"),
         ),
         "lattq.quantizers.BaseQuantizer",
     ),

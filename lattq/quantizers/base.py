@@ -11,6 +11,7 @@ from lattq.coding.scaling import Scaling
 from lattq.errors import InvalidInputError
 from lattq.parts.forms import NestedForm, NumberForm, TableForm
 from lattq.quantizers.entries import Entries
+from lattq.quantizers.strips import Strip
 
 __all__ = ["BaseDesign", "BaseQuantizer", "Design", "Given", "Quantizer"]
 
@@ -89,6 +90,13 @@ class BaseQuantizer:
     def in_block(self, start: int, metric: np.ndarray) -> Any:
         """Itself: it does not mind where in its group a block begins, nor what errors in it cost."""
         return self
+
+    def strip(self, strip: Strip) -> int | None:
+        """Code a few columns in one go, as `encode` and `decode` would one by one; how many entries were overload.
+
+        None, with nothing done, where the class has no compiled code for it: then they are coded one by one.
+        """
+        return None
 
     def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> Any:
         """The quantizer of entries of these rows and columns, one in each row, where weights have these variances.

@@ -33,6 +33,7 @@ from lattq.quantizers.steps import (
     step_like,
     stored_halves,
 )
+from lattq.quantizers.strips import Strip
 
 __all__ = ["Uniform", "UniformQuantizer"]
 
@@ -96,8 +97,7 @@ class UniformQuantizer(BaseQuantizer):
             scaled = xp.clip(scaled, self.low, self.high)
         largest = float(xp.max(xp.abs(scaled))) if x.shape[0] and x.shape[1] else 0.0
         if not largest <= LARGEST_CODE:
-            msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
-            raise CodeOverflowError(msg)
+            raise _too_large(largest)
         return xp.astype(xp.round(scaled), xp.int32)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
@@ -105,6 +105,25 @@ class UniformQuantizer(BaseQuantizer):
         xp = array_namespace(codes)
         step = self._spread(self.step, codes)
         return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
+
+    def strip(self, strip: Strip) -> int | None:
+        """Compiled, unless a class has its own way to encode."""
+        if type(self).encode is not UniformQuantizer.encode or type(self).decode is not UniformQuantizer.decode:
+            return None
+        from lattq.kernels import feedback  # numba takes long to import, and few need it
+
+        dtype = np.result_type(strip.target.dtype, self.step.dtype)
+        step, zero = (np.broadcast_to(np.asarray(x, dtype).ravel(), strip.rows).copy() for x in (self.step, self.zero))
+        low = -np.inf if self.low is None else self.low
+        high = np.inf if self.high is None else self.high
+        limits = np.array([low, high, 0.5, LARGEST_CODE], dtype=dtype)
+        rounded: Any = feedback.round_columns
+        overload, largest = rounded(
+            strip.target, strip.weight, strip.unit, strip.idle, step, zero, limits, strip.codes, strip.error
+        )
+        if not largest == 0.0:
+            raise _too_large(largest)
+        return overload
 
     @property
     def scaling(self) -> Scaling | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -279,6 +298,11 @@ class UniformQuantizer(BaseQuantizer):
         elif not isinstance(zero, float):
             zero = np.concatenate([to_host(part.zero).astype(np.float64) for part in parts], axis=1)
         return UniformQuantizer(step, zero, first.low, first.high, group, first.dither)
+
+
+def _too_large(largest: float) -> CodeOverflowError:
+    msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
+    return CodeOverflowError(msg)
 
 
 @dataclasses.dataclass(frozen=True)
