@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,11 +16,27 @@ from lattq.least_squares.gains import fit_rows
 from lattq.quantized import Quantized
 from lattq.transforms.chains import split_unit
 
-__all__ = ["DAMPINGS", "no_worse_than_zeros"]
+__all__ = ["DAMPINGS", "Encoded", "no_worse_than_zeros"]
 
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # fractions of the mean diagonal, theory (2.14)
 
-Encode = Callable[[float], tuple[Quantized, bool]]
+
+class Encoded(NamedTuple):
+    """A run of a scheme.
+
+    Attributes
+    ----------
+    found : the result
+    feeds_back : tells whether anything was fed back
+    bound : what its distortion is known not to exceed; infinite where nothing is known
+    """
+
+    found: Quantized
+    feeds_back: Callable[[], bool]
+    bound: float = math.inf
+
+
+Encode = Callable[[float], Encoded]
 
 
 def no_worse_than_zeros(encode: Encode, weight: Float[Array, "rows columns"], metric: Metric) -> Quantized:
@@ -29,8 +46,7 @@ def no_worse_than_zeros(encode: Encode, weight: Float[Array, "rows columns"], me
 
     Parameters
     ----------
-    encode : from a fraction of the mean diagonal, added to the diagonal before feedback is derived, to a result and
-        whether anything was fed back
+    encode : from a fraction of the mean diagonal, added to the diagonal before feedback is derived, to a result
     weight, metric : of the layer, checked
 
     Returns
@@ -50,19 +66,21 @@ def no_worse_than_zeros(encode: Encode, weight: Float[Array, "rows columns"], me
     >>> layer.stats["shrunk_rows"], layer.distortion(weight, sigma)
     (1, 0.0)
     """
-    found, feeds_back = encode(0.0)
+    found, feeds_back, bound = encode(0.0)
     host, measure = where_measured(found.transform, to_host(weight).astype(np.float64), metric)
 
     def distortion(found: Quantized) -> float:
         return measure.squared_error(host - found.dequantize(np.float64))
 
+    if np.isfinite(bound) and measure.at_least(host, bound):
+        return found
     first = distortion(found)
     if measure.at_least(host, first):
         return found
     zeros = measure.squared_error(host)
     tried = [(first, 0.0, found)]
-    for damping in DAMPINGS if feeds_back else ():
-        again, _ = encode(damping)
+    for damping in DAMPINGS if feeds_back() else ():
+        again = encode(damping).found
         tried.append((distortion(again), damping, again))
     least, damping, found = min(tried, key=lambda one: (one[0] > zeros, _cost(one[0], one[2].rate)))
     stats = {**found.stats, "retries": len(tried) - 1, "damping": damping}

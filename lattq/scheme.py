@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._coordinates import changed, require_below
 from lattq._distortion import where_measured
-from lattq._guard import no_worse_than_zeros
+from lattq._guard import Encoded, no_worse_than_zeros
 from lattq._layer import check_layer
 from lattq._metric import Metric
 from lattq._options import as_flag, as_integer, normalize
@@ -192,8 +192,8 @@ def quantize(weight: Float[Array, "rows columns"], sigma: Any, scheme: Scheme) -
         return no_worse_than_zeros(lambda damping: _encoded(weight, metric, scheme, damping), weight, metric)
 
 
-def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> tuple[Quantized, bool]:
-    """One run of the scheme with so much more damping of its feedback, and whether it feeds anything back."""
+def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> Encoded:
+    """One run of the scheme with so much more damping of its feedback."""
     transform, moved, factors, outputs = changed(weight, metric, scheme, damping)
     unit = to_unit(moved) if scheme.quantizer.scale_free else Gain(1.0)
     if unit.scale != 1.0:
@@ -225,7 +225,12 @@ def _encoded(weight: Array, metric: Metric, scheme: Scheme, damping: float) -> t
         found = _in_rounds(found, weight, metric, scheme, weight.shape[1] // len(factors[0].pivots))
     if scheme.equalize and scheme.equalize.merged:
         found = _merged(found)
-    return found, any(np.count_nonzero(one.unit) > len(one.unit) for one in factors)
+    aims_elsewhere = metric.outputs is not None or scheme.refit or scheme.rounds or found.column_gains is not None
+    return Encoded(
+        found,
+        lambda: any(np.count_nonzero(one.unit) > len(one.unit) for one in factors),
+        math.inf if aims_elsewhere or metric.guides is not None else result.bound / found.codes.size,
+    )
 
 
 def _shorter(run: Callable[[Any], Cancellation], factor: LDL, design: Any) -> Cancellation:

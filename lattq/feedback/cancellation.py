@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,7 @@ class Cancellation:
     gains : LMMSE gain of each column in 128ths (128 where nothing is shrunk)
     quantizers : the quantizer of each group, in column order
     overload : weights outside the range of their quantizer
+    bound : what tr(E Σ Eᵀ) of the errors does not exceed; infinite where the loop has nothing to tell it from
 
     Examples
     --------
@@ -41,6 +43,7 @@ class Cancellation:
     overload: int
     _reconstruct: Callable[[], Array]
     _subtract: Callable[[], Array]
+    bound: float = math.inf
 
     @functools.cached_property
     def reconstruction(self) -> Float[Array, "rows columns"]:

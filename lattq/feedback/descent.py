@@ -81,7 +81,7 @@ def host_like(x: np.ndarray, like: Array) -> Array:
     >>> host_like(np.ones(1), np.ones(1, dtype=np.float32)).dtype
     dtype('float32')
     """
-    return array_namespace(like).astype(from_host(x, like=like), like.dtype)
+    return array_namespace(like).astype(from_host(x, like=like), like.dtype, copy=False)
 
 
 def _unit(factor: LDL) -> float:

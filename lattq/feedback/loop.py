@@ -10,18 +10,22 @@ If the reconstruction itself is charged tr(Ŵ J Ŵᵀ), the same holds with (2.6
 outputs count by a matrix, rows hear each other too: then columns give way to fronts (`lattq.feedback.fronts`).
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.linalg import solve_triangular
 
-from lattq._array import Array, array_namespace, from_host
+from lattq._array import Array, array_namespace
 from lattq._options import as_integer
 from lattq.errors import InvalidInputError
 from lattq.feedback.cancellation import Cancellation
+from lattq.feedback.certificate import Certificate
 from lattq.feedback.descent import descent, host_like, pulled
 from lattq.feedback.front_step import FrontStep, Sides, require_fronts
 from lattq.feedback.fronts import Wave
 from lattq.feedback.groups import Groups
+from lattq.feedback.turning import as_columns, as_lines
 from lattq.linalg.ldl import LDL
 from lattq.linalg.stacked import StackedLDL
 from lattq.linalg.substitution import triangle_times
@@ -107,12 +111,11 @@ class _Loop:
         if outputs is not None and outputs.height > 1:
             require_fronts(weight, design, outputs.height)
         self.block = n // factor.pivots.shape[0]
-        order = from_host(np.ascontiguousarray(factor.order), like=weight)
-        self.weight = xp.take(xp.matrix_transpose(weight), order, axis=0)  # contiguous, unlike a copy of a transpose
+        self.weight = as_lines(weight, factor.order)
         self.unit = self._own(np.ascontiguousarray(factor.unit.T))
         self.pull = pulled(factor, self.unit, self.weight)
         self.target = self.weight - self.pull
-        self.error = xp.zeros_like(self.weight)
+        self.error = xp.zeros(self.weight.shape, dtype=weight.dtype, device=weight.device)
         self.codes = xp.zeros(self.weight.shape, dtype=xp.int32, device=weight.device)
         self.gains = np.full(n, GAIN_GRID)
         self.groups = Groups(factor.order, design.group, self.block)
@@ -126,15 +129,18 @@ class _Loop:
         self.summed = self.error if self.sides is None else xp.zeros_like(self.error)
         columns_alone = self.block == 1 and self.kept is None and self.sides is None
         self.in_strips = columns_alone and isinstance(weight, np.ndarray) and not design.shrink
+        followed = self.in_strips and self.row_power is None and np.ndim(0.0 if factor.penalty is None else factor.penalty) < 2
+        self.certificate = Certificate(factor, self.weight, self.pull) if followed else None
 
     def run(self, sweeps: int, start: Array | None = None) -> Cancellation:
         """The first pass, or `start` in its place; then the sweeps."""
         n = self.weight.shape[0]
         if start is None:
             self.visit(0, n)
+            if self.certificate is not None:
+                self.certificate.first_pass(self.target, self.error)
         else:
-            order = from_host(np.ascontiguousarray(self.factor.order), like=start)
-            self.error = self.weight - self.xp.take(self.xp.matrix_transpose(start), order, axis=0)
+            self.error = self.weight - as_lines(start, self.factor.order)
         start_of_sweeps: Array = self.weight
         if sweeps:
             self.unit, self.metrics, pull = descent(self.factor, self.weight)
@@ -144,19 +150,20 @@ class _Loop:
         for _ in range(sweeps):
             if not self._sweep(start_of_sweeps):
                 break
-        index = from_host(np.argsort(self.factor.order), like=self.weight)
+        order = self.factor.order
         starts = sorted(self.quantizers, key=self.groups.first_column)
 
         def noise() -> Array:
             return self.target - (self.weight - self.error) if self.sides is None else self.sides.left(self.summed)
 
         return Cancellation(
-            self._turned(self.codes, index),
-            self.gains[np.argsort(self.factor.order)],
+            as_columns(self.codes, order),
+            self.gains[np.argsort(order)],
             [self.quantizers[lo] for lo in starts],
             self.overload,
-            lambda: self._turned(self.weight - self.error, index),
-            lambda: self._turned(noise(), index),
+            lambda: as_columns(self.weight - self.error, order),
+            lambda: as_columns(noise(), order),
+            math.inf if self.certificate is None else self.certificate.bound(self.error),
         )
 
     def _sweep(self, start: Array) -> bool:
@@ -164,20 +171,18 @@ class _Loop:
         self.target = triangle_times(self.unit, self.error, lower=True)
         self.target += start
         before = self.error, self.codes, self.summed, self.overload, self.cost
-        self.overload = 0
+        self.overload, self.error = 0, self.xp.empty_like(self.error)
         if self.sides is not None:
-            self.error, self.codes, self.summed = (np.empty_like(x) for x in before[:3])
+            self.codes, self.summed = (np.empty_like(x) for x in before[1:3])
         self.visit(0, self.weight.shape[0])
+        if self.certificate is not None:
+            self.certificate.sweep(np.reshape(self.metrics, -1), self.target, before[0], self.error)
         if self.sides is not None:
             self.cost = self.sides.cost(self.sides.summed(self.error))
             if self.cost > before[-1]:
                 self.error, self.codes, self.summed, self.overload, self.cost = before
                 return False
         return True
-
-    def _turned(self, x: Array, index: Array) -> Array:
-        """One row per row of the weight, columns in their original order."""
-        return self.xp.matrix_transpose(self.xp.take(x, index, axis=0))
 
     def visit(self, lo: int, hi: int) -> None:
         """Quantize columns lo ... hi - 1, whose targets hold the feedback of all columns from hi on."""

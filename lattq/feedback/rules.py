@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import polygamma
 
-from lattq._array import Array, from_host, require_finite, to_host
+from lattq._array import Array, array_namespace, from_host, require_finite, to_host
 from lattq._options import as_float, as_integer, normalize
 from lattq.errors import InvalidInputError, shown
 from lattq.linalg.checks import check_block, with_diagonal
 from lattq.linalg.ldl import LDL, unchecked_ldl
+from lattq.linalg.single import single_ldl
 
 __all__ = [
     "MMSE",
@@ -125,7 +126,7 @@ class Cholesky:
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of the damped second moment."""
         damped = with_diagonal(sigma, self.damping * float(np.diag(sigma).mean()), "damping", self.damping)
-        return _factor(damped, column_scale(weight), self.order, self.block)
+        return _factor(damped, weight, column_scale(weight), self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,7 @@ class MMSE:
         scale = column_scale(weight)
         with np.errstate(over="ignore", divide="ignore"):
             penalty = self.ratio * self.noise / scale**2
-        return _penalized(sigma, penalty, scale, self)
+        return _penalized(sigma, penalty, weight, scale, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +215,7 @@ class NoisyInputs:
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of sigma + J, with the penalty."""
         penalty = np.full(len(sigma), self.noise * float(np.diag(sigma).mean()))
-        return _penalized(sigma, penalty, column_scale(weight), self)
+        return _penalized(sigma, penalty, weight, column_scale(weight), self)
 
 
 def column_scale(weight: Array) -> Float[np.ndarray, " columns"]:
@@ -254,21 +255,29 @@ def check_options(design: Any, *names: str) -> None:
             raise InvalidInputError(msg)
 
 
-def _penalized(sigma: np.ndarray, penalty: np.ndarray, scale: np.ndarray, design: MMSE | NoisyInputs) -> LDL:
+def _penalized(
+    sigma: np.ndarray, penalty: np.ndarray, weight: Array, scale: np.ndarray, design: MMSE | NoisyInputs
+) -> LDL:
     """The factor of sigma + J, J the diagonal `penalty`."""
     h = with_diagonal(sigma, penalty, "noise", design.noise)
-    factor = _factor(h, scale, design.order, design.block)
+    factor = _factor(h, weight, scale, design)
     return dataclasses.replace(factor, penalty=penalty if penalty.any() else None)
 
 
-def _factor(h: np.ndarray, scale: np.ndarray, order: str, block: int) -> LDL:
-    """Factor with the order measured where every column has the same mean square."""
-    if order != "pivoted":
-        return unchecked_ldl(h, _permutation(h, order, block), block)
+def _factor(h: np.ndarray, weight: Array, scale: np.ndarray, design: Cholesky | MMSE | NoisyInputs) -> LDL:
+    """Factor with the order measured where every column has the same mean square, in the weight's dtype if it can."""
+    block = design.block
+    if design.order != "pivoted":
+        return unchecked_ldl(h, _permutation(h, design.order, block), block)
+    if block == 1 and weight.dtype == array_namespace(weight).float32:
+        factor = single_ldl(h, scale)
+        if factor is not None:
+            return factor
     with np.errstate(over="ignore"):
         scaled = h * scale * scale[:, None]
     require_finite("sigma", scaled)
-    return unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale)
+    factor = unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale)
+    return dataclasses.replace(factor, matrix=h, scale=None)
 
 
 def _permutation(h: np.ndarray, order: str, block: int) -> np.ndarray:

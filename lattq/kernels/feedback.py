@@ -10,7 +10,7 @@ __all__ = ["add_errors", "largest_of", "round_columns"]
 PART = 512  # rows whose targets and errors of a strip fit the nearest caches
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def add_errors(unit, error, column, first, last, line):
     """Add to a part of a line what the errors of all columns after it feed back, four of them at a time."""
@@ -30,7 +30,7 @@ def add_errors(unit, error, column, first, last, line):
         j += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def round_columns(target, weight, unit, idle, step, zero, limits, codes, error):
     """Round columns from the last to the first: codes rint(x / step + zero), cut to low ... high.
@@ -64,7 +64,7 @@ def round_columns(target, weight, unit, idle, step, zero, limits, codes, error):
     return overload, 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _scale(line, idle, step, zero, scaled):
     for r in range(len(line)):
@@ -73,7 +73,7 @@ def _scale(line, idle, step, zero, scaled):
         scaled[: len(line)] = zero
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _cut(scaled, low, high, half, most):
     """Cut to the ends; how many were more than a half beyond, and whether one is no code."""
@@ -88,7 +88,7 @@ def _cut(scaled, low, high, half, most):
     return outside, good < len(scaled)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _round(scaled, step, zero, codes, found):
     for r in range(len(codes)):
@@ -97,14 +97,14 @@ def _round(scaled, step, zero, codes, found):
         found[r] = (code - zero[r]) * step[r]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _subtract(weight, found, error):
     for r in range(len(error)):
         error[r] = weight[r] - found[r]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def largest_of(x):
     """The largest magnitude; NaN if there is one."""

@@ -14,6 +14,7 @@ from scipy.linalg import get_lapack_funcs, solve_triangular
 from lattq.linalg.tolerances import column_scale, pivot_tolerance, relative_tolerance
 
 __all__ = [
+    "clear_above",
     "clear_cholesky",
     "first_negative_pivot",
     "householder_ldl",
@@ -120,11 +121,23 @@ def pivoted_cholesky(matrix: np.ndarray, tolerance: float) -> tuple[np.ndarray, 
            [1.]]), array([1, 0]))
     """
     factor, order, rank, _ = _pstrf(matrix.T, tol=tolerance, lower=True)  # its own order: LAPACK's are columns
-    for start in range(0, len(factor), _PANEL):  # in place: `np.tril` makes two more matrices
+    clear_above(factor)
+    return factor[:, :rank], order.astype(np.int64) - 1
+
+
+def clear_above(factor: np.ndarray) -> None:
+    """Zeros above the diagonal, in place: `np.tril` makes two more matrices.
+
+    >>> factor = np.ones((2, 2))
+    >>> clear_above(factor)
+    >>> factor
+    array([[1., 0.],
+           [1., 1.]])
+    """
+    for start in range(0, len(factor), _PANEL):
         stop = start + _PANEL
         factor[:start, start:stop] = 0.0
         factor[start:stop, start:stop] = np.tril(factor[start:stop, start:stop])
-    return factor[:, :rank], order.astype(np.int64) - 1
 
 
 def semidefinite_root(sigma: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
