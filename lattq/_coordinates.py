@@ -61,10 +61,11 @@ def changed(weight: Array, metric: Metric, scheme: Any, damping: float = 0.0) ->
             rows.forward(moved),
             outputs.rescaled(1 / rows.scale),
         )
-    _require_range(moved, np.ones(1))
+    largest = _largest(moved)
+    _require_range(moved, largest, np.ones(1))
     if scheme.equalize:
         diagonal = scheme.equalize(factor, weight.shape[0])
-        _require_range(moved, diagonal.scale)
+        _require_range(moved, largest, diagonal.scale)
         transform, moved = chains.append(transform, diagonal), diagonal.forward(moved)
         factors = [one.rescaled(1 / diagonal.scale) for one in factors]
     return Changed(transform, moved, factors, outputs)
@@ -127,8 +128,14 @@ def require_below(largest: float, limit: float, weight: Array) -> None:
         raise InvalidInputError(msg)
 
 
-def _require_range(weight: Array, scale: np.ndarray) -> None:
-    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns."""
+def _largest(weight: Array) -> np.ndarray:
+    """The largest magnitude in each column."""
     xp = array_namespace(weight)
-    columns = to_host(xp.max(xp.abs(weight), axis=0)).astype(np.float64)
-    require_below(float(np.maximum(columns * scale, scale).max()), float(xp.finfo(weight.dtype).max), weight)
+    high, low = (to_host(reduce(weight, axis=0)).astype(np.float64) for reduce in (xp.max, xp.min))
+    return np.maximum(high, -low)
+
+
+def _require_range(weight: Array, columns: np.ndarray, scale: np.ndarray) -> None:
+    """Raise `InvalidInputError` unless the loop's dtype holds the scaled columns, of these largest magnitudes."""
+    limit = float(array_namespace(weight).finfo(weight.dtype).max)
+    require_below(float(np.maximum(columns * scale, scale).max()), limit, weight)

@@ -14,7 +14,7 @@ from lattq.errors import InvalidInputError
 from lattq.feedback.loop import GAIN_GRID
 from lattq.least_squares.gains import fit_rows
 from lattq.quantized import Quantized
-from lattq.transforms.chains import split_unit
+from lattq.transforms import chains
 
 __all__ = ["DAMPINGS", "Encoded", "no_worse_than_zeros"]
 
@@ -67,13 +67,13 @@ def no_worse_than_zeros(encode: Encode, weight: Float[Array, "rows columns"], me
     (1, 0.0)
     """
     found, feeds_back, bound = encode(0.0)
+    if np.isfinite(bound) and chains.folded(found.transform) is None and metric.at_least(to_host(weight), bound):
+        return found
     host, measure = where_measured(found.transform, to_host(weight).astype(np.float64), metric)
 
     def distortion(found: Quantized) -> float:
         return measure.squared_error(host - found.dequantize(np.float64))
 
-    if np.isfinite(bound) and measure.at_least(host, bound):
-        return found
     first = distortion(found)
     if measure.at_least(host, first):
         return found
@@ -90,7 +90,7 @@ def no_worse_than_zeros(encode: Encode, weight: Float[Array, "rows columns"], me
         if distortion(one) <= zeros:
             gains = GAIN_GRID if one.row_gains is None else one.row_gains
             return one.revalued(stats={**stats, "shrunk_rows": int(np.sum(gains != GAIN_GRID))})
-    name = type(split_unit(found.transform)[0]).__name__
+    name = type(chains.split_unit(found.transform)[0]).__name__
     msg = (
         f"the distortion is {least:.3g} and that of zeros {zeros:.3g}: the transform {name} keeps some weights exactly "
         "and not those that cancel their errors in `sigma`; choose another one"

@@ -79,7 +79,7 @@ def test_runaway_feedback_is_damped_and_counted(name: str):
     """The negative control is the same loop without retries: it ends worse than zeros."""
     scheme, sigma = RUNAWAY[name]
     weight = np.random.default_rng(1).standard_normal((128, 64)).astype(np.float32)
-    alone, _ = _encoded(weight, lq.Metric(sigma), scheme, 0.0)
+    alone = _encoded(weight, lq.Metric(sigma), scheme, 0.0).found
     if name != "nested":
         assert alone.distortion(weight, sigma) > zeros(weight, sigma)
     found = lq.quantize(weight, sigma, scheme)
@@ -141,11 +141,11 @@ def test_damping_is_that_of_the_feedback():
     """A retry with a fraction is the same scheme with that damping."""
     weight, sigma = gaussian_layer(24, N)
     for damping in (1e-3, 1.0):
-        ours, feeds_back = _encoded(weight, lq.Metric(sigma), recipes.gptq(4, damping=0.0), damping)
+        ours, feeds_back, _ = _encoded(weight, lq.Metric(sigma), recipes.gptq(4, damping=0.0), damping)
         assert feeds_back
         assert ours.to_bytes() == lq.quantize(weight, sigma, recipes.gptq(4, damping=damping)).to_bytes()
-    assert not _encoded(weight, lq.Metric(sigma), recipes.rtn(4), 0.0)[1]
-    assert not _encoded(weight, lq.Metric(np.eye(N)), Scheme(feedback=Cholesky()), 0.0)[1]
+    assert not _encoded(weight, lq.Metric(sigma), recipes.rtn(4), 0.0).feeds_back()
+    assert not _encoded(weight, lq.Metric(np.eye(N)), Scheme(feedback=Cholesky()), 0.0).feeds_back()
 
 
 def test_rates_of_a_few_weights_are_no_overflow():

@@ -62,6 +62,7 @@ class Certificate:
             return math.inf
         scale = np.ones(n) if factor.scale is None else factor.scale
         trace = float(np.sum(np.diag(factor.matrix) * scale**2))
+        trace += 0.0 if factor.penalty is None else float(np.sum(factor.penalty))
         gamma, own = ((n + 8) * float(np.finfo(x.dtype).eps) for x in (self.weight, factor.unit))
         size, whole = (float(np.vdot(x, x)) for x in (error, self.weight))
         rounding = gamma * (math.sqrt(size * trace) + math.sqrt(whole * float(factor.pivots.max())))

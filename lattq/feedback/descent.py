@@ -66,9 +66,20 @@ def _rows_of(factor: LDL, block: int) -> Callable[[slice], np.ndarray]:
     """Rows of H in the order of the loop, from the matrix that was factored, or from its factors."""
     order, n = factor.order, len(factor.unit)
     if factor.matrix is not None:
-        matrix, scale = factor.matrix, np.ones(n) if factor.scale is None else factor.scale
-        turned = scale[order]
-        return lambda rows: matrix[order[rows]][:, order] * turned * turned[rows, None]
+        matrix, penalty = factor.matrix, factor.penalty
+        scale = np.ones(n) if factor.scale is None else factor.scale[order]
+
+        def rows_of(rows: slice) -> np.ndarray:
+            found = matrix[order[rows]][:, order] * scale * scale[rows, None]
+            if penalty is None:
+                return found
+            if penalty.ndim == 2:
+                return found + penalty[order[rows]][:, order]
+            place = np.arange(len(found))
+            found[place, rows.start + place] += penalty[order[rows]]
+            return found
+
+        return rows_of
     unit, tiles = factor.unit, factor.pivots.reshape(-1, block, block)
     h = np.matmul(unit.reshape(n, -1, block).transpose(1, 0, 2), tiles).transpose(1, 0, 2).reshape(n, n)
     h = np.ascontiguousarray(triangle_times(unit, h.T, lower=True))

@@ -125,8 +125,9 @@ class Cholesky:
 
     def factor(self, weight: Array, sigma: np.ndarray) -> LDL:
         """The factor of the damped second moment."""
-        damped = with_diagonal(sigma, self.damping * float(np.diag(sigma).mean()), "damping", self.damping)
-        return _factor(damped, weight, column_scale(weight), self)
+        added = self.damping * float(np.diag(sigma).mean())
+        factor = _factor(sigma, added, ("damping", self.damping), weight, column_scale(weight), self)
+        return factor if added else dataclasses.replace(factor, matrix=sigma)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,25 +260,34 @@ def _penalized(
     sigma: np.ndarray, penalty: np.ndarray, weight: Array, scale: np.ndarray, design: MMSE | NoisyInputs
 ) -> LDL:
     """The factor of sigma + J, J the diagonal `penalty`."""
-    h = with_diagonal(sigma, penalty, "noise", design.noise)
-    factor = _factor(h, weight, scale, design)
-    return dataclasses.replace(factor, penalty=penalty if penalty.any() else None)
+    factor = _factor(sigma, penalty, ("noise", design.noise), weight, scale, design)
+    return dataclasses.replace(factor, penalty=penalty if penalty.any() else None, matrix=sigma)
 
 
-def _factor(h: np.ndarray, weight: Array, scale: np.ndarray, design: Cholesky | MMSE | NoisyInputs) -> LDL:
-    """Factor with the order measured where every column has the same mean square, in the weight's dtype if it can."""
-    block = design.block
-    if design.order != "pivoted":
-        return unchecked_ldl(h, _permutation(h, design.order, block), block)
-    if block == 1 and weight.dtype == array_namespace(weight).float32:
-        factor = single_ldl(h, scale)
+def _factor(
+    sigma: np.ndarray,
+    added: Any,
+    option: tuple[str, float],
+    weight: Array,
+    scale: np.ndarray,
+    design: Cholesky | MMSE | NoisyInputs,
+) -> LDL:
+    """Factor of sigma with more on its diagonal, which an option asks for; without its matrix.
+
+    The order is measured where every column has the same mean square. In float32 where weights are and that is enough.
+    """
+    block, pivoted = design.block, design.order == "pivoted"
+    if pivoted and block == 1 and weight.dtype == array_namespace(weight).float32:
+        factor = single_ldl(sigma, scale, added)
         if factor is not None:
             return factor
+    h = with_diagonal(sigma, added, *option)
+    if not pivoted:
+        return dataclasses.replace(unchecked_ldl(h, _permutation(h, design.order, block), block), matrix=None)
     with np.errstate(over="ignore"):
         scaled = h * scale * scale[:, None]
     require_finite("sigma", scaled)
-    factor = unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale)
-    return dataclasses.replace(factor, matrix=h, scale=None)
+    return dataclasses.replace(unchecked_ldl(scaled, "pivoted", block).rescaled(1 / scale), matrix=None, scale=None)
 
 
 def _permutation(h: np.ndarray, order: str, block: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from lattq.kernels.butterflies import LANES, butterflies, butterfly
 from lattq.kernels.distances import metrics
 
-__all__ = ["nearest_codes", "resolution"]
+__all__ = ["nearest_codes", "resolution", "search", "searcher"]
 
 FEW = 12  # sequences that are sooner searched one at a time
 FEW_BITS = 4  # of the state, up to which whole words are sooner traced back than single lanes
@@ -43,15 +43,33 @@ def nearest_codes(
     array([[ 0,  2, -1,  3]], dtype=int32)
     """
     out = np.zeros(x.shape, dtype=np.int32)
-    first, scale = _labels(polynomials), np.array(resolution(polynomials), dtype=np.float32)
-    if len(x) >= FEW:
-        _side_by_side(x, lengths, _phases(first), polynomials, scale, odd, weight, out)
-    elif len(first) >= LANES:
-        odd_label, upper = _words(polynomials)
-        _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out)
-    else:
-        _plainly(x, lengths, (first & 1) > 0, first > 1, polynomials, scale, odd, weight, out)
+    search(x, lengths, searcher(polynomials), odd, weight, out)
     return out
+
+
+@functools.cache
+def searcher(polynomials: tuple[int, int]) -> tuple:
+    """What `search` needs of a code: polynomials, resolution, and labels in the form of each of its ways.
+
+    >>> searcher((5, 2))[0]
+    (5, 2)
+    """
+    first, scale = _labels(polynomials), np.array(resolution(polynomials), dtype=np.float32)
+    odd_label, upper = _words(polynomials)
+    return polynomials, scale, _phases(first), odd_label, upper, (first & 1) > 0, first > 1
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def search(x, lengths, searcher, odd, weight, out):
+    """Write the codes of the cheapest sequences, in the way that suits their number and that of the states."""
+    polynomials, scale, phases, odd_words, upper_words, odd_label, upper = searcher
+    if len(x) >= FEW:
+        _side_by_side(x, lengths, phases, polynomials, scale, odd, weight, out)
+    elif len(odd_label) >= LANES:
+        _one_by_one(x, lengths, odd_words, upper_words, polynomials, scale, odd, weight, out)
+    else:
+        _plainly(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out)
 
 
 def resolution(polynomials: tuple[int, int]) -> tuple[int, int]:
@@ -82,7 +100,7 @@ def _labels(polynomials: tuple[int, int]) -> np.ndarray:
 def _words(polynomials: tuple[int, int]) -> list[np.ndarray]:
     """The two bits of the labels, 32 states in a word."""
     first = _labels(polynomials)
-    return [np.packbits(bits, bitorder="little").view("<u4") for bits in (first & 1, first >> 1)]
+    return [np.packbits(bits, bitorder="little")[: len(first) // 8].view("<u4") for bits in (first & 1, first >> 1)]
 
 
 def _phases(first: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ class LDL:
     order : ``order[i]`` is the original index of the i-th column of `unit`
     penalty : J, in the original order: what the reconstruction is charged beside the error (theory 2.6), a matrix or
         its diagonal; None for nothing
-    matrix, scale : H in the original order, ``scale[:, None] * matrix * scale``, where it is at hand; else None
+    matrix, scale : H - J in the original order, ``scale[:, None] * matrix * scale``, where it is at hand; else None
 
     Examples
     --------

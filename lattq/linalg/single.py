@@ -29,8 +29,12 @@ STRIP = 64  # rows or columns that fit a cache in float64
 (_pstrf,) = get_lapack_funcs(("pstrf",), dtype=np.float32)
 
 
-def single_ldl(matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, " n"]) -> LDL | None:
-    """The factor of a symmetric H in the order in which pivots of ``scale[:, None] * H * scale`` are largest first.
+def single_ldl(
+    matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, " n"], added: float | Float[np.ndarray, " n"] = 0.0
+) -> LDL | None:
+    """The factor of H, `matrix` with something added to its diagonal, in a pivoted order.
+
+    Pivots of ``scale[:, None] * H * scale`` are largest first.
 
     None where float32 is not enough, or the scaled diagonal is not positive or not finite.
 
@@ -40,7 +44,7 @@ def single_ldl(matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, " n"])
     """
     n = len(matrix)
     with np.errstate(over="ignore", invalid="ignore"):
-        power = np.diag(matrix) * scale * scale
+        power = (np.diag(matrix) + added) * scale * scale
         top = float(power.max())
     if not (0.0 < top < np.inf and power.min() > 0.0):
         return None
@@ -49,7 +53,8 @@ def single_ldl(matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, " n"])
     for start in range(0, n, STRIP):
         rows = slice(start, start + STRIP)
         np.multiply(matrix[rows] * size, size[rows, None], out=scaled[rows], casting="same_kind")
-    own = np.diag(scaled).copy()
+    own = np.ldexp(power, -(math.frexp(top)[1] // 2 * 2))
+    scaled[np.diag_indices(n)] = own
     factor, order, rank, _ = _pstrf(scaled.T, tol=0.0, lower=True, overwrite_a=True)
     order = order.astype(np.int64) - 1
     roots = np.diag(factor).astype(np.float64)
@@ -62,4 +67,4 @@ def single_ldl(matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, " n"])
         columns = slice(start, start + STRIP)
         factor.T[columns] *= (back / (roots[columns] * back[columns])[:, None]).astype(np.float32)
     factor[np.diag_indices(n)] = 1.0
-    return LDL(factor, (roots * back) ** 2, order, matrix=matrix)
+    return LDL(factor, (roots * back) ** 2, order)

@@ -67,7 +67,7 @@ def triangle_times(matrix: Float[Array, "n n"], right: Float[Array, "n m"], *, l
 def divide_blocks(x: Float[Array, "n m"], tiles: Float[np.ndarray, "..."]) -> Float[Array, "n m"]:
     """Every block of rows multiplied by the pseudo-inverse of its symmetric tile, so that a tile of zeros gives zeros.
 
-    `tiles` are numbers, one per row, or matrices, one per block of rows.
+    `tiles` are numbers, one per row, or matrices, one per block of rows. With numbers `x` itself is overwritten.
 
     >>> divide_blocks(np.array([[2.0], [3.0]]), np.array([4.0, 0.0])).T
     array([[0.5, 0. ]])
@@ -75,6 +75,7 @@ def divide_blocks(x: Float[Array, "n m"], tiles: Float[np.ndarray, "..."]) -> Fl
     xp = array_namespace(x)
     if tiles.ndim == 1:
         inverse = np.divide(1.0, tiles, out=np.zeros(len(tiles)), where=tiles != 0)[:, None]
-        return x * xp.astype(from_host(inverse, like=x), x.dtype)
+        x *= xp.astype(from_host(inverse, like=x), x.dtype)
+        return x
     inverse = xp.astype(from_host(np.linalg.pinv(tiles, hermitian=True), like=x), x.dtype)
     return xp.reshape(xp.matmul(inverse, xp.reshape(x, (len(tiles), -1, x.shape[1]))), x.shape)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -15,9 +16,10 @@ from lattq.parts import register
 from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.steps import OneStep, check_step, step_like
+from lattq.quantizers.strips import Strip
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
 from lattq.trellis.coder import SEGMENT, STATES
-from lattq.trellis.codes import segments
+from lattq.trellis.codes import segment_ends, segments
 from lattq.trellis.fronts import FrontTrellis
 
 __all__ = ["Trellis", "TrellisQuantizer"]
@@ -76,6 +78,25 @@ class TrellisQuantizer(OneStep):
         """Half a step."""
         return Scaling(float(self.step[0, 0] / 2))
 
+    def strip(self, strip: Strip) -> int | None:
+        """Compiled, unless a class has its own way to encode, or entries have prices of their own."""
+        own = type(self).encode is TrellisQuantizer.encode and type(self).decode is TrellisQuantizer.decode
+        if not own or self.variance is not None:
+            return None
+        from lattq.kernels import trellis_columns, viterbi  # numba takes long to import, and few need it
+
+        half = self.step[0, 0] / 2
+        pricing = 4 * self.code.second_moment, WIDE if self.priced else 0.0
+        cuts, searcher = segment_ends(strip.rows, self.segment), viterbi.searcher(self.code.polynomials)
+        searched: Any = trellis_columns.search_columns
+        largest = searched(
+            *(strip.target, strip.weight, strip.unit, strip.idle, strip.target.dtype.type(half), half, pricing, cuts),
+            *(searcher, strip.codes, strip.error),
+        )
+        if not largest == 0.0:
+            raise _too_large(largest)
+        return 0
+
     def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> "TrellisQuantizer":
         """With a price for each entry of its own."""
         return dataclasses.replace(self, variance=variance) if self.priced else self
@@ -94,8 +115,7 @@ class TrellisQuantizer(OneStep):
         scaled = host.T / (float(self.step[0, 0]) / 2)
         largest = float(np.abs(scaled).max(initial=0.0))
         if not largest <= LARGEST_CODE:
-            msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
-            raise CodeOverflowError(msg)
+            raise _too_large(largest)
         places, lengths = _sequences(host.shape[0], self.segment)
         even = places.size == len(host)  # then segments follow each other as they are
         flat = (scaled if even else np.take(scaled, places, axis=1)).reshape(-1, places.shape[1])
@@ -138,6 +158,11 @@ class TrellisQuantizer(OneStep):
         if self.variance is not None:
             return np.take(prices, places, axis=1).reshape(-1, places.shape[1])
         return np.broadcast_to(np.repeat(prices, len(places))[:, None], (len(prices) * len(places), places.shape[1]))
+
+
+def _too_large(largest: float) -> CodeOverflowError:
+    msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
+    return CodeOverflowError(msg)
 
 
 _code = functools.cache(TrellisCode)
