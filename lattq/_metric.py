@@ -22,6 +22,7 @@ from lattq.linalg.stacked import StackedLDL, by_groups, output_blocks, square_pa
 
 __all__ = ["OUTPUT_DAMPING", "Metric", "unchecked"]
 
+PART = 64  # rows of errors at a time
 OUTPUT_DAMPING = 0.3  # of the mean diagonal: shares from 0.3 to 1 are best for models, and nearly alike (theory 15.6)
 
 
@@ -68,7 +69,8 @@ class Metric:
     guides: Any = None
 
     def __post_init__(self) -> None:
-        self.__dict__["inputs"], self.__dict__["root"] = with_root(self.inputs)
+        self.__dict__["inputs"], root = with_root(self.inputs)
+        self.__dict__.update({} if root is None else {"root": root})
         if self.outputs is not None:
             object.__setattr__(self, "outputs", output_blocks(self.outputs))
         for name in ("input_count", "output_count"):
@@ -132,8 +134,20 @@ class Metric:
         >>> Metric(np.eye(2)).at_least(np.ones((3, 2)), 1.0)
         True
         """
-        with np.errstate(over="ignore"):
-            return any(part / error.size >= bound for part in itertools.accumulate(self._parts(error), initial=0.0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            ways = (self._parts,) if "root" in self.__dict__ else (self._least_parts, self._parts)
+            return any(
+                part / error.size >= bound for way in ways for part in itertools.accumulate(way(error), initial=0.0)
+            )
+
+    def _least_parts(self, error: np.ndarray) -> Iterator[float]:
+        """What rows of errors cost, less what rounding may add: without a root of Σ, where outputs are all alike."""
+        if self.outputs is not None or self.guides is not None:
+            return
+        rounding = self.columns * float(np.finfo(np.float64).eps) * float(np.trace(self.inputs))
+        for start in range(0, len(error), PART):
+            rows = error[start : start + PART].astype(np.float64)
+            yield float(np.sum(rows @ self.inputs * rows)) - rounding * float(np.sum(rows * rows))
 
     def _parts(self, error: np.ndarray) -> Iterator[float]:
         roots = self.root[None] if self.guides is None else self.guide_roots

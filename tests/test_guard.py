@@ -142,7 +142,7 @@ def test_damping_is_that_of_the_feedback():
     weight, sigma = gaussian_layer(24, N)
     for damping in (1e-3, 1.0):
         ours, feeds_back, _ = _encoded(weight, lq.Metric(sigma), recipes.gptq(4, damping=0.0), damping)
-        assert feeds_back
+        assert feeds_back()
         assert ours.to_bytes() == lq.quantize(weight, sigma, recipes.gptq(4, damping=damping)).to_bytes()
     assert not _encoded(weight, lq.Metric(sigma), recipes.rtn(4), 0.0).feeds_back()
     assert not _encoded(weight, lq.Metric(np.eye(N)), Scheme(feedback=Cholesky()), 0.0).feeds_back()

@@ -7,8 +7,9 @@ from jaxtyping import Float
 
 from lattq._array import Array, as_array, as_floats, epsilon, to_host
 from lattq.errors import InvalidInputError, NotPositiveSemidefiniteError
+from lattq.linalg.definite import clearly_definite
 from lattq.linalg.roots import first_negative_pivot, square_root, without_rounding
-from lattq.linalg.tolerances import pivot_tolerance
+from lattq.linalg.tolerances import column_scale, pivot_tolerance
 
 __all__ = [
     "check_second_moment",
@@ -81,13 +82,15 @@ def require_semidefinite(
 
 def with_root(
     sigma: Float[Array, "rows columns"], n: int | None = None
-) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "columns rank"]]:
-    """`require_semidefinite`, and the root that is found on the way.
+) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "columns rank"] | None]:
+    """`require_semidefinite`, and the root where that was needed to decide; one far from singular needs none.
 
-    >>> with_root(np.array([[4.0]]))
-    (array([[4.]]), array([[2.]]))
+    >>> with_root(np.array([[4.0, 4.0], [4.0, 4.0]]))[1].tolist(), with_root(np.eye(2))[1] is None
+    ([[2.0], [2.0]], True)
     """
     checked = check_second_moment(sigma, n)
+    if np.diag(checked).min() > 0 and clearly_definite(checked, column_scale(checked)):
+        return checked, None
     found = without_rounding(checked, epsilon(sigma))
     if found is None:
         raise not_semidefinite(*first_negative_pivot(checked))

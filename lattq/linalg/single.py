@@ -17,14 +17,15 @@ from jaxtyping import Float
 from scipy.linalg import get_lapack_funcs
 
 from lattq.linalg.ldl import LDL
+from lattq.linalg.definite import UNIT, in_single
 from lattq.linalg.roots import clear_above
 
 __all__ = ["LEAST", "single_ldl"]
 
 LEAST = 128.0
-UNIT = 2.0**-24  # relative error of one rounding
 WIDEST = 2.0**100  # ratio of scales that float32 holds
-STRIP = 64  # rows or columns that fit a cache in float64
+STRIP = 64  # columns that fit a cache in float64
+
 
 (_pstrf,) = get_lapack_funcs(("pstrf",), dtype=np.float32)
 
@@ -49,10 +50,7 @@ def single_ldl(
     if not (0.0 < top < np.inf and power.min() > 0.0):
         return None
     size = np.ldexp(scale, -(math.frexp(top)[1] // 2))  # a power of two: another unit is the same factor
-    scaled = np.empty((n, n), dtype=np.float32)
-    for start in range(0, n, STRIP):
-        rows = slice(start, start + STRIP)
-        np.multiply(matrix[rows] * size, size[rows, None], out=scaled[rows], casting="same_kind")
+    scaled = in_single(matrix, size)
     own = np.ldexp(power, -(math.frexp(top)[1] // 2 * 2))
     scaled[np.diag_indices(n)] = own
     factor, order, rank, _ = _pstrf(scaled.T, tol=0.0, lower=True, overwrite_a=True)
