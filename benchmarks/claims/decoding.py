@@ -11,33 +11,23 @@ matrices each and are timed by the clock. Compressors get the codes as bytes.
 import json
 import lzma
 import math
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
+from harness import builds_in_turns, fastest, publish
 
 RATES, FAMILIES, SEED, ROUNDS = (2, 3, 4), ("scalar", "trellis"), 0, 3
-
-
-def fastest(run: Callable[[], Any], repeats: int = 5, clock: Callable[[], float] = time.process_time) -> float:
-    """Seconds of the fastest of a few runs, after one to warm up."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = clock()
-        run()
-        times.append(clock() - start)
-    return min(times)
 
 
 def layers(size: int) -> dict[str, Any]:
@@ -110,14 +100,6 @@ def compressed(size: int) -> dict[str, Any]:
     return found
 
 
-def of_build(checkout: Path, size: int) -> dict[str, Any]:
-    """Figures that a process of another build prints."""
-    settings = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "figures", str(size)]
-    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def best(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """The fastest of each figure; sizes and errors are the same each time."""
     return {name: {key: max(one[name][key] for one in rounds) for key in rounds[0][name]} for name in rounds[0]}
@@ -125,15 +107,7 @@ def best(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main(other: Path, size: int) -> None:
     """Measure both builds in turns, and publish."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from harness import publish
-
-    builds = {"here": Path(__file__).parents[2], "before": other}
-    rounds = {name: [] for name in builds}
-    for _ in range(ROUNDS):
-        for name, checkout in builds.items():
-            rounds[name].append(of_build(checkout, size))
-    here, before = (best(rounds[name]) for name in builds)
+    here, before = map(best, builds_in_turns(__file__, other, ROUNDS, str(size)).values())
     beside = compressed(size)
     ratios = {name: here[name]["decode"] / before[name]["decode"] for name in here}
     longer = {name: here[name]["bits"] - before[name]["bits"] for name in here}
