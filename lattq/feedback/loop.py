@@ -28,7 +28,7 @@ from lattq.feedback.groups import Groups
 from lattq.feedback.turning import as_columns, as_lines
 from lattq.linalg.ldl import LDL
 from lattq.linalg.stacked import StackedLDL
-from lattq.linalg.substitution import triangle_times
+from lattq.linalg.substitution import add_product, triangle_times
 from lattq.quantizers import Entries
 from lattq.quantizers.base import Design, Quantizer
 from lattq.quantizers.strips import Strip
@@ -168,7 +168,7 @@ class _Loop:
 
     def _sweep(self, start: Array) -> bool:
         """Visit all columns again, each given all others; False if that was worse, as it may be along fronts."""
-        self.target = triangle_times(self.unit, self.error, lower=True)
+        self.target = triangle_times(self.unit, self.error, lower=True, out=self.target)
         self.target += start
         before = self.error, self.codes, self.summed, self.overload, self.cost
         self.overload, self.error = 0, self.xp.empty_like(self.error)
@@ -203,7 +203,7 @@ class _Loop:
             return
         middle = self.groups.middle(lo, hi)
         self.visit(middle, hi)
-        self.target[lo:middle, :] += self.xp.matmul(self.unit[lo:middle, middle:hi], self.error[middle:hi, :])
+        add_product(self.target[lo:middle, :], self.unit[lo:middle, middle:hi], self.error[middle:hi, :])
         self.visit(lo, middle)
 
     def _current(self, lo: int, hi: int) -> Array:

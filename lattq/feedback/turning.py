@@ -22,7 +22,7 @@ def as_lines(x: Shaped[Array, "rows columns"], order: Int[np.ndarray, " columns"
         return xp.take(xp.matrix_transpose(x), from_host(np.ascontiguousarray(order), like=x), axis=0)
     found = np.empty((x.shape[1], x.shape[0]), dtype=x.dtype)
     for start in range(0, x.shape[0], STRIP):
-        found[:, start : start + STRIP] = np.take(x[start : start + STRIP], order, axis=1).T
+        found[:, start : start + STRIP] = np.take(x[start : start + STRIP], order, axis=1, mode="clip").T
     return found
 
 
@@ -39,5 +39,5 @@ def as_columns(x: Shaped[Array, "columns rows"], order: Int[np.ndarray, " column
         return xp.matrix_transpose(xp.take(x, from_host(index, like=x), axis=0))
     found = np.empty((x.shape[1], x.shape[0]), dtype=x.dtype)
     for start in range(0, x.shape[1], STRIP):
-        found[start : start + STRIP] = np.take(x[:, start : start + STRIP].T, index, axis=1)
+        found[start : start + STRIP] = np.take(x[:, start : start + STRIP].T, index, axis=1, mode="clip")
     return found

@@ -6,7 +6,7 @@ from scipy.linalg import get_blas_funcs, solve_triangular
 
 from lattq._array import Array, array_namespace, from_host
 
-__all__ = ["divide_blocks", "substitute", "triangle_times"]
+__all__ = ["add_product", "divide_blocks", "substitute", "triangle_times"]
 
 LEAF = 256  # columns whose inverse is multiplied as it is
 
@@ -51,8 +51,10 @@ def substitute(unit: Float[Array, "n n"], right: Float[Array, "n m"], exact: Flo
     substitute(unit[half:, half:], right[half:, :], exact[half:, half:])
 
 
-def triangle_times(matrix: Float[Array, "n n"], right: Float[Array, "n m"], *, lower: bool) -> Float[Array, "n m"]:
-    """A triangle of a matrix times another; NumPy arrays go to BLAS, which multiplies no zeros.
+def triangle_times(
+    matrix: Float[Array, "n n"], right: Float[Array, "n m"], *, lower: bool, out: Float[Array, "n m"] | None = None
+) -> Float[Array, "n m"]:
+    """A triangle of a matrix times another; NumPy arrays go to BLAS, which multiplies no zeros, and may use `out`.
 
     >>> triangle_times(np.array([[1.0, 2.0], [3.0, 3.0]]), np.array([[1.0], [1.0]]), lower=False).T
     array([[3., 3.]])
@@ -61,7 +63,27 @@ def triangle_times(matrix: Float[Array, "n n"], right: Float[Array, "n m"], *, l
         xp = array_namespace(right)
         return xp.matmul(xp.tril(matrix) if lower else xp.triu(matrix), right)
     (trmm,) = get_blas_funcs(("trmm",), (matrix, right))
-    return trmm(1.0, matrix.T, right.T, side=1, lower=not lower).T  # its own order, as above
+    if out is not None:
+        out[...] = right
+    given = right if out is None else out
+    return trmm(1.0, matrix.T, given.T, side=1, lower=not lower, overwrite_b=out is not None).T  # its own order, as above
+
+
+def add_product(into: Float[Array, "n m"], left: Float[Array, "n k"], right: Float[Array, "k m"]) -> None:
+    """Add a product of matrices to a contiguous one, in place; NumPy arrays without a copy of the product.
+
+    >>> into = np.ones((1, 1))
+    >>> add_product(into, np.array([[2.0]]), np.array([[3.0]]))
+    >>> into
+    array([[7.]])
+    """
+    if not isinstance(into, np.ndarray):
+        into += array_namespace(into).matmul(left, right)
+        return
+    (gemm,) = get_blas_funcs(("gemm",), (into,))
+    found = gemm(1.0, right.T, left, beta=1.0, c=into.T, trans_b=1, overwrite_c=1).T
+    if not np.shares_memory(found, into):
+        into[...] = found
 
 
 def divide_blocks(x: Float[Array, "n m"], tiles: Float[np.ndarray, "..."]) -> Float[Array, "n m"]:
