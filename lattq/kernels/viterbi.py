@@ -225,29 +225,71 @@ def _filtered(path, polynomial):
 @numba.njit(cache=True)
 @no_type_check
 def _one_by_one(x, lengths, odd_label, upper, polynomials, scale, odd, weight, out):
-    """Search of one sequence after the other, side by side over pairs of states, a multiple of `LANES`."""
+    """Search of two sequences after two, side by side over pairs of states, a multiple of `LANES`.
+
+    Steps of one sequence wait for each other; those of the other fill the time.
+    """
     chunks, half, longest = len(odd_label), LANES * len(odd_label), x.shape[1]
-    metric = np.empty((4, longest), dtype=np.int16)
-    survivors = np.empty((longest, 2 * chunks), dtype=np.uint32)  # pairs' first states, then their second ones
-    path = np.zeros(longest, dtype=np.uint32)
-    cost, new = np.empty(2 * half, dtype=np.int16), np.empty(2 * half, dtype=np.int16)
-    for row in range(x.shape[0]):
-        metrics(x, lengths, row, 1, scale, odd, weight, metric)
+    metric = np.empty((2, 4, longest), dtype=np.int16)
+    survivors = np.empty((2, longest, 2 * chunks), dtype=np.uint32)  # pairs' first states, then their second ones
+    path = np.zeros((2, longest), dtype=np.uint32)
+    cost, new = np.empty((2, 2 * half), dtype=np.int16), np.empty((2, 2 * half), dtype=np.int16)
+    for row in range(0, x.shape[0], 2):
+        other = min(row + 1, x.shape[0] - 1)
+        metrics(x, lengths, row, 1, scale, odd, weight, metric[0])
+        metrics(x, lengths, other, 1, scale, odd, weight, metric[1])
         cost[:] = FAR
-        cost[0] = 0
-        for t in range(lengths[row]):
-            near, far = (metric[0, t], metric[1, t]), (metric[2, t], metric[3, t])
-            for chunk in range(chunks):
-                at = 2 * chunks * t
-                butterflies(cost, chunk, chunks + chunk, near, far, odd_label, upper, chunk, new, survivors, at)
-            cost, new = new, cost
-        state = _lowest(cost)
-        for t in range(lengths[row] - 1, -1, -1):
-            path[t] = state & 1
-            pair = state >> 1
-            word = survivors[t, 2 * (pair // LANES) + (state & 1)]
-            state = pair + np.int64((word >> np.uint32(pair % LANES)) & np.uint32(1)) * half
-        _codes(x, row, 1, path, polynomials, out)
+        cost[:, 0] = 0
+        both = min(lengths[row], lengths[other])
+        a, b, c, d = cost[0], cost[1], new[0], new[1]
+        for t in range(both):
+            _advance(a, c, metric[0], odd_label, upper, survivors[0], t)
+            _advance(b, d, metric[1], odd_label, upper, survivors[1], t)
+            a, b, c, d = c, d, a, b
+        for t in range(both, lengths[row]):
+            _advance(a, c, metric[0], odd_label, upper, survivors[0], t)
+            a, c = c, a
+        for t in range(both, lengths[other]):
+            _advance(b, d, metric[1], odd_label, upper, survivors[1], t)
+            b, d = d, b
+        one, two = _lowest(a), _lowest(b)
+        one = _back(one, both, lengths[row], half, survivors[0], path[0])
+        two = _back(two, both, lengths[other], half, survivors[1], path[1])
+        for t in range(both - 1, -1, -1):
+            one = _before(one, t, half, survivors[0], path[0])
+            two = _before(two, t, half, survivors[1], path[1])
+        _codes(x, row, 1, path[0], polynomials, out)
+        _codes(x, other, 1, path[1], polynomials, out)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _advance(cost, new, metric, odd_label, upper, survivors, t):
+    """One step of all states."""
+    chunks = len(odd_label)
+    near, far = (metric[0, t], metric[1, t]), (metric[2, t], metric[3, t])
+    for chunk in range(chunks):
+        at = 2 * chunks * t
+        butterflies(cost, chunk, chunks + chunk, near, far, odd_label, upper, chunk, new, survivors, at)
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _back(state, first, last, half, survivors, path):
+    """The state at time `first` of the path that ends at time `last` in a state."""
+    for t in range(last - 1, first - 1, -1):
+        state = _before(state, t, half, survivors, path)
+    return state
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _before(state, t, half, survivors, path):
+    """The state before a step, whose input is noted."""
+    path[t] = state & 1
+    pair = state >> 1
+    word = survivors[t, 2 * (pair // LANES) + (state & 1)]
+    return pair + np.int64((word >> np.uint32(pair % LANES)) & np.uint32(1)) * half
 
 
 @numba.njit(cache=True)
