@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lattq as lq
@@ -19,7 +19,12 @@ from lattq.quantizers import AbsMax, Given, Trellis, Uniform, UniformQuantizer
 from lattq.quantizers.trellis import TrellisQuantizer
 from lattq.quantizers.uniform import LARGEST_CODE
 from tests.oracles.cancellation import cancellation
-from tests.strategies import gaussian_layer, seeds
+from tests.strategies import moment, seeds
+
+
+def layer(seed: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((rows, columns)), moment(10.0 ** rng.uniform(-2, 0, columns), seed)
 
 
 class ByColumns(UniformQuantizer):
@@ -48,11 +53,12 @@ DESIGNS = {
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", DESIGNS)
+@settings(max_examples=12)
 @given(seed=seeds, columns=st.sampled_from([1, 2, STRIP, STRIP + 5]), sweeps=st.integers(0, 1))
 def test_a_strip_is_its_columns_one_by_one(name: str, dtype: type, seed: int, columns: int, sweeps: int):
     """Where the two sum in another order, a target that lies on the edge of a cell may fall to either side."""
     design, slow = DESIGNS[name]
-    weight, sigma = gaussian_layer(seed, 37, columns)
+    weight, sigma = layer(seed, 37, columns)
     weight, factor = weight.astype(dtype), MMSE(0.01).factor(weight, sigma)
     found = successive_cancellation(weight, factor, design, sweeps=sweeps)
     (quantizer,) = found.quantizers
@@ -66,9 +72,10 @@ def test_a_strip_is_its_columns_one_by_one(name: str, dtype: type, seed: int, co
         np.testing.assert_allclose(found.reconstruction, expected.reconstruction, rtol=0, atol=size)
 
 
+@settings(max_examples=12)
 @given(seed=seeds, columns=st.sampled_from([3, STRIP + 1, 3 * STRIP]))
 def test_strips_are_the_definition_of_the_loop(seed: int, columns: int):
-    weight, sigma = gaussian_layer(seed, 5, columns)
+    weight, sigma = layer(seed, 5, columns)
     factor = Cholesky("pivoted").factor(weight, sigma)
     found = successive_cancellation(weight, factor, Uniform(0.3))
     expected = cancellation(weight, factor.unit, factor.order, lambda x: np.round(x / 0.3) * 0.3)
@@ -93,6 +100,7 @@ def test_codes_that_are_too_large_are_refused(design: Any, value: float):
     assert 1.0 / 1e-12 > LARGEST_CODE
 
 
+@settings(max_examples=12)
 @given(seed=seeds, rows=st.integers(1, 150), columns=st.integers(1, 70))
 def test_columns_become_lines_and_columns_again(xp, seed: int, rows: int, columns: int):
     rng = np.random.default_rng(seed)
@@ -103,10 +111,11 @@ def test_columns_become_lines_and_columns_again(xp, seed: int, rows: int, column
 
 
 @pytest.mark.parametrize("block", [1, 3])
+@settings(max_examples=12)
 @given(seed=seeds, blocks=st.integers(1, 30), scaled=st.booleans())
 def test_the_matrix_of_sweeps_is_that_of_the_factors(block: int, seed: int, blocks: int, scaled: bool):
     """With a penalty, damped or not, after a change of scale."""
-    weight, sigma = gaussian_layer(seed, 4, block * blocks)
+    weight, sigma = layer(seed, 4, block * blocks)
     factor = MMSE(0.1, order="natural", block=block).factor(weight, sigma)
     if scaled:
         factor = factor.rescaled(np.exp(np.random.default_rng(seed).standard_normal(block * blocks)))
@@ -119,12 +128,13 @@ def test_the_matrix_of_sweeps_is_that_of_the_factors(block: int, seed: int, bloc
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("design", [Uniform(0.4), Trellis(states=8, step=0.4, segment=16)], ids=["scalar", "trellis"])
+@settings(max_examples=12)
 @given(seed=seeds, columns=st.integers(1, 40), sweeps=st.integers(0, 3), noise=st.sampled_from([0.0, 0.1]))
 def test_the_certificate_bounds_the_distortion(
     design: Any, dtype: type, seed: int, columns: int, sweeps: int, noise: float
 ):
     """And is no more than the penalty above it, which a bound of the whole objective has to be."""
-    weight, sigma = gaussian_layer(seed, 23, columns)
+    weight, sigma = layer(seed, 23, columns)
     weight = weight.astype(dtype)
     found = successive_cancellation(weight, MMSE(noise).factor(weight, sigma), design, sweeps=sweeps)
     error = weight.astype(np.float64) - found.reconstruction
@@ -136,7 +146,7 @@ def test_the_certificate_bounds_the_distortion(
 
 
 def test_nothing_is_certain_where_the_loop_does_not_know():
-    weight, sigma = gaussian_layer(0, 8, 6)
+    weight, sigma = layer(0, 8, 6)
     factor, start = ldl(sigma), np.zeros((8, 6))
     assert successive_cancellation(weight, factor, Uniform(0.4, shrink=True)).bound == np.inf
     assert successive_cancellation(weight, factor, Uniform(0.4), sweeps=1, start=start).bound == np.inf
@@ -145,7 +155,7 @@ def test_nothing_is_certain_where_the_loop_does_not_know():
 
 def test_what_is_certain_is_not_measured(monkeypatch: pytest.MonkeyPatch):
     """The guard needs no product with the whole matrix; without the certificate it measures, and finds the same."""
-    weight, sigma = gaussian_layer(0, 128, 16)
+    weight, sigma = layer(0, 128, 16)
     scheme = lq.recipes.watersic(0.1)
     plain = lq.quantize(weight, sigma, scheme)
     measured = []
