@@ -43,6 +43,7 @@ CLAIMS = (
     "embeddings",
     "cost",
     "decoding",
+    "loop",
     "speed",
     "packed",
     "forged_files",
@@ -505,6 +506,30 @@ def beside_decoding() -> str:
     return table(["what", "bits a code", "Mnumbers/s"], cells)
 
 
+def loop() -> str:
+    """What one layer costs in products of matrices of its size, beside an older build."""
+    record = published("loop")
+    cells = [
+        [
+            name,
+            *(f"{record[build][name]['products']:.1f}" for build in ("here", "before")),
+            f"{record['faster'][name]:.1f}",
+            f"{one['bits']:.4f}",
+            f"{record['worse'][name]:+.1e}",
+        ]
+        for name, one in record["here"].items()
+    ]
+    headings = [
+        "cell, spectrum",
+        "products",
+        "older build",
+        "times as fast",
+        "bits",
+        "distortion, of the older build's",
+    ]
+    return table(headings, cells)
+
+
 def loop_of_two_sides() -> str:
     """Time of the loop along fronts over that along columns."""
     rows = published("measuring")["loop"]
@@ -707,6 +732,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost,
     "decoding": decoding,
     "beside decoding": beside_decoding,
+    "loop": loop,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
 }

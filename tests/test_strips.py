@@ -17,7 +17,6 @@ from lattq.feedback.turning import as_columns, as_lines
 from lattq.linalg import ldl
 from lattq.quantizers import AbsMax, Given, Trellis, Uniform, UniformQuantizer
 from lattq.quantizers.trellis import TrellisQuantizer
-from lattq.quantizers.uniform import LARGEST_CODE
 from tests.oracles.cancellation import cancellation
 from tests.strategies import moment, seeds
 
@@ -95,9 +94,8 @@ def test_columns_that_cost_nothing_get_the_codes_of_zero():
 def test_codes_that_are_too_large_are_refused(design: Any, value: float):
     weight = np.zeros((3, 3))
     weight[1, 1] = value
-    with pytest.raises(CodeOverflowError, match="a code of size (1e|5e|2e|nan|inf)"):
+    with pytest.raises(CodeOverflowError, match=r"a code of size (1e|5e|2e|nan|inf)"):
         successive_cancellation(weight, ldl(np.eye(3)), design)
-    assert 1.0 / 1e-12 > LARGEST_CODE
 
 
 @settings(max_examples=12)

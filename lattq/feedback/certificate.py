@@ -6,7 +6,8 @@ by h_ii (‖t_i - ŵ_i‖² - ‖t_i - ŵ'_i‖²), t_i its target (2.5).
 
 What rounding may have done is added. The sums of n + 1 terms that targets are carry at most γ Σ_j |U_ji| |e_j|, and γ
 times W itself, γ = (n + 8) u; over all columns these have the norm γ ‖E‖ √tr H in the metric of P, as Σ_i p_i ‖U_i‖² is
-the trace of H. In a sweep |h_ij| <= √(h_ii h_jj) gives √n of that where rounding is random. The factor itself is that of H + Δ, |tr(E Δ Eᵀ)| <= γ ‖E‖² tr H with u of its own dtype.
+the trace of H. In a sweep |h_ij| <= √(h_ii h_jj) gives √n of that where rounding is random. The factor itself is that
+of H + Δ, |tr(E Δ Eᵀ)| <= γ ‖E‖² tr H with u of its own dtype.
 """
 
 import math

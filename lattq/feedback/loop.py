@@ -129,7 +129,9 @@ class _Loop:
         self.summed = self.error if self.sides is None else xp.zeros_like(self.error)
         columns_alone = self.block == 1 and self.kept is None and self.sides is None
         self.in_strips = columns_alone and isinstance(weight, np.ndarray) and not design.shrink
-        followed = self.in_strips and self.row_power is None and np.ndim(0.0 if factor.penalty is None else factor.penalty) < 2
+        followed = (
+            self.in_strips and self.row_power is None and np.ndim(0.0 if factor.penalty is None else factor.penalty) < 2
+        )
         self.certificate = Certificate(factor, self.weight, self.pull) if followed else None
 
     def run(self, sweeps: int, start: Array | None = None) -> Cancellation:
@@ -230,7 +232,9 @@ class _Loop:
             return False
         part = slice(lo, hi)
         idle = np.equal(self.factor.pivots[part], 0) & self.current.idle_zeros
-        strip = Strip(self.target[part], self.weight[part], self.unit[part, part], idle, self.codes[part], self.error[part])
+        strip = Strip(
+            self.target[part], self.weight[part], self.unit[part, part], idle, self.codes[part], self.error[part]
+        )
         overload = self.current.strip(strip)
         self.overload += overload or 0
         return overload is not None

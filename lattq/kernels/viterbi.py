@@ -100,7 +100,9 @@ def _labels(polynomials: tuple[int, int]) -> np.ndarray:
 def _words(polynomials: tuple[int, int]) -> list[np.ndarray]:
     """The two bits of the labels, 32 states in a word; none where there are fewer."""
     first = _labels(polynomials)
-    return [np.packbits(bits, bitorder="little")[: len(first) // LANES * 4].view("<u4") for bits in (first & 1, first >> 1)]
+    return [
+        np.packbits(bits, bitorder="little")[: len(first) // LANES * 4].view("<u4") for bits in (first & 1, first >> 1)
+    ]
 
 
 def _phases(first: np.ndarray) -> np.ndarray:

@@ -66,7 +66,9 @@ def triangle_times(
     if out is not None:
         out[...] = right
     given = right if out is None else out
-    return trmm(1.0, matrix.T, given.T, side=1, lower=not lower, overwrite_b=out is not None).T  # its own order, as above
+    return trmm(
+        1.0, matrix.T, given.T, side=1, lower=not lower, overwrite_b=out is not None
+    ).T  # its own order, as above
 
 
 def add_product(into: Float[Array, "n m"], left: Float[Array, "n k"], right: Float[Array, "k m"]) -> None:

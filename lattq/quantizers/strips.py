@@ -22,8 +22,8 @@ class Strip:
 
     Examples
     --------
-    >>> shape = (2, 3)
-    >>> Strip(*np.zeros((2, *shape)), np.eye(2), np.zeros(2, dtype=bool), np.zeros(shape, np.int32), np.zeros(shape)).rows
+    >>> target, weight, error = np.zeros((3, 2, 3))
+    >>> Strip(target, weight, np.eye(2), np.zeros(2, dtype=bool), np.zeros((2, 3), dtype=np.int32), error).rows
     3
     """
 

@@ -42,14 +42,17 @@ def test_what_float32_does_not_resolve_is_left_to_float64(seed: int, n: int):
     assert single_ldl(np.eye(n), np.full(n, 1e200)) is None
 
 
-@pytest.mark.parametrize("quantizer", [lq.quantizers.Uniform(), lq.quantizers.Trellis(states=16)], ids=["cube", "trellis"])
+CELLS = {"cube": lq.quantizers.Uniform(), "trellis": lq.quantizers.Trellis(states=16)}
+
+
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("decay", [0, 1, 2])
-def test_the_distortion_is_that_of_float64(monkeypatch: pytest.MonkeyPatch, quantizer, decay: int):
+def test_the_distortion_is_that_of_float64(monkeypatch: pytest.MonkeyPatch, cell: str, decay: int):
     """Pivots are right to 1 / LEAST, and by the mean over columns the distortion far closer."""
     n = 192
     weight = np.random.default_rng(decay).standard_normal((256, n)).astype(np.float32)
     sigma = moment(np.arange(1.0, n + 1) ** -decay, decay)
-    scheme = lq.recipes.watersic(0.1 * np.exp(0.5 * np.linalg.slogdet(sigma)[1] / n), quantizer=quantizer, mmse=0.2)
+    scheme = lq.recipes.watersic(0.1 * np.exp(0.5 * np.linalg.slogdet(sigma)[1] / n), quantizer=CELLS[cell], mmse=0.2)
     factors, original = [], rules.single_ldl
     monkeypatch.setattr(rules, "single_ldl", lambda *given: factors.append(original(*given)) or factors[-1])
     short = lq.quantize(weight, sigma, scheme)
