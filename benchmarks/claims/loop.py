@@ -1,6 +1,6 @@
 """What `quantize` of one layer costs, in products of matrices of its size, beside an older build.
 
-    python benchmarks/claims/loop.py OTHER [SIZE]
+    python benchmarks/claims/loop.py OTHER [SIZE [ROUNDS]]
 
 OTHER is a checkout of the build to compare with. Both builds quantize the same Gaussian weights in float32 at about
 three bits, with the same parts: pivoted MMSE feedback, equalized pivots, one step. The spectrum of the second moment
@@ -59,7 +59,7 @@ def measured(size: int) -> dict[str, Any]:
         product = partial(np.matmul, weight, weight)
         for cell in CELLS:
             run = partial(lq.quantize, weight, sigma, scheme(cell, step))
-            unit, seconds, again = fastest(product, 3), fastest(run, 4), fastest(product, 3)
+            unit, seconds, again = fastest(product, 3), fastest(run, 3), fastest(product, 3)
             found = run()
             figures[f"{cell}, 1 / k^{decay}"] = {
                 "products": seconds / min(unit, again),
@@ -75,9 +75,9 @@ def best(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: {key: min(one[name][key] for one in rounds) for key in rounds[0][name]} for name in rounds[0]}
 
 
-def main(other: Path, size: int) -> None:
+def main(other: Path, size: int = 2048, rounds: int = ROUNDS) -> None:
     """Measure both builds in turns, and publish."""
-    here, before = map(best, builds_in_turns(__file__, other, ROUNDS, str(size)).values())
+    here, before = map(best, builds_in_turns(__file__, other, rounds, str(size)).values())
     faster = {name: before[name]["seconds"] / here[name]["seconds"] for name in here}
     worse = {name: here[name]["distortion"] / before[name]["distortion"] - 1 for name in here}
     claims = {
@@ -86,11 +86,13 @@ def main(other: Path, size: int) -> None:
     }
     claims["at least twice as fast as the older build"] = min(faster.values()) >= 2
     claims["the same distortion within 0.001 of it"] = max(map(abs, worse.values())) <= 1e-3
-    publish("loop", seed=SEED, claims=claims, size=size, here=here, before=before, faster=faster, worse=worse)
+    publish(
+        "loop", seed=SEED, claims=claims, size=size, rounds=rounds, here=here, before=before, faster=faster, worse=worse
+    )
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "figures":
         print(json.dumps(measured(int(sys.argv[2]))))
     else:
-        main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 2048)
+        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -3,9 +3,9 @@
 A factor found in float32 is that of H + Δ with |Δ_ij| <= n u √(H_ii H_jj), u = 2⁻²⁴, and about √n u in place of n u
 where rounding is random (Higham and Mary 2019). A loop at high rate leaves errors E whose second moment is in
 proportion to (H + Δ)⁻¹, so that Δ moves the distortion tr(E H Eᵀ) by the factor 1 - tr(Δ (H + Δ)⁻¹) / n. In units of
-the diagonal that is at most max|Δ_ij| ‖H⁻¹‖_F / √n for random Δ, hence below √n u / λ, λ the least eigenvalue. No pivot,
-relative to its diagonal entry, is below λ; float32 is taken where the least of them exceeds `LEAST` √n u, so that pivots
-themselves are right to 1 / `LEAST`.
+the diagonal that is at most max|Δ_ij| ‖H⁻¹‖_F / √n for random Δ, hence below √n u / λ, λ the least eigenvalue. No
+pivot, relative to its diagonal entry, is below λ; float32 is taken where the least of them exceeds `LEAST` √n u, so
+that pivots themselves are right to 1 / `LEAST`.
 
 References: Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41 (2019).
 """
