@@ -40,7 +40,7 @@ def single_ldl(
     None where float32 is not enough, or the scaled diagonal is not positive or not finite.
 
     >>> factor = single_ldl(np.array([[4.0, 2.0], [2.0, 3.0]]), np.ones(2))
-    >>> factor.pivots, factor.unit.dtype
+    >>> factor.pivots.round(3), factor.unit.dtype
     (array([4., 2.]), dtype('float32'))
     """
     n = len(matrix)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattq._array import from_host, to_host
+from lattq._array import to_host
 from lattq.linalg.substitution import LEAF, divide_blocks, substitute, triangle_times
 from tests.strategies import seeds
 
