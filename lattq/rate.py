@@ -31,6 +31,7 @@ SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.
 SAMPLE_NEAR = 0.03  # bits: curves are right to a tenth of a miss, so that the rest is within the tolerance
 MAX_RATE = 24.0
 RANGES = {"levels": (2, 257), "bits": (1, 9)}  # least number, and the first that is too many
+GUESSES = 4  # then halving is surer
 FULL_ENCODES = 6
 MOST_ENCODES = 12
 SMALL = 1 << 17  # weights over encodes: where the rate jumps by bytes, there are more, up to 64
@@ -284,26 +285,49 @@ def most(recipe: Callable[..., Scheme]) -> int:
 def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "levels", most: int | None = None) -> Rated:
     """Result with the most levels, 2 to 256, or bits, 1 to 8, whose rate is not above the target.
 
-    Raises `RateNotReachedError` if the least number is too many.
+    The first guess is what fixed length would allow, the next what the last rate leaves. Raises `RateNotReachedError`
+    if the least number is too many.
 
     >>> import types
     >>> largest_levels(3.2, lambda levels: types.SimpleNamespace(rate=math.log2(levels), levels=levels)).levels
     9
     """
-    low, high = RANGES[name][0], RANGES[name][1] if most is None else most + 1
-    best = encode(low)
-    if best.rate > rate:
-        least = "two levels already take" if name == "levels" else "one bit already takes"
-        msg = f"{least} {best.rate:.4f} bits per weight, {rate} were asked for; use an entropy coder"
-        raise RateNotReachedError(msg, rate=rate, best=best)
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = encode(middle)
-        if found.rate <= rate:
-            best, low = found, middle
-        else:
-            high = middle
+    least, end = RANGES[name][0], RANGES[name][1] if most is None else most + 1
+    low, high = least - 1, end
+    best, found, value = None, None, fitting(name, rate)
+    for guess in range(end):
+        if high - low <= 1:
+            break
+        value = (low + high) // 2 if guess >= GUESSES else min(max(value, low + 1), high - 1)
+        found = encode(value)
+        low, high, best = (value, high, found) if found.rate <= rate else (low, value, best)
+        value = fitting(name, rate - found.rate, value)
+    if best is None:
+        raise least_is_too_much(name, rate, found)
     return best
+
+
+def least_is_too_much(name: str, rate: float, found: Any) -> RateNotReachedError:
+    """The error for a rate below what two levels, or one bit, take.
+
+    >>> import types
+    >>> str(least_is_too_much("bits", 1.0, types.SimpleNamespace(rate=1.25)))
+    'one bit already takes 1.2500 bits per weight, 1.0 were asked for; use an entropy coder'
+    """
+    least = "two levels already take" if name == "levels" else "one bit already takes"
+    msg = f"{least} {found.rate:.4f} bits per weight, {rate} were asked for; use an entropy coder"
+    return RateNotReachedError(msg, rate=rate, best=found)
+
+
+def fitting(name: str, rate: float, value: int | None = None) -> int:
+    """Levels or bits that may take so many bits more than a number of them, or than nothing.
+
+    >>> fitting("levels", 3.2), fitting("levels", -0.2, 9), fitting("bits", 1.5, 2)
+    (9, 7, 3)
+    """
+    if name == "bits":
+        return (value or 0) + math.floor(rate)
+    return math.floor((value or 1) * 2.0 ** min(rate, MAX_RATE))
 
 
 def _row_sample(weight: Array, metric: Metric, seed: int) -> tuple[Array, Metric] | None:
