@@ -94,7 +94,8 @@ class RateCurve:
         low = (float(self.shares @ self.levels) / live + CELL - bits) / 2
         most = float(self.levels[np.flatnonzero(self.shares)[-1]])
         high = (most + CELL - math.log2(math.expm1(bits * math.log(2)))) / 2
-        return float(brentq(lambda log: self._rate(log) - rate, low - 1e-9, high + 1e-9, xtol=1e-12))
+        found: Any = brentq(lambda log: self._rate(log) - rate, low - 1e-9, high + 1e-9, xtol=1e-12)
+        return float(found)
 
 
 def _pivots(metric: Metric) -> Float[np.ndarray, " columns"]:

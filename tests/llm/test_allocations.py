@@ -46,8 +46,8 @@ def test_the_best_is_the_one_with_less_divergence_on_held_out_windows(dense: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     assert abs(report.rate - 2.5) <= 0.005
     held_out = token_windows(load_tokenizer(dense), TEXT, 64, 9, 0)[7::8]
-    models = (load_model(path, torch.float32) for path in (dense, tmp_path / "best"))
-    assert mean_distance(*models, held_out) == pytest.approx(found[chosen], rel=1e-3)
+    own, best = (load_model(path, torch.float32) for path in (dense, tmp_path / "best"))
+    assert mean_distance(own, best, held_out) == pytest.approx(found[chosen], rel=1e-3)
     assert llm.Report.from_json((tmp_path / "best" / "lattq_report.json").read_text()) == report
 
 
@@ -74,7 +74,7 @@ def test_it_is_the_default_where_outputs_count(dense: Path, tmp_path: Path):
     options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 3.0, "recipe": recipes.two_sided}
     found = {}
     for samples in (7, 8):
-        report = llm.quantize_model(dense, tmp_path / str(samples), **options | {"samples": samples})
+        report = llm.quantize_model(dense, tmp_path / str(samples), **{**options, "samples": samples})
         found[samples] = report.settings["allocation"]
     assert found == {7: "loss", 8: "best"}
 
@@ -92,7 +92,7 @@ def test_an_interrupted_call_continues(dense: Path, tmp_path: Path, monkeypatch:
             llm.quantize_model(dense, tmp_path / "out", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.partial", "whole"]
     with pytest.raises(InvalidInputError, match=r"other settings \(seed differ"):
-        llm.quantize_model(dense, tmp_path / "out", **options | {"seed": 1})
+        llm.quantize_model(dense, tmp_path / "out", **{**options, "seed": 1})
     again = llm.quantize_model(dense, tmp_path / "out", **options)
     assert again.settings == whole.settings
     names = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole")]

@@ -1,4 +1,4 @@
-"""Steps of layers so that their payloads fill a budget: against simulated layers whose rates differ from their curves."""
+"""Steps of layers so that payloads fill a budget: against simulated layers whose rates differ from their curves."""
 
 import json
 import math
@@ -52,9 +52,7 @@ class Layers:
                 control.learn(name, self.size(name, step))
         waiting = [name for name in self.curves if name not in control.sizes]
         while waiting and (stop is None or len(control.sizes) < stop):
-            for name in control.next(waiting):
-                step = control.of(name)
-                assert step is not None
+            for name, step in control.next(waiting).items():
                 control.learn(name, self.size(name, step))
             waiting = [name for name in waiting if name not in control.sizes]
         return 8 * sum(control.sizes.values()) / self.count
@@ -122,5 +120,5 @@ def test_kinds_are_names_without_numbers():
 
 def test_one_setting_never_waits():
     setting = OneSetting(3)
-    assert setting.next(["a", "b"]) == ["a", "b"]
+    assert setting.next(["a", "b"]) == {"a": 3, "b": 3}
     assert setting.of("a") == 3

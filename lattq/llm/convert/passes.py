@@ -119,8 +119,8 @@ class Encoder:
         waiting = list(targets)
         while waiting:
             ready = self.settings.next(waiting)
-            for name, (quantized, row) in zip(ready, self._parallel(encode, ready), strict=True):
-                self.workspace.put(self.settings.of(name), name, quantized.payload, row)
+            for (name, value), (quantized, row) in zip(ready.items(), self._parallel(encode, list(ready)), strict=True):
+                self.workspace.put(value, name, quantized.payload, row)
                 self.settings.learn(name, len(quantized.payload))
                 self.report(name)
                 yield name, quantized

@@ -30,8 +30,8 @@ class Settings(Protocol):
         """The setting of a layer; None if it has to wait."""
         ...
 
-    def next(self, names: Sequence[str]) -> list[str]:
-        """Those of some layers, in the order of the model, that can be quantized now: one at least."""
+    def next(self, names: Sequence[str]) -> Mapping[str, float | int]:
+        """Those of some layers, in the order of the model, that can be quantized now, and at what: one at least."""
         ...
 
     def learn(self, name: str, size: int) -> None:
@@ -68,9 +68,9 @@ class OneSetting:
         """The setting."""
         return self.value
 
-    def next(self, names: Sequence[str]) -> list[str]:
+    def next(self, names: Sequence[str]) -> dict[str, float | int]:
         """All of them."""
-        return list(names)
+        return dict.fromkeys(names, self.value)
 
     def learn(self, name: str, size: int) -> None:
         """Nothing."""
@@ -108,17 +108,17 @@ class RateControl:
         """The common step when the turn of a layer comes."""
         return self.values.get(name)
 
-    def next(self, names: Sequence[str]) -> list[str]:
+    def next(self, names: Sequence[str]) -> dict[str, float]:
         """Those that have a step already; or the next eighth of the model, which gets one."""
-        ready = [name for name in names if name in self.values]
+        ready = {name: self.values[name] for name in names if name in self.values}
         if ready:
             return ready
         value, total = self.step(), sum(curve.size for curve in self.curves.values())
         for name in names:
-            ready.append(name)
+            ready[name] = value
             if PARTS * sum(self.curves[one].size for one in ready) >= total:
                 break
-        self._decide(dict.fromkeys(ready, value))
+        self._decide(ready)
         return ready
 
     def learn(self, name: str, size: int) -> None:

@@ -160,7 +160,10 @@ class Conversion:
 
     def run(self, start: float, max_shard_size: str, beside: list[Path], run: str) -> Report:
         """All stages; the files `beside` the weights come along, and payloads are bound to the name of the run."""
-        value, layers = self.quantized(self.settings["allocation"])
+        if self.judges is None:
+            value, layers = self.quantized(self.settings["allocation"])
+        else:
+            value, layers = self.best(self.judges)
         self.restore()
         payloads = {name: one[0].payload for name, one in layers.items()}
         attach(self.model, self.layers, payloads, run, self.carried, self.rounding(layers))
@@ -169,8 +172,6 @@ class Conversion:
 
     def quantized(self, allocation: str) -> tuple[float | int, Layers]:
         """All layers, and the setting that they have on the mean."""
-        if allocation == "best":
-            return self.best()
         rate, fixed = self.settings["rate"], self.settings[searched(self.recipe)[0]]
         self.allocate(allocation)
         if rate is None:
@@ -179,30 +180,30 @@ class Conversion:
             return self.largest(rate)
         return self.controlled(rate, allocation)
 
-    def best(self) -> tuple[float | int, Layers]:
+    def best(self, windows: Int[Tensor, "windows window"]) -> tuple[float | int, Layers]:
         """Whichever of two allocations diverges less from the dense model, on windows that neither has seen.
 
         They are compared at the same bytes, by 4^(difference of the rates).
         """
         found = {name: self.quantized(name) for name in (TRIED[:1] if is_fixed_rate(self.recipe) else TRIED)}
+        scores = {}
         with self.work.stage("judge", len(found)) as judging:
-            scores = {name: self.judged(layers, judging, name) for name, (_, layers) in found.items()}
+            for name in judging.over(found):
+                scores[name] = self.judged(found[name][1], windows)
         sizes = {name: sum(len(one[0].payload) for one in layers.values()) for name, (_, layers) in found.items()}
         least = min(scores, key=lambda name: scores[name] * 4.0 ** (8 * sizes[name] / self.count))
         self.told |= {"chosen": least, "held_out": scores}
         return found[least]
 
-    def judged(self, layers: Layers, judging: Stage, name: str) -> float:
-        """Mean divergence of quantized layers from the dense ones, in nats, on the windows kept for that."""
+    def judged(self, layers: Layers, windows: Int[Tensor, "windows window"]) -> float:
+        """Mean divergence of quantized layers from the dense ones, in nats."""
         rounded = copy.deepcopy(self.model)
         places = matrices(rounded)
         for layer, (quantized, _) in layers.items():
             places[layer].write(torch.from_numpy(quantized.dequantize()))
         inputs = {} if self.inputs is None else {one: self.inputs.stored(*entry) for one, entry in layers.items()}
         with rounding(places, inputs):
-            found = mean_distance(self.model, rounded, self.judges)
-        judging.advance(f"{name}: {found:.4g}")
-        return found
+            return mean_distance(self.model, rounded, windows)
 
     def restore(self) -> None:
         """Give the model its types back, and the values of the source, or after maps, where running it changed them."""
@@ -257,10 +258,11 @@ class Conversion:
 
     def largest(self, rate: float | int) -> tuple[int, Layers]:
         """Layers at the most levels or bits whose files do not exceed a rate, and how many these are."""
-        (name, _), high, tried = searched(self.recipe), most(self.recipe), {}
+        name, high = searched(self.recipe)[0], most(self.recipe)
+        tried: dict[int, Layers] = {}
         with self.work.stage("search") as work:
             try:
-                value = largest_levels(rate, lambda one: self._sampled(one, work), name, high).value
+                value = int(largest_levels(rate, lambda one: self._sampled(one, work), name, high).value)
             except RateNotReachedError:  # by a sample
                 value = RANGES[name][0]
             more = self._sampled(min(value + 1, high), work).rate - self._sampled(value, work).rate
