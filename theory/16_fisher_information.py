@@ -376,9 +376,9 @@ assert abs(each.mean() - exact) < 5 * each.std() / len(each) ** 0.5
 #
 # bits, which has the right slope at high rate and at low ones, and misses what feedback and coder add by an amount that
 # hardly depends on the step. A conversion learns it from a ninth of the layers, then quantizes each layer once, and
-# lets those that are left make up for what the others took. What do unequal steps cost? If they are $s\,
-# 2^{\delta_l}$ with $\sum_l \delta_l = 0$, the distortion is the mean of $4^{\delta_l}$ times what it was, so that the same
-# distortion takes
+# lets those that are left make up for what the others took. What do unequal steps cost? If a layer has the step
+# $2^{\delta_l} s$, with $\sum_l \delta_l = 0$, the distortion is the mean of $4^{\delta_l}$ times what it was, so that
+# the same distortion takes
 #
 # $$ \Delta R = \tfrac12 \log_2 \overline{4^{\delta}} \approx \ln 2\; \overline{\delta^2} \tag{16.11} $$
 #
