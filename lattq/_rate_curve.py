@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 
 from lattq._array import Array, short_repr, to_host
 from lattq._metric import Metric
+from lattq.linalg.definite import pivots_in_single
 from lattq.linalg.ldl import unchecked_ldl
 
 __all__ = ["RateCurve"]
@@ -62,7 +63,7 @@ class RateCurve:
         squares = np.square(host / peak)
         rows, columns = squares.mean(axis=1) / (squares.mean() or 1.0), squares.mean(axis=0)
         if scheme.equalize:  # then cells are equally large where pivots are equal
-            columns = columns * _pivots(metric)
+            columns = columns * _pivots(metric.inputs)
             rows = rows if metric.output_factor is None else rows * metric.output_factor.pivots.reshape(-1)
         (first, of_rows), (second, of_columns) = _histogram(rows), _histogram(columns)
         shares = np.convolve(of_rows, of_columns)
@@ -98,12 +99,15 @@ class RateCurve:
         return float(found)
 
 
-def _pivots(metric: Metric) -> Float[np.ndarray, " columns"]:
-    """Those of Σ in natural order, which its root shows if it is a triangle."""
-    root = metric.root
-    if root.shape[0] == root.shape[1] and not np.triu(root, 1).any():
-        return np.square(np.diag(root))
-    return unchecked_ldl(metric.inputs, "natural", 1).pivots
+def _pivots(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
+    """In natural order; float32 is more than enough where it finds them.
+
+    >>> _pivots(np.array([[4.0, 2.0], [2.0, 2.0]])).round(6)
+    array([4., 1.])
+    """
+    scale = np.sqrt(np.diag(sigma))
+    found = pivots_in_single(sigma, scale) if scale.all() else None
+    return unchecked_ldl(sigma, "natural", 1).pivots if found is None else found * scale**2
 
 
 def _histogram(variances: Float[np.ndarray, " n"]) -> tuple[float, Float[np.ndarray, " bins"]]:

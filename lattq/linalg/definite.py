@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import get_lapack_funcs
 
-__all__ = ["UNIT", "clearly_definite", "in_single"]
+__all__ = ["UNIT", "clearly_definite", "in_single", "pivots_in_single"]
 
 UNIT = 2.0**-24  # relative error of one rounding
 STRIP = 64  # rows that fit a cache in float64
@@ -28,9 +28,21 @@ def clearly_definite(matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, 
     >>> clearly_definite(np.eye(2), np.ones(2)), clearly_definite(np.ones((2, 2)), np.ones(2))
     (True, False)
     """
+    return pivots_in_single(matrix, scale, SHIFT * max(len(matrix), 8) * UNIT) is not None
+
+
+def pivots_in_single(
+    matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, " n"], shift: float = 0.0
+) -> Float[np.ndarray, " n"] | None:
+    """Pivots of ``matrix / scale / scale[:, None]`` less a shift, in natural order; None if one is not positive.
+
+    >>> pivots_in_single(np.array([[4.0, 2.0], [2.0, 2.0]]), np.array([2.0, 1.0]))
+    array([1., 1.], dtype=float32)
+    """
     shifted = in_single(matrix, 1 / scale)
-    shifted[np.diag_indices(len(matrix))] -= np.float32(SHIFT * max(len(matrix), 8) * UNIT)
-    return not _potrf(shifted.T, lower=True, clean=False, overwrite_a=True)[1]
+    shifted[np.diag_indices(len(matrix))] -= np.float32(shift)
+    factor, failed = _potrf(shifted.T, lower=True, clean=False, overwrite_a=True)
+    return None if failed else np.square(np.diag(factor))
 
 
 def in_single(matrix: Float[np.ndarray, "n n"], scale: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n"]:

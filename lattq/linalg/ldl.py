@@ -22,6 +22,8 @@ from lattq.linalg.tolerances import column_scale, relative_tolerance
 
 __all__ = ["LDL", "ldl"]
 
+STRIP = 64  # lines that fit a cache
+
 
 @short_repr
 @dataclass(frozen=True)
@@ -63,9 +65,7 @@ class LDL:
         array([1., 2.])
         """
         s = scale[self.order]
-        own = s.astype(self.unit.dtype)
-        unit = self.unit / own
-        unit *= own[:, None]
+        unit = _between(self.unit, s.astype(self.unit.dtype))
         tiles = s.reshape(len(self.pivots), -1)
         squares = s**2 if self.pivots.ndim == 1 else tiles[:, :, None] * tiles[:, None, :]
         penalty = self.penalty
@@ -73,6 +73,17 @@ class LDL:
             penalty = penalty * (scale**2 if penalty.ndim == 1 else scale * scale[:, None])
         whole = scale if self.scale is None else self.scale * scale
         return LDL(unit, self.pivots * squares, self.order, penalty, self.matrix, whole)
+
+
+def _between(unit: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """(unit / s) * s[:, None], a strip of memory at a time."""
+    found, by_columns = np.empty_like(unit), unit.flags.f_contiguous
+    for start in range(0, len(s), STRIP):
+        part = slice(start, start + STRIP)
+        rows, columns = (slice(None), part) if by_columns else (part, slice(None))
+        np.divide(unit[rows, columns], s[columns], out=found[rows, columns])
+        found[rows, columns] *= s[rows, None]
+    return found
 
 
 def ldl(

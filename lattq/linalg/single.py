@@ -53,12 +53,14 @@ def single_ldl(
     scaled = in_single(matrix, size)
     own = np.ldexp(power, -(math.frexp(top)[1] // 2 * 2))
     scaled[np.diag_indices(n)] = own
-    factor, order, rank, _ = _pstrf(scaled.T, tol=0.0, lower=True, overwrite_a=True)
+    least = LEAST * n**0.5 * UNIT
+    factor, order, rank, _ = _pstrf(scaled.T, tol=least * float(own.min()), lower=True, overwrite_a=True)
+    if rank < n:  # it stops at a pivot that is too small
+        return None
     order = order.astype(np.int64) - 1
     roots = np.diag(factor).astype(np.float64)
     back = 1 / size[order]
-    far = not back.max() / (roots * back).min() < WIDEST if rank == n else True
-    if far or not float(np.min(roots**2 / own[order])) > LEAST * n**0.5 * UNIT:
+    if not (back.max() / (roots * back).min() < WIDEST and float(np.min(roots**2 / own[order])) > least):
         return None
     clear_above(factor)
     for start in range(0, n, STRIP):
