@@ -4,6 +4,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,7 +45,7 @@ def drawn(seed: int, shape: tuple[int, int], *, trellis: bool = False) -> lq.Qua
     )
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @given(seed=seeds, rows=st.integers(1, 40) | st.integers(64, 150), columns=st.integers(1, 80), trellis=st.booleans())
 def test_weights_have_the_bits_that_codes_give(dtype: type, seed: int, rows: int, columns: int, trellis: bool):
     found = drawn(seed, (rows, columns), trellis=trellis)
@@ -55,6 +56,8 @@ def test_weights_have_the_bits_that_codes_give(dtype: type, seed: int, rows: int
     assert_same_bits(weights, found.dequantize(dtype))
     assert_same(read.codes, found.codes)
     assert_same_bits(read.dequantize(dtype), weights)
+    if np.dtype(dtype).itemsize == 2:
+        assert_same_bits(weights, found.dequantize(np.float32).astype(dtype))
 
 
 def test_the_order_of_operations_matters():
