@@ -90,6 +90,11 @@ class Encoded(nn.Module):
         return self.encoded.cpu().numpy().tobytes()
 
     @property
+    def ready(self) -> bool:
+        """Whether there is a payload, here or in a file."""
+        return self._filled
+
+    @property
     def left(self) -> Place | None:
         """Where the payload is, if it is not here."""
         return None if self.encoded.numel() else self._place

@@ -63,11 +63,6 @@ class LattqLinear(Encoded, Decoded):
         """That of a dense layer in its place; at least float32 where inputs are rounded."""
         return self.like.dtype if self.inputs is None else torch.promote_types(self.like.dtype, torch.float32)
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is a payload."""
-        return self._filled
-
     def decode(self) -> Float[Tensor, "rows columns"]:
         """The weight, or Ŵ T⁻¹ where inputs are rounded."""
         if self.inputs is None:

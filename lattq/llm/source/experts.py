@@ -130,6 +130,11 @@ class Stack(Decoded):
     def __getitem__(self, index: Any) -> Tensor:
         return self.values[index]
 
+    @property
+    def ready(self) -> bool:
+        """Whether all slices have something to decode."""
+        return all(getattr(one, "ready", False) for one in self.children())
+
     def room(self) -> Float[Tensor, "_ _ _"]:
         """For the parameter, without values."""
         return torch.empty(self.shape, dtype=self.dtype, device=self.device)
