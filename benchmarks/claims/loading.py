@@ -2,9 +2,8 @@
 
     python benchmarks/claims/loading.py
 
-Two models: the embedded one, and a random Llama of 341 million weights; both with scalar codes and with a trellis of 256
-states at a fixed step, about three bits. The blocks of the random one hold the same payloads, which decode no faster
-for it. Every load is that of a process of its own, on one core or two, which has loaded a model with one block
+Two models with codes of about three bits: the embedded one, scalar and with a trellis of 256 states, and a random Llama
+of 341 million weights, scalar; its blocks hold the same payloads, which decode no faster for it. Every load is that of a process of its own, on one core or two, which has loaded a model with one block
 before, so that what is imported, compiled and tabulated once is not counted. Reading is `safetensors` reading the
 dense bfloat16 file into memory of the wanted type. Times of the processor are those of all threads; times of the
 clock are disturbed by other work on the machine. Each is the least of a few. Memory is the most that the process held, files
@@ -24,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-SEED, REPEATS, FAMILIES, DTYPES, CORES = 0, 3, ("scalar", "trellis"), ("bfloat16", "float32"), (1, 2)
+SEED, REPEATS, DTYPES, CORES = 0, 3, ("bfloat16", "float32"), (1, 2)
+FAMILIES = {"embedded": ("scalar", "trellis"), "random": ("scalar",), "small": ("scalar", "trellis")}
 STEP = math.sqrt(2 * math.pi * math.e) / 2**3  # of weights with variance 1, about three bits
 LARGE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "vocab_size": 32000}
 LARGE |= {"num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 1024}
@@ -62,15 +62,15 @@ def build(folder: Path) -> None:
     torch.manual_seed(SEED)
     small = LARGE | {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "vocab_size": 256}
     small |= {"num_attention_heads": 1, "num_key_value_heads": 1}
-    for name in ("embedded", "random", "small"):
-        for family in FAMILIES:
+    for name, families in FAMILIES.items():
+        for family in families:
             if name == "embedded":
                 model = load_model(embedded_model())
             else:
                 sizes = LARGE if name == "random" else small
                 config = transformers.LlamaConfig(**sizes, tie_word_embeddings=True)
                 model = torch.nn.Module.to(transformers.LlamaForCausalLM(config), torch.bfloat16)
-            if family == FAMILIES[0]:
+            if family == families[0]:
                 model.save_pretrained(folder / name / "dense")
             payloads = quantized(model, family)
             attach(model, choose_modules(model), payloads, run="0" * 16)
@@ -147,7 +147,7 @@ def main() -> None:
             for dtype in DTYPES:
                 for cores in CORES:
                     reading = of_process(folder, name, "read", dtype, cores)
-                    for what in ("dense", *FAMILIES):
+                    for what in ("dense", *FAMILIES[name]):
                         found = of_process(folder, name, what, dtype, cores)
                         row = {"model": name, "what": what, "dtype": dtype, "cores": cores, **found}
                         row |= {f"read {key}": reading[key] for key in ("seconds", "processor")}
@@ -164,7 +164,9 @@ def main() -> None:
         if (one["what"], one["dtype"], one["cores"], two["cores"]) == (two["what"], two["dtype"], 1, 2)
     ]
     claims = {
-        "a load holds at most 1.1 of the dense model and its files": all(row["memory"] <= row["bound"] for row in coded),
+        "a load holds at most 1.1 of the dense model and its files": all(
+            row["memory"] <= row["bound"] for row in coded
+        ),
         "a loaded model has the parameters and the footprint of a dense one": all(
             (row["weights"], row["dense"]) == (other["weights"], other["dense"])
             for row in coded

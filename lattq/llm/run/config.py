@@ -53,7 +53,7 @@ class LattqConfig(QuantizationConfigMixin):
         config_digest: Any = "",
         format_version: Any = None,
         input_activations: Any = None,
-        keep_payload: bool = False,
+        keep_payload: Any = False,
         **others: Any,
     ) -> None:
         self.quant_method = METHOD

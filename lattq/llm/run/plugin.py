@@ -15,8 +15,8 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.config import METHOD, LattqConfig, block_of
-from lattq.llm.run.digests import bind, context, digest_of_config, digest_of_state, verified_at_load
 from lattq.llm.run.decoding import LoadingBar, decode_weights
+from lattq.llm.run.digests import bind, context, digest_of_config, digest_of_state, verified_at_load
 from lattq.llm.run.directory import check_places, places, verify
 from lattq.llm.run.encoded import ENCODED, Encoded, Place
 from lattq.llm.run.inputs import InputRounding, input_block
