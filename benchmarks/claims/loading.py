@@ -3,11 +3,12 @@
     python benchmarks/claims/loading.py
 
 Two models with codes of about three bits: the embedded one, scalar and with a trellis of 256 states, and a random Llama
-of 341 million weights, scalar; its blocks hold the same payloads, which decode no faster for it. Every load is that of a process of its own, on one core or two, which has loaded a model with one block
-before, so that what is imported, compiled and tabulated once is not counted. Reading is `safetensors` reading the
-dense bfloat16 file into memory of the wanted type. Times of the processor are those of all threads; times of the
-clock are disturbed by other work on the machine. Each is the least of a few. Memory is the most that the process held, files
-that are mapped included, less what it held before.
+of 341 million weights, scalar; its blocks hold the same payloads, which decode no faster for it. Every load is that of
+a process of its own, on one core or two, which has loaded a model with one block before, so that what is imported,
+compiled and tabulated once is not counted. Reading is `safetensors` reading the dense bfloat16 file into memory of the
+wanted type; `transformers` maps a dense file of that type and reads nothing yet. Times of the processor are those of
+all threads; times of the clock are disturbed by other work on the machine. Each is the least of a few. Memory is the
+most that the process held, files that are mapped included, less what it held before.
 """
 
 import json
@@ -83,18 +84,19 @@ def resident(key: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
-def least(run: Callable[[], Any]) -> tuple[float, float, int]:
-    """Seconds of the clock and of the processor, and bytes that the first run held above what there was."""
+def least(run: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    """Seconds of the clock and of the processor, and bytes that the first run held above what there was; and a result."""
     times, before = [], resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # what was held at most begins anew
-    most = 0
+    most, kept = 0, None
     for _ in range(REPEATS):
+        del kept
         clock, processor = time.perf_counter(), time.process_time()
         kept = run()
         times.append((time.perf_counter() - clock, time.process_time() - processor))
         most = most or resident("VmHWM") - before
-        del kept
-    return min(one for one, _ in times), min(one for _, one in times), most
+    clock, processor = (min(column) for column in zip(*times, strict=True))
+    return {"seconds": clock, "processor": processor, "memory": most}, kept
 
 
 def loads(folder: Path, name: str, what: str, dtype: str, cores: int) -> dict[str, float]:
@@ -117,10 +119,8 @@ def loads(folder: Path, name: str, what: str, dtype: str, cores: int) -> dict[st
         return transformers.AutoModelForCausalLM.from_pretrained(folder / name / what, dtype=wanted)
 
     load("small")
-    clock, processor, most = least(lambda: load(name))
-    figures = {"seconds": clock, "processor": processor, "memory": most}
+    figures, model = least(lambda: load(name))
     if what != "read":
-        model: Any = load(name)
         figures |= {"dense": model.get_memory_footprint(), "weights": model.num_parameters()}
         figures["file"] = (folder / name / what / "model.safetensors").stat().st_size
     return figures
@@ -164,7 +164,7 @@ def main() -> None:
         if (one["what"], one["dtype"], one["cores"], two["cores"]) == (two["what"], two["dtype"], 1, 2)
     ]
     claims = {
-        "a load holds at most 1.1 of the dense model and its files": all(
+        "a load holds at most 1.1 of the dense model, and its files": all(
             row["memory"] <= row["bound"] for row in coded
         ),
         "a loaded model has the parameters and the footprint of a dense one": all(

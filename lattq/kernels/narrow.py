@@ -15,7 +15,7 @@ __all__ = ["put"]
 compiled = numba.njit(cache=True, nogil=True)
 ONE, REST, SIGN = np.uint32(1), np.uint32(0x7FFFFFFF), np.uint32(0x8000)
 HALF, BITS_OF_HALF, SIXTEEN = np.float32(0.5), np.uint32(126 << 23), np.uint32(16)
-# Of float16: the least normal number as float32, how much larger exponents of float32 are, and the digits that it lacks.
+# Of float16, as float32: the least normal number, how much larger exponents are, and how many more digits there are.
 NORMAL, BIAS, LESS = np.uint32(113 << 23), np.uint32(112 << 23), np.uint32(13)
 
 

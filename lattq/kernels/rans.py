@@ -176,8 +176,8 @@ def decode_plain(words, states, kinds, width, tables, found):
 def write_tile(found, top, rows, fronts, height, scaling, out):
     """Integers of rows as they are, or what they decode to by the operations of `Scaling`, in their order.
 
-    They belong to the same fronts in every row, of which those of groups of one row are columns. See `lattq.kernels.narrow`
-    for what `out` may hold.
+    They belong to the same fronts in every row, of which those of groups of one row are columns. What `out` may hold
+    is said in `lattq.kernels.narrow`.
     """
     plain, shifts, zero, step, column_gains, row_gains, divisors, row_divisors = scaling
     across, middle, i = np.uint64(len(fronts)), len(shifts) // 2, ZERO
