@@ -79,7 +79,7 @@ def destination(dtype: Any, out: Any, shape: tuple[int, int]) -> tuple[str, np.n
     """
     name = dtype if dtype == BFLOAT16 else _name(dtype)
     if name not in DTYPES:
-        msg = f"`dtype` is {shown(dtype)}; pass one of {', '.join(DTYPES)}, in the byte order of this machine"
+        msg = f"`dtype` is {str(dtype)[:40]!r}; pass one of {', '.join(DTYPES)}, in the byte order of this machine"
         raise InvalidInputError(msg)
     if out is None:
         try:

@@ -85,7 +85,7 @@ def resident(key: str) -> int:
 
 
 def least(run: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """Seconds of the clock and of the processor, and bytes that the first run held above what there was; and a result."""
+    """Seconds of the clock and of the processor, and bytes that the first run added at most; and what a run returns."""
     times, before = [], resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # what was held at most begins anew
     most, kept = 0, None
@@ -164,7 +164,7 @@ def main() -> None:
         if (one["what"], one["dtype"], one["cores"], two["cores"]) == (two["what"], two["dtype"], 1, 2)
     ]
     claims = {
-        "a load holds at most 1.1 of the dense model, and its files": all(
+        "a load holds at most 1.1 of the dense model and its files": all(
             row["memory"] <= row["bound"] for row in coded
         ),
         "a loaded model has the parameters and the footprint of a dense one": all(

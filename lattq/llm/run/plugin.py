@@ -152,7 +152,7 @@ class LattqHfQuantizer(HfQuantizer):
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model._weight_conversions = None  # dense files have the names that `transformers` gives them
-        decoded = {name: model.get_submodule(name).dequantize(dtype or torch.float32) for name in self.matrices}
+        decoded = {name: dense(model.get_submodule(name), dtype or torch.float32) for name in self.matrices}
         for name, weight in decoded.items():
             self.matrices[name].restore(model, weight)
         return model
@@ -176,6 +176,13 @@ def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
     """Find `name` among some, whether it or the saved one wraps the other in its base model's prefix."""
     prefix = f"{model.base_model_prefix}."
     return next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in names), None)
+
+
+def dense(layer: Encoded, dtype: torch.dtype) -> Tensor:
+    """The weight of a layer, decoded already if it is in this type."""
+    plain = isinstance(layer, LattqLinear) and layer.inputs is None
+    found = layer.decoded() if plain else None
+    return found.detach() if found is not None and found.dtype == dtype else layer.dequantize(dtype)
 
 
 def place(
