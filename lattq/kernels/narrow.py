@@ -39,8 +39,10 @@ def float16_bits(x):
     """The bits of a number of at most 65504; below 2^-14, the sum with 1/2 has those digits that are kept."""
     bits = np.float32(x).view(np.uint32)
     size = bits & REST
-    small = np.float32(np.float32(abs(x)) + HALF).view(np.uint32) - BITS_OF_HALF
-    found = _rounded(size - BIAS, LESS) if size >= NORMAL else small
+    if size >= NORMAL:
+        found = _rounded(size - BIAS, LESS)
+    else:
+        found = np.float32(np.float32(abs(x)) + HALF).view(np.uint32) - BITS_OF_HALF
     return np.uint16(found | (bits >> SIXTEEN & SIGN)).view(np.int16)
 
 
