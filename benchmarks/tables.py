@@ -513,12 +513,12 @@ def loading() -> str:
             f"{row['model']}, {'dense' if row['what'] == 'dense' else row['what'] + ' codes'}",
             row["dtype"],
             str(row["cores"]),
-            *(f"{row[key]:.2f}" for key in ("processor", "read processor", "seconds", "read seconds")),
+            *(f"{row[key]:.3g}" for key in ("processor", "read processor", "ratio", "seconds", "read seconds")),
             *(f"{row[key] / 1e6:.0f}" for key in ("memory", "dense", "file")),
         ]
         for row in published("loading")["rows"]
     ]
-    times = ["load, s of the processor", "reading", "load, s of the clock", "reading"]
+    times = ["load, s of the processor", "reading", "ratio", "load, s of the clock", "reading"]
     return table(["model", "dtype", "cores", *times, "peak, MB", "dense, MB", "file, MB"], cells)
 
 
