@@ -27,7 +27,7 @@ import numpy as np
 SEED, REPEATS, DTYPES, CORES = 0, 3, ("bfloat16", "float32"), (1, 2)
 FAMILIES = {"embedded": ("scalar", "trellis"), "random": ("scalar",), "small": ("scalar", "trellis")}
 STEP = math.sqrt(2 * math.pi * math.e) / 2**3  # of weights with variance 1, about three bits
-LARGE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "vocab_size": 32000}
+LARGE: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "vocab_size": 32000}
 LARGE |= {"num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 1024}
 
 
@@ -66,7 +66,7 @@ def build(folder: Path) -> None:
     for name, families in FAMILIES.items():
         for family in families:
             if name == "embedded":
-                model = load_model(embedded_model())
+                model: Any = load_model(embedded_model())
             else:
                 sizes = LARGE if name == "random" else small
                 config = transformers.LlamaConfig(**sizes, tie_word_embeddings=True)
@@ -179,6 +179,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(loads(Path(sys.argv[1]), *sys.argv[2:5], int(sys.argv[5]))))
+        place, name, what, dtype, cores = sys.argv[1:]
+        print(json.dumps(loads(Path(place), name, what, dtype, int(cores))))
     else:
         main()

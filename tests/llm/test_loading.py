@@ -134,6 +134,7 @@ def test_nothing_trips_a_backward_pass(quantized: Path, switch: str, monkeypatch
         bias, layer.bias = layer.bias, None  # an inference tensor, as in every model that is loaded so
         layer(x).sum().backward()
         layer.bias = bias
+        assert x.grad is not None
         assert torch.allclose(x.grad[0], layer.weight.sum(0), atol=1e-5)
 
 
@@ -154,6 +155,7 @@ def test_what_is_learned_on_top_gets_gradients(quantized: Path):
     down, up = (torch.nn.Parameter(torch.full(shape, 0.01)) for shape in ((2, 64), (96, 2)))
     layer.register_forward_hook(lambda module, inputs, output: output + inputs[0] @ down.T @ up.T)
     model(TOKENS).logits.square().sum().backward()
+    assert down.grad is not None
     assert float(down.grad.abs().max()) > 0
     assert all(one.grad is None for one in layer.parameters() if one is not layer.bias)
 

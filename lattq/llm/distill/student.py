@@ -44,7 +44,7 @@ class Student:
         self.blocks = [block for _, block in find_blocks(model, model.hf_quantizer.matrices)]
         found = {name: one for name, one in model.named_modules() if isinstance(one, Encoded)}
         routed = {name for name, one in model.hf_quantizer.matrices.items() if one.routed}
-        self.plain = {name: one for name, one in found.items() if name not in routed}
+        self.plain: dict[str, Any] = {name: one for name, one in found.items() if name not in routed}
         self.weights = sum(one.out_features * one.in_features for one in found.values())
         self.others = sum(found[name].payload_bytes for name in found if name in routed)
         self.layers: dict[str, FrozenCodes] = {}

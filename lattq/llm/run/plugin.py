@@ -180,8 +180,7 @@ def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
 
 def dense(layer: Encoded, dtype: torch.dtype) -> Tensor:
     """The weight of a layer, decoded already if it is in this type."""
-    plain = isinstance(layer, LattqLinear) and layer.inputs is None
-    found = layer.decoded() if plain else None
+    found = layer.decoded() if isinstance(layer, LattqLinear) and layer.inputs is None else None
     return found.detach() if found is not None and found.dtype == dtype else layer.dequantize(dtype)
 
 

@@ -81,7 +81,8 @@ class Decoded(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         if fn(self.like).dtype != self.like.dtype:
             self.forget()
-        empty = self._matrix in self._parameters and self._parameters[self._matrix].is_meta
+        held = self._parameters.get(self._matrix)
+        empty = held is not None and held.is_meta
         if empty:
             del self._parameters[self._matrix]
         super()._apply(fn, recurse)
