@@ -61,14 +61,19 @@ def build(folder: Path) -> None:
     from lattq.llm.source import choose_modules, load_model
 
     torch.manual_seed(SEED)
-    small = LARGE | {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "vocab_size": 256}
+    small: dict[str, Any] = LARGE | {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 1,
+        "vocab_size": 256,
+    }
     small |= {"num_attention_heads": 1, "num_key_value_heads": 1}
     for name, families in FAMILIES.items():
         for family in families:
             if name == "embedded":
                 model: Any = load_model(embedded_model())
             else:
-                sizes = LARGE if name == "random" else small
+                sizes: dict[str, Any] = LARGE if name == "random" else small
                 config = transformers.LlamaConfig(**sizes, tie_word_embeddings=True)
                 model = torch.nn.Module.to(transformers.LlamaForCausalLM(config), torch.bfloat16)
             if family == families[0]:
