@@ -43,6 +43,7 @@ CLAIMS = (
     "embeddings",
     "cost",
     "decoding",
+    "loading",
     "speed",
     "packed",
     "forged_files",
@@ -505,6 +506,22 @@ def beside_decoding() -> str:
     return table(["what", "bits a code", "Mnumbers/s"], cells)
 
 
+def loading() -> str:
+    """What a load takes, beside reading the dense file."""
+    cells = [
+        [
+            f"{row['model']}, {'dense' if row['what'] == 'dense' else row['what'] + ' codes'}",
+            row["dtype"],
+            str(row["cores"]),
+            *(f"{row[key]:.3g}" for key in ("processor", "read processor", "ratio", "seconds", "read seconds")),
+            *(f"{row[key] / 1e6:.0f}" for key in ("memory", "dense", "file")),
+        ]
+        for row in published("loading")["rows"]
+    ]
+    times = ["load, s of the processor", "reading", "ratio", "load, s of the clock", "reading"]
+    return table(["model", "dtype", "cores", *times, "peak, MB", "dense, MB", "file, MB"], cells)
+
+
 def loop_of_two_sides() -> str:
     """Time of the loop along fronts over that along columns."""
     rows = published("measuring")["loop"]
@@ -707,6 +724,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost,
     "decoding": decoding,
     "beside decoding": beside_decoding,
+    "loading": loading,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
 }

@@ -26,7 +26,7 @@ from lattq._payload import (
     require_bytes,
     sealed,
 )
-from lattq._reconstruction import scaling_of, written
+from lattq._reconstruction import weights
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
 from lattq.coding.messages import packed, unpacked
@@ -186,25 +186,31 @@ class Quantized:
             values = values * (self.row_gains[:, None] / GAIN_GRID)
         return values
 
-    def dequantize(self, dtype: Any = np.float32) -> Float[np.ndarray, "rows columns"]:
-        """The reconstruction, on the host; raises `InvalidInputError` if `dtype` does not reach that far.
+    def dequantize(self, dtype: Any = np.float32, out: np.ndarray | None = None) -> np.ndarray:
+        """The reconstruction, (rows, columns), on the host.
 
         Where nobody has asked for the codes of a file, they are decoded to weights one after the other.
+
+        Parameters
+        ----------
+        dtype : float64, float32, or one that is rounded from float32, to the nearest and ties to even: float16 and
+            bfloat16, which is "bfloat16" or that of `ml_dtypes`
+        out : array that is written and returned, of this dtype or, for bfloat16, of uint16, which gets the bits; a new
+            one unless given
+
+        Raises
+        ------
+        InvalidInputError : if `dtype` does not reach as far as the weights, or `out` does not fit
+
+        Examples
+        --------
+        >>> import lattq as lq
+        >>> layer = lq.quantize(np.eye(2), np.eye(2), lq.recipes.huffman_gptq(step=0.25))
+        >>> layer.dequantize("bfloat16", out=np.empty((2, 2), dtype=np.uint16))
+        array([[16256,     0],
+               [    0, 16256]], dtype=uint16)
         """
-        scaling = None if "codes" in self.__dict__ else scaling_of(self)
-        found = None if scaling is None else written(self, scaling, dtype)
-        if found is not None:
-            return found
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = self.transform.inverse(self.decoded())
-            largest = float(np.abs(values).max(initial=0.0))
-        if np.isnan(largest):
-            msg = f"codes decode to NaN; the numbers of {self.quantizer!r}, or of {self.transform!r}, are wrong"
-            raise InvalidInputError(msg)
-        if not largest <= float(np.finfo(dtype).max):
-            msg = f"values up to {largest:.3g} do not fit `dtype` = {np.dtype(dtype).name}; pass a wider one"
-            raise InvalidInputError(msg)
-        return values.astype(dtype)
+        return weights(self, dtype, out)
 
     def distortion(self, weight: Float[Array, "rows columns"], sigma: Any) -> float:
         """tr(G (W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight; `sigma` is Σ, then G = I, or a `Metric`.

@@ -12,6 +12,7 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 import numba
 import numpy as np
 
+from lattq.kernels.narrow import put
 from lattq.kernels.rans_vector import LANES, ODD, SLOT_BITS, sixteen, sixteen_low
 
 __all__ = [
@@ -175,7 +176,8 @@ def decode_plain(words, states, kinds, width, tables, found):
 def write_tile(found, top, rows, fronts, height, scaling, out):
     """Integers of rows as they are, or what they decode to by the operations of `Scaling`, in their order.
 
-    They belong to the same fronts in every row, of which those of groups of one row are columns.
+    They belong to the same fronts in every row, of which those of groups of one row are columns. What `out` may hold
+    is said in `lattq.kernels.narrow`.
     """
     plain, shifts, zero, step, column_gains, row_gains, divisors, row_divisors = scaling
     across, middle, i = np.uint64(len(fronts)), len(shifts) // 2, ZERO
@@ -197,7 +199,7 @@ def write_tile(found, top, rows, fronts, height, scaling, out):
                 x /= divisors[c]
             if len(row_divisors):
                 x /= row_divisors[r]
-            out[r, c] = x
+            put(out, r, c, x)
         i += across
 
 
