@@ -32,7 +32,7 @@ __all__ = [
     "sealed",
 ]
 
-FORMAT = 3
+FORMAT = 4
 HASH = 8  # bytes at the end of a payload
 MOST_SHIFT = 1 << 20  # of a centroid, in 128ths of a cell
 SIDE = Integer(1, 1 << 20)  # rows or columns: no layer has more
@@ -65,7 +65,7 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
     >>> from lattq.coding import FixedLength
     >>> data = FixedLength(4).encode(np.ones((2, 3), dtype=np.int32))
     >>> quantizer = ["uniform", [1, 1, 0.5, 0.0, 0, 3, None]]
-    >>> state = [3, [2, 3], quantizer, ["identity", []], None, None, ["fixed", [4, 0]], data]
+    >>> state = [4, [2, 3], quantizer, ["identity", []], None, None, ["fixed", [4, 0]], data]
     >>> payload_fields(state, (2, 3), 30)[0]["codes"]
     array([[1, 1, 1],
            [1, 1, 1]], dtype=int32)

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import LARGEST_CLASS
 from lattq.coding.base import BaseCoder
 from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.column_squares import column_squares
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.scaling import Scaling
-from lattq.coding.schema import Inner, Integer, Record, Series, checked
-from lattq.coding.slots import gaussians, kinds_of_codes
+from lattq.coding.schema import WORDS, Inner, Integer, Record, Series, checked
+from lattq.coding.slots import LARGEST_CLASS, gaussians, kinds_of_codes
 from lattq.coding.strips import decode_strips, encode_strips
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError
@@ -48,7 +47,7 @@ DATA = Record(
     noise=Integer(NO_NOISE, WIDEST),
     row_classes=Inner(),
     column_classes=Inner(),
-    streams=Series(Inner(), 1, lambda at: at.columns),  # of bytes, or of lists where parts have streams of their own
+    streams=Series(WORDS, 1, lambda at: at.columns),
 )
 
 

@@ -19,7 +19,7 @@ from lattq.coding.cosets import MOST
 from lattq.coding.damage import reading
 from lattq.coding.fronts import HEIGHT, Fronts, require_streams
 from lattq.coding.integers import encode_integers
-from lattq.coding.schema import Inner, Record, Series, checked
+from lattq.coding.schema import WORDS, Inner, Record, Series, checked
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import DATA as COLUMNS
 from lattq.coding.twoway import TwoWayModel, read_scales, stored_scales
@@ -37,7 +37,7 @@ DATA = Record(
     row_classes=Inner(),
     column_classes=Inner(),
     differences=Inner(),
-    streams=Series(Inner(), 1, lambda at: at.rows + at.columns),
+    streams=Series(WORDS, 1, lambda at: at.rows + at.columns),
 )
 # 2^16 times the squares of scales so many classes below another, and where the class of a mean square changes.
 POWERS = np.rint(2.0 ** (16 - np.arange(65) / 4)).astype(np.int64)

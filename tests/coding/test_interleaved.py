@@ -14,7 +14,7 @@ from scipy.stats import norm
 from docs import plain_decoder
 from lattq.coding import interleaved
 from lattq.coding.interleaved import decode_symbols, encode_symbols, lanes_of, read_words
-from lattq.coding.slots import SLOT_BITS, WIDEST, SlotTables, gaussians, kinds_of_codes, kinds_of_supersets, supersets
+from lattq.coding.slots import SLOT_BITS, WIDEST, SlotTables, cosets_of, gaussians, kinds_of_codes, kinds_of_cosets
 from lattq.coding.tables import CLASSES, gaussian_counts, limit
 from lattq.errors import DamagedFileError
 from lattq.kernels import rans, rans_vector
@@ -35,7 +35,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def drawn(seed: int, size: int, family: str, spread: float) -> tuple[np.ndarray, np.ndarray, SlotTables]:
     """Integers of random classes, some far beyond their tables, kinds and tables."""
     rng = np.random.default_rng(seed)
-    tables, kinds = (gaussians(), kinds_of_codes()) if family == "codes" else (supersets(), kinds_of_supersets())
+    tables, kinds = (gaussians(), kinds_of_codes()) if family == "codes" else (cosets_of(2), kinds_of_cosets(2))
     classes = rng.integers(0, rng.choice([30, CLASSES, len(kinds)]), size)
     symbols = np.clip(spread * rng.standard_normal(size) * 2.0 ** ((classes - 1) / 8 - 3), -1e17, 1e17)
     symbols = np.rint(symbols).astype(np.int64)
