@@ -14,14 +14,17 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, where_measured
+from lattq._format_1 import payload_fields_1
 from lattq._layer import as_metric
 from lattq._metric import Metric
 from lattq._payload import (
     FORMAT,
     HASH,
+    OLD_FORMAT,
     class_prior,
     decoded_codes,
     expected_gains,
+    format_version,
     payload_fields,
     require_bytes,
     sealed,
@@ -261,7 +264,8 @@ class Quantized:
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
-        metadata = {"lattq": json.dumps([FORMAT, *self._kinds()], separators=(",", ":"))}
+        # The second byte of a payload is its format, which may be an earlier one than what would be written.
+        metadata = {"lattq": json.dumps([self.payload[1], *self._kinds()], separators=(",", ":"))}
         return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
 
     @staticmethod
@@ -301,9 +305,13 @@ class Quantized:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            fields, sides, data = payload_fields(unpacked(body), shape, len(payload))
-            found = Quantized(**fields) if "codes" in fields else _without_codes(fields, sides)
-        found.__dict__["coded"] = data  # encoding again would give the same
+            state = unpacked(body)
+            if format_version(state) == OLD_FORMAT:
+                found = Quantized(**payload_fields_1(state, shape, len(payload)))
+            else:
+                fields, sides, data = payload_fields(state, shape, len(payload))
+                found = Quantized(**fields) if "codes" in fields else _without_codes(fields, sides)
+                found.__dict__["coded"] = data  # encoding again would give the same
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
 

@@ -67,17 +67,18 @@ def warm() -> list[File]:
         words = words_of_lattice(named(name))
         _ = (
             partitions(named(name)),
-            words.chances,
+            words.parity_kinds,
             words.kind_counts,
             words.find(np.zeros((len(words.residues[0]), 1), int)),
+            points.kinds_of_words(named(name)),
+            points.members_of(words),
         )
     for bits in range(1, 5):
         for memory in range(bits, 17):
             for code in CODES:
                 _ = BitshiftCode(bits, memory, code).values
-    for index in range(cosets.MOST_INDEX + 1):
-        if cosets.shift(index) == 0:
-            cosets.model(index)
+    for modulus in (1, 2, 4, 8):
+        cosets_of(modulus)
     return files
 
 

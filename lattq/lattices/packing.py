@@ -82,7 +82,7 @@ class NestedCoder(BaseCoder):
         """Bytes, or [words, frequencies]; raises `InvalidInputError` for codes out of range."""
         require_integers("codes", codes)
         index, digits = np.divmod(codes.astype(np.int64), self.q)
-        first = self._first(codes.shape[1])
+        first = self.first_columns(codes.shape[1])
         if codes.size and (index.min() < 0 or index[:, ~first].any() or index.max() >= self.scales):
             msg = f"codes {codes.min()} ... {codes.max()} are not digits below {self.q} with {self.scales} scales"
             raise InvalidInputError(msg)
@@ -96,7 +96,7 @@ class NestedCoder(BaseCoder):
         if self.index == "packed":
             return self._from_words(data, shape)
         words, frequencies = checked(STREAM, data, "stream")
-        first = self._first(shape[1])
+        first = self.first_columns(shape[1])
         vectors = shape[0] * int(first.sum())
         reader = Reader(words, "stream")
         codes = reader.take(*self._digits(shape[0] * shape[1])).astype(np.int32).reshape(shape)
@@ -206,7 +206,7 @@ class NestedCoder(BaseCoder):
             parts.append(((starts + self.dimension * whole)[:, None] + np.arange(left), left))
         return parts
 
-    def _first(self, columns: int) -> np.ndarray:
+    def first_columns(self, columns: int) -> np.ndarray:
         """Whether a column is the first of a vector."""
         found = np.zeros(columns, dtype=bool)
         for part, _ in self._parts(columns):

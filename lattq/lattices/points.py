@@ -87,12 +87,12 @@ def _period(words: Words) -> int:
 
 
 @functools.cache
-def _kinds(lattice: Lattice) -> SlotTables:
+def kinds_of_words(lattice: Lattice) -> SlotTables:
     """Tables of the kinds of words, for the classes 1, 2 ..."""
     return distributions(words_of_lattice(lattice).kind_counts)
 
 
-def _members(words: Words) -> tuple[SlotTables, np.ndarray]:
+def members_of(words: Words) -> tuple[SlotTables, np.ndarray]:
     """Tables of the words of each kind that has several, and what a symbol of each kind is; 0 where there is one."""
     several = words.counts > 1
     tables, kinds = equals(tuple(words.counts[several].tolist()))
@@ -104,10 +104,10 @@ def _words(lattice: Lattice, word: np.ndarray, classes: np.ndarray) -> list[Part
     words, parts = words_of_lattice(lattice), []
     kinds = words.kinds[word]
     if len(words.counts) > 1:
-        parts.append((kinds, (classes - 1 << SHIFT).astype(np.uint32), _kinds(lattice)))
+        parts.append((kinds, (classes - 1 << SHIFT).astype(np.uint32), kinds_of_words(lattice)))
     several = words.counts[kinds] > 1
     if several.any():
-        tables, of_kinds = _members(words)
+        tables, of_kinds = members_of(words)
         parts.append(((word - words.starts[kinds])[several], of_kinds[kinds[several]], tables))
     return parts
 
@@ -116,10 +116,10 @@ def _read_words(reader: Reader, lattice: Lattice, classes: np.ndarray) -> np.nda
     """Inverse of `_words`."""
     words, kinds = words_of_lattice(lattice), np.zeros(classes.shape, dtype=np.int64)
     if len(words.counts) > 1:
-        kinds = reader.take((classes - 1 << SHIFT).astype(np.uint32), _kinds(lattice))
+        kinds = reader.take((classes - 1 << SHIFT).astype(np.uint32), kinds_of_words(lattice))
     several, found = words.counts[kinds] > 1, words.starts[kinds]
     if several.any():
-        tables, of_kinds = _members(words)
+        tables, of_kinds = members_of(words)
         place = reader.take(of_kinds[kinds[several]], tables)
         if (place >= words.counts[kinds[several]]).any():
             msg = f"word {place.max()} of a kind that has fewer; the file is damaged"
