@@ -34,6 +34,7 @@ __all__ = [
     "require_parts",
     "require_shape",
     "sealed",
+    "stored_kinds",
 ]
 
 FORMAT = 4
@@ -190,6 +191,17 @@ def require_parts(payload: bytes) -> None:
         chains.from_state(transform, shape[1])
         for role, (kind, own) in (("quantizer", quantizer), ("coder", coder)):
             find(role, kind).from_state(own, tuple(shape))
+
+
+def stored_kinds(payload: bytes) -> list[str]:
+    """Kinds of quantizer, transform and coder that a payload holds.
+
+    >>> import lattq as lq
+    >>> stored_kinds(lq.quantize(np.eye(2), np.eye(2), lq.recipes.rtn()).payload)
+    ['uniform', 'identity', 'fixed']
+    """
+    state = unpacked(payload[:-HASH])
+    return [state[place][0] for place in (2, 3, 6)]
 
 
 def class_prior(transform: Any) -> Any:

@@ -28,6 +28,7 @@ from lattq._payload import (
     payload_fields,
     require_bytes,
     sealed,
+    stored_kinds,
 )
 from lattq._reconstruction import scaling_of, written
 from lattq.coding.damage import reading
@@ -264,8 +265,9 @@ class Quantized:
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
-        # The second byte of a payload is its format, which may be an earlier one than what would be written.
-        metadata = {"lattq": json.dumps([self.payload[1], *self._kinds()], separators=(",", ":"))}
+        version = self.payload[1]  # which may be an earlier one than what would be written now
+        kinds = self._kinds() if version == FORMAT else stored_kinds(self.payload)
+        metadata = {"lattq": json.dumps([version, *kinds], separators=(",", ":"))}
         return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
 
     @staticmethod
@@ -307,10 +309,11 @@ class Quantized:
         with reading("the payload"):
             state = unpacked(body)
             if format_version(state) == OLD_FORMAT:
-                found = Quantized(**payload_fields_1(state, shape, len(payload)))
+                fields = payload_fields_1(state, shape, len(payload))
+                found = _restored(fields, fields["codes"].shape)
             else:
                 fields, sides, data = payload_fields(state, shape, len(payload))
-                found = Quantized(**fields) if "codes" in fields else _without_codes(fields, sides)
+                found = Quantized(**fields) if "codes" in fields else _restored(fields, sides)
                 found.__dict__["coded"] = data  # encoding again would give the same
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
@@ -336,8 +339,8 @@ class Quantized:
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
-def _without_codes(fields: dict[str, Any], shape: tuple[int, int]) -> Quantized:
-    """A value whose codes are still coded."""
+def _restored(fields: dict[str, Any], shape: tuple[int, int]) -> Quantized:
+    """A value whose codes are still coded, or whose parts files hold no longer."""
     found = object.__new__(Quantized)
     known = {"stats": {}, **fields, "quantizer": fields["quantizer"].stored(), "shape": shape}
     found.__dict__.update(known)

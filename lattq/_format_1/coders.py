@@ -163,7 +163,7 @@ def _read_pooled(coder: Any, data: Any, shape: tuple[int, int], prior: Any, opti
         msg = f"the histogram counts {counts.sum()} codes of {shape[0]} x {shape[1]}; the file is damaged"
         raise DamagedFileError(msg)
     reader = coder_of(words)
-    codes = reader.decode(model_of(np.append(counts, [0] * (size == 1)), counts.sum()), shape[0] * shape[1])
+    codes = reader.decode(model_of(np.append(counts, [0] * (size == 1)), int(counts.sum())), shape[0] * shape[1])
     require_end(reader, f"{len(words)} bytes")
     return (codes.astype(np.int64) + low).reshape(shape), GAIN_GRID, {}
 

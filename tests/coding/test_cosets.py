@@ -204,10 +204,9 @@ def test_other_tables_are_refused(monkeypatch: pytest.MonkeyPatch):
     cosets.check_fingerprint()
 
 
-def test_the_first_model_checks_the_tables(monkeypatch: pytest.MonkeyPatch):
+def test_the_first_tables_check_them(monkeypatch: pytest.MonkeyPatch):
     calls: list[Any] = []
     monkeypatch.setattr(cosets, "check_fingerprint", lambda: calls.append(1))
-    cosets.model.cache_clear()
-    cosets.model(160)
+    cosets_of.cache_clear()
+    cosets_of(1)
     assert calls
-    cosets.model.cache_clear()
