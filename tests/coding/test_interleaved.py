@@ -61,12 +61,9 @@ def test_a_plain_decoder_finds_the_same(seed: int, size: int, spread: float):
     classes = rng.integers(0, 266, size)
     symbols = np.rint(spread * rng.standard_normal(size) * 2.0 ** ((classes - 1) / 8 - 3)).astype(np.int64)
     data = encode_symbols(symbols, kinds_of_codes()[classes], gaussians())
-    stream, found = plain_decoder.Stream(data), []
-    for start in range(0, size, interleaved.WIDTH):
-        found += stream.step(
-            [plain_decoder.table_of_code(k) for k in classes[start : start + interleaved.WIDTH].tolist()]
-        )
-    assert found == symbols.tolist()
+    stream = plain_decoder.Stream(data)
+    assert_same(stream.take(map(plain_decoder.code, classes.tolist())), symbols)
+    stream.close()
 
 
 @pytest.mark.parametrize("index", [1, 9, 25, 41, 57, 61])

@@ -151,7 +151,7 @@ def test_random_access_reads_only_the_blocks_it_needs():
     coder = TwoWay(block=40)  # two columns a block
     stream = coder.encode(codes)
     noise, rows, columns, blocks = stream
-    spoilt = [noise, rows, columns, [blocks[0], [b"", []], *blocks[2:]]]
+    spoilt = [noise, rows, columns, [blocks[0], b"", *blocks[2:]]]
     assert_same(coder.decode(spoilt, codes.shape, columns=slice(4, 9)), codes[:, 4:9])
 
 
@@ -186,7 +186,7 @@ def test_pinned_bytes_of_row_and_column_scales():
     stream = TwoWay(block=1000).encode(codes.astype(np.int32))
     assert stream[1][2]
     digest = hashlib.blake2b(bytes(msgpack.packb(stream) or b""), digest_size=8).hexdigest()
-    assert digest == "d44f28541b2a2d38"
+    assert digest == "9df52beceab2686a"
 
 
 @given(seed=seeds, data=st.data(), heavy=st.booleans())

@@ -63,7 +63,7 @@ def test_dynamic_programming_finds_the_best_cuts(coded: bool):
     """Of all triples of candidates, with the same price of a bit."""
     table = scales._table(VoronoiCode(D(4), 7), gaussian(200, 4))
     price = 0.02 if coded else 0.0
-    cuts, last = scales._first(table, 3, price), int(table.fits.max())
+    cuts, last = scales.first_columns(table, 3, price), int(table.fits.max())
 
     def cost(cuts: np.ndarray) -> float:
         index = np.searchsorted(cuts, table.fits)
@@ -205,7 +205,7 @@ def test_samples_may_be_of_any_kind_and_size():
 def codes_of(coder: NestedCoder, rows: int, columns: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     digits = rng.integers(0, coder.q, (rows, columns))
-    index = rng.integers(0, coder.scales, (rows, columns)) * coder._first(columns)
+    index = rng.integers(0, coder.scales, (rows, columns)) * coder.first_columns(columns)
     return (digits + coder.q * index).astype(np.int32)
 
 
