@@ -189,8 +189,9 @@ def decode_stream(data, steps, classes, polynomials, codes):
         parities = [(2 * states[one] & low).bit_count() % 2 for _, one in step]
         kinds = [table_of(int(classes[place]), z) for (place, _), z in zip(step, parities, strict=True)]
         for (place, one), m, z in zip(step, stream.step(kinds), parities, strict=True):
-            branch = m & 1 ^ (2 * states[one] & high).bit_count() % 2
-            states[one] = (2 * states[one] + branch) % (1 << high.bit_length() - 1)
+            states[one] = (
+                2 * states[one] + (m & 1 ^ (2 * states[one] & high).bit_count() % 2) & (1 << high.bit_length() - 1) - 1
+            )
             codes[place] = 2 * m + z if polynomials else m
     stream.close()
 
@@ -198,9 +199,8 @@ def decode_stream(data, steps, classes, polynomials, codes):
 def decode_points(data, name, of_points, of_alone):
     """Lattice points, as columns, and numbers in none."""
     stream, words, step = Stream(data), words_of_lattice(named(name)), tail_step(named(name))
-    kinds = np.zeros(len(of_points), dtype=np.int64)
-    if len(words.counts) > 1:
-        kinds = stream.take((proportional(words.kind_counts[k - 1]), 0) for k in of_points)
+    of_kinds = ((proportional(words.kind_counts[k - 1]), 0) for k in of_points)
+    kinds = stream.take(of_kinds) if len(words.counts) > 1 else np.zeros(len(of_points), dtype=np.int64)
     word, several = words.starts[kinds], words.counts[kinds] > 1
     word[several] += stream.take(equal(int(words.counts[k])) for k in kinds[several])
     residues, wanted, period = words.folded[word].T.copy(), words.parities[word], words.modulus << words.constrained
@@ -288,13 +288,13 @@ def decode_scaled(kind, coder, data, codes, prior):
         for stream, run in zip(streams, fronts.runs(coder.block), strict=True):
             decode_stream(stream, steps_of_fronts(run, len(codes), coder.segment, fronts), classes, polynomials, codes)
     elif kind == "lattice":
-        layout = Layout(rows, coder.lattice.dimension)
-        classes, n, whole = classes_of(layout.classes, columns, noise), layout.dimension, layout.whole
+        layout, n = Layout(rows, coder.lattice.dimension), coder.lattice.dimension
+        classes, whole = classes_of(layout.classes, columns, noise), layout.whole
         for stream, some in zip(streams, blocks(columns > 0, len(rows), coder.block), strict=True):
             of_points, of_alone = np.split(classes[:, some], [whole // n])
             points, alone = decode_points(stream, coder.name, of_points.ravel(), of_alone.ravel())
-            points = points.reshape(n, whole // n, len(some)).transpose(1, 0, 2).reshape(whole, len(some))
-            codes[layout.order[:, None], some] = np.concatenate([points, alone.reshape(-1, len(some))])
+            points = points.reshape(n, -1, len(some)).transpose(1, 0, 2).reshape(whole, len(some))
+            codes[layout.order[:, None], some] = np.concatenate([points, alone.reshape(of_alone.shape)])
     else:
         for stream, some in zip(streams, blocks(columns > 0, len(rows), coder.block), strict=True):
             decode_stream(stream, steps_of_columns(some, cut(len(rows), sequence)), classes, polynomials, codes)

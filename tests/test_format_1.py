@@ -68,7 +68,9 @@ def test_damaged_files_are_refused_or_decode(data: st.DataObject, name: str):
         assert lq.Quantized.from_payload(sealed(forged), tuple(shape)).decoded().shape == tuple(shape)
 
 
-@pytest.mark.parametrize(("version", "what"), [(2, "commit f5b0757"), (3, "commit 4620346"), (9, "later release"), (0, "")])
+@pytest.mark.parametrize(
+    ("version", "what"), [(2, "commit f5b0757"), (3, "commit 4620346"), (9, "later release"), (0, "")]
+)
 def test_other_versions_say_what_reads_them(version: int, what: str):
     payload = lq.quantize(np.eye(3), np.eye(3), lq.recipes.rtn()).payload
     state = msgpack.unpackb(payload[:-8])

@@ -171,9 +171,9 @@ def test_a_good_prior_saves_the_column_classes():
 
 def test_pinned_bytes():
     codes = np.array([[0, 5, -1, 40], [1, -9, 0, 33], [0, 2, 0, -1000], [-1, 7, 0, 12]], dtype=np.int32)
-    columns = [33, 66, bytes.fromhex("7cf45929eb0c"), []]
-    blocks = [bytes.fromhex(words) for words in ("005df30100689e", "0055000400745001fb")]
-    pinned = [-1000, [0, 0, b"", []], columns, blocks]
+    columns = [33, 66, bytes.fromhex("0056cbb033")]
+    blocks = [bytes.fromhex(words) for words in ("005df301689e", "00550004745001fb")]
+    pinned = [-1000, [0, 0, b""], columns, blocks]
     assert TwoWay(block=8).encode(codes) == pinned
     assert_same(TwoWay(block=8).decode(pinned, (4, 4)), codes)
 

@@ -63,7 +63,7 @@ def test_dynamic_programming_finds_the_best_cuts(coded: bool):
     """Of all triples of candidates, with the same price of a bit."""
     table = scales._table(VoronoiCode(D(4), 7), gaussian(200, 4))
     price = 0.02 if coded else 0.0
-    cuts, last = scales.first_columns(table, 3, price), int(table.fits.max())
+    cuts, last = scales._first(table, 3, price), int(table.fits.max())
 
     def cost(cuts: np.ndarray) -> float:
         index = np.searchsorted(cuts, table.fits)
