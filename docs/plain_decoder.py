@@ -14,7 +14,6 @@ import numpy as np
 from lattq.coding import cosets, tables
 from lattq.coding.fronts import Fronts
 from lattq.coding.packing import unpack
-from lattq.lattices.fronts import FrontLattice
 from lattq.lattices.layout import Layout
 from lattq.lattices.words import named, tail_step, words_of_lattice
 from lattq.parts.registry import find
@@ -279,7 +278,7 @@ def decode_scaled(kind, coder, data, codes, prior):
     classes, sequence = classes_of(rows, columns, noise), getattr(coder, "segment", len(rows))
     polynomials = POLYNOMIALS[coder.states] if kind.startswith("trellis") else None
     if kind == "lattice-fronts":
-        for stream, layout in zip(streams, FrontLattice._layouts(coder, rows, known), strict=True):
+        for stream, layout in zip(streams, coder.layouts(rows, known), strict=True):
             points, of_points, alone, of_alone = layout.live(classes.reshape(-1))
             found, codes.reshape(-1)[alone] = decode_points(stream, coder.name, of_points, of_alone)
             codes.reshape(-1)[points] = found.T

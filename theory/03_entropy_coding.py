@@ -23,8 +23,7 @@ from scipy.stats import norm
 import lattq as lq
 from lattq.coding import Pooled, TwoWay
 from lattq.coding.interleaved import encode_symbols
-from lattq.coding.slots import gaussians, kinds_of_codes
-from lattq.coding.slots import SLOT_BITS, WIDEST, low_bits, slot_counts
+from lattq.coding.slots import SLOT_BITS, WIDEST, gaussians, kinds_of_codes, low_bits, slot_counts
 from lattq.coding.tables import expected_gain, gaussian_counts, limit, scale_class
 from lattq.coding.twoway import share
 from lattq.feedback import successive_cancellation

@@ -22,9 +22,9 @@ from scipy.optimize import brentq
 
 import lattq as lq
 from lattq.bounds import space_filling_gap
+from lattq.coding.cosets import log_partition, scale
 from lattq.coding.interleaved import encode_symbols
 from lattq.coding.slots import cosets_of, residue_kinds
-from lattq.coding.cosets import coset_index, log_partition, scale
 from lattq.coding.tables import scale_class
 from lattq.errors import RateNotReachedError
 from lattq.quantizers import Trellis

@@ -24,7 +24,7 @@ Tables = Callable[[int], tuple[np.ndarray, int, int]]  # counts, largest magnitu
 def stack() -> Any:
     """The module of `constriction`, which is not needed for other files."""
     try:
-        import constriction  # noqa: PLC0415
+        import constriction
     except ImportError as error:
         msg = "files of format 1 hold streams of another library; install it with `pip install lattq[format-1]`"
         raise MissingPartError(msg, role="coder", kind="constriction") from error

@@ -102,8 +102,8 @@ def bit_kinds(chance: Int[np.ndarray, "*shape"]) -> UInt[np.ndarray, "*shape"]:
 class Histogram:
     """Tables of the integers 0, 1 ... that occur so often, two of them or more.
 
-    Of those that occur, in their order, the low bits are coded as they are where there are more than 2048. A table holds
-    those that have a slot or more, and one symbol for all others, which stand in the next table by themselves.
+    Of those that occur, in their order, the low bits are coded as they are where there are more than 2048. A table
+    holds those that have a slot or more, and one symbol for all others, which stand in the next table by themselves.
 
     Attributes
     ----------
