@@ -262,7 +262,7 @@ assert np.abs(share(distances, 0) / 16 - (1 - 4.0 ** (-distances / 8))).max() < 
 # $$ \tfrac12 \log(\mathrm{AM}/\mathrm{GM}) \approx \frac v{4 \ln 2} = \frac{\ln 2}{3072} = 0.0002 \text{ bit.}
 #    \tag{3.12} $$
 #
-# **In all** a column costs 5 or 6 bits and a file some 250 bytes. That is 0.05 bit a weight at 256 × 256, much at
+# **In all** a column costs 5 or 6 bits and a file some 220 bytes. That is 0.04 bit a weight at 256 × 256, much at
 # 64 × 64 (share files there), and nothing at the sizes of real layers.
 
 
@@ -322,7 +322,7 @@ known = np.rint(8 * np.log2(layer.transform.scale)).astype(np.int64)
 assert bits(TwoWay().encode(layer.codes, known)[2]) < 0.5 * bits(TwoWay().encode(layer.codes)[2])
 slopes = np.diff(side) / np.diff(sizes)
 assert np.all((slopes > 0) & (slopes < 7))  # grids of scales and classes are as coarse as is cheapest
-assert 0.04 < side[3] / sizes[3] ** 2 < 0.07
+assert 0.03 < side[3] / sizes[3] ** 2 < 0.05
 
 # %% [markdown]
 # ## 3.5 Interleaved streams
