@@ -1,5 +1,6 @@
 """The step, the number of levels or of bits at which a recipe reaches a rate in real bytes."""
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -10,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from lattq import bounds
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._layer import check_layer
 from lattq._metric import Metric
 from lattq._options import as_float, as_seed, power_of_two
+from lattq._rate_curve import RateCurve
 from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError, shown
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
@@ -25,15 +26,19 @@ TOLERANCE = 0.005
 GRID = (
     1024  # searched steps are 2^(k / 1024): where the rate falls by 2 bits an octave, the nearest misses by 0.001 bit
 )
-SAMPLE_ROWS = 512
+SAMPLE_ROWS = 128
 SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
+SAMPLE_NEAR = 0.03  # bits: curves are right to a tenth of a miss, so that the rest is within the tolerance
 MAX_RATE = 24.0
 RANGES = {"levels": (2, 257), "bits": (1, 9)}  # least number, and the first that is too many
+GUESSES = 4  # then halving is surer
 FULL_ENCODES = 6
 MOST_ENCODES = 12
 SMALL = 1 << 17  # weights over encodes: where the rate jumps by bytes, there are more, up to 64
 OVERFLOW_MOVE = 8 * GRID  # up, after codes that no coder holds
 LARGEST_MOVE = 3 * GRID  # beyond that a slope says nothing
+LARGEST_MISS = 8.0  # bits
+MOST_RATIO = 3.0  # of what a rate falls by to what it was expected to
 LAST_PLACE = 120 * GRID  # either way: steps are float32 numbers
 
 
@@ -48,6 +53,31 @@ class _HasRate(Protocol):
 
 
 Rated = TypeVar("Rated", bound=_HasRate)
+
+
+@runtime_checkable
+class Curve(Protocol):
+    """A rate as a falling function of the step: expected, up to a constant."""
+
+    def rate(self, step: float) -> float:
+        """Bits per weight at a step."""
+        ...
+
+    def step(self, rate: float) -> float:
+        """The step of a rate."""
+        ...
+
+
+class Octaves:
+    """A bit for each octave, as at high rate."""
+
+    def rate(self, step: float) -> float:
+        """-log2(step)."""
+        return -math.log2(step)
+
+    def step(self, rate: float) -> float:
+        """The inverse."""
+        return 2.0**-rate
 
 
 def at_rate(
@@ -101,19 +131,24 @@ def at_rate(
         return largest_levels(rate, lambda value: quantize(weight, sigma, scheme(value)), name, most(recipe))
     weight, metric = check_layer(weight, sigma)
     metric = scheme(1.0).sees(metric)
-    sample, of_sample = _row_sample(weight, metric, seed)
+    size, rows = math.prod(weight.shape), weight.shape[0]
     with threadpool_limits(1):
-        step = first_step(rate, sample, of_sample)
-    size = math.prod(weight.shape)
+        curve = RateCurve.of(weight, metric, scheme(1.0))
     encodes, tolerance = max(MOST_ENCODES, min(SMALL // size, 64)), max(TOLERANCE, 8 / size)
-    if sample.shape[0] < weight.shape[0]:
-        step, _ = search_step(rate, step, lambda step: quantize(sample, of_sample, scheme(step)), encodes=encodes)
-        encodes = FULL_ENCODES
+    step = curve.step(rate)
+    sample = _row_sample(weight, metric, seed)
+    if sample is not None:
+
+        def of_sample(step: float) -> _Grown:
+            return _Grown(quantize(*sample, scheme(step)), rows)
+
+        step, near = search_step(rate, step, of_sample, curve, encodes=encodes, near=SAMPLE_NEAR)
+        step, encodes = curve.step(curve.rate(step) + rate - near.rate), FULL_ENCODES
 
     def encode(step: float) -> Quantized:
         return quantize(weight, metric, scheme(step))
 
-    step, best = search_step(rate, step, encode, encodes=encodes, near=max(TOLERANCE / 5, 8 / size))
+    step, best = search_step(rate, step, encode, curve, encodes=encodes, near=tolerance)
     if abs(best.rate - rate) > tolerance:
         msg = (
             f"no step of the recipe gives {rate} bits per weight within {tolerance:.3g}: the nearest found is "
@@ -152,16 +187,23 @@ def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]
 
 
 def search_step(
-    rate: float, step: float, encode: Callable[[float], Rated], *, encodes: int, near: float = TOLERANCE / 5
+    rate: float,
+    step: float,
+    encode: Callable[[float], Rated],
+    curve: Curve,
+    *,
+    encodes: int,
+    near: float = TOLERANCE / 5,
 ) -> tuple[float, Rated]:
-    """Secant on log2(step) for `encode(step).rate == rate`; the step that came closest and its result.
+    """Search for `encode(step).rate == rate` along an expected curve; the step that came closest and its result.
 
-    All steps lie on the grid of `grid_step`. Between a step of too high and one of too low a rate the search stays
-    there; where the rate jumps, it goes on with the nearest steps. It stops within `near` bits, or after
-    `encodes` calls. A step whose codes overflow is too small. Raises `RateNotReachedError` if that holds for all.
+    A miss moves the step to where the curve is lower by as much, or by what the last two encodes make of that. All
+    steps lie on the grid of `grid_step`. Between a step of too high and one of too low a rate the search stays there;
+    where the rate jumps, it goes on with the nearest steps. It stops within `near` bits, or after `encodes` calls. A
+    step whose codes overflow is too small. Raises `RateNotReachedError` if that holds for all.
 
     >>> import types
-    >>> search_step(3.0, 1.0, lambda step: types.SimpleNamespace(rate=2 - math.log2(step)), encodes=3)[0]
+    >>> search_step(3.0, 1.0, lambda step: types.SimpleNamespace(rate=2 - math.log2(step)), Octaves(), encodes=3)[0]
     0.5
     """
     tried: dict[int, Rated] = {}
@@ -175,7 +217,7 @@ def search_step(
             continue
         if abs(tried[place].rate - rate) <= near:
             break
-        place = _next_place({k: found.rate - rate for k, found in tried.items()}, floor)
+        place = _next_place({k: found.rate - rate for k, found in tried.items()}, floor, curve)
     if not tried:
         msg = f"steps up to 2^{floor / GRID:.0f} give codes that no coder holds; {rate} bits per weight are too many"
         raise RateNotReachedError(msg, rate=rate)
@@ -196,14 +238,16 @@ def _place(step: float) -> int:
     return round(GRID * math.log2(step))
 
 
-def _next_place(misses: dict[int, float], floor: int | float) -> int:
+def _next_place(misses: dict[int, float], floor: int | float, curve: Curve) -> int:
     """Place in the grid to try next, from how far rates were off, in the order they were tried."""
-    (last, miss), slope = list(misses.items())[-1], -1.0
+    (last, miss), ratio = list(misses.items())[-1], 1.0
+    expected = curve.rate(power_of_two(last, GRID))
     if len(misses) > 1:
         old, before = list(misses.items())[-2]
-        if miss != before:
-            slope = min(max((miss - before) / (last - old) * GRID, -2.0), -0.05)
-    place = last + round(min(max(-miss / slope * GRID, -LARGEST_MOVE), LARGEST_MOVE))
+        fall = curve.rate(power_of_two(old, GRID)) - expected
+        ratio = min(max((before - miss) / fall, 1 / MOST_RATIO), MOST_RATIO) if fall else 1.0
+    place = _place(curve.step(expected - min(max(miss / ratio, -LARGEST_MISS), LARGEST_MISS)))
+    place = last + min(max(place - last, -LARGEST_MOVE), LARGEST_MOVE)
     place = min(max(place, -LAST_PLACE), LAST_PLACE)
     low = max((k for k, off in misses.items() if off > 0), default=None)
     high = min((k for k, off in misses.items() if off < 0), default=None)
@@ -241,54 +285,81 @@ def most(recipe: Callable[..., Scheme]) -> int:
 def largest_levels(rate: float, encode: Callable[[int], Rated], name: str = "levels", most: int | None = None) -> Rated:
     """Result with the most levels, 2 to 256, or bits, 1 to 8, whose rate is not above the target.
 
-    Raises `RateNotReachedError` if the least number is too many.
+    The first guess is what fixed length would allow, the next what the last rate leaves. Raises `RateNotReachedError`
+    if the least number is too many.
 
     >>> import types
     >>> largest_levels(3.2, lambda levels: types.SimpleNamespace(rate=math.log2(levels), levels=levels)).levels
     9
     """
-    low, high = RANGES[name][0], RANGES[name][1] if most is None else most + 1
-    best = encode(low)
-    if best.rate > rate:
-        least = "two levels already take" if name == "levels" else "one bit already takes"
-        msg = f"{least} {best.rate:.4f} bits per weight, {rate} were asked for; use an entropy coder"
-        raise RateNotReachedError(msg, rate=rate, best=best)
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = encode(middle)
-        if found.rate <= rate:
-            best, low = found, middle
-        else:
-            high = middle
+    least, end = RANGES[name][0], RANGES[name][1] if most is None else most + 1
+    low, high = least - 1, end
+    best, found, value = None, None, fitting(name, rate)
+    for guess in range(end):
+        if high - low <= 1:
+            break
+        value = (low + high) // 2 if guess >= GUESSES else min(max(value, low + 1), high - 1)
+        found = encode(value)
+        low, high, best = (value, high, found) if found.rate <= rate else (low, value, best)
+        value = fitting(name, rate - found.rate, value)
+    if best is None:
+        raise least_is_too_much(name, rate, found)
     return best
 
 
-def first_step(rate: float, weight: Array, metric: Metric) -> float:
-    """Step whose cell gives the distortion that Gaussian weights need at `rate`, less the loss of a cubic cell.
+def least_is_too_much(name: str, rate: float, found: Any) -> RateNotReachedError:
+    """The error for a rate below what two levels, or one bit, take.
 
-    >>> bool(abs(first_step(4.0, np.ones((1, 2)), Metric(np.eye(2))) - 4.13 / 16) < 0.01)
-    True
+    >>> import types
+    >>> str(least_is_too_much("bits", 1.0, types.SimpleNamespace(rate=1.25)))
+    'one bit already takes 1.2500 bits per weight, 1.0 were asked for; use an entropy coder'
     """
-    host = to_host(weight).astype(np.float64)
-    peak = float(np.abs(host).max()) or 1.0
-    squares = np.square(host / peak)
-    # One round of the two-way fit is near enough, and exists for sparse weights too.
-    rows = squares.mean(axis=1) / (squares.mean() or 1.0)
-    columns = squares.mean(axis=0) * (peak * peak)
-    if not np.any(rows) or not np.any(columns) or not np.any(metric.inputs):
-        return 1.0
-    distortion = bounds.layer_distortion(metric, max(rate - bounds.CUBIC_GAP, rate / 4), rows, columns)
-    return math.sqrt(12 * distortion) if distortion > 0 else 1.0
+    least = "two levels already take" if name == "levels" else "one bit already takes"
+    msg = f"{least} {found.rate:.4f} bits per weight, {rate} were asked for; use an entropy coder"
+    return RateNotReachedError(msg, rate=rate, best=found)
 
 
-def _row_sample(weight: Array, metric: Metric, seed: int) -> tuple[Array, Metric]:
-    """Some rows, drawn in whole groups of those that hear each other, and their metric."""
+def fitting(name: str, rate: float, value: int | None = None) -> int:
+    """Levels or bits that may take so many bits more than a number of them, or than nothing.
+
+    >>> fitting("levels", 3.2), fitting("levels", -0.2, 9), fitting("bits", 1.5, 2)
+    (9, 7, 3)
+    """
+    if name == "bits":
+        return (value or 0) + math.floor(rate)
+    return math.floor((value or 1) * 2.0 ** min(rate, MAX_RATE))
+
+
+def _row_sample(weight: Array, metric: Metric, seed: int) -> tuple[Array, Metric] | None:
+    """Some rows, in whole groups of those that hear each other, and their metric; None where all would be needed.
+
+    Groups are ordered by how large their weights are for their columns, and taken at equal distances: what is left of
+    the sample's error is that of its rounding.
+    """
     rows, columns = weight.shape
-    size = max(SAMPLE_ROWS, -(-SAMPLE_WEIGHTS // columns))
-    if rows <= size or metric.guides is not None:
-        return weight, metric
-    height = metric.height
-    drawn = np.sort(np.random.default_rng(seed).permutation(rows // height)[: -(-size // height)])
+    height, wanted = metric.height, max(SAMPLE_ROWS, -(-SAMPLE_WEIGHTS // columns))
+    every = rows // (-(-wanted // height) * height)
+    if every < 2 or metric.guides is not None:
+        return None
+    squares = np.square(to_host(weight).astype(np.float64))
+    means = squares.mean(axis=0)
+    power = (squares / np.where(means > 0, means, 1.0)).mean(axis=1).reshape(-1, height).mean(axis=1)
+    drawn = np.sort(np.argsort(power, kind="stable")[np.random.default_rng(seed).integers(every) :: every])
     chosen = (drawn[:, None] * height + np.arange(height)).reshape(-1)
     sample = array_namespace(weight).take(weight, from_host(chosen, like=weight), axis=0)
     return sample, metric.of_groups(drawn)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grown:
+    """What a sample of rows says of a matrix with all of them."""
+
+    sample: Quantized
+    rows: int
+
+    @property
+    def rate(self) -> float:
+        """Bits per weight: what codes and rows take grows with the rows, the rest is there once."""
+        (rows, columns), sizes = self.sample.shape, self.sample.sizes()
+        once = sum(size for name, size in sizes.items() if name != "coder") + self.sample.coder.fixed(self.sample.coded)
+        return 8 * (once / self.rows + (self.sample.nbytes - once) / rows) / columns

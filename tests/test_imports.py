@@ -28,6 +28,7 @@ LEVELS = [
     {"files", "least_squares", "packed", "explain"},
     {"_guard", "_coordinates"},
     {"scheme"},
+    {"_rate_curve"},
     {"rate", "matmul"},
     {"recipes", "allocate"},
     {"export", "testing"},

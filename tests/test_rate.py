@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import lattq as lq
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.rate import first_step, largest_levels, search_step, searched
+from lattq.rate import Octaves, largest_levels, search_step, searched
 from tests.strategies import moment
 
 TOLERANCE = 0.005
@@ -243,7 +243,7 @@ def test_the_search_converges_on_smooth_curves(offset: float, slope: float, bend
         x = math.log2(step)
         return offset - slope * (x - bend * math.log1p(math.exp(x)))
 
-    step, found = search_step(target, 1.0, lambda step: rated(rate(step), step=step), encodes=12)
+    step, found = search_step(target, 1.0, lambda step: rated(rate(step), step=step), Octaves(), encodes=12)
     assert abs(found.rate - target) <= TOLERANCE / 5
     assert found.step == step
 
@@ -255,12 +255,12 @@ def test_the_search_keeps_the_nearest_and_counts_its_encodes():
         calls.append(step)
         return rated(5.0 if step < 1 else 1.0, step=step)
 
-    step, found = search_step(2.5, 1.0, encode, encodes=5)
+    step, found = search_step(2.5, 1.0, encode, Octaves(), encodes=5)
     assert len(calls) == 5
     assert found.rate == 1.0
     assert step in calls
     calls.clear()
-    search_step(5.0, 0.5, encode, encodes=5)
+    search_step(5.0, 0.5, encode, Octaves(), encodes=5)
     assert len(calls) == 1
 
 
@@ -275,11 +275,3 @@ def test_the_levels_found_are_the_largest(target: float, overhead: float):
     else:
         with pytest.raises(RateNotReachedError):
             largest_levels(target, encode)
-
-
-@pytest.mark.parametrize("rate", [2.0, 4.0, 8.0])
-def test_the_first_step_is_near_the_last(rate: float):
-    """Within a third of a bit: the bound and the loss of a cube, before any encoding."""
-    weight, sigma = layer(512, 32)
-    found = lq.quantize(weight, sigma, lq.recipes.watersic(first_step(rate, weight, lq.Metric(sigma))))
-    assert abs(found.rate - rate) < 0.35

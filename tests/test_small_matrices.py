@@ -17,7 +17,7 @@ from lattq.coding.interleaved import decode_symbols, encode_symbols, packed_word
 from lattq.coding.slots import gaussians, kinds_of_codes
 from lattq.feedback.rules import column_scale
 from lattq.linalg import ldl
-from lattq.rate import GRID, TOLERANCE, grid_step, search_step
+from lattq.rate import GRID, TOLERANCE, Octaves, grid_step, search_step
 from lattq.transforms import Diagonal, Equalize
 from lattq.transforms.chains import from_state, to_state
 from tests.damage import refusal_allowed
@@ -158,7 +158,7 @@ def test_searched_steps_lie_on_a_grid_that_rounding_does_not_move(offset: float,
             tried.append(step)
             return types.SimpleNamespace(rate=offset + moved - math.log2(step) + 0.1 * math.sin(math.log2(step)))
 
-        search_step(target, 1.0 + moved, encode, encodes=12)
+        search_step(target, 1.0 + moved, encode, Octaves(), encodes=12)
         paths.append(tried)
     assert all(step == grid_step(step) for step in paths[0])
     assert abs(math.log2(paths[0][-1] / paths[1][-1])) <= 1.001 / GRID

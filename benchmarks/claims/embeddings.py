@@ -79,7 +79,8 @@ def measure(name: str, seed: int, before: dict[str, tuple[torch.Tensor, np.ndarr
     recipe, options = POINTS[name]
     with tempfile.TemporaryDirectory() as home:
         start, folder = time.perf_counter(), f"{home}/model"
-        options: dict[str, Any] = {"window": WINDOW, "samples": SAMPLES, "seed": seed, "recipe": recipe, **options}
+        options: dict[str, Any] = {"window": WINDOW, "samples": SAMPLES, "allocation": "loss", **options}
+        options |= {"seed": seed, "recipe": recipe}
         report = quantize_model(models()["MiniLM"], folder, calibration_text=embedded_text("calibration"), **options)
         seconds = time.perf_counter() - start
         model = load_model(folder, torch.float32)

@@ -60,7 +60,8 @@ def quantized(folder: Path, name: str, seed: int, room: float = 0.0) -> Report:
         options: dict[str, Any] = (
             {"rate": float(setting) - room} if kind == "two-sided" else {"levels": LEVELS[setting]}
         )
-        options |= {"recipe": lq.recipes.two_sided if kind == "two-sided" else lq.recipes.gptq, "seed": seed}
+        options |= {"recipe": lq.recipes.two_sided if kind == "two-sided" else lq.recipes.gptq}
+        options |= {"seed": seed, "allocation": "loss"}
         quantize_model(embedded_model(), folder, calibration_text=embedded_text("calibration"), **options)
     return Report.from_json((folder / "lattq_report.json").read_text())
 

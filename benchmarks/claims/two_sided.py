@@ -71,7 +71,8 @@ def measure(name: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         start, folder = time.perf_counter(), f"{home}/model"
         text = embedded_text("calibration")
-        report = quantize_model(embedded_model(), folder, calibration_text=text, recipe=recipe, seed=seed, **options)
+        options: dict[str, Any] = {"recipe": recipe, "seed": seed, "allocation": "loss", **options}
+        report = quantize_model(embedded_model(), folder, calibration_text=text, **options)
         seconds = time.perf_counter() - start
         found = {
             kind: evaluate(folder, own, reference=embedded_model(), samples=samples)

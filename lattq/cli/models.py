@@ -96,9 +96,13 @@ def quantize(
         ),
     ] = None,
     drift: Annotated[bool, typer.Option("--drift", help="Correct weights for the drift of their inputs.")] = False,
-    allocation: Annotated[Allocation, typer.Option(help="What the bits of all layers spare equally.")] = (
-        Allocation.loss
-    ),
+    allocation: Annotated[
+        Allocation | None,
+        typer.Option(
+            help="What the bits of all layers spare equally. [default: loss; best, if outputs count and text is long]",
+            show_default=False,
+        ),
+    ] = None,
     input_bits: Annotated[
         int | None, typer.Option(help="Bits that inputs are rounded to while the model runs, token by token: 2 to 8.")
     ] = None,
@@ -173,7 +177,7 @@ def quantize(
             samples=samples,
             propagate=propagate,
             drift=drift,
-            allocation=allocation.value,
+            allocation=None if allocation is None else allocation.value,
             input_bits=input_bits,
             input_clip=input_clip,
             modules=module or None,

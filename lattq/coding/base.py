@@ -62,6 +62,10 @@ class BaseCoder:
         """How many codes `decode` has to find, for files whose shape nobody knows: all."""
         return shape[0] * shape[1]
 
+    def fixed(self, data: Any) -> int:
+        """How many bytes of the data more rows would add nothing to."""
+        return 0
+
     @classmethod
     def from_state(cls, state: list, shape: tuple[int, int]) -> Any:
         """Inverse of `to_state`, for a matrix of this shape."""

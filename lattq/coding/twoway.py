@@ -9,6 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from lattq._options import as_integer, normalize
@@ -29,6 +30,7 @@ __all__ = [
     "DATA",
     "TwoWay",
     "TwoWayModel",
+    "column_bytes",
     "live_codes",
     "read_scales",
     "row_classes",
@@ -159,6 +161,10 @@ class TwoWay(BaseCoder):
         """How many codes `decode` has to find: those of columns that are not all zeros."""
         return live_codes(data, shape, prior)
 
+    def fixed(self, data: list) -> int:
+        """Bytes of the column classes."""
+        return column_bytes(data)
+
     def to_state(self) -> list:
         """The size of a block, for the container."""
         return [self.block]
@@ -187,6 +193,15 @@ def read_scales(stored: list, shape: tuple[int, int], prior: Prior) -> TwoWayMod
         msg = f"scale classes {found.min()} ... {found.max()} of columns; the file is damaged"
         raise DamagedFileError(msg)
     return TwoWayModel(decode_integers(rows, shape[0], -WIDEST, WIDEST), found, noise)
+
+
+def column_bytes(data: list) -> int:
+    """Bytes that the classes of columns take, of coded data that begins with scales.
+
+    >>> column_bytes(TwoWay().encode(np.zeros((3, 2), dtype=int)))
+    6
+    """
+    return len(msgpack.packb(data[2]))
 
 
 def live_codes(data: list, shape: tuple[int, int], prior: Prior) -> int:

@@ -21,7 +21,7 @@ from lattq.coding.schema import Choice, Integer, Record, checked
 from lattq.coding.slots import cosets_of, kinds_of_cosets
 from lattq.coding.squares import fit_squares
 from lattq.coding.strips import decode_strips, encode_strips
-from lattq.coding.twoway import DATA, TwoWayModel, live_codes, read_scales, stored_scales
+from lattq.coding.twoway import DATA, TwoWayModel, column_bytes, live_codes, read_scales, stored_scales
 from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.trellis.codes import LONGEST, POLYNOMIALS, TrellisCode, segment_ends, segments
@@ -114,6 +114,10 @@ class EntropyCodedTrellis(BaseCoder):
         """LMMSE gains, in 128ths, that the column classes predict: 1 - (noise of a quarter of a code²) / variance."""
         *scales, _ = checked(DATA, data, "coded data", columns=shape[1])
         return square_gains(read_scales(scales, shape, prior).columns)
+
+    def fixed(self, data: list) -> int:
+        """Bytes of the column classes."""
+        return column_bytes(data)
 
     def live(self, data: list, shape: tuple[int, int], prior: np.ndarray | int = 0) -> int:
         """How many codes `decode` has to find: those of columns that are not all zeros."""

@@ -24,7 +24,7 @@ from lattq.coding.slots import cosets_of, kinds_of_cosets
 from lattq.coding.squares import fit_squares
 from lattq.coding.strips import decode_fronts, encode_fronts
 from lattq.coding.twoway import DATA as COLUMNS
-from lattq.coding.twoway import read_scales, stored_scales
+from lattq.coding.twoway import column_bytes, read_scales, stored_scales
 from lattq.errors import InvalidInputError
 from lattq.parts import register
 from lattq.trellis.coder import SEGMENT, STATES, square_gains, walk_labels
@@ -131,6 +131,10 @@ class FrontTrellis(BaseCoder):
         """As those of `EntropyCodedTrellis`."""
         *scales, _ = checked(DATA, data, "coded data", columns=shape[1], rows=shape[0])
         return square_gains(read_scales(scales, shape, prior).columns)
+
+    def fixed(self, data: list) -> int:
+        """Bytes of the column classes."""
+        return column_bytes(data)
 
     def to_state(self) -> list:
         """All options, for the container."""

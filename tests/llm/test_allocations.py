@@ -5,10 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lattq import llm, recipes
 from lattq.errors import InvalidInputError
-from lattq.llm.convert import quantize_best as best
+from lattq.llm.convert import stages
+from lattq.llm.convert.quantize import judged
+from lattq.llm.distill.divergence import mean_distance
+from lattq.llm.source.checkpoint import load_model, load_tokenizer
+from lattq.llm.source.windows import token_windows
 from tests.llm.conftest import TEXT
 
 OPTIONS: dict[str, Any] = {"recipe": recipes.huffman_gptq, "samples": 4, "calibration_text": TEXT, "window": 64}
@@ -33,55 +38,65 @@ def test_layers_of_one_rate_have_about_that(dense: Path, tmp_path: Path, recipe:
     assert np.ptp(rates["loss"]) > 2 * np.ptp(rates["rate"])
 
 
-def test_the_best_is_the_one_with_less_divergence_on_held_out_text(dense: Path, tmp_path: Path):
-    options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5}
+def test_the_best_is_the_one_with_less_divergence_on_held_out_windows(dense: Path, tmp_path: Path):
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "samples": 9}
     report = llm.quantize_model(dense, tmp_path / "best", allocation="best", **options)
     found, chosen = report.settings["held_out"], report.settings["chosen"]
     assert found[chosen] == min(found.values())
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    cut = len(TEXT) * 7 // 8
-    given: dict[str, Any] = options | {"calibration_text": TEXT[:cut], "allocation": chosen}
-    again = llm.quantize_model(dense, tmp_path / "again", **given)
-    weights = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("best", "again")]
-    assert weights[0] == weights[1]
-    assert again.rate == report.rate
-    held_out = llm.evaluate(tmp_path / "best", TEXT[cut:], reference=dense, window=64, samples=1)
-    assert (held_out.kl_bits_per_token or 0.0) * np.log(2) == pytest.approx(found[chosen], rel=1e-3)
+    assert abs(report.rate - 2.5) <= 0.005
+    held_out = token_windows(load_tokenizer(dense), TEXT, 64, 9, 0)[7::8]
+    own, best = (load_model(path, torch.float32) for path in (dense, tmp_path / "best"))
+    assert mean_distance(own, best, held_out) == pytest.approx(found[chosen], rel=1e-3)
     assert llm.Report.from_json((tmp_path / "best" / "lattq_report.json").read_text()) == report
+
+
+def test_windows_that_judge_are_not_measured():
+    """One of eight, and at least one; the rest is calibrated on."""
+    for number, chosen in ((2, [1]), (7, [6]), (8, [7]), (17, [7, 15])):
+        judges, others = judged(torch.arange(number)[:, None])
+        assert judges.flatten().tolist() == chosen
+        assert sorted(judges.flatten().tolist() + others.flatten().tolist()) == list(range(number))
 
 
 def test_the_worse_one_is_not_kept(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A negative control: with the judge turned over, the other is."""
     options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "allocation": "best"}
     first = llm.quantize_model(dense, tmp_path / "first", **options)
-    true = best.mean_distance
-    monkeypatch.setattr(best, "mean_distance", lambda *given: 1 / true(*given))
+    true = stages.mean_distance
+    monkeypatch.setattr(stages, "mean_distance", lambda *given: 1 / true(*given))
     other = llm.quantize_model(dense, tmp_path / "other", **options)
     assert {first.settings["chosen"], other.settings["chosen"]} == {"loss", "rate"}
 
 
+def test_it_is_the_default_where_outputs_count(dense: Path, tmp_path: Path):
+    """With a rate, and windows enough to spare some."""
+    options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 3.0, "recipe": recipes.two_sided}
+    found = {}
+    for samples in (7, 8):
+        report = llm.quantize_model(dense, tmp_path / str(samples), **{**options, "samples": samples})
+        found[samples] = report.settings["allocation"]
+    assert found == {7: "loss", 8: "best"}
+
+
 def test_an_interrupted_call_continues(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "allocation": "best"}
+    whole = llm.quantize_model(dense, tmp_path / "whole", **options)
 
     def interrupted(*_: Any) -> float:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(best, "mean_distance", interrupted)
+        patch.setattr(stages, "mean_distance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             llm.quantize_model(dense, tmp_path / "out", **options)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.loss", "out.rate"]
-    others: list[dict[str, Any]] = [
-        {"seed": 1},
-        {"recipe": recipes.watersic},
-        {"samples": 5},
-        {"include": ["*.1.self_attn.q_proj"]},
-    ]
-    for other in others:
-        with pytest.raises(InvalidInputError, match="is of a call with other settings"):
-            llm.quantize_model(dense, tmp_path / "out", **options | other)
-    llm.quantize_model(dense, tmp_path / "out", **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.partial", "whole"]
+    with pytest.raises(InvalidInputError, match=r"other settings \(seed differ"):
+        llm.quantize_model(dense, tmp_path / "out", **{**options, "seed": 1})
+    again = llm.quantize_model(dense, tmp_path / "out", **options)
+    assert again.settings == whole.settings
+    names = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole")]
+    assert names[0] == names[1]
 
 
 def test_fixed_rates_are_made_once(dense: Path, tmp_path: Path):
@@ -92,7 +107,7 @@ def test_fixed_rates_are_made_once(dense: Path, tmp_path: Path):
 
 def test_a_short_text_is_refused_before_anything_is_made(dense: Path, tmp_path: Path):
     options: dict[str, Any] = {**OPTIONS, **LAYERS, "rate": 2.5, "calibration_text": TEXT[:1000]}
-    ways: list[dict[str, Any]] = [{"allocation": "best"}, {"refine": True, "samples": 1}]
+    ways: list[dict[str, Any]] = [{"allocation": "best", "samples": 1}, {"refine": True, "samples": 1}]
     for more in ways:
         with pytest.raises(InvalidInputError, match=r"tokens|windows"):
             llm.quantize_model(dense, tmp_path / "out", **options | more)

@@ -169,15 +169,15 @@ def test_a_folder_without_a_finished_layer_blocks_nobody(tiny: Path, tmp_path: P
         shutil.rmtree(out)
 
 
-def test_sizes_of_other_settings_are_forgotten(tmp_path: Path):
+def test_notes_of_other_settings_are_forgotten(tmp_path: Path):
     first = Workspace(tmp_path / "out", {"rate": 3})
-    first.remember_size("clean", 0.5, 1234)
+    first.note("values", {"layer": 0.1})
     first.close()
     again = Workspace(tmp_path / "out", {"rate": 3})
-    assert again.size("clean", 0.5) == 1234
+    assert again.noted("values") == {"layer": 0.1}
     again.close()
     other = Workspace(tmp_path / "out", {"rate": 4})
-    assert other.size("clean", 0.5) is None
+    assert other.noted("values") is None
     other.close()
 
 

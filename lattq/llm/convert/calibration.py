@@ -23,7 +23,7 @@ __all__ = ["Calibration", "FromStatistics", "Moments", "OnText", "sensitivities_
 
 SENSITIVITY_WINDOWS = 32
 DRAWS = 2  # of labels for each window
-PILOT = 8  # one window of so many says how to weigh the tokens of all
+PILOT = 8  # one window of so many says how to weigh the tokens of all, or about what rate a step will give
 
 
 @runtime_checkable
@@ -49,6 +49,10 @@ class Calibration(Protocol):
 
     def windows(self) -> Int[Tensor, "windows window"]:
         """Tokens for passes through the model."""
+        ...
+
+    def part(self) -> "Calibration":
+        """Less of it, for what need not be exact."""
         ...
 
     def choose(self, model: Any, layers: Mapping[str, Matrix]) -> Choice:
@@ -89,6 +93,10 @@ class OnText:
     def windows(self) -> Int[Tensor, "windows window"]:
         """All of them."""
         return self._windows
+
+    def part(self) -> "OnText":
+        """One window of eight."""
+        return OnText(self._windows[::PILOT], self.seed, self.pooling)
 
     def choose(self, model: Any, layers: Mapping[str, Matrix]) -> Choice:
         """Those that the first windows reach."""
@@ -159,6 +167,10 @@ class FromStatistics:
         """There are none: no text is kept."""
         msg = "statistics hold no text; give `calibration_text`"
         raise InvalidInputError(msg)
+
+    def part(self) -> "FromStatistics":
+        """All of it, which costs nothing."""
+        return self
 
     def choose(self, model: Any, layers: Mapping[str, Matrix]) -> Choice:
         """Those that the statistics hold."""

@@ -17,6 +17,7 @@ from lattq._metric import Metric
 from lattq.errors import InvalidInputError
 from lattq.llm.convert.calibration import Moments
 from lattq.llm.convert.metrics import Metrics
+from lattq.llm.convert.rate_control import OneSetting, Settings
 from lattq.llm.convert.report import LayerRow, layer_row
 from lattq.llm.convert.rounded import InputSettings, RoundedInputs, measured, naming, observed, rounding, targets_of
 from lattq.llm.convert.workspace import Workspace
@@ -49,6 +50,7 @@ class Encoder:
     ----------
     report : called with the name of each finished layer
     metrics : of layers, from second moments of their inputs
+    settings : what each layer is quantized at
     trained : layers whose weights `maps` left rounded, which must come back as they are
     """
 
@@ -64,13 +66,15 @@ class Encoder:
         self.workspace, self.jobs, self.inputs = workspace, jobs, inputs
         self.metrics = Metrics()
         self.trained: dict[str, FoldedMap] = {}
+        self.settings: Settings = OneSetting(1.0)
         self.report: Callable[[str], None] = lambda name: None
 
     def sizes(self, value: float | int, weights: dict[str, np.ndarray], moments: Moments) -> dict[str, int]:
-        """Payload bytes of each layer; nothing is kept."""
+        """Payload bytes of each layer at one setting; nothing is kept."""
 
         def size(name: str) -> int:
-            return len(self.quantize(name, weights[name], self.metrics.of(name, moments.sigma(name)), value).payload)
+            metric = self.metrics.of(name, moments.sigma(name))
+            return len(self.quantize(name, weights[name], metric, self.scaled(name, value)).payload)
 
         found = {}
         for name, bytes_ in zip(weights, self._parallel(size, list(weights)), strict=True):
@@ -78,9 +82,16 @@ class Encoder:
             self.report(name)
         return found
 
+    def stored(self, name: str) -> tuple[Quantized, LayerRow] | None:
+        """What the workspace holds of a layer."""
+        value = self.settings.of(name)
+        found = None if value is None else self.workspace.get(value, name)
+        if found is not None:
+            self.settings.learn(name, len(found[0].payload))
+        return found
+
     def store(
         self,
-        value: float | int,
         targets: dict[str, np.ndarray],
         moments: Moments,
         rounded: Mapping[str, RoundedInputs] | None = None,
@@ -90,10 +101,10 @@ class Encoder:
 
         def encode(name: str) -> tuple[Quantized, LayerRow]:
             start, metric, inputs = time.perf_counter(), self.metrics.of(name, moments.sigma(name)), rounded.get(name)
-            quantized = self.quantize(name, targets[name], metric, value, inputs)
+            quantized = self.quantize(name, targets[name], metric, self.setting(name), inputs)
             row = layer_row(
                 name,
-                value * self.scales[name],
+                self.setting(name),
                 quantized,
                 targets[name],
                 metric,
@@ -105,21 +116,30 @@ class Encoder:
                 row.stats["inputs"] = "none: of its siblings"
             return quantized, row
 
-        for name, (quantized, row) in zip(targets, self._parallel(encode, list(targets)), strict=True):
-            self.workspace.put(value, name, quantized.payload, row)
-            self.report(name)
-            yield name, quantized
+        waiting = list(targets)
+        while waiting:
+            ready = self.settings.next(waiting)
+            for (name, value), (quantized, row) in zip(ready.items(), self._parallel(encode, list(ready)), strict=True):
+                self.workspace.put(value, name, quantized.payload, row)
+                self.settings.learn(name, len(quantized.payload))
+                self.report(name)
+                yield name, quantized
+            waiting = [name for name in waiting if name not in ready]
 
-    def setting(self, name: str, value: float | int) -> float | int:
-        """Step or number of levels of one layer."""
+    def setting(self, name: str) -> float | int:
+        """Step or number of levels of one layer; of one that has to wait, any."""
+        return self.scaled(name, self.settings.of(name) or 1.0)
+
+    def scaled(self, name: str, value: float | int) -> float | int:
+        """A step for one layer, or a number of levels."""
         return value if isinstance(value, int) else value * self.scales[name]
 
     def quantize(
-        self, name: str, weight: np.ndarray, metric: Metric, value: float | int, inputs: RoundedInputs | None = None
+        self, name: str, weight: np.ndarray, metric: Metric, setting: float | int, inputs: RoundedInputs | None = None
     ) -> Quantized:
         """Quantize one layer; errors name it."""
         with naming(name):
-            scheme = self.recipe(self.setting(name, value))
+            scheme = self.recipe(setting)
             found = quantize(weight, metric, scheme if inputs is None else holding(scheme, inputs.transform))
         if folded(found.transform) is not None:
             msg = (
@@ -140,7 +160,6 @@ class Encoder:
 
     def rounded(
         self,
-        value: float | int,
         layers: dict[str, Matrix],
         weights: Mapping[str, np.ndarray],
         forward: Callable[[int], Any],
@@ -149,13 +168,13 @@ class Encoder:
         """How the inputs of layers are rounded; nothing if they are not. `forward` runs one of the batches."""
         if self.inputs is None:
             return {}
-        stored = {name: self.workspace.get(value, name) for name in layers}
+        stored = {name: self.stored(name) for name in layers}
         found = {name: self.inputs.stored(*entry) for name, entry in stored.items() if entry is not None}
         missing = {name: layers[name] for name in layers if name not in found}
         seen = observed(missing, forward, batches)
         for name in missing:
             with naming(name):
-                scheme, known = self.recipe(self.setting(name, value)), self.trained.get(name)
+                scheme, known = self.recipe(self.setting(name)), self.trained.get(name)
                 clip = None if known is None else known.clip
                 found[name] = self.inputs.design(scheme, weights[name], *seen(name), clip)
         return found
@@ -172,18 +191,17 @@ class Encoder:
 
 
 def clean_pass(
-    encoder: Encoder, value: float | int, weights: dict[str, np.ndarray], moments: Moments
+    encoder: Encoder, weights: dict[str, np.ndarray], moments: Moments
 ) -> dict[str, tuple[Quantized, LayerRow]]:
     """Quantize all layers for the inputs of the unquantized model; what is stored already is kept."""
-    missing = {name: w for name, w in weights.items() if encoder.workspace.get(value, name) is None}
-    for _ in encoder.store(value, missing, moments):
+    missing = {name: w for name, w in weights.items() if encoder.stored(name) is None}
+    for _ in encoder.store(missing, moments):
         pass
-    return _stored(encoder, value, weights)
+    return _stored(encoder, weights)
 
 
 def propagated_pass(
     encoder: Encoder,
-    value: float | int,
     model: Any,
     layers: dict[str, Matrix],
     weights: dict[str, np.ndarray],
@@ -217,21 +235,20 @@ def propagated_pass(
         with contextlib.ExitStack() as prefix:
             for index, (block, _) in enumerate(names[: last + 1]):
                 mine = _inside(layers, block)
-                clean = _quantize_block(encoder, value, stream, index, mine, weights, drifted, drift, prefix, batches)
+                clean = _quantize_block(encoder, stream, index, mine, weights, drifted, drift, prefix, batches)
                 if index < last:
                     drifted = stream.advance(index, drifted)
                     stream.hidden = clean
             rest = {name: one for name, one in layers.items() if not any(_within(name, block) for block, _ in names)}
-            rounded_pass(encoder, value, model, rest, weights, batches)
+            rounded_pass(encoder, model, rest, weights, batches)
     finally:
         for name, layer in layers.items():
             layer.write(torch.from_numpy(weights[name]))
-    return _stored(encoder, value, weights)
+    return _stored(encoder, weights)
 
 
 def rounded_pass(
     encoder: Encoder,
-    value: float | int,
     model: Any,
     layers: dict[str, Matrix],
     weights: Mapping[str, np.ndarray],
@@ -246,20 +263,19 @@ def rounded_pass(
         with torch.no_grad():
             run(model, batches[batch])
 
-    missing = [name for name in layers if encoder.workspace.get(value, name) is None]
+    missing = [name for name in layers if encoder.stored(name) is None]
     if missing:
-        rounded = encoder.rounded(value, layers, weights, forward, batches)
+        rounded = encoder.rounded(layers, weights, forward, batches)
         reference = forward if encoder.corrects else None
         moments, _ = measured(layers, range(len(batches)), forward, reference, rounded)
         targets = targets_of({name: weights[name] for name in missing}, moments)
-        for _ in encoder.store(value, targets, moments, rounded):
+        for _ in encoder.store(targets, moments, rounded):
             pass
-    return _stored(encoder, value, layers)
+    return _stored(encoder, layers)
 
 
 def _quantize_block(
     encoder: Encoder,
-    value: float | int,
     stream: BlockStream | WholeModel,
     index: int,
     layers: dict[str, Matrix],
@@ -273,7 +289,7 @@ def _quantize_block(
 
     Where inputs are rounded, those of the block are from here on until `prefix` closes.
     """
-    stored = {name: encoder.workspace.get(value, name) for name in layers}
+    stored = {name: encoder.stored(name) for name in layers}
     missing = [name for name, found in stored.items() if found is None]
 
     def own(batch: int) -> Any:
@@ -283,13 +299,13 @@ def _quantize_block(
         return stream.apply(index, stream.hidden, batch)
 
     found = {name: entry[0] for name, entry in stored.items() if entry is not None}
-    rounded = encoder.rounded(value, layers, weights, own, batches)
+    rounded = encoder.rounded(layers, weights, own, batches)
     clean = []
     if missing:
         reference = pristine if drift else own if encoder.corrects else None
         moments, clean = measured(layers, range(len(drifted)), own, reference, rounded)
         targets = targets_of({name: weights[name] for name in missing}, moments)
-        found |= dict(encoder.store(value, targets, moments, rounded))
+        found |= dict(encoder.store(targets, moments, rounded))
     elif drift:
         clean = [pristine(batch) for batch in range(len(drifted))]
     for name, quantized in found.items():
@@ -298,8 +314,8 @@ def _quantize_block(
     return clean
 
 
-def _stored(encoder: Encoder, value: float | int, names: Any) -> dict[str, tuple[Quantized, LayerRow]]:
-    found = {name: encoder.workspace.get(value, name) for name in names}
+def _stored(encoder: Encoder, names: Any) -> dict[str, tuple[Quantized, LayerRow]]:
+    found = {name: encoder.stored(name) for name in names}
     return {name: entry for name, entry in found.items() if entry is not None}
 
 

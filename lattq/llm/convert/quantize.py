@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from lattq import recipes
 from lattq._options import among, as_count
 from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.calibration import Calibration, FromStatistics, OnText
 from lattq.llm.convert.companions import companions
 from lattq.llm.convert.mapped import design_of
-from lattq.llm.convert.quantize_best import quantize_best
+from lattq.llm.convert.plans import scheme_of
 from lattq.llm.convert.quantize_refined import quantize_refined
 from lattq.llm.convert.report import Report
-from lattq.llm.convert.resumed import text_hash
+from lattq.llm.convert.resumed import require_text, text_hash
 from lattq.llm.convert.rounded import InputSettings
-from lattq.llm.convert.stages import Conversion, scheme_of
+from lattq.llm.convert.stages import Conversion
 from lattq.llm.convert.workspace import Workspace, check_free
 from lattq.llm.distill.record import Refining
 from lattq.llm.measure.score import pooling_of
@@ -34,6 +38,8 @@ from lattq.rate import MAX_RATE, searched
 from lattq.scheme import Scheme
 
 __all__ = ["quantize_model"]
+
+JUDGES = 8  # one window of so many says which allocation of bits is better
 
 
 def quantize_model(
@@ -51,7 +57,7 @@ def quantize_model(
     samples: int | None = None,
     propagate: bool | None = None,
     drift: bool = False,
-    allocation: str = "loss",
+    allocation: str | None = None,
     input_bits: int | None = None,
     input_clip: float | None = None,
     input_correction: bool = True,
@@ -90,7 +96,9 @@ def quantize_model(
     allocation : "loss" scales each layer's step so that the last bit of every layer spares the model's predictions
         equally much (see `output_sensitivities`); "rate" gives all layers about the same rate, "distortion" one step;
         without effect on recipes of fixed rate. Where errors of outputs count, their metric has the units of "loss"
-        itself. "best" makes "loss" and "rate" from seven eighths of the text and keeps what diverges less on the last
+        itself. "best" makes both "loss" and "rate" from seven eighths of the windows and keeps what diverges less on
+        the others. None is "best" where errors of outputs count and a rate is wanted, with text of eight windows or
+        more, and "loss" elsewhere
     drift : correct the weights for what the quantized prefix did to their inputs (WaterSIC, eq. 18)
     input_bits : also round the inputs of these layers while the model runs, each token to so many bits in a range of
         its own (2 to 8; 4 with 16 levels is W4A4). Moments are those of rounded inputs. Stored transforms are then
@@ -140,14 +148,14 @@ def quantize_model(
     given = dict(locals())
     if given.pop("refine") is not False:
         return quantize_refined(quantize_model, refine, **given)
-    if among(allocation, ("best",)):
-        return quantize_best(quantize_model, **{name: one for name, one in given.items() if name != "allocation"})
     start, design = time.perf_counter(), design_of(maps)
     setting = {"step": step, "levels": levels, "bits": bits}
     _check(recipe, rate, setting)
-    if not among(allocation, ("loss", "rate", "distortion")):
+    if allocation is not None and not among(allocation, ("loss", "rate", "distortion", "best")):
         msg = f'`allocation` is {shown(allocation)}; choose "loss", "rate", "distortion" or "best"'
         raise InvalidInputError(msg)
+    if allocation == "best":
+        require_text(calibration_text, '`allocation` is "best", which is judged on text')
     jobs, threads = as_count("jobs", jobs), as_count("threads", threads)
     _check_statistics(
         statistics,
@@ -186,11 +194,16 @@ def quantize_model(
         if statistics is None:
             window = window_of(model, window)
             windows = token_windows(tokenizer, str(calibration_text), window, samples, seed)
-            calibration: Calibration = OnText(windows, seed, pooling_of(source))
             samples, text = len(windows), text_hash(str(calibration_text))
+            if allocation is None:
+                many = rate is not None and scheme_of(recipe).outputs and samples >= JUDGES
+                allocation = "best" if many else "loss"
+            judges, windows = judged(windows) if allocation == "best" else (None, windows)
+            calibration: Calibration = OnText(windows, seed, pooling_of(source))
         else:
             known = statistics if isinstance(statistics, Statistics) else Statistics.load(statistics)
             calibration, text = FromStatistics(known, hashed_source), f"statistics {known.digest()}"
+            allocation, judges = allocation or "loss", None
         settings = {
             "recipe": repr(scheme_of(recipe, setting[searched(recipe)[0]])),
             "rate": None if rate is None else float(rate),
@@ -218,7 +231,9 @@ def quantize_model(
         hashed = settings | {"max_shard_size": max_shard_size}
         workspace = Workspace(out, hashed)
         try:
-            job = Conversion(source, model, calibration, workspace, recipe, settings, jobs, work, design, inputs)
+            job = Conversion(
+                source, model, calibration, workspace, recipe, settings, jobs, work, design, inputs, judges
+            )
             report = job.run(start, max_shard_size, beside, run_name(hashed))
         except Exception:
             if workspace.empty():  # nothing to continue from
@@ -230,6 +245,16 @@ def quantize_model(
     if said is not None:
         warnings.warn(said, FewTokensWarning, stacklevel=2)
     return report
+
+
+def judged(windows: Int[Tensor, "windows window"]) -> tuple[Int[Tensor, "some window"], Int[Tensor, "others window"]]:
+    """One window of eight, which judge, and the others; `InvalidInputError` for a single one."""
+    if len(windows) < 2:
+        msg = '`allocation` is "best", which is judged on windows of its own, and there is one; give a longer text'
+        raise InvalidInputError(msg)
+    chosen = torch.zeros(len(windows), dtype=torch.bool)
+    chosen[min(JUDGES, len(windows)) - 1 :: JUDGES] = True
+    return windows[chosen], windows[~chosen]
 
 
 def _check_statistics(statistics: Any, given: dict[str, Any]) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from lattq._options import as_float
 from lattq.errors import InvalidInputError, shown
+from lattq.llm.convert.plans import is_fixed_rate
 from lattq.llm.convert.refined import refine_model
 from lattq.llm.convert.report import FILE, Report
 from lattq.llm.convert.resumed import beside, converted, require_text, windows_of
-from lattq.llm.convert.stages import is_fixed_rate
 from lattq.llm.convert.workspace import check_free
 from lattq.llm.distill.record import Refining
 from lattq.llm.source import checkpoint

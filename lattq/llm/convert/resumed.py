@@ -10,8 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lattq.errors import InvalidInputError, shown
+from lattq.llm.convert.plans import scheme_of
 from lattq.llm.convert.report import FILE, Report
-from lattq.llm.convert.stages import scheme_of
 from lattq.llm.source import checkpoint
 from lattq.llm.source.windows import token_windows, window_of
 from lattq.rate import searched

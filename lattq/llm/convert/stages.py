@@ -1,44 +1,52 @@
 """One conversion: the search for a setting, passes behind the quantized prefix, files."""
 
 import contextlib
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from lattq._array import to_host
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.llm.convert.calibration import Calibration, Moments, sensitivities_of
+from lattq.llm.convert.calibration import Calibration
 from lattq.llm.convert.files import expected_bytes, stored_bytes, write_model, writing
 from lattq.llm.convert.kept import KeptArrays
 from lattq.llm.convert.mapped import changed_tensors, fold_maps, settle
-from lattq.llm.convert.metrics import Metrics
 from lattq.llm.convert.passes import Encoder, clean_pass, propagated_pass, rounded_pass
+from lattq.llm.convert.plans import Plans, is_fixed_rate
+from lattq.llm.convert.rate_control import OneSetting, RateControl, Settings
 from lattq.llm.convert.remainder import remainder
 from lattq.llm.convert.report import LayerRow, Report
-from lattq.llm.convert.rounded import InputSettings
+from lattq.llm.convert.rounded import InputSettings, rounding
 from lattq.llm.convert.workspace import Workspace
+from lattq.llm.distill.divergence import mean_distance
 from lattq.llm.run.digests import digests_of_state
 from lattq.llm.run.inputs import InputRounding
 from lattq.llm.run.plugin import attach, saved_tensors
 from lattq.llm.source import checkpoint
 from lattq.llm.source.architecture import Choice, choose
 from lattq.llm.source.design import ROUNDED, FoldedMap, MapDesign
+from lattq.llm.source.matrices import matrices
 from lattq.llm.source.windows import batches_of
 from lattq.progress import Stage
 from lattq.quantized import Quantized
-from lattq.rate import RANGES, TOLERANCE, first_step, grid_step, largest_levels, most, search_step, searched
+from lattq.rate import RANGES, TOLERANCE, largest_levels, least_is_too_much, most, searched
 from lattq.scheme import Scheme
 
-__all__ = ["Conversion", "is_fixed_rate", "scheme_of"]
+__all__ = ["Conversion"]
 
-SEARCHES = 8
-PASSES = 4  # corrections of the setting
-CORRECTIONS = 2  # of steps that are to give all layers one rate
-USUAL_RATE = 3.0  # bits, at which layers are made alike where no rate is given; at high rates any would do
+STRIDE = 9  # of layers that tell of all: no multiple of how many a block has, so that every kind is among them
+PILOTS = 3  # settings at which they do
+NEAR = 0.03  # octaves between two steps, after which the rest is left to control
+TURNS = 4  # of the last layers, where files miss the rate
+MARGIN = 0.0005  # bits: shards have other headers
+TRIED = ("loss", "rate")  # allocations of which the better one is kept
 
 Layers = dict[str, tuple[Quantized, LayerRow]]
 
@@ -65,8 +73,9 @@ class Conversion:
         work: Stage,
         design: MapDesign | None = None,
         inputs: InputSettings | None = None,
+        judges: Int[Tensor, "windows window"] | None = None,
     ) -> None:
-        self.inputs = inputs
+        self.inputs, self.judges, self.told = inputs, judges, {}
         self.source, self.calibration, self.workspace = source, calibration, workspace
         self.recipe, self.settings, self.work = recipe, settings, work
         self.model = model
@@ -92,11 +101,9 @@ class Conversion:
         if self.count == 0:
             msg = f"only weights that `maps` added would be quantized ({', '.join(self.layers)}); quantize others too"
             raise InvalidInputError(msg)
-        self._clean: Moments | None = None
-        self.metrics = self.measured()
+        at_once = not settings["propagate"] and inputs is None
+        self.plans = Plans(recipe, calibration, model, self.layers, self.weights, work, at_once=at_once)
         self.encoder = Encoder(recipe, {}, workspace, jobs, inputs)
-        self.encoder.metrics = self.metrics
-        self.encoder.scales = self.scales()
         self.encoder.trained = self.trained()
 
     def trained(self) -> dict[str, FoldedMap]:
@@ -146,75 +153,57 @@ class Conversion:
         found = changed_tensors(self.model, self.digests, self.dtypes, quantized)
         return {key: tensor.clone() for key, tensor in found.items()}
 
-    @property
-    def clean(self) -> Moments:
-        """Second moments of the unquantized model, measured when first needed."""
-        if self._clean is None:
-            self._clean = self.calibration.moments(self.model, self.layers, self.work)
-        return self._clean
-
-    def measured(self) -> Metrics:
-        """Metrics of the layers: where errors of outputs count, in nats, times a common factor for all layers.
-
-        Then one step for all is the same slope everywhere; with the allocation "distortion" every layer has its own
-        factor, so that outputs count alike on the mean.
-        """
-        scheme = scheme_of(self.recipe)
-        if not scheme.outputs and not scheme.guides:
-            return Metrics()
-        weighed = not self.settings["propagate"] and self.inputs is None  # other inputs have plain moments
-        self._clean = known = self.calibration.statistics(
-            self.model, self.layers, self.work, guides=scheme.guides, weighed=weighed
-        )
-        units = sensitivities_of(known, self.layers)
-        if self.settings["allocation"] == "loss":
-            units = dict.fromkeys(units, math.exp(self._mean({name: math.log(g) for name, g in units.items()})))
-        return Metrics(known, units, scheme.guides > 0)
-
-    def scales(self) -> dict[str, float]:
-        """Factor of the step for each layer, with geometric mean 1 over the weights; 1 where metrics have units."""
-        allocation = self.settings["allocation"]
-        if is_fixed_rate(self.recipe) or allocation == "distortion":
-            return dict.fromkeys(self.layers, 1.0)
-        if allocation == "rate":
-            steps = self.steps_of_one_rate(self.settings["rate"] or USUAL_RATE)
-            logs = {name: math.log(step) for name, step in steps.items()}
-        elif self.metrics.statistics is not None:
-            return dict.fromkeys(self.layers, 1.0)
-        else:
-            found = self.calibration.sensitivities(self.model, self.layers, self.work)
-            logs = {name: -0.5 * math.log(max(g, 1e-300)) for name, g in found.items()}
-        mean = self._mean(logs)
-        return {name: math.exp(log - mean) for name, log in logs.items()}
-
-    def steps_of_one_rate(self, rate: float | int) -> dict[str, float]:
-        """Steps at which all layers have about this rate: a bit less is an octave, as at high rates."""
-        steps = self.first_steps(rate)
-        for number in range(1, CORRECTIONS + 1):
-            self.encoder.scales = steps
-            with self.of_layers(f"make rates alike, {number}", self.work):
-                sizes = self.encoder.sizes(1.0, self.weights, self.clean)
-            found = {name: 8 * size / self.weights[name].size for name, size in sizes.items()}
-            steps = {name: step * 2.0 ** (found[name] - rate) for name, step in steps.items()}
-        return steps
-
-    def _mean(self, values: dict[str, float]) -> float:
-        """Over the weights."""
-        return sum(values[name] * w.size for name, w in self.weights.items()) / self.count
+    def allocate(self, allocation: str) -> None:
+        """Let the bits of layers spare equally much of something."""
+        self.encoder.metrics = self.plans.metrics(allocation)
+        self.encoder.scales = self.plans.scales(allocation, self.settings["rate"])
 
     def run(self, start: float, max_shard_size: str, beside: list[Path], run: str) -> Report:
         """All stages; the files `beside` the weights come along, and payloads are bound to the name of the run."""
-        rate, fixed = self.settings["rate"], self.settings[searched(self.recipe)[0]]
-        value = fixed if rate is None else self.search(rate)
-        with self.of_layers("quantize", self.work):
-            layers = self.one_pass(value)
-        if rate is not None:
-            value, layers = self.correct(rate, value, layers)
+        if self.judges is None:
+            value, layers = self.quantized(self.settings["allocation"])
+        else:
+            value, layers = self.best(self.judges)
         self.restore()
         payloads = {name: one[0].payload for name, one in layers.items()}
         attach(self.model, self.layers, payloads, run, self.carried, self.rounding(layers))
         with self.work.stage("write"):
             return self.write(value, layers, start, max_shard_size, beside, run)
+
+    def quantized(self, allocation: str) -> tuple[float | int, Layers]:
+        """All layers, and the setting that they have on the mean."""
+        rate, fixed = self.settings["rate"], self.settings[searched(self.recipe)[0]]
+        self.allocate(allocation)
+        if rate is None:
+            return fixed, self.one_pass(OneSetting(fixed))
+        if is_fixed_rate(self.recipe):
+            return self.largest(rate)
+        return self.controlled(rate, allocation)
+
+    def best(self, windows: Int[Tensor, "windows window"]) -> tuple[float | int, Layers]:
+        """Whichever of two allocations diverges less from the dense model, on windows that neither has seen.
+
+        They are compared at the same bytes, by 4^(difference of the rates).
+        """
+        found = {name: self.quantized(name) for name in (TRIED[:1] if is_fixed_rate(self.recipe) else TRIED)}
+        scores = {}
+        with self.work.stage("judge", len(found)) as judging:
+            for name in judging.over(found):
+                scores[name] = self.judged(found[name][1], windows)
+        sizes = {name: sum(len(one[0].payload) for one in layers.values()) for name, (_, layers) in found.items()}
+        least = min(scores, key=lambda name: scores[name] * 4.0 ** (8 * sizes[name] / self.count))
+        self.told |= {"chosen": least, "held_out": scores}
+        return found[least]
+
+    def judged(self, layers: Layers, windows: Int[Tensor, "windows window"]) -> float:
+        """Mean divergence of quantized layers from the dense ones, in nats."""
+        rounded = copy.deepcopy(self.model)
+        places = matrices(rounded)
+        for layer, (quantized, _) in layers.items():
+            places[layer].write(torch.from_numpy(quantized.dequantize()))
+        inputs = {} if self.inputs is None else {one: self.inputs.stored(*entry) for one, entry in layers.items()}
+        with rounding(places, inputs):
+            return mean_distance(self.model, rounded, windows)
 
     def restore(self) -> None:
         """Give the model its types back, and the values of the source, or after maps, where running it changed them."""
@@ -227,79 +216,112 @@ class Conversion:
             for key in changed:
                 dense[key].copy_(own[key])
 
-    def search(self, rate: float | int) -> float | int:
-        """The step or number of levels or bits at which clean inputs give the rate."""
+    def pilot(self, value: float | int, work: Stage, allocation: str = "") -> dict[str, int]:
+        """Bytes that some layers, a ninth of all, take at a setting."""
+        names = list(self.weights)[STRIDE // 2 :: STRIDE] or list(self.weights)[:1]
+        key = f"pilot {allocation} {value!r}"
+        noted = self.workspace.noted(key)
+        if noted is None:
+            weights = {name: self.weights[name] for name in names}
+            with work.stage(f"{searched(self.recipe)[0]} {value:.6g}", len(names)) as stage:
+                self.encoder.report = stage.advance
+                noted = self.encoder.sizes(value, weights, self.plans.moments)
+            self.workspace.note(key, noted)
+        work.advance(f"{searched(self.recipe)[0]} {value:.6g}: {self._rate_of(noted):.4f} bits")
+        return noted
 
-        name, clean = searched(self.recipe)[0], self.clean
+    def _rate_of(self, sizes: Mapping[str, int]) -> float:
+        return 8 * sum(sizes.values()) / sum(self.weights[name].size for name in sizes)
 
-        def encode(value: float | int) -> _Rated:
-            size = self.workspace.size("clean", value)
-            if size is None:
-                with self.of_layers(f"{name} {value:.6g}", work):
-                    size = self.stored(self.encoder.sizes(value, self.weights, clean))
-                self.workspace.remember_size("clean", value, size)
-            found = _Rated(8 * size / self.count, value)
-            work.advance(f"{name} {value:.6g}: {found.rate:.4f} bits")
-            return found
-
+    def controlled(self, rate: float | int, allocation: str) -> tuple[float, Layers]:
+        """Layers at about one step that fill the files to a rate, and that step."""
+        budget, curves = rate * self.count / 8, self.plans.curves(self.encoder.metrics)
+        control = RateControl(curves, self.encoder.scales, budget - self.headers, self.workspace, allocation)
         with self.work.stage("search") as work:
-            if is_fixed_rate(self.recipe):
-                return largest_levels(rate, encode, name, most(self.recipe)).value
-            return search_step(rate, self.first_step(rate), encode, encodes=SEARCHES)[0]
+            value, last = control.step(), math.inf
+            for _ in range(PILOTS):
+                for name, size in self.pilot(value, work, allocation).items():
+                    control.note(name, value, size)
+                value, last = control.step(), value
+                if abs(math.log2(value / last)) <= NEAR:
+                    break
+        tried: list[_Rated] = []
+        while True:
+            layers = self.one_pass(control, control.turns)
+            over = self.over(rate, layers)
+            tried.append(_Rated(rate + 8 * over / self.count, control.mean))
+            if abs(tried[-1].rate - rate) <= TOLERANCE - MARGIN:
+                return control.mean, layers
+            if control.turns == TURNS:
+                self.missed(rate, min(tried, key=lambda one: abs(one.rate - rate)))
+            control.correct(over)
 
-    def first_steps(self, rate: float | int) -> dict[str, float]:
-        """Steps at which each layer would have about this rate."""
-        sigma = self.clean.sigma
-        return {name: first_step(rate, w, self.metrics.of(name, sigma(name))) for name, w in self.weights.items()}
+    def largest(self, rate: float | int) -> tuple[int, Layers]:
+        """Layers at the most levels or bits whose files do not exceed a rate, and how many these are."""
+        name, high = searched(self.recipe)[0], most(self.recipe)
+        tried: dict[int, Layers] = {}
+        with self.work.stage("search") as work:
+            try:
+                value = int(largest_levels(rate, lambda one: self._sampled(one, work), name, high).value)
+            except RateNotReachedError:  # by a sample
+                value = RANGES[name][0]
+            more = self._sampled(min(value + 1, high), work).rate - self._sampled(value, work).rate
+        while value not in tried:
+            tried[value] = self.one_pass(OneSetting(value), len(tried))
+            over = 8 * self.over(rate, tried[value]) / self.count
+            if over > 0 and value == RANGES[name][0]:
+                self.workspace.discard()
+                raise least_is_too_much(name, rate, _Rated(rate + over, value))
+            if over > 0:
+                value -= 1
+            elif value < high and over + more <= 0 and value + 1 not in tried:
+                value += 1
+        return value, tried[value]
 
-    def first_step(self, rate: float | int) -> float:
-        """Common step whose mean rate over the layers is about right: at high rate log steps average."""
-        # The factors have geometric mean 1 and drop out.
-        return math.exp(self._mean({name: math.log(step) for name, step in self.first_steps(rate).items()}))
+    def _sampled(self, value: int, work: Stage) -> _Rated:
+        return _Rated(self._rate_of(self.pilot(value, work)) + 8 * self.headers / self.count, value)
 
-    def one_pass(self, value: float | int) -> Layers:
-        """Quantize every layer at one setting."""
+    @property
+    def headers(self) -> int:
+        """Bytes beside the payloads that replace dense weights, to a digit of lengths in a header."""
+        size = self.count // (2 * len(self.layers))
+        return self.stored(dict.fromkeys(self.layers, size)) - size * len(self.layers)
+
+    def over(self, rate: float | int, layers: Layers) -> float:
+        """How many bytes more than a rate allows the files of layers take."""
+        sizes = {name: len(one[0].payload) for name, one in layers.items()}
+        return self.stored(sizes, self.rounding(layers)) - rate * self.count / 8
+
+    def missed(self, rate: float | int, nearest: _Rated) -> NoReturn:
+        """Raise `RateNotReachedError`; nothing is kept."""
+        self.workspace.discard()
+        msg = (
+            f"no setting of the recipe gives {rate} bits per weight within {TOLERANCE}: the nearest found is "
+            f"{nearest.rate:.4f} at {nearest.value:.6g}; pass `{searched(self.recipe)[0]}` to take what it gives"
+        )
+        raise RateNotReachedError(msg, rate=rate)
+
+    def one_pass(self, settings: Settings, turn: int = 0) -> Layers:
+        """Quantize every layer."""
+        self.encoder.settings = settings
+        with self.of_layers(f"correct, {turn}" if turn else "quantize", self.work):
+            return self._pass()
+
+    def _pass(self) -> Layers:
         if self.settings["propagate"]:
             drift = self.settings["drift"]
             windows = self.calibration.windows()
-            return propagated_pass(self.encoder, value, self.model, self.layers, self.weights, windows, drift=drift)
+            return propagated_pass(self.encoder, self.model, self.layers, self.weights, windows, drift=drift)
         if self.inputs is not None:
             batches = batches_of(self.calibration.windows())
-            return rounded_pass(self.encoder, value, self.model, self.layers, self.weights, batches)
-        return clean_pass(self.encoder, value, self.weights, self.clean)
+            return rounded_pass(self.encoder, self.model, self.layers, self.weights, batches)
+        return clean_pass(self.encoder, self.weights, self.plans.moments)
 
     def rounding(self, layers: Layers) -> dict[str, InputRounding]:
         """How the inputs of each quantized layer are rounded; nothing if they are not."""
         if self.inputs is None:
             return {}
         return {name: self.inputs.stored(*one).rounding for name, one in layers.items()}
-
-    def correct(self, rate: float | int, value: float | int, layers: Layers) -> tuple[float | int, Layers]:
-        """Repeat the pass at a corrected setting until the stored bytes meet the rate."""
-        name, fixed = searched(self.recipe)[0], is_fixed_rate(self.recipe)
-        slope, tried = -1.0, []
-        while True:
-            sizes = {name: len(one[0].payload) for name, one in layers.items()}
-            found = 8 * self.stored(sizes, self.rounding(layers)) / self.count
-            if found <= rate if fixed else abs(found - rate) <= TOLERANCE - 0.0005:  # shards have other headers
-                return value, layers
-            tried.append((value, found))
-            if len(tried) > PASSES or (fixed and value == RANGES[name][0]):
-                break
-            self.workspace.forget(value)
-            if len(tried) > 1 and not fixed:
-                (old, before), (now, after) = tried[-2:]
-                slope = min(max((after - before) / math.log2(now / old), -1.5), -0.2)
-            value = value - 1 if fixed else grid_step(value * 2 ** ((rate - found) / slope))
-            with self.of_layers(f"correct, {len(tried)}", self.work):
-                layers = self.one_pass(value)
-        self.workspace.discard()
-        value, found = min(tried, key=lambda one: abs(one[1] - rate))
-        msg = (
-            f"no setting of the recipe gives {rate} bits per weight within {TOLERANCE}: the nearest found is "
-            f"{found:.4f} at {value:.6g}; pass `{name}` to take what it gives"
-        )
-        raise RateNotReachedError(msg, rate=rate)
 
     def stored(self, sizes: dict[str, int], inputs: dict[str, InputRounding] | None = None) -> int:
         """Bytes that payloads of these sizes will take with headers and config, also before ranges are known, and
@@ -324,22 +346,9 @@ class Conversion:
             msg = f"shards of {max_shard_size} raise the rate from {wanted} to {rate:.4f} bits; allow larger ones"
             raise RateNotReachedError(msg, rate=wanted)
         dense = remainder(self.model, self.carried, self.reasons, files)
-        told = (self.settings, rows, dense, run, self.maps, self.added)
+        told = (self.settings | self.told, rows, dense, run, self.maps, self.added)
         report = Report(rate, self.count, stored, files, value, seconds, *told)
         with writing(directory):
             report.save(directory)
         self.workspace.publish()
         return report
-
-
-def scheme_of(recipe: Callable[..., Scheme], value: float | int | None = None) -> Scheme:
-    """What a recipe gives at a setting, or at some: the words of a report."""
-    name, scheme = searched(recipe)
-    if name in RANGES:
-        return scheme(RANGES[name][0] if value is None else value)
-    return scheme(float(value or 1.0))
-
-
-def is_fixed_rate(recipe: Callable[..., Scheme]) -> bool:
-    """Whether a recipe takes a number of levels or bits, not a step."""
-    return searched(recipe)[0] in RANGES

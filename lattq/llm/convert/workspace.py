@@ -16,11 +16,12 @@ from lattq.quantized import Quantized
 __all__ = ["Workspace", "check_free", "partial"]
 
 DIGEST = 16
+NOTES = "notes.json"
 KEPT = ("layers", "maps")  # folders of what a repeated call continues from
 
 
 class Workspace:
-    """`OUT.partial`: a manifest of the settings, sizes found by the search, and a file per quantized layer and map.
+    """`OUT.partial`: a manifest of the settings, notes of what was decided, and a file per quantized layer and map.
 
     Every file is written beside its place and then moved there. One process at a time may work in the folder.
 
@@ -54,7 +55,7 @@ class Workspace:
             raise InvalidInputError(msg) from None
         try:
             self._resume(settings)
-            self.sizes: dict[str, int] = self._read("sizes.json") or {}
+            self.notes: dict[str, Any] = self._read(NOTES) or {}
         except BaseException:
             if self.empty():  # nothing to continue from
                 self.discard()
@@ -68,7 +69,7 @@ class Workspace:
     def _resume(self, settings: dict[str, Any]) -> None:
         text = json.dumps(settings)
         if self.empty() and not self._began_with(text):  # nothing is lost by starting anew
-            (self.root / "sizes.json").unlink(missing_ok=True)
+            (self.root / NOTES).unlink(missing_ok=True)
             self._write("manifest.json", text.encode())
             return
         found = self._read("manifest.json") or {}
@@ -85,14 +86,14 @@ class Workspace:
         path = self.root / "manifest.json"
         return path.exists() and path.read_bytes() == settings.encode()
 
-    def remember_size(self, stage: str, value: float | int, size: int) -> None:
-        """Note the stored bytes that a stage found at a step or number of levels."""
-        self.sizes[f"{stage} {_key(value)}"] = size
-        self._write("sizes.json", json.dumps(self.sizes).encode())
+    def note(self, what: str, found: Any) -> None:
+        """Keep something that JSON can hold, by a name."""
+        self.notes[what] = found
+        self._write(NOTES, json.dumps(self.notes).encode())
 
-    def size(self, stage: str, value: float | int) -> int | None:
-        """What `remember_size` noted."""
-        return self.sizes.get(f"{stage} {_key(value)}")
+    def noted(self, what: str) -> Any:
+        """What `note` kept; None if nothing."""
+        return self.notes.get(what)
 
     def put(self, value: float | int, name: str, payload: bytes, row: LayerRow) -> None:
         """Store a quantized layer."""
@@ -121,11 +122,6 @@ class Workspace:
         blob = path.read_bytes()
         digest, body = blob[:DIGEST], blob[DIGEST:]
         return body if hashlib.blake2b(body, digest_size=DIGEST).digest() == digest else None
-
-    def forget(self, value: float | int) -> None:
-        """Drop the layers of a pass that missed the rate."""
-        for path in (self.root / "layers").glob(f"{_key(value)} *"):
-            path.unlink()
 
     def model_directory(self) -> Path:
         """An empty folder for the finished model."""
