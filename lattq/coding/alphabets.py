@@ -161,15 +161,17 @@ class Histogram:
 
     def take(self, reader: Reader, number: int) -> Int[np.ndarray, " n"]:
         """Inverse of `parts`, of so many integers."""
-        cells, left = np.zeros(number, dtype=np.int64), np.arange(number)
-        for level, members in enumerate(self.members):
-            if level == len(self.tables):  # the single one
-                cells[left] = members[0]
-                break
-            symbols = reader.take(np.zeros(len(left), dtype=np.uint32), self.tables[level])
-            held = symbols < len(members)
-            cells[left[held]] = members[symbols[held]]
-            left = left[~held]
+        cells, left = np.empty(0, dtype=np.int64), np.arange(number)
+        for level, table in enumerate(self.tables):
+            symbols = reader.take(np.zeros(len(left), dtype=np.uint32), table)
+            found = np.append(self.members[level], -1)[symbols]
+            if level:
+                cells[left] = found
+                left = left[found < 0]
+            else:
+                cells, left = found, np.flatnonzero(found < 0)
+        if len(self.members) > len(self.tables):
+            cells[left] = self.members[-1][0]
         if self.low:
             tables, kinds = equals((1 << self.low,))
             cells = cells << self.low | reader.take(np.full(number, kinds[0]), tables)

@@ -199,7 +199,7 @@ def column_bytes(data: list) -> int:
     """Bytes that the classes of columns take, of coded data that begins with scales.
 
     >>> column_bytes(TwoWay().encode(np.zeros((3, 2), dtype=int)))
-    6
+    5
     """
     return len(msgpack.packb(data[2]))
 
