@@ -283,7 +283,7 @@ def decode_scaled(kind, coder, data, codes, prior):
             found, codes.reshape(-1)[alone] = decode_points(stream, coder.name, of_points, of_alone)
             codes.reshape(-1)[points] = found.T
     elif kind == "trellis-fronts":
-        fronts = Fronts(*codes.shape, coder.height)
+        fronts = Fronts(len(codes), codes.shape[1], coder.height)
         for stream, run in zip(streams, fronts.runs(coder.block), strict=True):
             decode_stream(stream, steps_of_fronts(run, len(codes), coder.segment, fronts), classes, polynomials, codes)
     elif kind == "lattice":
@@ -292,7 +292,7 @@ def decode_scaled(kind, coder, data, codes, prior):
         for stream, some in zip(streams, blocks(columns > 0, len(rows), coder.block), strict=True):
             of_points, of_alone = np.split(classes[:, some], [whole // n])
             points, alone = decode_points(stream, coder.name, of_points.ravel(), of_alone.ravel())
-            points = points.reshape(n, -1, len(some)).transpose(1, 0, 2).reshape(whole, len(some))
+            points = points.reshape(n, whole // n, len(some)).transpose(1, 0, 2).reshape(whole, len(some))
             codes[layout.order[:, None], some] = np.concatenate([points, alone.reshape(of_alone.shape)])
     else:
         for stream, some in zip(streams, blocks(columns > 0, len(rows), coder.block), strict=True):

@@ -201,7 +201,7 @@ def column_bytes(data: list) -> int:
     >>> column_bytes(TwoWay().encode(np.zeros((3, 2), dtype=int)))
     5
     """
-    return len(msgpack.packb(data[2]))
+    return len(bytes(msgpack.packb(data[2]) or b""))
 
 
 def live_codes(data: list, shape: tuple[int, int], prior: Prior) -> int:
