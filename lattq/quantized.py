@@ -14,17 +14,21 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, where_measured
+from lattq._format_1 import payload_fields_1
 from lattq._layer import as_metric
 from lattq._metric import Metric
 from lattq._payload import (
     FORMAT,
     HASH,
+    OLD_FORMAT,
     class_prior,
     decoded_codes,
     expected_gains,
+    format_version,
     payload_fields,
     require_bytes,
     sealed,
+    stored_kinds,
 )
 from lattq._reconstruction import weights
 from lattq.coding.damage import reading
@@ -267,7 +271,9 @@ class Quantized:
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
-        metadata = {"lattq": json.dumps([FORMAT, *self._kinds()], separators=(",", ":"))}
+        version = self.payload[1]  # which may be an earlier one than what would be written now
+        kinds = self._kinds() if version == FORMAT else stored_kinds(self.payload)
+        metadata = {"lattq": json.dumps([version, *kinds], separators=(",", ":"))}
         return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
 
     @staticmethod
@@ -307,9 +313,14 @@ class Quantized:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            fields, sides, data = payload_fields(unpacked(body), shape, len(payload))
-            found = Quantized(**fields) if "codes" in fields else _without_codes(fields, sides)
-        found.__dict__["coded"] = data  # encoding again would give the same
+            state = unpacked(body)
+            if format_version(state) == OLD_FORMAT:
+                fields = payload_fields_1(state, shape, len(payload))
+                found = _restored(fields, fields["codes"].shape)
+            else:
+                fields, sides, data = payload_fields(state, shape, len(payload))
+                found = Quantized(**fields) if "codes" in fields else _restored(fields, sides)
+                found.__dict__["coded"] = data  # encoding again would give the same
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
 
@@ -334,8 +345,8 @@ class Quantized:
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
-def _without_codes(fields: dict[str, Any], shape: tuple[int, int]) -> Quantized:
-    """A value whose codes are still coded."""
+def _restored(fields: dict[str, Any], shape: tuple[int, int]) -> Quantized:
+    """A value whose codes are still coded, or whose parts files hold no longer."""
     found = object.__new__(Quantized)
     known = {"stats": {}, **fields, "quantizer": fields["quantizer"].stored(), "shape": shape}
     found.__dict__.update(known)

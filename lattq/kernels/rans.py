@@ -162,12 +162,16 @@ def decode_tile(words, p, states, first, kinds, size, width, labels, path, slots
 
 @compiled
 @no_type_check
-def decode_plain(words, states, kinds, width, tables, found):
-    """Integers whose tables are known beforehand, in steps of `width`; returns how many words they took."""
-    labels, path, p = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint64), ZERO
+def decode_plain(words, p, states, first, kinds, width, tables, found):
+    """Integers whose tables are known, number `first` of their stream and those after it, in steps of `width`.
+
+    Returns where the words go on.
+    """
+    labels, path, p = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint64), np.uint64(p)
     for start in range(0, len(kinds), width):
         some = min(width, len(kinds) - start)
-        p = decode_tile(words, p, states, start, kinds[start:], some, some, labels, path, *tables, found[start:])
+        where = first + start, kinds[start:], found[start:]
+        p = decode_tile(words, p, states, where[0], where[1], some, some, labels, path, *tables, where[2])
     return p
 
 
