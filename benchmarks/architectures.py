@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Split
 from benchmarks.classes import CHARACTERS, SPECIAL, VOCABULARY, ZOO
 from lattq import llm, recipes
 from lattq.errors import LattqError
-from lattq.llm.run.layers import LattqLinear
+from lattq.llm.run import Encoded
 from lattq.llm.source import matrices
 
 WINDOW, SAMPLES, STEP, GAIN = 24, 6, 0.05, 6
@@ -114,7 +114,7 @@ def write_decoded(dense: Any, quantized: Any) -> None:
     """Put the decoded weights of a quantized model into a dense one."""
     found, texts = matrices(dense), quantized.config.quantization_config.modules
     for name, module in quantized.named_modules():
-        if isinstance(module, LattqLinear):
+        if isinstance(module, Encoded):
             if found[name].routed:
                 found[name].transposed = texts[name].endswith("T")
             found[name].write(module.dequantize())

@@ -44,6 +44,7 @@ CLAIMS = (
     "cost",
     "decoding",
     "loop",
+    "loading",
     "speed",
     "packed",
     "forged_files",
@@ -530,6 +531,22 @@ def loop() -> str:
     return table(headings, cells)
 
 
+def loading() -> str:
+    """What a load takes, beside reading the dense file."""
+    cells = [
+        [
+            f"{row['model']}, {'dense' if row['what'] == 'dense' else row['what'] + ' codes'}",
+            row["dtype"],
+            str(row["cores"]),
+            *(f"{row[key]:.3g}" for key in ("processor", "read processor", "ratio", "seconds", "read seconds")),
+            *(f"{row[key] / 1e6:.0f}" for key in ("memory", "dense", "file")),
+        ]
+        for row in published("loading")["rows"]
+    ]
+    times = ["load, s of the processor", "reading", "ratio", "load, s of the clock", "reading"]
+    return table(["model", "dtype", "cores", *times, "peak, MB", "dense, MB", "file, MB"], cells)
+
+
 def loop_of_two_sides() -> str:
     """Time of the loop along fronts over that along columns."""
     rows = published("measuring")["loop"]
@@ -733,6 +750,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "decoding": decoding,
     "beside decoding": beside_decoding,
     "loop": loop,
+    "loading": loading,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
 }

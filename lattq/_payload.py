@@ -22,17 +22,24 @@ __all__ = [
     "FORMAT",
     "MOST_LIVE",
     "MOST_WEIGHTS",
+    "OLD_FORMAT",
     "PER_BYTE",
+    "SIDE",
     "class_prior",
     "decoded_codes",
     "expected_gains",
+    "format_version",
     "payload_fields",
     "require_bytes",
     "require_parts",
+    "require_shape",
     "sealed",
+    "stored_kinds",
 ]
 
-FORMAT = 3
+FORMAT = 4
+OLD_FORMAT = 1  # read for one release, see `lattq._format_1`
+UNRELEASED = {2: "f5b0757", 3: "4620346"}
 HASH = 8  # bytes at the end of a payload
 MOST_SHIFT = 1 << 20  # of a centroid, in 128ths of a cell
 SIDE = Integer(1, 1 << 20)  # rows or columns: no layer has more
@@ -65,22 +72,14 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
     >>> from lattq.coding import FixedLength
     >>> data = FixedLength(4).encode(np.ones((2, 3), dtype=np.int32))
     >>> quantizer = ["uniform", [1, 1, 0.5, 0.0, 0, 3, None]]
-    >>> state = [3, [2, 3], quantizer, ["identity", []], None, None, ["fixed", [4, 0]], data]
+    >>> state = [4, [2, 3], quantizer, ["identity", []], None, None, ["fixed", [4, 0]], data]
     >>> payload_fields(state, (2, 3), 30)[0]["codes"]
     array([[1, 1, 1],
            [1, 1, 1]], dtype=int32)
     """
     fields = checked(schema_of(state), state, "payload")
-    version, shape, quantizer, transform, rows, columns, coder, data, *centroids = fields
-    if version != FORMAT:
-        msg = f"format version {version}; this lattq reads version {FORMAT}: use the release that wrote the file"
-        raise DamagedFileError(msg)
-    height, width = shape = tuple(shape)
-    if expected is None:
-        _require_few(height * width, size, MOST_WEIGHTS)
-    elif shape != tuple(expected):
-        msg = f"a matrix of {height} x {width} weights where {expected[0]} x {expected[1]} belong; the file is damaged"
-        raise DamagedFileError(msg)
+    _, shape, quantizer, transform, rows, columns, coder, data, *centroids = fields
+    height, width = shape = require_shape(tuple(shape), expected, size)
     transform: Any = chains.from_state(transform, width)
     transform.check_rows(height)
     prior = class_prior(transform)
@@ -109,6 +108,37 @@ def payload_fields(state: Any, expected: tuple[int, int] | None, size: int) -> t
         shape,
         data,
     )
+
+
+def require_shape(shape: tuple[int, int], expected: tuple[int, int] | None, size: int) -> tuple[int, int]:
+    """The shape that a payload of `size` bytes gives itself, if it may; raises `DamagedFileError`.
+
+    >>> require_shape((2, 3), None, 30)
+    (2, 3)
+    """
+    if expected is None:
+        _require_few(shape[0] * shape[1], size, MOST_WEIGHTS)
+    elif shape != tuple(expected):
+        msg = f"a matrix of {shape[0]} x {shape[1]} weights where {expected[0]} x {expected[1]} belong"
+        raise DamagedFileError(msg + "; the file is damaged")
+    return shape
+
+
+def format_version(state: Any) -> int:
+    """The version of a payload that this release reads; raises `DamagedFileError` for others and says what does.
+
+    >>> format_version([4, [2, 3]])
+    4
+    """
+    version = checked(Integer(0, 255), state[0] if type(state) is list and state else None, "format version")
+    if version in (OLD_FORMAT, FORMAT):
+        return version
+    if version in UNRELEASED:
+        msg = f"format version {version} was never released; commit {UNRELEASED[version]} of lattq reads it"
+    else:
+        msg = f"format version {version}; this lattq reads versions {OLD_FORMAT} and {FORMAT}: a later release wrote it"
+        msg += ", and reads it (`pip install -U lattq`)"
+    raise DamagedFileError(msg)
 
 
 def decoded_codes(coder: Any, data: Any, shape: tuple[int, int], prior: Any) -> np.ndarray:
@@ -155,10 +185,23 @@ def require_parts(payload: bytes) -> None:
     """
     with reading("the payload"):
         state = unpacked(payload[:-HASH])
+        if format_version(state) == OLD_FORMAT:
+            return  # of parts that lattq has itself
         _, shape, quantizer, transform, _, _, coder, *_ = checked(schema_of(state), state, "payload")
         chains.from_state(transform, shape[1])
         for role, (kind, own) in (("quantizer", quantizer), ("coder", coder)):
             find(role, kind).from_state(own, tuple(shape))
+
+
+def stored_kinds(payload: bytes) -> list[str]:
+    """Kinds of quantizer, transform and coder that a payload holds.
+
+    >>> import lattq as lq
+    >>> stored_kinds(lq.quantize(np.eye(2), np.eye(2), lq.recipes.rtn()).payload)
+    ['uniform', 'identity', 'fixed']
+    """
+    state = unpacked(payload[:-HASH])
+    return [state[place][0] for place in (2, 3, 6)]
 
 
 def class_prior(transform: Any) -> Any:

@@ -14,19 +14,23 @@ from jaxtyping import Bool, Float, Int
 
 from lattq._array import Array, host_reals
 from lattq._distortion import reference_rate, where_measured
+from lattq._format_1 import payload_fields_1
 from lattq._layer import as_metric
 from lattq._metric import Metric
 from lattq._payload import (
     FORMAT,
     HASH,
+    OLD_FORMAT,
     class_prior,
     decoded_codes,
     expected_gains,
+    format_version,
     payload_fields,
     require_bytes,
     sealed,
+    stored_kinds,
 )
-from lattq._reconstruction import scaling_of, written
+from lattq._reconstruction import weights
 from lattq.coding.damage import reading
 from lattq.coding.integers import encode_integers
 from lattq.coding.messages import packed, unpacked
@@ -186,25 +190,31 @@ class Quantized:
             values = values * (self.row_gains[:, None] / GAIN_GRID)
         return values
 
-    def dequantize(self, dtype: Any = np.float32) -> Float[np.ndarray, "rows columns"]:
-        """The reconstruction, on the host; raises `InvalidInputError` if `dtype` does not reach that far.
+    def dequantize(self, dtype: Any = np.float32, out: np.ndarray | None = None) -> np.ndarray:
+        """The reconstruction, (rows, columns), on the host.
 
         Where nobody has asked for the codes of a file, they are decoded to weights one after the other.
+
+        Parameters
+        ----------
+        dtype : float64, float32, or one that is rounded from float32, to the nearest and ties to even: float16 and
+            bfloat16, which is "bfloat16" or that of `ml_dtypes`
+        out : array that is written and returned, of this dtype or, for bfloat16, of uint16, which gets the bits; a new
+            one unless given
+
+        Raises
+        ------
+        InvalidInputError : if `dtype` does not reach as far as the weights, or `out` does not fit
+
+        Examples
+        --------
+        >>> import lattq as lq
+        >>> layer = lq.quantize(np.eye(2), np.eye(2), lq.recipes.huffman_gptq(step=0.25))
+        >>> layer.dequantize("bfloat16", out=np.empty((2, 2), dtype=np.uint16))
+        array([[16256,     0],
+               [    0, 16256]], dtype=uint16)
         """
-        scaling = None if "codes" in self.__dict__ else scaling_of(self)
-        found = None if scaling is None else written(self, scaling, dtype)
-        if found is not None:
-            return found
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = self.transform.inverse(self.decoded())
-            largest = float(np.abs(values).max(initial=0.0))
-        if np.isnan(largest):
-            msg = f"codes decode to NaN; the numbers of {self.quantizer!r}, or of {self.transform!r}, are wrong"
-            raise InvalidInputError(msg)
-        if not largest <= float(np.finfo(dtype).max):
-            msg = f"values up to {largest:.3g} do not fit `dtype` = {np.dtype(dtype).name}; pass a wider one"
-            raise InvalidInputError(msg)
-        return values.astype(dtype)
+        return weights(self, dtype, out)
 
     def distortion(self, weight: Float[Array, "rows columns"], sigma: Any) -> float:
         """tr(G (W-Ŵ) Σ (W-Ŵ)ᵀ) / (rows columns), squared error per weight; `sigma` is Σ, then G = I, or a `Metric`.
@@ -261,7 +271,9 @@ class Quantized:
 
     def to_bytes(self) -> bytes:
         """A safetensors file with one tensor, the payload, and a JSON header that says what is inside."""
-        metadata = {"lattq": json.dumps([FORMAT, *self._kinds()], separators=(",", ":"))}
+        version = self.payload[1]  # which may be an earlier one than what would be written now
+        kinds = self._kinds() if version == FORMAT else stored_kinds(self.payload)
+        metadata = {"lattq": json.dumps([version, *kinds], separators=(",", ":"))}
         return safetensors.numpy.save({"payload": np.frombuffer(self.payload, dtype=np.uint8)}, metadata)
 
     @staticmethod
@@ -301,9 +313,14 @@ class Quantized:
             msg = f"the hash of {len(payload)} bytes does not match; the file is truncated or damaged"
             raise DamagedFileError(msg)
         with reading("the payload"):
-            fields, sides, data = payload_fields(unpacked(body), shape, len(payload))
-            found = Quantized(**fields) if "codes" in fields else _without_codes(fields, sides)
-        found.__dict__["coded"] = data  # encoding again would give the same
+            state = unpacked(body)
+            if format_version(state) == OLD_FORMAT:
+                fields = payload_fields_1(state, shape, len(payload))
+                found = _restored(fields, fields["codes"].shape)
+            else:
+                fields, sides, data = payload_fields(state, shape, len(payload))
+                found = Quantized(**fields) if "codes" in fields else _restored(fields, sides)
+                found.__dict__["coded"] = data  # encoding again would give the same
         found.__dict__["payload"] = payload  # known already: encoding again would give the same bytes
         return found
 
@@ -328,8 +345,8 @@ class Quantized:
         return f"{self.shape[0]} x {self.shape[1]}, {self.rate:.3f} bit per weight, {names}"
 
 
-def _without_codes(fields: dict[str, Any], shape: tuple[int, int]) -> Quantized:
-    """A value whose codes are still coded."""
+def _restored(fields: dict[str, Any], shape: tuple[int, int]) -> Quantized:
+    """A value whose codes are still coded, or whose parts files hold no longer."""
     found = object.__new__(Quantized)
     known = {"stats": {}, **fields, "quantizer": fields["quantizer"].stored(), "shape": shape}
     found.__dict__.update(known)

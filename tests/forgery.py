@@ -13,8 +13,9 @@ import numpy as np
 
 import lattq as lq
 from lattq._payload import FORMAT
-from lattq.coding import cosets
-from lattq.lattices.points import partitions
+from lattq.coding.alphabets import bits as tables_of_bits
+from lattq.coding.slots import cosets_of
+from lattq.lattices.points import kinds_of_words, members_of, partitions
 from lattq.lattices.words import named, words_of_lattice
 from lattq.trellis.bitshift import CODES, BitshiftCode
 from tests.schemes import every_scheme
@@ -67,17 +68,19 @@ def warm() -> list[File]:
         words = words_of_lattice(named(name))
         _ = (
             partitions(named(name)),
-            words.chances,
+            words.parity_kinds,
             words.kind_counts,
             words.find(np.zeros((len(words.residues[0]), 1), int)),
+            kinds_of_words(named(name)) if len(words.counts) > 1 else None,
+            members_of(words) if max(words.counts) > 1 else None,
         )
     for bits in range(1, 5):
         for memory in range(bits, 17):
             for code in CODES:
                 _ = BitshiftCode(bits, memory, code).values
-    for index in range(cosets.MOST_INDEX + 1):
-        if cosets.shift(index) == 0:
-            cosets.model(index)
+    tables_of_bits()
+    for modulus in (1, 2, 4, 8):
+        cosets_of(modulus)
     return files
 
 
@@ -201,15 +204,15 @@ def cases(files: list[File], seed: int, start: int, stop: int) -> Iterator[Case]
 
 def huge() -> Iterator[Case]:
     """Short files of large shapes: zeros, and streams that would take long to find out that they are empty."""
-    plain, uniform = [0, 0, b"", []], ["uniform", [1, 1, 1.0, 0.0, None, None]]
+    plain, uniform = [0, 0, b""], ["uniform", [1, 1, 1.0, 0.0, None, None]]
     for rows, columns in [(4096, 4096), (1024, 512), (1 << 18, 2), (1 << 20, 16), (1, 1 << 20), (1 << 20, 1 << 20)]:
         head = [FORMAT, [rows, columns]]
         for index in (0, 1, 25, 200):
-            scales = [-1000, plain, [index, 0, b"", []]]
+            scales = [-1000, plain, [index, 0, b""]]
             coders = {
-                "two-way": ([*uniform[1], 7], [1 << 18], b""),
-                "trellis": ([1.0, 4, 4096], [4, 4096, 1 << 20], b""),
-                "lattice": ([1.0, "D(4)"], ["D(4)", 1 << 22], [b"", b"", []]),
+                "two-way": ([*uniform[1], 7], [1 << 18], b"\0\1"),
+                "trellis": ([1.0, 4, 4096], [4, 4096, 1 << 20], b"\0\1"),
+                "lattice": ([1.0, "D(4)"], ["D(4)", 1 << 22], b"\0\1"),
             }
             for kind, (quantizer, coder, stream) in coders.items():
                 width = max(1, -(-coder[-1] // rows))

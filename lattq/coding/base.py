@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lattq.coding.narrow import in_cells
 from lattq.coding.scaling import Scaling
 
 __all__ = ["BaseCoder"]
@@ -41,9 +42,12 @@ class BaseCoder:
     """Whether `values` takes less than `decode`: then files are decoded when somebody asks, and codes where needed."""
 
     def values(self, data: Any, shape: tuple[int, int], scaling: Scaling, out: np.ndarray, prior: Any = 0) -> float:
-        """Write what codes decode to into an array of floats; returns what no value exceeds."""
+        """Write what codes decode to into an array of floats, or of their bits; returns what no value exceeds.
+
+        See `lattq.coding.narrow` for the bits: ``out[:] = in_cells(values, out.dtype)`` writes any.
+        """
         codes = self.decode(data, shape, prior)  # pyright: ignore[reportAttributeAccessIssue]
-        out[:] = scaling.apply(codes)
+        out[:] = in_cells(scaling.apply(codes), out.dtype)
         return scaling.bound(int(codes.min()), int(codes.max()))
 
     def context(self, data: Any, shape: tuple[int, int], prior: Any = 0) -> Mapping[str, Any]:

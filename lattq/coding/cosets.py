@@ -14,7 +14,6 @@ import hashlib
 import math
 from typing import Any
 
-import constriction
 import numpy as np
 
 from lattq.coding.tables import CLASSES_PER_OCTAVE, SMALLEST, TAIL, TOTAL
@@ -88,13 +87,6 @@ def counts(index: int) -> np.ndarray:
     found = np.append(found, 1)
     found[found.argmax()] += TOTAL - found.sum()
     return found
-
-
-@functools.cache
-def model(index: int) -> constriction.stream.model.Categorical:
-    """The `constriction` model of m + limit."""
-    check_fingerprint()
-    return constriction.stream.model.Categorical(counts(index) / TOTAL, perfect=False, lazy=False)
 
 
 @functools.cache

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from lattq.coding.ans import LARGEST_CLASS, decode_classes, encode_classes
 from lattq.coding.damage import reading
-from lattq.coding.schema import Inner, Integer, Record, checked
+from lattq.coding.interleaved import decode_symbols, encode_symbols
+from lattq.coding.schema import WORDS, Integer, Record, checked
+from lattq.coding.slots import LARGEST_CLASS, gaussians, kinds_of_codes
 from lattq.coding.tables import CLASSES, code_lengths, limit, scale_class
 from lattq.errors import DamagedFileError
 
@@ -15,24 +16,22 @@ __all__ = ["EXACT", "cheapest", "decode_integers", "encode_integers", "stored_bi
 CAP = limit(CLASSES - 1) + 1
 SPREADS = (0, 1, 9, 17, 25, 33)  # classes of differences: none, and 1/8 to 2 in octaves
 EXACT = 1 << 53  # larger integers are no exact floats
-STATE = Record(
-    centre=Integer(-EXACT, EXACT), index=Integer(0, LARGEST_CLASS), words=Inner(), escapes=Inner()
-)  # the stream, which `decode_classes` reads
+STATE = Record(centre=Integer(-EXACT, EXACT), index=Integer(0, LARGEST_CLASS), stream=WORDS)
 
 
 def encode_integers(values: np.ndarray) -> list:
-    """Code a 1-D integer array as [centre, class, words, escapes]; its length is not stored.
+    """Code a 1-D integer array as [centre, class, stream]; its length is not stored.
 
-    The two parameters of the model cost two to four bytes; a constant array costs nothing more.
+    The two parameters of the model cost two to four bytes; a constant array, of class 0, has no stream.
 
     >>> encode_integers(np.array([7, 7, 7]))
-    [7, 0, b'', []]
+    [7, 0, b'']
     """
     values = np.asarray(values, dtype=np.int64)
     centre = int(np.median(values)) if values.size else 0
     index = best_class(values - centre)
-    words, escapes = encode_classes(values - centre, np.full(values.shape, index))
-    return [centre, index, words, escapes]
+    kinds = np.full(values.shape, kinds_of_codes()[index])
+    return [centre, index, encode_symbols(values - centre, kinds, gaussians()) if index else b""]
 
 
 @reading("side information")
@@ -42,8 +41,10 @@ def decode_integers(stream: list, size: int, low: int = -EXACT, high: int = EXAC
     >>> decode_integers(encode_integers(np.array([3, -1, 4])), 3)
     array([ 3, -1,  4])
     """
-    centre, index, words, escapes = checked(STATE, stream, "side information")
-    found = decode_classes([words, escapes], np.full(size, index)) + centre
+    centre, index, words = checked(STATE, stream, "side information")
+    number = size if index else 0  # of class 0 all are the centre
+    found = decode_symbols(words, np.full(number, kinds_of_codes()[index]), gaussians()) + centre
+    found = found if index else np.full(size, centre)
     if size and not low <= found.min() <= found.max() <= high:
         msg = f"side information of {found.min()} ... {found.max()}, not {low} ... {high}; the file is damaged"
         raise DamagedFileError(msg)
@@ -51,13 +52,15 @@ def decode_integers(stream: list, size: int, low: int = -EXACT, high: int = EXAC
 
 
 def best_class(symbols: np.ndarray) -> int:
-    """Class that codes these symbols in the fewest bits."""
+    """Class that codes these symbols in the fewest bits; 0 where all are 0, and only there."""
     magnitudes = np.abs(symbols)
+    if not magnitudes.any():
+        return 0
     if symbols.size and magnitudes.max() >= CAP:  # beyond the tables' scales: by moments
         wide = scale_class(np.sqrt(np.mean(np.square(magnitudes, dtype=np.float64), keepdims=True)))
         return min(int(wide[0]), LARGEST_CLASS)
     counts = np.bincount(magnitudes, minlength=CAP + 1)
-    return int(np.argmin(code_lengths(CAP) @ counts))
+    return 1 + int(np.argmin(code_lengths(CAP)[1:] @ counts))
 
 
 def cheapest(bits: np.ndarray, values: np.ndarray, prior: np.ndarray | int) -> tuple[np.ndarray, float]:

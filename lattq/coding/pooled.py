@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import constriction
 import numpy as np
 
-from lattq.coding.ans import coder_of, words_of
+from lattq.coding.alphabets import Histogram
 from lattq.coding.base import BaseCoder
 from lattq.coding.damage import reading
+from lattq.coding.interleaved import Reader, encode_parts
 from lattq.coding.packing import pack, packed_size, unpack
 from lattq.coding.schema import WORDS, Integer, Octets, Record, checked
 from lattq.errors import CodeOverflowError, DamagedFileError
@@ -44,31 +44,27 @@ class Pooled(BaseCoder):
     schema = Record()
 
     def encode(self, codes: np.ndarray, prior: object = None) -> list:
-        """[lowest code, histogram, words]; raises `CodeOverflowError` if the codes span more than 65536 values."""
+        """[lowest code, histogram, stream]; raises `CodeOverflowError` if the codes span more than 65536 values."""
         low = int(codes.min())
         if int(codes.max()) - low >= MOST_SYMBOLS:
             msg = f"codes span {low} ... {codes.max()}; a histogram holds {MOST_SYMBOLS} values: use a larger step"
             raise CodeOverflowError(msg)
         counts = np.bincount((codes - low).ravel())
-        coder = constriction.stream.stack.AnsCoder()
-        if len(counts) > 1:  # a lone symbol needs no words
-            coder.encode_reverse((codes - low).ravel().astype(np.int32), _model(counts))
+        parts = Histogram.of(counts).parts((codes - low).ravel()) if len(counts) > 1 else []  # a lone symbol needs none
         widths = np.array([(int(count).bit_length() + 7) // 8 for count in counts])
         stored = b"".join(int(c).to_bytes(w, "little") for c, w in zip(counts, widths, strict=True))
-        return [low, len(counts), pack(widths, WIDEST + 1), stored, words_of(coder)]
+        return [low, len(counts), pack(widths, WIDEST + 1), stored, encode_parts(parts)]
 
     @reading("entropy-coded data")
     def decode(self, data: list, shape: tuple[int, int], prior: object = None) -> np.ndarray:
         """Inverse of `encode`; raises `DamagedFileError`."""
         low, size, widths, stored, words = checked(DATA, data, "histogram")
         counts = _counts(unpack(widths, WIDEST + 1, size), stored, shape[0] * shape[1])
-        coder = coder_of(words)
+        reader = Reader(words)
         codes = np.zeros(shape, dtype=np.int32)
         if size > 1:
-            codes = coder.decode(_model(counts), codes.size).reshape(shape)
-        if not coder.is_empty():
-            msg = f"{len(words)} bytes hold more than {codes.size} codes; the file is damaged"
-            raise DamagedFileError(msg)
+            codes = Histogram.of(counts).take(reader, codes.size).astype(np.int32).reshape(shape)
+        reader.close()
         return codes + np.int32(low)
 
     def live(self, data: list, shape: tuple[int, int], prior: object = None) -> int:
@@ -98,8 +94,3 @@ def _counts(widths: np.ndarray, stored: bytes, total: int) -> np.ndarray:
         )
         raise DamagedFileError(msg)
     return np.array(counts)
-
-
-def _model(counts: np.ndarray) -> constriction.stream.model.Categorical:
-    """Table of a histogram of two symbols or more."""
-    return constriction.stream.model.Categorical(counts / counts.sum(), perfect=False, lazy=False)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lattq._array import short_repr
+from lattq.coding.narrow import in_cells
 
 __all__ = ["AS_THEY_ARE", "Scaling"]
 
@@ -77,7 +78,7 @@ class Scaling:
         for start in range(0, len(out) if len(columns) else 0, ROWS):
             some = slice(start, start + ROWS)
             zeros = np.zeros((len(out[some]), len(columns)), dtype=np.int32)
-            out[some, columns] = self._of_rows(some).apply(zeros, columns)
+            out[some, columns] = in_cells(self._of_rows(some).apply(zeros, columns), out.dtype)
         return 0, 0
 
     def _of_rows(self, some: slice) -> "Scaling":

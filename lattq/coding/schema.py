@@ -237,7 +237,7 @@ SCALE = Real(2.0**-MOST_EXPONENT, 2.0**MOST_EXPONENT)
 KIND = Text(r"[\w./-]{1,200}")
 """Name of a kind of part."""
 WORDS = Octets()
-"""What an entropy coder leaves; `coding.ans.coder_of` reads it."""
+"""What an entropy coder leaves; `coding.interleaved` reads it."""
 
 
 def checked(schema: Schema, value: Any, name: str = "state", **sizes: int) -> Any:

@@ -17,20 +17,25 @@ from lattq.coding import cosets, tables
 from lattq.coding.cosets import MOST, coset_index
 
 __all__ = [
+    "LARGEST_CLASS",
+    "SHIFT",
     "SLOT_BITS",
     "SlotTables",
+    "coset_table",
+    "cosets_of",
     "gaussians",
     "kinds_of_codes",
-    "kinds_of_supersets",
+    "kinds_of_cosets",
     "parity_kinds",
+    "residue_kinds",
     "slot_counts",
-    "supersets",
 ]
 
 SLOT_BITS = 13
 ESCAPE = -(1 << 15)
 COUNT_BITS = 24  # of the frozen tables
 SHIFT = 5  # bits of a kind that say how many low bits there are
+LARGEST_CLASS = MOST
 WIDEST = 62  # the last class with a table, of scale 25: above it, the last bits are coded as they are (theory 3.5)
 
 
@@ -60,12 +65,13 @@ class SlotTables:
 
     @staticmethod
     def of(counted: Sequence[tuple[int, np.ndarray]]) -> "SlotTables":
-        """From the least integer and the slots of its symbols, the escape last, of each table."""
-        sizes = np.array([len(counts) for _, counts in counted])
-        counts = np.concatenate([counts for _, counts in counted])
-        total = 1 << SLOT_BITS
-        first = np.cumsum(counts) - counts & (total - 1)
+        """From the least integer and the slots of its symbols, the escape last, of each table; it may have none."""
+        sizes = np.array([len(counts) - (counts[-1] == 0) for _, counts in counted])
         values = np.concatenate([np.append(low + np.arange(len(counts) - 1), ESCAPE) for low, counts in counted])
+        counts = np.concatenate([counts for _, counts in counted])
+        kept = (values != ESCAPE) | (counts > 0)
+        values, counts = values[kept], counts[kept]
+        first = np.cumsum(counts) - counts & (1 << SLOT_BITS) - 1
         ends = np.array([(low, low + len(counts) - 2) for low, counts in counted])
         return SlotTables(
             np.repeat(np.arange(len(counts), dtype=np.uint16), counts),
@@ -104,26 +110,31 @@ def gaussians() -> SlotTables:
 
 
 @functools.cache
-def supersets() -> SlotTables:
-    """The tables of m where codes k = 2 m and k = 2 m + 1 have the class c: numbers 2 c and 2 c + 1."""
+def cosets_of(modulus: int) -> SlotTables:
+    """The tables of m where codes are r + `modulus` m: one for each scale class and each r up to half the modulus.
+
+    >>> len(cosets_of(1).starts), len(cosets_of(8).starts)
+    (71, 475)
+    """
     cosets.check_fingerprint()
+    octaves, folded = modulus.bit_length() - 1, modulus // 2 + 1
     counted = []
-    for k in range(WIDEST + 2 * tables.CLASSES_PER_OCTAVE + 1):
-        for parity in (0, 1):
-            index = half_index(k, parity)
-            counted.append(CERTAIN if k == parity == 0 else slot_counts(cosets.counts(index), -cosets.limit(index)))
+    for k in range(WIDEST + (octaves + 1) * tables.CLASSES_PER_OCTAVE + 1):
+        for residue in range(folded):
+            index = coset_table(k, residue, modulus)
+            counted.append(CERTAIN if k == residue == 0 else slot_counts(cosets.counts(index), -cosets.limit(index)))
     return SlotTables.of(counted)
 
 
-def half_index(scale_class: int, parity: int) -> int:
+def coset_table(scale_class: int, residue: int, modulus: int) -> int:
     """The frozen table of m, or of what is left of it without its low bits: half a cell further on average.
 
-    >>> half_index(25, 1), half_index(79, 1) == half_index(71, 0)
+    >>> coset_table(25, 1, 2), coset_table(79, 1, 2) == coset_table(71, 0, 2)
     (204, True)
     """
-    low = int(low_bits(scale_class - tables.CLASSES_PER_OCTAVE))
+    low = int(low_bits(scale_class - tables.CLASSES_PER_OCTAVE * (modulus.bit_length() - 1)))
     rest = max(scale_class, 1) - low * tables.CLASSES_PER_OCTAVE
-    return int(coset_index(np.array([0 if low else parity]), 2, np.array([rest]))[0]) + 4 * (low > 0)
+    return int(coset_index(np.array([0 if low else residue]), modulus, np.array([rest]))[0]) + 4 * (low > 0)
 
 
 def low_bits(scale_class: Any) -> Any:
@@ -144,13 +155,13 @@ def kinds_of_codes() -> np.ndarray:
 
 
 @functools.cache
-def kinds_of_supersets() -> np.ndarray:
-    """Table of the even codes and low bits of each scale class of codes; that of the odd ones follows."""
-    octave = tables.CLASSES_PER_OCTAVE
+def kinds_of_cosets(modulus: int) -> np.ndarray:
+    """Table and low bits of m for each scale class of codes with residue 0; those of 1, 2 ... follow in order."""
+    octaves, octave = modulus.bit_length() - 1, tables.CLASSES_PER_OCTAVE
     k = np.arange(MOST + 1)
-    low = low_bits(k - octave)
+    low = low_bits(k - octave * octaves)
     table = np.where(low > 0, k - (low - 1) * octave, k)
-    return (2 * table << SHIFT | low).astype(np.uint32)
+    return ((modulus // 2 + 1) * table << SHIFT | low).astype(np.uint32)
 
 
 def parity_kinds(classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -159,4 +170,14 @@ def parity_kinds(classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
     >>> parity_kinds(np.array([25, 25]), np.array([4, -3])) >> SHIFT
     array([50, 51], dtype=uint32)
     """
-    return kinds_of_supersets()[classes] + ((codes & 1) << SHIFT).astype(np.uint32)
+    return kinds_of_cosets(2)[classes] + ((codes & 1) << SHIFT).astype(np.uint32)
+
+
+def residue_kinds(classes: np.ndarray, residues: np.ndarray, modulus: int) -> np.ndarray:
+    """Table and low bits of m, where codes are r + `modulus` m, or the negatives of those with r beyond its half.
+
+    >>> residue_kinds(np.array([25, 25]), np.array([1, 3]), 4) >> SHIFT
+    array([76, 76], dtype=uint32)
+    """
+    folded = np.minimum(residues, modulus - residues)
+    return kinds_of_cosets(modulus)[classes] + (folded << SHIFT).astype(np.uint32)

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import math
 
-import constriction
 import numpy as np
 from scipy.special import ndtr
 
@@ -23,7 +22,6 @@ __all__ = [
     "code_lengths",
     "expected_gain",
     "gaussian_counts",
-    "gaussian_model",
     "limit",
     "scale_class",
 ]
@@ -80,14 +78,6 @@ def gaussian_counts(index: int) -> np.ndarray:
     counts = np.concatenate([counts[:0:-1], counts, [max(1, round(2 * (1 - edges[-1]) * TOTAL))]])
     counts[bound] += TOTAL - counts.sum()  # the centre absorbs the rounding
     return counts
-
-
-@functools.cache
-def gaussian_model(index: int) -> constriction.stream.model.Categorical:
-    """The `constriction` model of class `index`, over symbols shifted by `limit(index)`."""
-    check_fingerprint()
-    probabilities = gaussian_counts(index) / TOTAL  # dyadic, so exact
-    return constriction.stream.model.Categorical(probabilities, perfect=False, lazy=False)
 
 
 @functools.cache

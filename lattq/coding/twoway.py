@@ -13,15 +13,14 @@ import msgpack
 import numpy as np
 
 from lattq._options import as_integer, normalize
-from lattq.coding.ans import LARGEST_CLASS
 from lattq.coding.base import BaseCoder
 from lattq.coding.column_blocks import BLOCK, check_block, column_blocks, wanted_blocks
 from lattq.coding.column_squares import column_squares
 from lattq.coding.damage import reading
 from lattq.coding.integers import cheapest, decode_integers, encode_integers
 from lattq.coding.scaling import Scaling
-from lattq.coding.schema import Inner, Integer, Record, Series, checked
-from lattq.coding.slots import gaussians, kinds_of_codes
+from lattq.coding.schema import WORDS, Inner, Integer, Record, Series, checked
+from lattq.coding.slots import LARGEST_CLASS, gaussians, kinds_of_codes
 from lattq.coding.strips import decode_strips, encode_strips
 from lattq.coding.tables import CLASSES, CLASSES_PER_OCTAVE, SHARE, code_lengths, expected_gain, limit, scale_class
 from lattq.errors import DamagedFileError
@@ -50,7 +49,7 @@ DATA = Record(
     noise=Integer(NO_NOISE, WIDEST),
     row_classes=Inner(),
     column_classes=Inner(),
-    streams=Series(Inner(), 1, lambda at: at.columns),  # of bytes, or of lists where parts have streams of their own
+    streams=Series(WORDS, 1, lambda at: at.columns),
 )
 
 
@@ -200,9 +199,9 @@ def column_bytes(data: list) -> int:
     """Bytes that the classes of columns take, of coded data that begins with scales.
 
     >>> column_bytes(TwoWay().encode(np.zeros((3, 2), dtype=int)))
-    6
+    5
     """
-    return len(msgpack.packb(data[2]))
+    return len(bytes(msgpack.packb(data[2]) or b""))
 
 
 def live_codes(data: list, shape: tuple[int, int], prior: Prior) -> int:

@@ -12,6 +12,7 @@ from typing import no_type_check  # functions wrapped for run-time checks would 
 import numba
 import numpy as np
 
+from lattq.kernels.narrow import put
 from lattq.kernels.rans_vector import LANES, ODD, SLOT_BITS, sixteen, sixteen_low
 
 __all__ = [
@@ -161,12 +162,16 @@ def decode_tile(words, p, states, first, kinds, size, width, labels, path, slots
 
 @compiled
 @no_type_check
-def decode_plain(words, states, kinds, width, tables, found):
-    """Integers whose tables are known beforehand, in steps of `width`; returns how many words they took."""
-    labels, path, p = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint64), ZERO
+def decode_plain(words, p, states, first, kinds, width, tables, found):
+    """Integers whose tables are known, number `first` of their stream and those after it, in steps of `width`.
+
+    Returns where the words go on.
+    """
+    labels, path, p = np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.uint64), np.uint64(p)
     for start in range(0, len(kinds), width):
         some = min(width, len(kinds) - start)
-        p = decode_tile(words, p, states, start, kinds[start:], some, some, labels, path, *tables, found[start:])
+        where = first + start, kinds[start:], found[start:]
+        p = decode_tile(words, p, states, where[0], where[1], some, some, labels, path, *tables, where[2])
     return p
 
 
@@ -175,7 +180,8 @@ def decode_plain(words, states, kinds, width, tables, found):
 def write_tile(found, top, rows, fronts, height, scaling, out):
     """Integers of rows as they are, or what they decode to by the operations of `Scaling`, in their order.
 
-    They belong to the same fronts in every row, of which those of groups of one row are columns.
+    They belong to the same fronts in every row, of which those of groups of one row are columns. What `out` may hold
+    is said in `lattq.kernels.narrow`.
     """
     plain, shifts, zero, step, column_gains, row_gains, divisors, row_divisors = scaling
     across, middle, i = np.uint64(len(fronts)), len(shifts) // 2, ZERO
@@ -197,7 +203,7 @@ def write_tile(found, top, rows, fronts, height, scaling, out):
                 x /= divisors[c]
             if len(row_divisors):
                 x /= row_divisors[r]
-            out[r, c] = x
+            put(out, r, c, x)
         i += across
 
 

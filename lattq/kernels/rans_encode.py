@@ -15,22 +15,23 @@ MOST_WORDS = 16  # of a symbol, and more
 
 @compiled
 @no_type_check
-def encode(symbols, kinds, width, tables, starts, lanes, begin):
-    """States and words from which the decoders restore integers, in steps of `width`; the last come first.
+def encode(words, p, states, first, symbols, kinds, width, tables, starts):
+    """Put integers, the first one number `first` of its stream, before the words from `p` on, in steps of `width`.
 
-    `starts` are the first symbols of tables.
+    `starts` are the first symbols of tables. Returns the words, which may be new ones, and where they begin.
     """
-    words, p, states, entries = _begin(len(symbols), lanes, begin, width)
+    p, entries = np.uint64(p), np.empty(width, dtype=np.uint32)
     for start in range((max(len(symbols), 1) - 1) // width * width, -1, -width):
         stop = min(start + width, len(symbols))
-        words, p = _with_step(words, p, states, start, symbols[start:stop], kinds[start:stop], tables, starts, entries)
-    return states, words[p:].copy()
+        step = symbols[start:stop], kinds[start:stop]
+        words, p = _with_step(words, p, states, first + start, step[0], step[1], tables, starts, entries)
+    return words, p
 
 
 @compiled
 @no_type_check
 def encode_columns(codes, cuts, width, groups, grid, parity, tables, starts, columns, lanes, begin):
-    """As `encode`, of integers in some columns of a matrix, between rows `cuts`, `width` columns side by side.
+    """States and words of integers in some columns of a matrix, between rows `cuts`, `width` columns side by side.
 
     Row r and column j have the table and low bits ``grid[groups[r], j]``. If `parity` is 1, codes are twice the integer
     and a bit that says which of two tables is its own; else that is 0.

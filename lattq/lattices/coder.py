@@ -37,7 +37,7 @@ class EntropyCodedLattice(BaseCoder):
     Parameters
     ----------
     name : of the lattice: Z(n), D(n), D_dual(n), E8, BW16 or Leech24
-    block : codes per independent stream, rounded up to whole columns; each costs some 20 bytes
+    block : codes per independent stream, rounded up to whole columns; each costs some 10 bytes
 
     Examples
     --------
@@ -133,14 +133,14 @@ class EntropyCodedLattice(BaseCoder):
         rows = self._read(data, shape, prior)[0].rows
         return rows if rows.any() else None
 
-    def _encode_block(self, codes: np.ndarray, layout: Layout, classes: np.ndarray) -> list:
+    def _encode_block(self, codes: np.ndarray, layout: Layout, classes: np.ndarray) -> bytes:
         """Rows of `codes` in order, classes of points and of the rows left over."""
         live = classes.max(axis=0) > 0
         points, alone = self._split(codes[:, live], layout)
         of_points, of_alone = np.split(classes[:, live], [layout.whole // layout.dimension])
         return encode_points(self.lattice, points, of_points.ravel(), alone.ravel(), of_alone.ravel())
 
-    def _decode_block(self, stream: list, layout: Layout, classes: np.ndarray) -> np.ndarray:
+    def _decode_block(self, stream: bytes, layout: Layout, classes: np.ndarray) -> np.ndarray:
         """Rows in order, of columns that hold anything."""
         of_points, of_alone = np.split(classes, [layout.whole // layout.dimension])
         points, alone = decode_points(self.lattice, stream, of_points.ravel(), of_alone.ravel())

@@ -19,7 +19,7 @@ from lattq.coding.cosets import MOST
 from lattq.coding.damage import reading
 from lattq.coding.fronts import HEIGHT, Fronts, require_streams
 from lattq.coding.integers import encode_integers
-from lattq.coding.schema import Inner, Record, Series, checked
+from lattq.coding.schema import WORDS, Inner, Record, Series, checked
 from lattq.coding.squares import fit_squares, square_classes
 from lattq.coding.twoway import DATA as COLUMNS
 from lattq.coding.twoway import TwoWayModel, read_scales, stored_scales
@@ -37,7 +37,7 @@ DATA = Record(
     row_classes=Inner(),
     column_classes=Inner(),
     differences=Inner(),
-    streams=Series(Inner(), 1, lambda at: at.rows + at.columns),
+    streams=Series(WORDS, 1, lambda at: at.rows + at.columns),
 )
 # 2^16 times the squares of scales so many classes below another, and where the class of a mean square changes.
 POWERS = np.rint(2.0 ** (16 - np.arange(65) / 4)).astype(np.int64)
@@ -137,7 +137,7 @@ class FrontLattice(BaseCoder):
         if (len(rows), len(columns)) != codes.shape:
             msg = f"classes of {len(rows)} rows and {len(columns)} columns do not fit codes of shape {codes.shape}"
             raise InvalidInputError(msg + "; code the matrix that they were made for")
-        layouts = self._layouts(rows, columns)
+        layouts = self.layouts(rows, columns)
         kinds = np.zeros(codes.size, dtype=np.int64)
         kinds[np.concatenate([layout.alone for layout in layouts])] = 1
         model = fit_squares(codes, kinds.reshape(codes.shape), partitions(self.lattice), rows, columns)
@@ -153,7 +153,7 @@ class FrontLattice(BaseCoder):
         """Codes of all columns; raises `DamagedFileError`."""
         check_fingerprint()
         known, model, streams = self._read(data, shape, prior)
-        layouts = self._layouts(known.rows, known.columns)
+        layouts = self.layouts(known.rows, known.columns)
         require_streams(streams, len(layouts))
         codes, classes = np.zeros(shape[0] * shape[1], dtype=np.int32), square_classes(model).reshape(-1)
         for stream, layout in zip(streams, layouts, strict=True):
@@ -190,7 +190,7 @@ class FrontLattice(BaseCoder):
         known = read_scales(scales, shape, prior)
         return known, read_scales([*scales[:2], differences], shape, known.columns), streams
 
-    def _layouts(self, rows: np.ndarray, columns: np.ndarray) -> "list[_Places]":
+    def layouts(self, rows: np.ndarray, columns: np.ndarray) -> "list[_Places]":
         """Where the points of each run of fronts lie, and what is in none."""
         fronts, found = Fronts(len(rows), len(columns), self.height), []
         for run in fronts.runs(self.block):

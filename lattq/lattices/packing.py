@@ -4,16 +4,17 @@ import dataclasses
 import functools
 from typing import Any
 
-import constriction
 import numpy as np
 from jaxtyping import Int
 
 from lattq._array import require_integers
 from lattq._options import among, as_integer, normalize
 from lattq.coding import BaseCoder
-from lattq.coding.ans import coder_of, words_of
+from lattq.coding.alphabets import distributions, equals
 from lattq.coding.damage import reading
+from lattq.coding.interleaved import Part, Reader, encode_parts
 from lattq.coding.schema import WORDS, Choice, Integer, Octets, Record, Series, checked
+from lattq.coding.slots import SlotTables
 from lattq.errors import DamagedFileError, InvalidInputError, shown
 from lattq.lattices.voronoi import LARGEST
 from lattq.lattices.words import LARGEST_DIMENSION
@@ -24,8 +25,6 @@ __all__ = ["NestedCoder"]
 GRID = 1 << 12  # frequencies of indices are multiples of 1 / GRID
 
 STREAM = Record(words=WORDS, frequencies=Series(Integer(1, GRID), 0, 256))
-
-Coder = constriction.stream.stack.AnsCoder
 
 
 @register("coder", "nested")
@@ -83,7 +82,7 @@ class NestedCoder(BaseCoder):
         """Bytes, or [words, frequencies]; raises `InvalidInputError` for codes out of range."""
         require_integers("codes", codes)
         index, digits = np.divmod(codes.astype(np.int64), self.q)
-        first = self._first(codes.shape[1])
+        first = self.first_columns(codes.shape[1])
         if codes.size and (index.min() < 0 or index[:, ~first].any() or index.max() >= self.scales):
             msg = f"codes {codes.min()} ... {codes.max()} are not digits below {self.q} with {self.scales} scales"
             raise InvalidInputError(msg)
@@ -97,37 +96,45 @@ class NestedCoder(BaseCoder):
         if self.index == "packed":
             return self._from_words(data, shape)
         words, frequencies = checked(STREAM, data, "stream")
-        first = self._first(shape[1])
+        first = self.first_columns(shape[1])
         vectors = shape[0] * int(first.sum())
-        coder = coder_of(words)
-        codes = coder.decode(constriction.stream.model.Uniform(self.q), shape[0] * shape[1]).astype(np.int32)
-        codes = codes.reshape(shape)
+        reader = Reader(words, "stream")
+        codes = reader.take(*self._digits(shape[0] * shape[1])).astype(np.int32).reshape(shape)
         if self.scales > 1:
-            index = coder.decode(self._model(frequencies), vectors).astype(np.int32)
-            codes[:, first] += self.q * index.reshape(shape[0], -1)
-        if not coder.is_empty() or (self.index == "raw" or self.scales == 1) != (frequencies == []):
-            msg = f"a stream of {len(words)} bytes holds other than {shape[0]} x {shape[1]} digits; the file is damaged"
+            index = reader.take(*self._indices(frequencies, vectors))
+            codes[:, first] += self.q * index.astype(np.int32).reshape(shape[0], -1)
+        elif frequencies:
+            msg = f"{len(frequencies)} frequencies of one scale; the file is damaged"
             raise DamagedFileError(msg)
+        reader.close()
         return codes
 
     def _stream(self, digits: np.ndarray, index: np.ndarray) -> list:
-        """Indices on top of digits on the stack, so that digits come out first."""
+        """Digits, and then indices."""
         frequencies = _frequencies(index, self.scales) if self.index == "coded" and self.scales > 1 else []
-        coder = Coder()
+        parts: list[Part] = [(digits, *self._digits(len(digits)))]
         if self.scales > 1:
-            coder.encode_reverse(index, self._model(frequencies))
-        coder.encode_reverse(digits, constriction.stream.model.Uniform(self.q))
-        return [words_of(coder), frequencies]
+            parts.append((index, *self._indices(frequencies, len(index))))
+        return [encode_parts(parts), frequencies]
 
-    def _model(self, frequencies: list[int]) -> Any:
-        """Model of the indices; raises `DamagedFileError` for frequencies that are none."""
+    def _digits(self, number: int) -> tuple[np.ndarray, SlotTables]:
+        """Kinds of digits, and their table."""
+        tables, kinds = equals((self.q,))
+        return np.full(number, kinds[0]), tables
+
+    def _indices(self, frequencies: list[int], number: int) -> tuple[np.ndarray, SlotTables]:
+        """Kinds of indices, and their table; raises `DamagedFileError` for frequencies that are none."""
+        if (self.index == "raw") != (frequencies == []) or (frequencies and len(frequencies) != self.scales):
+            msg = f"{len(frequencies)} frequencies of {self.scales} indices; the file is damaged"
+            raise DamagedFileError(msg)
         if self.index == "raw":
-            return constriction.stream.model.Uniform(self.scales)
-        counts = np.array(frequencies, dtype=np.int64)
-        if len(counts) != self.scales or counts.sum() != GRID:
+            tables, kinds = equals((self.scales,))
+            return np.full(number, kinds[0]), tables
+        counts = np.array([frequencies], dtype=np.int64)
+        if counts.sum() != GRID:
             msg = f"frequencies {frequencies} of {self.scales} indices; the file is damaged"
             raise DamagedFileError(msg)
-        return constriction.stream.model.Categorical(counts / GRID, perfect=False, lazy=False)
+        return np.zeros(number, dtype=np.uint32), distributions(counts)
 
     def _words(self, digits: np.ndarray, index: np.ndarray) -> bytes:
         """One word for each vector, row by row, the least significant byte first."""
@@ -199,7 +206,7 @@ class NestedCoder(BaseCoder):
             parts.append(((starts + self.dimension * whole)[:, None] + np.arange(left), left))
         return parts
 
-    def _first(self, columns: int) -> np.ndarray:
+    def first_columns(self, columns: int) -> np.ndarray:
         """Whether a column is the first of a vector."""
         found = np.zeros(columns, dtype=bool)
         for part, _ in self._parts(columns):

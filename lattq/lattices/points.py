@@ -8,21 +8,17 @@ Numbers that are in no point are multiples of `tail_step`, each with its own sca
 
 import functools
 
-import constriction
 import numpy as np
 
-from lattq.coding.ans import BIT, COSETS, coder_of, decode_classes, encode_classes, require_codes, words_of
-from lattq.coding.cosets import coset_index, log_partition
-from lattq.coding.schema import WORDS, Inner, Record, checked
-from lattq.coding.tables import TOTAL
+from lattq.coding.alphabets import bits, distributions, equals
+from lattq.coding.cosets import log_partition
+from lattq.coding.interleaved import Part, Reader, encode_parts, require_codes
+from lattq.coding.slots import SHIFT, SlotTables, cosets_of, residue_kinds
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.lattices.lattice import Lattice
 from lattq.lattices.words import Words, tail_step, words_of_lattice
 
 __all__ = ["decode_points", "encode_points", "partitions"]
-
-Coder = constriction.stream.stack.AnsCoder
-STREAM = Record(cosets=WORDS, words=Inner(), escapes=Inner())  # the last two are of `encode_classes`
 
 
 @functools.cache
@@ -39,7 +35,7 @@ def partitions(lattice: Lattice) -> np.ndarray:
 
 def encode_points(
     lattice: Lattice, points: np.ndarray, of_points: np.ndarray, alone: np.ndarray, of_alone: np.ndarray
-) -> list:
+) -> bytes:
     """The stream of points, one in a column, and of numbers in no point, with their scale classes, 1 or more.
 
     Raises `InvalidInputError` for a column that is no point of the lattice, or a number that is no multiple.
@@ -52,41 +48,35 @@ def encode_points(
            [1, 2]], dtype=int32), array([3], dtype=int32))
     """
     words, step = words_of_lattice(lattice), tail_step(lattice)
-    word, coder = words.find(points), Coder()
+    word = words.find(points)
     folded = points * words.signs[word].T
     period = _period(words)
+    parts = _words(lattice, word, of_points)
     if words.constrained:
-        _encode_parities(coder, words, word, folded // words.modulus & 1, of_points)
-    _encode_words(coder, words, word, of_points)
+        parts += _parities(words, word, folded // words.modulus & 1, of_points)
     if (alone % step).any():
         msg = f"{alone[alone % step != 0][0]} in a row that is in no point is not a multiple of {step}"
         raise InvalidInputError(msg)
     residues = folded & (period - 1)
     quotients = np.where(2 * residues > period, -1 - folded // period, folded // period)
-    index = coset_index(residues, period, of_points)
-    places = np.append(quotients, alone // step)
-    indices = np.append(index, coset_index(alone * 0, step, of_alone))
-    return [words_of(coder), *encode_classes(places, indices, COSETS)]
+    parts.append((quotients.ravel(), residue_kinds(of_points, residues, period).ravel(), cosets_of(period)))
+    parts.append((alone // step, residue_kinds(of_alone, alone * 0, step), cosets_of(step)))
+    return encode_parts(parts)
 
 
 def decode_points(
-    lattice: Lattice, stream: list, of_points: np.ndarray, of_alone: np.ndarray
+    lattice: Lattice, stream: bytes, of_points: np.ndarray, of_alone: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inverse of `encode_points`; raises `DamagedFileError`."""
-    first, *rest = checked(STREAM, stream, "stream")
-    words, step = words_of_lattice(lattice), tail_step(lattice)
-    coder = coder_of(first)
-    word, period = _decode_words(coder, words, of_points), _period(words)
+    words, step, reader = words_of_lattice(lattice), tail_step(lattice), Reader(stream, "points")
+    word, period = _read_words(reader, lattice, of_points), _period(words)
     residues = words.folded[word].T
     if words.constrained:
-        residues = residues + words.modulus * _decode_parities(coder, words, word, of_points)
-    if not coder.is_empty():
-        msg = f"{len(first)} bytes of cosets hold more than {word.size} of them; the file is damaged"
-        raise DamagedFileError(msg)
-    index = coset_index(residues, period, of_points)
-    places = decode_classes(rest, np.append(index, coset_index(of_alone * 0, step, of_alone)), COSETS)
-    quotients, alone = np.split(places, [index.size])
-    quotients = quotients.reshape(index.shape)
+        residues = residues + words.modulus * _read_parities(reader, words, word, of_points)
+    kinds = residue_kinds(of_points, residues, period)
+    quotients = reader.take(kinds.ravel(), cosets_of(period)).reshape(residues.shape)
+    alone = reader.take(residue_kinds(of_alone, of_alone * 0, step), cosets_of(step))
+    reader.close()
     folded = period * np.where(2 * residues > period, -1 - quotients, quotients) + residues
     return require_codes(folded * words.signs[word].T), require_codes(step * alone)
 
@@ -96,61 +86,61 @@ def _period(words: Words) -> int:
     return 2 * words.modulus if words.constrained else words.modulus
 
 
-def _kind_models(words: Words, classes: np.ndarray) -> list[tuple[np.ndarray, constriction.stream.model.Categorical]]:
-    """Points of each class that occurs, and the model of their kinds; nothing to code where there is one kind."""
-    if len(words.counts) == 1:
-        return []
-    models = np.ascontiguousarray(words.kind_counts / TOTAL)  # dyadic, so exact
-    return [
-        (np.flatnonzero(classes == index), constriction.stream.model.Categorical(models[index - 1], perfect=False))
-        for index in np.unique(classes)
-    ]
+@functools.cache
+def kinds_of_words(lattice: Lattice) -> SlotTables:
+    """Tables of the kinds of words, for the classes 1, 2 ..."""
+    return distributions(words_of_lattice(lattice).kind_counts)
 
 
-def _members(words: Words, kinds: np.ndarray) -> list[tuple[np.ndarray, constriction.stream.model.Uniform]]:
-    """Points of each kind that has several words, and the model of which it is."""
-    return [
-        (np.flatnonzero(kinds == kind), constriction.stream.model.Uniform(int(count)))
-        for kind, count in enumerate(words.counts)
-        if count > 1
-    ]
+def members_of(words: Words) -> tuple[SlotTables, np.ndarray]:
+    """Tables of the words of each kind that has several, and what a symbol of each kind is; 0 where there is one."""
+    several = words.counts > 1
+    tables, kinds = equals(tuple(words.counts[several].tolist()))
+    return tables, kinds[np.maximum(np.cumsum(several) - 1, 0)]
 
 
-def _encode_words(coder: Coder, words: Words, word: np.ndarray, classes: np.ndarray) -> None:
-    """The coder is a stack: what is decoded last goes in first."""
+def _words(lattice: Lattice, word: np.ndarray, classes: np.ndarray) -> list[Part]:
+    """The kind of each word, and which of its kind it is; nothing where there is one."""
+    words, parts = words_of_lattice(lattice), []
     kinds = words.kinds[word]
-    places = (word - words.starts[kinds]).astype(np.int32)
-    for members, model in reversed(_members(words, kinds)):
-        coder.encode_reverse(places[members], model)
-    for members, model in reversed(_kind_models(words, classes)):
-        coder.encode_reverse(kinds[members].astype(np.int32), model)
+    if len(words.counts) > 1:
+        parts.append((kinds, (classes - 1 << SHIFT).astype(np.uint32), kinds_of_words(lattice)))
+    several = words.counts[kinds] > 1
+    if several.any():
+        tables, of_kinds = members_of(words)
+        parts.append(((word - words.starts[kinds])[several], of_kinds[kinds[several]], tables))
+    return parts
 
 
-def _decode_words(coder: Coder, words: Words, classes: np.ndarray) -> np.ndarray:
-    """Inverse of `_encode_words`."""
-    kinds = np.zeros(classes.shape, dtype=np.int64)
-    for members, model in _kind_models(words, classes):
-        kinds[members] = coder.decode(model, len(members))
-    found = words.starts[kinds]
-    for members, model in _members(words, kinds):
-        found[members] += coder.decode(model, len(members))
+def _read_words(reader: Reader, lattice: Lattice, classes: np.ndarray) -> np.ndarray:
+    """Inverse of `_words`."""
+    words, kinds = words_of_lattice(lattice), np.zeros(classes.shape, dtype=np.int64)
+    if len(words.counts) > 1:
+        kinds = reader.take((classes - 1 << SHIFT).astype(np.uint32), kinds_of_words(lattice))
+    several, found = words.counts[kinds] > 1, words.starts[kinds]
+    if several.any():
+        tables, of_kinds = members_of(words)
+        place = reader.take(of_kinds[kinds[several]], tables)
+        if (place >= words.counts[kinds[several]]).any():
+            msg = f"word {place.max()} of a kind that has fewer; the file is damaged"
+            raise DamagedFileError(msg)
+        found[several] += place
     return found
 
 
-def _encode_parities(coder: Coder, words: Words, word: np.ndarray, odd: np.ndarray, classes: np.ndarray) -> None:
+def _parities(words: Words, word: np.ndarray, odd: np.ndarray, classes: np.ndarray) -> list[Part]:
     """All but the last, each given the parity of the sum from it on."""
     wanted = np.cumsum(odd[::-1], axis=0)[::-1] & 1
-    for i in reversed(range(len(odd) - 1)):
-        chance = words.chances[words.states[word, i], wanted[i], classes - 1]
-        coder.encode_reverse(odd[i].astype(np.int32), BIT, chance)
+    kinds = (words.parity_kinds[words.states[word, i], wanted[i], classes - 1] for i in range(len(odd) - 1))
+    return [(one, kind, bits()) for one, kind in zip(odd, kinds, strict=False)]
 
 
-def _decode_parities(coder: Coder, words: Words, word: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Inverse of `_encode_parities`: one coordinate after the other, of all points at once."""
+def _read_parities(reader: Reader, words: Words, word: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Inverse of `_parities`: one coordinate after the other, of all points at once."""
     odd = np.empty((words.residues.shape[1], len(word)), dtype=np.int64)
     wanted = words.parities[word]
     for i in range(len(odd) - 1):
-        odd[i] = coder.decode(BIT, words.chances[words.states[word, i], wanted, classes - 1])
+        odd[i] = reader.take(words.parity_kinds[words.states[word, i], wanted, classes - 1], bits())
         wanted = wanted ^ odd[i]
     odd[-1] = wanted
     return odd

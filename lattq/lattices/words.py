@@ -18,6 +18,7 @@ import re
 import numpy as np
 
 from lattq._array import short_repr
+from lattq.coding.alphabets import bit_kinds
 from lattq.coding.cosets import MOST, log_partition, on_grid, scale
 from lattq.coding.schema import Text
 from lattq.coding.tables import TOTAL
@@ -152,6 +153,11 @@ class Words:
             for table, free in ((skewed, odd), (fair, np.full(MOST, 0.5))):
                 found += [table, np.broadcast_to(free, (1, 2, MOST))]
         return on_grid(np.concatenate(found))
+
+    @functools.cached_property
+    def parity_kinds(self) -> np.ndarray:
+        """What an entropy coder takes for `chances`, see `lattq.coding.alphabets.bits`."""
+        return bit_kinds(np.rint(65536 * self.chances).astype(np.int64))
 
     @functools.cached_property
     def logs(self) -> np.ndarray:

@@ -50,7 +50,7 @@ def stored_grid(exponents: Int[np.ndarray, " n"]) -> list:
     """Exponents of scales 2^(k/16) as entropy-coded integers, the fewer bits the coarser the grid that they lie on.
 
     >>> stored_grid(np.array([4, 4, 4]))
-    [1, 4, 0, b'', []]
+    [1, 4, 0, b'']
     """
     grid = widest_grid(exponents)
     return [grid, *encode_integers(exponents >> (grid.bit_length() - 1))]

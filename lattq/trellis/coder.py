@@ -18,7 +18,7 @@ from lattq.coding.cosets import log_partition
 from lattq.coding.damage import reading
 from lattq.coding.scaling import Scaling
 from lattq.coding.schema import Choice, Integer, Record, checked
-from lattq.coding.slots import kinds_of_supersets, supersets
+from lattq.coding.slots import cosets_of, kinds_of_cosets
 from lattq.coding.squares import fit_squares
 from lattq.coding.strips import decode_strips, encode_strips
 from lattq.coding.twoway import DATA, TwoWayModel, column_bytes, live_codes, read_scales, stored_scales
@@ -140,8 +140,8 @@ class EntropyCodedTrellis(BaseCoder):
         if not known(codes, cuts, walk_labels(self.code)):
             for rows in segments(len(codes), self.segment):
                 self._refused(codes, rows, block)
-        grid = model.grid(live, kinds_of_supersets())
-        return encode_strips(codes, cuts, *grid, supersets(), live - block.start, parity=True)
+        grid = model.grid(live, kinds_of_cosets(2))
+        return encode_strips(codes, cuts, *grid, cosets_of(2), live - block.start, parity=True)
 
     def _refused(self, codes: np.ndarray, rows: slice, block: slice) -> None:
         """Raise for one segment of all columns of a block that is no sequence."""
@@ -156,10 +156,10 @@ class EntropyCodedTrellis(BaseCoder):
     ) -> tuple[int, int]:
         """Write a block of columns into `out`, whose columns begin with column `first` of the matrix."""
         live = model.live(block)
-        groups, grid = model.grid(live, kinds_of_supersets())
+        groups, grid = model.grid(live, kinds_of_cosets(2))
         cuts = segment_ends(len(out), self.segment) if len(live) else np.array([0, len(out)])
         labels = walk_labels(self.code) if len(live) else np.zeros(1, dtype=np.uint8)
-        return decode_strips(stream, groups, grid, supersets(), cuts, live - first, out, *scaling, labels=labels)
+        return decode_strips(stream, groups, grid, cosets_of(2), cuts, live - first, out, *scaling, labels=labels)
 
 
 def walk_labels(code: TrellisCode) -> np.ndarray:

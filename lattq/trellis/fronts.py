@@ -20,7 +20,7 @@ from lattq.coding.fronts import HEIGHT, Fronts, require_streams
 from lattq.coding.interleaved import WIDTH
 from lattq.coding.scaling import Scaling
 from lattq.coding.schema import Inner, Record, Series, checked
-from lattq.coding.slots import kinds_of_supersets, supersets
+from lattq.coding.slots import cosets_of, kinds_of_cosets
 from lattq.coding.squares import fit_squares
 from lattq.coding.strips import decode_fronts, encode_fronts
 from lattq.coding.twoway import DATA as COLUMNS
@@ -89,12 +89,12 @@ class FrontTrellis(BaseCoder):
         model = fit_squares(codes, codes & 1, np.array([log_partition(z0, 2) for z0 in (0, 1)]), prior=prior)
         (rows, columns), streams = codes.shape, []
         fronts = Fronts(rows, columns, self.height)
-        groups, grid = model.grid(np.arange(columns), kinds_of_supersets())
+        groups, grid = model.grid(np.arange(columns), kinds_of_cosets(2))
         known: Any = counts.are_front_sequences
         for run, size, _, cuts in _runs(fronts, self.segment, self.block):
             if not known(codes, self.height, (run.start, run.stop), *cuts, walk_labels(self.code)):
                 self._refused(codes.reshape(-1), fronts, run)
-            streams.append(encode_fronts(codes, run, size, self.height, groups, grid, supersets()))
+            streams.append(encode_fronts(codes, run, size, self.height, groups, grid, cosets_of(2)))
         return [*stored_scales(model, prior), streams]
 
     @reading("entropy-coded trellis")
@@ -117,13 +117,13 @@ class FrontTrellis(BaseCoder):
         """Write all fronts into `out`; returns the least and the largest code."""
         *scales, streams = checked(DATA, data, "coded data", columns=shape[1], rows=shape[0])
         model = read_scales(scales, shape, prior)
-        groups, grid = model.grid(np.arange(shape[1]), kinds_of_supersets())
+        groups, grid = model.grid(np.arange(shape[1]), kinds_of_cosets(2))
         fronts, labels, least, most = Fronts(*shape, self.height), walk_labels(self.code), 0, 0
         runs = _runs(fronts, self.segment, self.block)
         require_streams(streams, len(runs))
         for stream, (run, size, fresh, _) in zip(streams, runs, strict=True):
             where = (run, size, self.height, fresh)
-            low, high = decode_fronts(stream, where, groups, grid, supersets(), out, labels, *scaling)
+            low, high = decode_fronts(stream, where, groups, grid, cosets_of(2), out, labels, *scaling)
             least, most = min(least, low), max(most, high)
         return least, most
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattq.coding import cosets
-from lattq.coding.ans import COSETS, decode_classes, encode_classes
 from lattq.coding.cosets import (
     LARGEST,
     LOWEST,
@@ -27,6 +26,8 @@ from lattq.coding.cosets import (
     scale,
     upper_half,
 )
+from lattq.coding.interleaved import decode_symbols, encode_symbols
+from lattq.coding.slots import cosets_of, residue_kinds
 from lattq.coding.tables import TAIL, TOTAL
 from lattq.errors import LattqError
 from tests.contracts import stream_bits
@@ -148,9 +149,9 @@ def test_huge_codes_cost_their_information(seed: int, modulus: int, log: float, 
     m = np.rint((deviation * rng.standard_normal(2000) - residue) / modulus).astype(np.int64)
     codes = residue + modulus * m
     nearest = int(np.rint((log + 3) * 8)) + 1
-    index = np.full(m.shape, table(residue, modulus, min(nearest, MOST)))
-    stream = encode_classes(m, index, COSETS)
-    assert_same(decode_classes(stream, index, COSETS), m)
+    kinds = residue_kinds(np.full(m.shape, min(nearest, MOST)), np.full(m.shape, residue), modulus)
+    stream = encode_symbols(m, kinds, cosets_of(modulus))
+    assert_same(decode_symbols(stream, kinds, cosets_of(modulus)), m)
     ideal = np.sum(codes / deviation * (codes / deviation)) / (2 * math.log(2))
     ideal += len(m) * math.log2(deviation * math.sqrt(2 * math.pi) / modulus)
     # The mean of (x / s)² scatters by √(2 / N); a scale off by 1/16 octave counts it wrong by 4^(1/16) - 1 = 0.0905.
@@ -163,8 +164,9 @@ def test_huge_codes_cost_their_information(seed: int, modulus: int, log: float, 
 def test_the_largest_codes_survive(modulus: int, index: int):
     """Every modulus and class that there is, codes of 32 bits."""
     m = np.array([-(2**31), 2**31 - 1, 0, 1, -1, 12345]) // modulus
-    found = np.full(m.shape, table(0, modulus, index))
-    assert_same(decode_classes(encode_classes(m, found, COSETS), found, COSETS), m)
+    kinds = residue_kinds(np.full(m.shape, index), 0 * m, modulus)
+    stream = encode_symbols(m, kinds, cosets_of(modulus))
+    assert_same(decode_symbols(stream, kinds, cosets_of(modulus)), m)
 
 
 def test_low_bits_of_a_wrong_table_cost_more():
@@ -202,10 +204,9 @@ def test_other_tables_are_refused(monkeypatch: pytest.MonkeyPatch):
     cosets.check_fingerprint()
 
 
-def test_the_first_model_checks_the_tables(monkeypatch: pytest.MonkeyPatch):
+def test_the_first_tables_check_them(monkeypatch: pytest.MonkeyPatch):
     calls: list[Any] = []
     monkeypatch.setattr(cosets, "check_fingerprint", lambda: calls.append(1))
-    cosets.model.cache_clear()
-    cosets.model(160)
+    cosets_of.cache_clear()
+    cosets_of(1)
     assert calls
-    cosets.model.cache_clear()

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from docs import plain_decoder
 from lattq.coding import interleaved
 from lattq.coding.interleaved import decode_symbols, encode_symbols, lanes_of, read_words
-from lattq.coding.slots import SLOT_BITS, WIDEST, SlotTables, gaussians, kinds_of_codes, kinds_of_supersets, supersets
+from lattq.coding.slots import SLOT_BITS, WIDEST, SlotTables, cosets_of, gaussians, kinds_of_codes, kinds_of_cosets
 from lattq.coding.tables import CLASSES, gaussian_counts, limit
 from lattq.errors import DamagedFileError
 from lattq.kernels import rans, rans_vector
@@ -35,7 +35,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def drawn(seed: int, size: int, family: str, spread: float) -> tuple[np.ndarray, np.ndarray, SlotTables]:
     """Integers of random classes, some far beyond their tables, kinds and tables."""
     rng = np.random.default_rng(seed)
-    tables, kinds = (gaussians(), kinds_of_codes()) if family == "codes" else (supersets(), kinds_of_supersets())
+    tables, kinds = (gaussians(), kinds_of_codes()) if family == "codes" else (cosets_of(2), kinds_of_cosets(2))
     classes = rng.integers(0, rng.choice([30, CLASSES, len(kinds)]), size)
     symbols = np.clip(spread * rng.standard_normal(size) * 2.0 ** ((classes - 1) / 8 - 3), -1e17, 1e17)
     symbols = np.rint(symbols).astype(np.int64)
@@ -61,12 +61,9 @@ def test_a_plain_decoder_finds_the_same(seed: int, size: int, spread: float):
     classes = rng.integers(0, 266, size)
     symbols = np.rint(spread * rng.standard_normal(size) * 2.0 ** ((classes - 1) / 8 - 3)).astype(np.int64)
     data = encode_symbols(symbols, kinds_of_codes()[classes], gaussians())
-    stream, found = plain_decoder.Stream(data), []
-    for start in range(0, size, interleaved.WIDTH):
-        found += stream.step(
-            [plain_decoder.table_of_code(k) for k in classes[start : start + interleaved.WIDTH].tolist()]
-        )
-    assert found == symbols.tolist()
+    stream = plain_decoder.Stream(data)
+    assert_same(stream.take(map(plain_decoder.code, classes.tolist())), symbols)
+    stream.close()
 
 
 @pytest.mark.parametrize("index", [1, 9, 25, 41, 57, 61])

@@ -40,6 +40,9 @@ def lattice_codes(name: str, seed: int, rows: int, columns: int, spread: float, 
     return codes
 
 
+SLOT_COST = 0.002  # of tables of 2^13 slots in place of counts out of 2^24, a code at most (theory 3.5)
+
+
 def ideal_bits(name: str, codes: np.ndarray, data: list, row_classes: np.ndarray | None = None) -> float:
     """Logarithms of exp(-|x|² / 2s²) / Z(s) for the scales in the stream: from theta series, not from tables."""
     lattice = named(name)
@@ -58,13 +61,12 @@ def ideal_bits(name: str, codes: np.ndarray, data: list, row_classes: np.ndarray
 
 
 def overhead_bits(codes: np.ndarray, data: list) -> float:
-    """Twenty bytes for each stream, an escape of 6 bytes, what the model's integers take, and the grids.
+    """Ten bytes for each stream, what the model's integers take, and `SLOT_COST` a code.
 
-    A probability below 2^-16 is coded as if it were 2^-16, which takes at most 2^-16 / ln 2 bits from the others.
+    A code far beyond its scale takes less than the Gaussian says.
     """
     noise, rows, columns, streams = data
-    escapes = 48 * sum(len(stream[2]) for stream in streams)
-    return 160 * len(streams) + escapes + stream_bits([noise, rows, columns]) + 16 + 3e-5 * codes.size
+    return 80 * len(streams) + stream_bits([noise, rows, columns]) + 16 + SLOT_COST * codes.size
 
 
 class TestIntegers(CoderContract):
@@ -115,9 +117,8 @@ def test_bytes_are_the_ideal(name: str, spread: float):
     rows = 2400
     codes = lattice_codes(name, 7, rows, 12, spread)
     data = EntropyCodedLattice(name).encode(codes)
-    spent = 8 * sum(len(part) for part in data[-1][0][:2])
-    assert not data[-1][0][2]
-    assert -40 <= spent - ideal_bits(name, codes, data) <= 160 + 3e-5 * codes.size
+    spent = 8 * len(data[-1][0])
+    assert -40 <= spent - ideal_bits(name, codes, data) <= 80 + SLOT_COST * codes.size
 
 
 @given(seed=seeds, name=st.sampled_from(NAMES), k=st.integers(18, 80))
@@ -198,7 +199,7 @@ def test_random_access_reads_only_the_blocks_it_needs():
     codes = lattice_codes("D(4)", 0, 20, 16, 1.0)
     coder = EntropyCodedLattice("D(4)", block=40)  # two columns a block
     *scales, streams = coder.encode(codes)
-    spoilt = [*scales, [streams[0], [b"", b"", []], *streams[2:]]]
+    spoilt = [*scales, [streams[0], b"", *streams[2:]]]
     assert_same(coder.decode(spoilt, codes.shape, columns=slice(4, 9)), codes[:, 4:9])
 
 
@@ -221,10 +222,10 @@ def test_gains_are_those_of_noise_in_the_cell():
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("E8", "05a22a04c61ce1d0"),
-        ("BW16", "44cbdd37589a22a9"),
-        ("Leech24", "bb41e1f64d3588a3"),
-        ("D(4)", "f52257b9305a0dee"),
+        ("E8", "5ca8437bfe28d79f"),
+        ("BW16", "905572fb657cc07d"),
+        ("Leech24", "fb5cfe8083735ddf"),
+        ("D(4)", "51366ec377a36d31"),
     ],
 )
 def test_pinned_bytes(name: str, digest: str):
@@ -241,7 +242,6 @@ def test_pinned_bytes(name: str, digest: str):
     codes[layout.order[layout.whole :]] = tail_step(lattice) * np.rint(x[layout.whole :])
     coder = EntropyCodedLattice(name, block=500)
     stream = coder.encode(codes, row_classes=classes)
-    assert any(escapes for _, _, escapes in stream[3])
     assert_same(coder.decode(stream, codes.shape), codes)
     assert hashlib.blake2b(bytes(msgpack.packb(stream) or b""), digest_size=8).hexdigest() == digest
 
@@ -260,9 +260,9 @@ def test_damaged_streams_are_refused_or_give_the_right_shape(
 
 def test_streams_with_more_than_their_points_are_refused():
     codes = lattice_codes("E8", 0, 16, 3, 2.0)
-    *scales, ((words, *rest),) = EntropyCodedLattice("E8").encode(codes)
-    with pytest.raises(DamagedFileError, match="bytes of cosets hold more"):
-        EntropyCodedLattice("E8").decode([*scales, [[words + b"\0\0\0\1", *rest]]], codes.shape)
+    *scales, (stream,) = EntropyCodedLattice("E8").encode(codes)
+    with pytest.raises(DamagedFileError, match="hold other than their"):
+        EntropyCodedLattice("E8").decode([*scales, [stream + b"\0\1"]], codes.shape)
 
 
 @pytest.mark.parametrize("name", ["E7", "A(2)", "A_dual(3)", "D(1)", "Z(0)", "Z(9999)", "D", "", "e8"])

@@ -20,7 +20,7 @@ from lattq.lattices.words import cell_side, named, tail_step
 from tests.contracts import CoderContract, stream_bits
 from tests.damage import damaged_streams, refusal_allowed
 from tests.helpers import assert_same
-from tests.lattices.test_coder import LARGEST, NAMES
+from tests.lattices.test_coder import LARGEST, NAMES, SLOT_COST
 from tests.strategies import seeds
 
 
@@ -74,10 +74,9 @@ def ideal_bits(coder: FrontLattice, codes: np.ndarray, data: list, rows: np.ndar
 
 
 def overhead_bits(codes: np.ndarray, data: list) -> float:
-    """Twenty bytes for each stream, an escape of 6 bytes, what the model's integers take, and the grids."""
+    """Ten bytes for each stream, what the model's integers take, and `SLOT_COST` a code."""
     *model, streams = data
-    escapes = 48 * sum(len(stream[2]) for stream in streams)
-    return 160 * len(streams) + escapes + stream_bits(model) + 16 + 3e-5 * codes.size
+    return 80 * len(streams) + stream_bits(model) + 16 + SLOT_COST * codes.size
 
 
 class TestIntegers(CoderContract):
@@ -128,9 +127,8 @@ def test_bytes_are_the_ideal(name: str, spread: float):
     coder = FrontLattice(name, 30)
     codes = members(coder, 7, (60, 40), spread / 2**4, rows, columns)
     data = coder.encode(codes, row_classes=rows, column_classes=columns)
-    spent = 8 * sum(len(part) for part in data[-1][0][:2])
-    assert not data[-1][0][2]
-    assert -40 <= spent - ideal_bits(coder, codes, data, rows, columns) <= 160 + 3e-5 * codes.size
+    spent = 8 * len(data[-1][0])
+    assert -40 <= spent - ideal_bits(coder, codes, data, rows, columns) <= 80 + SLOT_COST * codes.size
 
 
 def test_entries_of_like_scale_stand_together():
@@ -225,7 +223,7 @@ def test_zeros_cost_a_few_bytes_and_other_codes_are_refused():
         coder.decode([*data[:-1], 2 * data[-1]], (40, 30))
 
 
-@pytest.mark.parametrize(("name", "digest"), [("E8", "8bef73b5fb90b3ef"), ("Leech24", "608c0d002a92bf91")])
+@pytest.mark.parametrize(("name", "digest"), [("E8", "46b7c9923276af8d"), ("Leech24", "9ac6925cc946ddb5")])
 def test_pinned_bytes(name: str, digest: str):
     """A message with every part of the format: classes, noise, entries left over, low bits, escapes, many streams."""
     (i, j), coder = np.ogrid[:56, :24], FrontLattice(name, 28, block=500)
@@ -239,7 +237,6 @@ def test_pinned_bytes(name: str, digest: str):
             codes[point] = lattice.nearest_integer(flat[point])
         codes[alone] = tail_step(lattice) * np.rint(flat[alone])
     stream = coder.encode(codes.reshape(x.shape), row_classes=rows, column_classes=columns)
-    assert any(escapes for _, _, escapes in stream[-1])
     assert_same(coder.decode(stream, x.shape).reshape(-1), codes)
     assert hashlib.blake2b(bytes(msgpack.packb(stream) or b""), digest_size=8).hexdigest() == digest
 

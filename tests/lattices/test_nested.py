@@ -205,7 +205,7 @@ def test_samples_may_be_of_any_kind_and_size():
 def codes_of(coder: NestedCoder, rows: int, columns: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     digits = rng.integers(0, coder.q, (rows, columns))
-    index = rng.integers(0, coder.scales, (rows, columns)) * coder._first(columns)
+    index = rng.integers(0, coder.scales, (rows, columns)) * coder.first_columns(columns)
     return (digits + coder.q * index).astype(np.int32)
 
 

@@ -174,7 +174,7 @@ def test_the_price_of_gains_is_about_their_bytes(spread: float):
     assert frozen.row_gains is not None
     with torch.no_grad():
         frozen.row_gains.copy_(torch.from_numpy(gains / 128))
-    _, _, words, _ = encode_integers(gains.astype(np.int64) - 128)
+    _, _, words = encode_integers(gains.astype(np.int64) - 128)
     # A scalar code takes a quarter of a bit more than the formula, of the two bits and more here; classes are close.
     assert float(frozen.bits().detach()) == pytest.approx(8 * len(words), rel=0.15)
 

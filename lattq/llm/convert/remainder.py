@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lattq.llm.convert.report import DenseRow
 from lattq.llm.measure.moments import UNREACHED
-from lattq.llm.run.layers import ENCODED, LattqLinear
+from lattq.llm.run.encoded import ENCODED, Encoded
 from lattq.llm.run.plugin import saved_tensors
 from lattq.llm.source.matrices import matrices
 
@@ -27,7 +27,7 @@ def remainder(
     reasons : why a matrix that could be quantized is not, by its name
     file_bytes : of the weight files
     """
-    payloads = {f"{name}.{ENCODED}" for name, module in model.named_modules() if isinstance(module, LattqLinear)}
+    payloads = {f"{name}.{ENCODED}" for name, module in model.named_modules() if isinstance(module, Encoded)}
     whys: dict[str, str] = {}
     for name, matrix in matrices(model).items():
         whys.setdefault(matrix.key, reasons.get(name, UNREACHED))

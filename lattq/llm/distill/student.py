@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lattq.llm.distill.factors import FrozenCodes
-from lattq.llm.run.layers import LattqLinear
+from lattq.llm.run.encoded import Encoded
 from lattq.llm.source.architecture import find_blocks
 from lattq.llm.source.checkpoint import remember_dtypes, restore_dtypes
 from lattq.llm.source.matrices import replace
@@ -42,11 +42,11 @@ class Student:
         self.dtypes = remember_dtypes(model)
         nn.Module.float(model)  # `transformers` forbids the method where a model is quantized
         self.blocks = [block for _, block in find_blocks(model, model.hf_quantizer.matrices)]
-        found = {name: one for name, one in model.named_modules() if isinstance(one, LattqLinear)}
+        found = {name: one for name, one in model.named_modules() if isinstance(one, Encoded)}
         routed = {name for name, one in model.hf_quantizer.matrices.items() if one.routed}
-        self.plain = {name: one for name, one in found.items() if name not in routed}
+        self.plain: dict[str, Any] = {name: one for name, one in found.items() if name not in routed}
         self.weights = sum(one.out_features * one.in_features for one in found.values())
-        self.others = sum(len(found[name].payload) for name in found if name in routed)
+        self.others = sum(found[name].payload_bytes for name in found if name in routed)
         self.layers: dict[str, FrozenCodes] = {}
         for parameter in model.parameters():
             parameter.requires_grad_(False)

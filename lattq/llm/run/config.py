@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from lattq._options import as_flag
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.digests import digest_of_config
 from lattq.llm.run.inputs import InputRounding, read_input_block
@@ -27,10 +28,14 @@ class LattqConfig(QuantizationConfigMixin):
     config_digest : of what else `config.json` says, this block included
     format_version : of the directory: 2 where inputs are rounded, else 1
     input_activations : how the inputs of every layer are rounded (see `input_block`), None where they are not
+    keep_payload : of a load alone, ``from_pretrained(..., quantization_config=LattqConfig(keep_payload=True))``:
+        whether payloads stay in memory beside the decoded weights. They are left in the files otherwise, and read
+        again when the model is saved or cast, or learns
 
     Raises
     ------
     DamagedFileError : for a version, a list of layers, a shape or a rounding that this release cannot read
+    InvalidInputError : if `keep_payload` is no truth value
 
     Examples
     --------
@@ -48,9 +53,11 @@ class LattqConfig(QuantizationConfigMixin):
         config_digest: Any = "",
         format_version: Any = None,
         input_activations: Any = None,
+        keep_payload: Any = False,
         **others: Any,
     ) -> None:
         self.quant_method = METHOD
+        self.keep_payload = as_flag("keep_payload", keep_payload)
         wanted = FORMAT if input_activations is None else ROUNDED
         if format_version not in (None, wanted):
             msg = (
@@ -72,6 +79,16 @@ class LattqConfig(QuantizationConfigMixin):
                 setattr(self, key, value)
         self.shapes()
         self.inputs()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` says; options of a load are not among it."""
+        found = super().to_dict()
+        del found["keep_payload"]
+        return found
+
+    def get_loading_attributes(self) -> dict[str, Any]:
+        """Options of a load."""
+        return {"keep_payload": self.keep_payload}
 
     def inputs(self) -> dict[str, InputRounding]:
         """How the inputs of each layer are rounded; nothing where they are not."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.digests import context, digest_of_files, unbind
+from lattq.llm.run.encoded import Place
 from lattq.llm.source.weights import read_header
 
-__all__ = ["check_places", "naming", "verified_payloads", "verify"]
+__all__ = ["check_places", "naming", "places", "verified_payloads", "verify"]
 
 
 def verified_payloads(config: Any, files: list[Path]) -> dict[str, bytes]:
@@ -38,18 +39,19 @@ def verify(config: Any, files: list[Path]) -> None:
 
 
 def _payloads(config: Any, files: list[Path]) -> dict[str, bytes]:
-    places = {key: (path, entry) for path in files for key, entry in read_header(path).items()}
-    found = {}
+    found, where = {}, places(config, files)
     for name in config.modules:
-        blob = b""
-        if f"{name}.weight" in places:
-            path, entry = places[f"{name}.weight"]
-            with path.open("rb") as file:
-                file.seek(entry.start)
-                blob = file.read(entry.end - entry.start)
+        blob = where[name].content() if name in where else b""
         with naming(name):
             found[name] = unbind(blob, context(config.run, name))
     return found
+
+
+def places(config: Any, files: list[Path]) -> dict[str, Place]:
+    """Where the payloads of layers lie, by name; those that no file holds are left out."""
+    entries = {key: (path.absolute(), entry) for path in files for key, entry in read_header(path).items()}
+    named = {name: entries[f"{name}.weight"] for name in config.modules if f"{name}.weight" in entries}
+    return {name: Place(path, one.start, one.end, context(config.run, name)) for name, (path, one) in named.items()}
 
 
 @contextlib.contextmanager

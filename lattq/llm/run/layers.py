@@ -2,26 +2,22 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from lattq._payload import require_parts
-from lattq.llm.run.digests import HASH, unbind
+from lattq.llm.run.encoded import Encoded
 from lattq.llm.run.inputs import InputRounding
-from lattq.quantized import Quantized
+from lattq.llm.source.decoded import Decoded, settled
 
-__all__ = ["ENCODED", "LattqLinear"]
-
-ENCODED = "encoded"  # the buffer of a layer that holds its payload
+__all__ = ["LattqLinear"]
 
 
-class LattqLinear(nn.Module):
-    """A linear layer that stores `Quantized.payload` and decodes it when first used.
+class LattqLinear(Encoded, Decoded):
+    """A linear layer that stores `Quantized.payload` and decodes it when first used, unless it is before.
 
-    The buffer `encoded` holds the payload, one-dimensional uint8. `weight` is the decoded matrix, which code of a class
-    may ask for its dtype, device and values; it is cached, never saved.
+    `weight` is the decoded matrix: a frozen parameter, never saved. Where inputs are rounded, the parameter is the
+    matrix that they are multiplied by, `moved`, and `weight` is made when code of a class asks for it.
 
     Parameters
     ----------
@@ -34,6 +30,7 @@ class LattqLinear(nn.Module):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import lattq as lq
     >>> dense = nn.Linear(3, 2)
     >>> payload = lq.quantize(dense.weight.detach(), np.eye(3), lq.recipes.huffman_gptq(0.01)).payload
@@ -42,9 +39,7 @@ class LattqLinear(nn.Module):
     (torch.Size([1, 2]), torch.float32, torch.uint8)
     """
 
-    encoded: Tensor
-    like: Tensor
-    _is_hf_initialized = True  # nothing to initialise
+    moved: Tensor
 
     def __init__(
         self,
@@ -56,65 +51,54 @@ class LattqLinear(nn.Module):
         dtype: torch.dtype | None = None,
         inputs: InputRounding | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(rows, columns, payload=payload)
         self.inputs = inputs
-        self.out_features, self.in_features = rows, columns
-        self.register_buffer(ENCODED, _tensor(payload))
-        self.register_buffer("like", torch.empty(0, dtype=dtype), persistent=False)  # follows casts and moves
+        self.begin("weight" if inputs is None else "moved", (rows, columns), dtype)
         self.bias = nn.Parameter(torch.empty(rows)) if bias else None
-        self._dense: Tensor | None = None
-        self._changed: tuple[Any, Tensor] | None = None
-        self._filled = bool(payload)
-        self._context: str | None = None
+        self._transform: Any = None  # of a payload whose matrix is `moved`
+        self._shown: Tensor | None = None
 
     @property
-    def payload(self) -> bytes:
-        """`Quantized.payload` of this layer."""
-        self.check()
-        return self.encoded.cpu().numpy().tobytes()
+    def matrix_dtype(self) -> torch.dtype:
+        """That of a dense layer in its place; at least float32 where inputs are rounded."""
+        return self.like.dtype if self.inputs is None else torch.promote_types(self.like.dtype, torch.float32)
 
-    @property
-    def weight(self) -> Float[Tensor, "rows columns"]:
-        """The decoded weight, in the dtype of a dense layer in its place; no values before a checkpoint fills it."""
-        if not self._filled:
-            return self.like.new_empty((self.out_features, self.in_features), device="meta")
-        dense = self._dense
-        if dense is None or dense.dtype != self.like.dtype or dense.device != self.encoded.device:
-            dense = self._dense = self.dequantize(self.like.dtype)
-        return dense
+    def decode(self) -> Float[Tensor, "rows columns"]:
+        """The weight, or Ŵ T⁻¹ where inputs are rounded."""
+        if self.inputs is None:
+            found = self.dequantize(self.matrix_dtype)
+        else:
+            quantized = self.quantized()
+            self._transform = quantized.transform
+            found = torch.from_numpy(quantized.decoded()).to(self.matrix_dtype)
+        return found.to(self.like.device)
+
+    def fill(self) -> None:
+        """Decode the matrix, and let go of a payload that need not be kept."""
+        super().fill()
+        self.leave()
+
+    def forget(self) -> None:
+        """Let go of the matrix."""
+        super().forget()
+        self._shown = None
 
     def hold(self, payload: bytes) -> None:
         """Take another payload, of the same shape."""
-        self.encoded = _tensor(payload).to(self.encoded.device)
-        self._context, self._filled = None, True
-        self._dense = self._changed = None
+        super().hold(payload)
+        self.forget()
 
-    def expect(self, context: str) -> None:
-        """The buffer comes from a directory, where it was bound to `context`; `check` must follow before any use."""
-        self._context, self._filled = context, True
+    def __getattr__(self, name: str) -> Any:
+        return self._weight() if name == "weight" and self.inputs is not None else super().__getattr__(name)
 
-    def check(self) -> None:
-        """Raise `DamagedFileError` unless a payload from a directory is whole and this layer's; decodes nothing."""
-        if self._context is not None:
-            payload = unbind(self.encoded.cpu().numpy().tobytes(), self._context)
-            self.encoded[-HASH:] = _tensor(payload[-HASH:]).to(self.encoded.device)
-            self._context = None
-
-    def require_parts(self) -> None:
-        """Raise `MissingPartError` if decoding needs a package that is not installed; decodes nothing."""
-        require_parts(self.payload)
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "rows columns"]:
-        """Decode the weight, on the device of the payload.
-
-        Raises
-        ------
-        DamagedFileError : if the payload is not what lattq wrote, or belongs to a layer of another shape
-        """
-        return torch.from_numpy(self._quantized().dequantize()).to(self.encoded.device, dtype)
-
-    def _quantized(self) -> Quantized:
-        return Quantized.from_payload(self.payload, (self.out_features, self.in_features))
+    def _weight(self) -> Float[Tensor, "rows columns"]:
+        """The decoded weight beside `moved`; no values before a checkpoint fills it."""
+        if not self._filled:
+            return torch.empty(self._extent, dtype=self.like.dtype, device="meta")
+        shown = self.__dict__.get("_shown")
+        if shown is None or shown.device != self.like.device:
+            shown = self._shown = settled(lambda: self.dequantize(self.like.dtype).to(self.like.device))
+        return shown
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Ŵᵀ + bias; where inputs are rounded, Q(T x) (Ŵ T⁻¹)ᵀ + bias.
@@ -123,43 +107,12 @@ class LattqLinear(nn.Module):
         """
         if self.inputs is None:
             return nn.functional.linear(x, self.weight, self.bias)
-        transform, weight = self._in_coordinates()
-        moved = transform.on_inputs(x.reshape(-1, self.in_features).to(weight.dtype))
+        weight = self.moved
+        moved = self._transform.on_inputs(x.reshape(-1, self.in_features).to(weight.dtype))
         bias = None if self.bias is None else self.bias.to(weight.dtype)
         found = nn.functional.linear(self.inputs(moved), weight, bias)
         return found.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
-    def _in_coordinates(self) -> tuple[Any, Float[Tensor, "rows columns"]]:
-        """The transform T of the payload, and Ŵ T⁻¹ in the dtype of products."""
-        dtype = torch.promote_types(self.like.dtype, torch.float32)
-        found = self._changed
-        if found is None or found[1].dtype != dtype or found[1].device != self.encoded.device:
-            quantized = self._quantized()
-            weight = torch.from_numpy(quantized.decoded()).to(self.encoded.device, dtype)
-            found = self._changed = quantized.transform, weight
-        return found
-
     def extra_repr(self) -> str:
         """Shape and bits per weight, and how inputs are rounded."""
-        rate = 8 * self.encoded.numel() / (self.out_features * self.in_features)
-        inputs = "" if self.inputs is None else f", inputs={self.inputs}"
-        return f"in_features={self.in_features}, out_features={self.out_features}, rate={rate:.3f}{inputs}"
-
-    def _save_to_state_dict(self, *args: Any) -> None:
-        self.check()
-        super()._save_to_state_dict(*args)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Payloads differ in length: make room for the one that comes."""
-        found = state_dict.get(prefix + ENCODED)
-        if found is not None and found.dtype == torch.uint8 and found.ndim == 1:
-            self.encoded = torch.empty_like(found, device=self.encoded.device)
-            self._context, self._filled = None, True
-        self._dense = self._changed = None
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _tensor(payload: bytes) -> UInt8[Tensor, " n"]:
-    if not payload:
-        return torch.empty(0, dtype=torch.uint8)
-    return torch.from_numpy(np.frombuffer(payload, dtype=np.uint8).copy())
+        return super().extra_repr() + ("" if self.inputs is None else f", inputs={self.inputs}")

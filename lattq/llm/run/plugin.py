@@ -15,11 +15,14 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 
 from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.llm.run.config import METHOD, LattqConfig, block_of
+from lattq.llm.run.decoding import LoadingBar, decode_weights
 from lattq.llm.run.digests import bind, context, digest_of_config, digest_of_state, verified_at_load
-from lattq.llm.run.directory import check_places, naming, verify
+from lattq.llm.run.directory import check_places, places, verify
+from lattq.llm.run.encoded import ENCODED, Encoded, Place
 from lattq.llm.run.inputs import InputRounding, input_block
-from lattq.llm.run.layers import ENCODED, LattqLinear
+from lattq.llm.run.layers import LattqLinear
 from lattq.llm.source.checkpoint import read_config
+from lattq.llm.source.decoded import Decoded
 from lattq.llm.source.matrices import Matrix, matrices
 
 __all__ = ["LattqHfQuantizer", "attach", "register", "saved_tensors"]
@@ -44,11 +47,12 @@ class LattqHfQuantizer(HfQuantizer):
         self.matrices: dict[str, Matrix] = {}  # what the layers with payloads stand for, by name in the model
         self.written: dict[str, str] = {}  # name in the directory of each layer of the model
         self.carried: dict[str, Tensor] = {}  # tensors of the source that the model has no place for
+        self.places: dict[str, Place] = {}  # where payloads lie, by name in the directory
 
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Payloads have any length: for them the loader must not compare shapes."""
         module, _, name = param_name.rpartition(".")
-        return name == ENCODED and isinstance(model.get_submodule(module), LattqLinear)
+        return name == ENCODED and isinstance(model.get_submodule(module), Encoded)
 
     def is_serializable(self, **kwargs: Any) -> bool:
         """Payloads are saved as they are."""
@@ -68,8 +72,7 @@ class LattqHfQuantizer(HfQuantizer):
         config = self.quantization_config
         state = saved_tensors(model)
         for name in config.modules:
-            payload = bind(model.get_submodule(name).payload, context(config.run, name))
-            del state[f"{name}.{ENCODED}"]
+            payload = bind(state.pop(f"{name}.{ENCODED}").cpu().numpy().tobytes(), context(config.run, name))
             state[f"{name}.weight"] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
         state |= self.carried
         config.digest = digest_of_state(state)
@@ -121,7 +124,13 @@ class LattqHfQuantizer(HfQuantizer):
         for pattern, dtype in model._get_dtype_plan(model.dtype).items():
             for name in (name for name in modules if re.search(pattern.replace("*", ".*"), f"{name}.weight")):
                 layer = model.get_submodule(name)
-                layer.like = layer.like.to(dtype)
+                if isinstance(layer, Decoded):
+                    layer.like = layer.like.to(dtype)
+                    layer.forget()
+        for module in model.modules():
+            if isinstance(module, Decoded):
+                module.expect_place()
+        self.places = places(config, files)
         if files and verified_at_load():
             verify(config, files)
         config.modules = modules
@@ -129,19 +138,21 @@ class LattqHfQuantizer(HfQuantizer):
             config.input_activations = input_block(inputs)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        at_once = verified_at_load()
+        config = self.quantization_config
         for name, written in self.written.items():
-            layer = model.get_submodule(name)
-            layer.expect(context(self.quantization_config.run, written))
-            if at_once:
-                with naming(written):
-                    layer.check()
-                    layer.require_parts()
+            bound, place = context(config.run, written), self.places.get(written)
+            model.get_submodule(name).expect(bound, place, keeps=config.keep_payload)
+        if verified_at_load():
+            decode_weights(model, self.written, LoadingBar())
+        else:
+            for module in model.modules():
+                if isinstance(module, Decoded):
+                    module.forget()
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         model._weight_conversions = None  # dense files have the names that `transformers` gives them
-        decoded = {name: model.get_submodule(name).dequantize(dtype or torch.float32) for name in self.matrices}
+        decoded = {name: dense(model.get_submodule(name), dtype or torch.float32) for name in self.matrices}
         for name, weight in decoded.items():
             self.matrices[name].restore(model, weight)
         return model
@@ -167,13 +178,23 @@ def _resolve(model: Any, name: str, names: Mapping[str, Any]) -> str | None:
     return next((one for one in (name, name.removeprefix(prefix), prefix + name) if one in names), None)
 
 
+def dense(layer: Encoded, dtype: torch.dtype) -> Tensor:
+    """The weight of a layer, decoded already if it is in this type."""
+    found = layer.decoded() if isinstance(layer, LattqLinear) and layer.inputs is None else None
+    return found.detach() if found is not None and found.dtype == dtype else layer.dequantize(dtype)
+
+
 def place(
     model: Any, found: Mapping[str, Matrix], payloads: Mapping[str, bytes], inputs: Mapping[str, InputRounding]
 ) -> None:
     """Put layers with payloads, and perhaps with rounded inputs, where the matrices of a model are."""
     for name, payload in payloads.items():
         matrix = found[name]
-        layer = LattqLinear(*matrix.shape, payload=payload, dtype=matrix.parameter.dtype, inputs=inputs.get(name))
+        if matrix.routed:
+            layer = Encoded(*matrix.shape, payload=payload)
+        else:
+            dtype, rounding = matrix.parameter.dtype, inputs.get(name)
+            layer = LattqLinear(*matrix.shape, payload=payload, dtype=dtype, inputs=rounding)
         matrix.place(model, layer.to(matrix.parameter.device))
 
 
@@ -232,3 +253,5 @@ def register() -> None:
         register_quantization_config(METHOD)(LattqConfig)
     if METHOD not in auto.AUTO_QUANTIZER_MAPPING:
         register_quantizer(METHOD)(LattqHfQuantizer)
+    if LattqConfig not in auto.LOADING_ATTRIBUTES_CONFIG_TYPES:  # those whose options a load may give
+        auto.LOADING_ATTRIBUTES_CONFIG_TYPES += (LattqConfig,)

@@ -55,6 +55,8 @@ def load_model(source: str | Path, dtype: Any = "auto") -> Any:
 
 def _check_finite(model: nn.Module, source: str | Path) -> None:
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:  # not decoded yet
+            continue
         values = parameter.detach()
         values = values.float() if values.itemsize == 1 else values  # torch asks nothing of eight bits
         if not torch.isfinite(values).all():

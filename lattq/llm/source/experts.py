@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lattq.llm.source.decoded import Decoded
+
 __all__ = ["ExpertProducts", "Stack"]
 
 LINEAR = (nn.functional.linear,)
@@ -78,10 +80,11 @@ class ExpertProducts(TorchFunctionMode):
         self.act(expert.name, x, y)
 
 
-class Stack(nn.Module):
-    """Stands where a three-dimensional parameter stood, each slice a module that decodes its own matrix.
+class Stack(Decoded):
+    """Stands where a three-dimensional parameter stood, each slice a module that holds its own matrix in few bytes.
 
-    An index decodes only what it takes; whatever else torch does with it is done with the decoded parameter.
+    The parameter is decoded as a whole: to an index it answers with a slice, and whatever else torch does with it is
+    done with the decoded parameter.
 
     Parameters
     ----------
@@ -90,24 +93,22 @@ class Stack(nn.Module):
     like : an empty tensor of the parameter's type
     """
 
-    like: Tensor
-    _is_hf_initialized = True  # nothing to initialise
+    values: Tensor
 
     def __init__(self, shape: Iterable[int], like: Tensor, *, transposed: bool) -> None:
         super().__init__()
         self.shape, self.transposed = torch.Size(shape), transposed
-        self.register_buffer("like", like, persistent=False)  # follows casts and moves
-        self._parts: dict[int, Tensor] = {}
-        self._whole: Tensor | None = None
+        self.begin("values", self.shape, like.dtype)
+        self.like = like
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the decoded parameter."""
+        """Of the parameter."""
         return self.like.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the decoded parameter."""
+        """Of the parameter."""
         return self.like.device
 
     @property
@@ -127,43 +128,38 @@ class Stack(nn.Module):
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Tensor:
-        single = isinstance(index, int) or (isinstance(index, Tensor) and index.ndim == 0)
-        return self.part(int(index)) if single else self.whole()[index]
+        return self.values[index]
 
-    def part(self, index: int) -> Float[Tensor, "_ _"]:
-        """Decode one slice."""
-        self._forget_other_types()
-        if self._whole is not None:
-            return self._whole[index]
-        if index not in self._parts:
-            matrix: Any = self.get_submodule(str(index % len(self)))
-            found = matrix.dequantize(self.dtype).to(self.device)
-            self._parts[index] = found.T.contiguous() if self.transposed else found
-        return self._parts[index]
+    @property
+    def ready(self) -> bool:
+        """Whether all slices have something to decode."""
+        return all(getattr(one, "ready", False) for one in self.children())
 
-    def whole(self) -> Float[Tensor, "_ _ _"]:
-        """Decode the parameter."""
-        self._forget_other_types()
-        if self._whole is None:
-            self._whole = torch.stack([self.part(index) for index in range(len(self))])
-            self._parts = {}
-        return self._whole
+    def room(self) -> Float[Tensor, "_ _ _"]:
+        """For the parameter, without values."""
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
-    def _forget_other_types(self) -> None:
-        kept = [self._whole] if self._whole is not None else list(self._parts.values())[:1]
-        if any(one.dtype != self.dtype or one.device != self.device for one in kept):
-            self._whole, self._parts = None, {}
+    def write(self, room: Float[Tensor, "_ _ _"], index: int) -> None:
+        """Decode one slice into its place."""
+        matrix: Any = self.get_submodule(str(index))
+        found = matrix.dequantize(self.dtype)
+        room[index].copy_(found.T if self.transposed else found)
+
+    def decode(self) -> Float[Tensor, "_ _ _"]:
+        """All slices."""
+        found = self.room()
+        for index in range(len(self)):
+            self.write(found, index)
+        return found
 
     def __getattr__(self, name: str) -> Any:
-        if name in OF_A_TENSOR:
-            return getattr(self.whole(), name)
-        return super().__getattr__(name)
+        return getattr(self.values, name) if name in OF_A_TENSOR else super().__getattr__(name)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run a function of torch on the decoded parameter."""
 
         def decoded(value: Any) -> Any:
-            return value.whole() if isinstance(value, Stack) else value
+            return value.values if isinstance(value, Stack) else value
 
         return func(*map(decoded, args), **{key: decoded(value) for key, value in (kwargs or {}).items()})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lattq.errors import InvalidInputError
+from lattq.llm.source.decoded import Decoded
 from lattq.llm.source.experts import ExpertProducts, Stack
 
 __all__ = ["ConvMatrix", "ExpertMatrix", "LinearMatrix", "Matrix", "matrices", "replace", "watching"]
@@ -172,7 +173,7 @@ def matrices(model: nn.Module) -> dict[str, Matrix]:
         elif isinstance(module, nn.Linear):
             if not {key for key in vars(module).keys() - PLAIN if key[0] != "_"}:
                 found[name] = LinearMatrix(name, module)
-        elif not type(module).__module__.startswith("torch."):
+        elif not isinstance(module, Decoded) and not type(module).__module__.startswith("torch."):
             for attribute, parameter in module.named_parameters(recurse=False):
                 if parameter.ndim == 3 and min(parameter.shape) > 1:
                     path = f"{name}.{attribute}" if name else attribute

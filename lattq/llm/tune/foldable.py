@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from lattq.errors import InvalidInputError
+from lattq.llm.source.decoded import Decoded
 from lattq.llm.source.place import Location, Place, Site
 from lattq.llm.source.places import submodule
 
@@ -16,7 +17,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def require_foldable(model: Any, place: Place, site: Site) -> None:
     """Raise unless the parameters of a site are dense, in memory, of the right width and nobody else's."""
     module: Any = submodule(model, site.module)
-    weight = module._parameters.get("weight")
+    weight = None if isinstance(module, Decoded) else module._parameters.get("weight")
     if weight is None or weight.dtype not in FLOATS or weight.ndim != (1 if site.location is Location.GAIN else 2):
         msg = f"{site.module} ({type(module).__name__}) holds no dense weight to fold into; fold before quantizing"
         raise InvalidInputError(msg)
