@@ -70,8 +70,9 @@ def test_a_part_tells_that_an_error_is_large_and_all_that_it_is_not(kind: str | 
 
 
 @given(sigma=well_conditioned_moments(1, 5))
-def test_the_root_that_the_check_found_is_kept(sigma: np.ndarray):
+def test_a_root_that_is_known_is_kept(sigma: np.ndarray):
     metric = lq.Metric(sigma, np.ones(3))
+    assert metric.root.shape[0] == len(sigma)  # where the check needed none, it is found when it is asked for
     for one in (metric, metric.damped(), metric.of_inputs(), metric.of_groups(np.arange(2))):
         assert "root" in vars(one)
         np.testing.assert_array_equal(one.root, require_root(metric.inputs))

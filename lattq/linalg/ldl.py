@@ -65,7 +65,7 @@ class LDL:
         array([1., 2.])
         """
         s = scale[self.order]
-        unit = _between(self.unit, s.astype(self.unit.dtype))
+        unit = _between(self.unit, s)
         tiles = s.reshape(len(self.pivots), -1)
         squares = s**2 if self.pivots.ndim == 1 else tiles[:, :, None] * tiles[:, None, :]
         penalty = self.penalty
@@ -76,13 +76,14 @@ class LDL:
 
 
 def _between(unit: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """(unit / s) * s[:, None], a strip of memory at a time."""
+    """(unit / s) * s[:, None], in float64, a strip of memory at a time."""
     found, by_columns = np.empty_like(unit), unit.flags.f_contiguous
     for start in range(0, len(s), STRIP):
         part = slice(start, start + STRIP)
         rows, columns = (slice(None), part) if by_columns else (part, slice(None))
-        np.divide(unit[rows, columns], s[columns], out=found[rows, columns])
-        found[rows, columns] *= s[rows, None]
+        own = unit[rows, columns] / s[columns]
+        own *= s[rows, None]
+        found[rows, columns] = own
     return found
 
 
