@@ -5,7 +5,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,18 +14,15 @@ from threadpoolctl import threadpool_limits
 from lattq._array import Array, array_namespace, from_host, to_host
 from lattq._layer import check_layer
 from lattq._metric import Metric
-from lattq._options import as_float, as_seed, power_of_two
+from lattq._options import as_float, as_seed
 from lattq._rate_curve import RateCurve
-from lattq.errors import CodeOverflowError, InvalidInputError, RateNotReachedError, shown
+from lattq._step_search import TOLERANCE, Rated, search_step
+from lattq.errors import InvalidInputError, RateNotReachedError, shown
 from lattq.quantized import Quantized
 from lattq.scheme import Scheme, quantize
 
 __all__ = ["at_rate"]
 
-TOLERANCE = 0.005
-GRID = (
-    1024  # searched steps are 2^(k / 1024): where the rate falls by 2 bits an octave, the nearest misses by 0.001 bit
-)
 SAMPLE_ROWS = 128
 SAMPLE_WEIGHTS = 1 << 16  # at least, so that the header of a sample is below 0.05 bit a weight
 SAMPLE_NEAR = 0.03  # bits: curves are right to a tenth of a miss, so that the rest is within the tolerance
@@ -35,49 +32,6 @@ GUESSES = 4  # then halving is surer
 FULL_ENCODES = 6
 MOST_ENCODES = 12
 SMALL = 1 << 17  # weights over encodes: where the rate jumps by bytes, there are more, up to 64
-OVERFLOW_MOVE = 8 * GRID  # up, after codes that no coder holds
-LARGEST_MOVE = 3 * GRID  # beyond that a slope says nothing
-LARGEST_MISS = 8.0  # bits
-MOST_RATIO = 3.0  # of what a rate falls by to what it was expected to
-LAST_PLACE = 120 * GRID  # either way: steps are float32 numbers
-
-
-@runtime_checkable
-class _HasRate(Protocol):
-    """Anything with a rate in bits per weight: a quantized matrix, or a whole model."""
-
-    @property
-    def rate(self) -> float:
-        """Bits per weight."""
-        ...
-
-
-Rated = TypeVar("Rated", bound=_HasRate)
-
-
-@runtime_checkable
-class Curve(Protocol):
-    """A rate as a falling function of the step: expected, up to a constant."""
-
-    def rate(self, step: float) -> float:
-        """Bits per weight at a step."""
-        ...
-
-    def step(self, rate: float) -> float:
-        """The step of a rate."""
-        ...
-
-
-class Octaves:
-    """A bit for each octave, as at high rate."""
-
-    def rate(self, step: float) -> float:
-        """-log2(step)."""
-        return -math.log2(step)
-
-    def step(self, rate: float) -> float:
-        """The inverse."""
-        return 2.0**-rate
 
 
 def at_rate(
@@ -90,8 +44,8 @@ def at_rate(
 ) -> Quantized:
     """Quantize at a wanted rate of the real bytes, to 0.005 bit or one byte.
 
-    Recipes with a `step` are searched by secant on log2(step), where the rate has slope -1 at high rate: first on a
-    seeded sample of rows, then with at most six encodes of a larger matrix. Recipes with `levels` (2 to 256) or `bits`
+    Recipes with a `step` are searched along the rate that Gaussian weights are expected to take: first on a seeded sample
+    of rows, then with at most six encodes of a larger matrix, where one or two do mostly. Recipes with `levels` (2 to 256) or `bits`
     (1 to 8) give the largest number whose rate is not above the target.
 
     Steps are 2^(k / 1024), k an integer, so the result does not depend on the last digits of sums. The bytes are the
@@ -184,80 +138,6 @@ def searched(recipe: Callable[..., Scheme]) -> tuple[str, Callable[..., Scheme]]
     if by_place and found is by_place[0]:
         return found.name if named else "step", recipe
     return found.name, lambda value: recipe(**{found.name: value})
-
-
-def search_step(
-    rate: float,
-    step: float,
-    encode: Callable[[float], Rated],
-    curve: Curve,
-    *,
-    encodes: int,
-    near: float = TOLERANCE / 5,
-) -> tuple[float, Rated]:
-    """Search for `encode(step).rate == rate` along an expected curve; the step that came closest and its result.
-
-    A miss moves the step to where the curve is lower by as much, or by what the last two encodes make of that. All
-    steps lie on the grid of `grid_step`. Between a step of too high and one of too low a rate the search stays there;
-    where the rate jumps, it goes on with the nearest steps. It stops within `near` bits, or after `encodes` calls. A
-    step whose codes overflow is too small. Raises `RateNotReachedError` if that holds for all.
-
-    >>> import types
-    >>> search_step(3.0, 1.0, lambda step: types.SimpleNamespace(rate=2 - math.log2(step)), Octaves(), encodes=3)[0]
-    0.5
-    """
-    tried: dict[int, Rated] = {}
-    place, floor = _place(step), -math.inf
-    for _ in range(encodes):
-        try:
-            tried[place] = encode(power_of_two(place, GRID))
-        except CodeOverflowError:  # the rate is above any that a coder holds
-            floor = place
-            place = (place + min(tried)) // 2 if tried else place + OVERFLOW_MOVE
-            continue
-        if abs(tried[place].rate - rate) <= near:
-            break
-        place = _next_place({k: found.rate - rate for k, found in tried.items()}, floor, curve)
-    if not tried:
-        msg = f"steps up to 2^{floor / GRID:.0f} give codes that no coder holds; {rate} bits per weight are too many"
-        raise RateNotReachedError(msg, rate=rate)
-    best = min(tried, key=lambda k: abs(tried[k].rate - rate))
-    return power_of_two(best, GRID), tried[best]
-
-
-def grid_step(step: float) -> float:
-    """The step of the grid 2^(k / 1024) nearest to this one; what searches try.
-
-    >>> grid_step(0.5), round(grid_step(0.1), 5)
-    (0.5, 0.09998)
-    """
-    return power_of_two(_place(step), GRID)
-
-
-def _place(step: float) -> int:
-    return round(GRID * math.log2(step))
-
-
-def _next_place(misses: dict[int, float], floor: int | float, curve: Curve) -> int:
-    """Place in the grid to try next, from how far rates were off, in the order they were tried."""
-    (last, miss), ratio = list(misses.items())[-1], 1.0
-    expected = curve.rate(power_of_two(last, GRID))
-    if len(misses) > 1:
-        old, before = list(misses.items())[-2]
-        fall = curve.rate(power_of_two(old, GRID)) - expected
-        ratio = min(max((before - miss) / fall, 1 / MOST_RATIO), MOST_RATIO) if fall else 1.0
-    place = _place(curve.step(expected - min(max(miss / ratio, -LARGEST_MISS), LARGEST_MISS)))
-    place = last + min(max(place - last, -LARGEST_MOVE), LARGEST_MOVE)
-    place = min(max(place, -LAST_PLACE), LAST_PLACE)
-    low = max((k for k, off in misses.items() if off > 0), default=None)
-    high = min((k for k, off in misses.items() if off < 0), default=None)
-    if low is not None and high is not None and low < high and not low < place < high:
-        place = (low + high) // 2
-    place = max(place, math.ceil((last + floor) / 2)) if floor > -math.inf else place
-    nearest = min(misses, key=lambda k: abs(misses[k]))
-    turn = 1 if misses[nearest] > 0 else -1
-    untried = (nearest + way * turn * d for d in range(1, len(misses) + 2) for way in (1, -1))
-    return place if place not in misses else next(k for k in untried if k not in misses and k > floor)
 
 
 def most(recipe: Callable[..., Scheme]) -> int:

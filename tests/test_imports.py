@@ -28,7 +28,7 @@ LEVELS = [
     {"files", "least_squares", "packed", "explain"},
     {"_guard", "_coordinates"},
     {"scheme"},
-    {"_rate_curve"},
+    {"_rate_curve", "_step_search"},
     {"rate", "matmul"},
     {"recipes", "allocate"},
     {"export", "testing"},

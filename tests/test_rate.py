@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 import lattq as lq
+from lattq._step_search import Octaves, search_step
 from lattq.errors import InvalidInputError, RateNotReachedError
-from lattq.rate import Octaves, largest_levels, search_step, searched
+from lattq.rate import largest_levels, searched
 from tests.strategies import moment
 
 TOLERANCE = 0.005

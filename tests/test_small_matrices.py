@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
+from lattq._step_search import GRID, TOLERANCE, Octaves, grid_step, search_step
 from lattq.coding import TwoWay
 from lattq.coding.integers import cheapest, encode_integers
 from lattq.coding.interleaved import decode_symbols, encode_symbols, packed_words, read_words
 from lattq.coding.slots import gaussians, kinds_of_codes
 from lattq.feedback.rules import column_scale
 from lattq.linalg import ldl
-from lattq.rate import GRID, TOLERANCE, Octaves, grid_step, search_step
 from lattq.transforms import Diagonal, Equalize
 from lattq.transforms.chains import from_state, to_state
 from tests.damage import refusal_allowed

@@ -59,6 +59,4 @@ def test_blocks_are_divided_by_their_tiles(xp, seed: int, blocks: int, size: int
 def test_numbers_are_tiles_of_one():
     x = np.random.default_rng(0).standard_normal((3, 2))
     pivots = np.array([2.0, 0.0, 0.5])
-    np.testing.assert_allclose(
-        divide_blocks(x.copy(), pivots), divide_blocks(x, pivots[:, None, None]), rtol=1e-15
-    )
+    np.testing.assert_allclose(divide_blocks(x.copy(), pivots), divide_blocks(x, pivots[:, None, None]), rtol=1e-15)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lattq._options import power_of_two
 from lattq._rate_curve import RateCurve
-from lattq.rate import GRID
+from lattq._step_search import GRID
 
 __all__ = ["OneSetting", "RateControl", "Settings"]
 
