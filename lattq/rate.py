@@ -44,9 +44,9 @@ def at_rate(
 ) -> Quantized:
     """Quantize at a wanted rate of the real bytes, to 0.005 bit or one byte.
 
-    Recipes with a `step` are searched along the rate that Gaussian weights are expected to take: first on a seeded sample
-    of rows, then with at most six encodes of a larger matrix, where one or two do mostly. Recipes with `levels` (2 to 256) or `bits`
-    (1 to 8) give the largest number whose rate is not above the target.
+    Recipes with a `step` are searched along the rate that Gaussian weights are expected to take: first on a seeded
+    sample of rows, then with at most six encodes of a larger matrix, where one or two do mostly. Recipes with `levels`
+    (2 to 256) or `bits` (1 to 8) give the largest number whose rate is not above the target.
 
     Steps are 2^(k / 1024), k an integer, so the result does not depend on the last digits of sums. The bytes are the
     same for any memory layout of the arrays and any number of threads. On another processor the linear algebra may
