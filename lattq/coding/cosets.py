@@ -23,7 +23,7 @@ __all__ = ["MOST", "coset_index", "log_partition", "on_grid", "scale", "upper_ha
 
 OFFSETS = 5
 LARGEST = 1 + CLASSES_PER_OCTAVE * (6 - SMALLEST)  # above it, low bits are coded as they are
-MOST = 1 + CLASSES_PER_OCTAVE * (30 - SMALLEST)  # codes have up to 32 bits, low bits up to the 24 of `constriction`
+MOST = 1 + CLASSES_PER_OCTAVE * (30 - SMALLEST)  # codes have up to 32 bits, and up to 24 of them are low ones
 LOWEST = 1 - 3 * CLASSES_PER_OCTAVE  # scale 1/8 of a code, cosets of 8 Z
 TABLES = (LARGEST - LOWEST + 1) * OFFSETS
 MOST_INDEX = (MOST - LOWEST + 1) * OFFSETS - 1

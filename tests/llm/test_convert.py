@@ -294,6 +294,14 @@ def test_unusable_arguments_raise(tiny: Path, tmp_path: Path, change: dict, mess
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["drift", "propagate"])
+def test_flags_that_are_none_raise(tiny: Path, tmp_path: Path, name: str):
+    """1 would be another call than True to whoever compares settings."""
+    with pytest.raises(InvalidInputError, match=f"`{name}` is 1; pass True or False"):
+        llm.quantize_model(tiny, tmp_path / "out", **{**FAST, "step": 0.02, name: 1})
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["samples", "window", "seed", "jobs", "threads"])
 @pytest.mark.parametrize(("value", "shown"), [("four", "'four'"), (4.5, "4.5"), ([], "a list")])
 def test_numbers_that_are_none_raise(tiny: Path, tmp_path: Path, name: str, value: Any, shown: str):

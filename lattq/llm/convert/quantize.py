@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lattq import recipes
-from lattq._options import among, as_count
+from lattq._options import among, as_count, as_flag
 from lattq.errors import FewTokensWarning, InvalidInputError, shown
 from lattq.llm.convert.calibration import Calibration, FromStatistics, OnText
 from lattq.llm.convert.companions import companions
@@ -156,7 +156,8 @@ def quantize_model(
         raise InvalidInputError(msg)
     if allocation == "best":
         require_text(calibration_text, '`allocation` is "best", which is judged on text')
-    jobs, threads = as_count("jobs", jobs), as_count("threads", threads)
+    jobs, threads, drift = as_count("jobs", jobs), as_count("threads", threads), as_flag("drift", drift)
+    propagate = None if propagate is None else as_flag("propagate", propagate)
     _check_statistics(
         statistics,
         {"calibration_text": calibration_text, "window": window, "samples": samples, "propagate": propagate or None}
