@@ -44,6 +44,7 @@ CLAIMS = (
     "cost",
     "decoding",
     "loop",
+    "converting",
     "loading",
     "speed",
     "packed",
@@ -531,6 +532,25 @@ def loop() -> str:
     return table(headings, cells)
 
 
+def converting() -> str:
+    """What it takes to meet a rate."""
+    record = published("converting")
+    cells = [
+        [build, *(f"{record[name][key]:.1f}" for key in ("seconds", "at a step")), f"{record[name]['kl']:.5f}"]
+        for name, build in (("here", "this build"), ("before", "older build"))
+    ]
+    return table(["build", "at a rate, s", "at its step, s", "KL"], cells)
+
+
+def layers_at_rates() -> str:
+    """Time of `at_rate` over that of one run, on the mean over recipes and rates."""
+    ratios: dict[str, list[float]] = {}
+    for name, one in published("converting")["layers"].items():
+        ratios.setdefault(name.split(",")[0].rpartition(".layers.")[2], []).append(one)
+    cells = [[name, f"{sum(found) / len(found):.2f}", f"{max(found):.2f}"] for name, found in ratios.items()]
+    return table(["layer", "mean", "largest"], cells)
+
+
 def loading() -> str:
     """What a load takes, beside reading the dense file."""
     cells = [
@@ -750,6 +770,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "decoding": decoding,
     "beside decoding": beside_decoding,
     "loop": loop,
+    "converting": converting,
+    "layers at rates": layers_at_rates,
     "loading": loading,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

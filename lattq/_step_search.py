@@ -121,16 +121,30 @@ def _next_place(misses: dict[int, float], floor: int | float, curve: Curve) -> i
     if len(misses) > 1:
         old, before = list(misses.items())[-2]
         fall = curve.rate(power_of_two(old, GRID)) - expected
-        ratio = min(max((before - miss) / fall, 1 / MOST_RATIO), MOST_RATIO) if fall else 1.0
-    place = _place(curve.step(expected - min(max(miss / ratio, -LARGEST_MISS), LARGEST_MISS)))
+        ratio = (before - miss) / fall if fall else 1.0
+    usual = min(max(ratio, 1 / MOST_RATIO), MOST_RATIO)
+    place = _place(curve.step(expected - min(max(miss / usual, -LARGEST_MISS), LARGEST_MISS)))
     place = last + min(max(place - last, -LARGEST_MOVE), LARGEST_MOVE)
     place = min(max(place, -LAST_PLACE), LAST_PLACE)
     low = max((k for k, off in misses.items() if off > 0), default=None)
     high = min((k for k, off in misses.items() if off < 0), default=None)
-    if low is not None and high is not None and low < high and not low < place < high:
-        place = (low + high) // 2
+    if low is not None and high is not None and low < high and (ratio != usual or not low < place < high):
+        place = _between(low, high, misses)
     place = max(place, math.ceil((last + floor) / 2)) if floor > -math.inf else place
     nearest = min(misses, key=lambda k: abs(misses[k]))
     turn = 1 if misses[nearest] > 0 else -1
     untried = (nearest + way * turn * d for d in range(1, len(misses) + 2) for way in (1, -1))
     return place if place not in misses else next(k for k in untried if k not in misses and k > floor)
+
+
+def _between(low: int, high: int, misses: dict[int, float]) -> int:
+    """Where a line through the ends of a bracket is 0; of an end that stayed twice, half the miss counts (Illinois).
+
+    >>> _between(0, 100, {0: 3.0, 100: -1.0}), _between(0, 100, {100: -1.0, -10: 9.0, 0: 3.0})
+    (75, 86)
+    """
+    above, below = misses[low], misses[high]
+    if len(misses) > 2:
+        *_, before, last = (off > 0 for off in misses.values())
+        above, below = (above / 2 if not (before or last) else above), (below / 2 if before and last else below)
+    return round(low + (high - low) * above / (above - below))
