@@ -26,6 +26,7 @@ CELL = math.log2(2 * math.pi * math.e)
 PARTS = 16  # of an octave of variances: less than 1e-4 bit of a rate
 LEAST = 0.01  # bits, below which a curve goes on as a line: searches need a way back
 SLOPE = 0.5  # of that line, bits for an octave
+FARTHEST = 1000.0  # octaves, which float64 holds: few weights that vary may be asked for any number of bits
 
 
 @short_repr
@@ -76,7 +77,8 @@ class RateCurve:
 
     def step(self, rate: float) -> float:
         """The step of a rate: the inverse of `rate`."""
-        return 2 ** (self._log(rate) if rate > LEAST else self._end + (LEAST - rate) / SLOPE)
+        log = self._log(rate) if rate > LEAST else self._end + (LEAST - rate) / SLOPE
+        return 2 ** min(max(log, -FARTHEST), FARTHEST)
 
     @functools.cached_property
     def _end(self) -> float:
@@ -94,9 +96,18 @@ class RateCurve:
         bits = 2 * rate / live
         low = (float(self.shares @ self.levels) / live + CELL - bits) / 2
         most = float(self.levels[np.flatnonzero(self.shares)[-1]])
-        high = (most + CELL - math.log2(math.expm1(bits * math.log(2)))) / 2
+        high = (most + CELL - _log2_less_one(bits)) / 2
         found: Any = brentq(lambda log: self._rate(log) - rate, low - 1e-9, high + 1e-9, xtol=1e-12)
         return float(found)
+
+
+def _log2_less_one(bits: float) -> float:
+    """log2(2^bits - 1), for any number of bits above 0.
+
+    >>> _log2_less_one(1.0), _log2_less_one(5000.0)
+    (0.0, 5000.0)
+    """
+    return bits + math.log2(-math.expm1(-bits * math.log(2)))
 
 
 def _pivots(sigma: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:

@@ -83,7 +83,7 @@ def search_step(
     0.5
     """
     tried: dict[int, Rated] = {}
-    place, floor = _place(step), -math.inf
+    place, floor = min(max(_place(step), -LAST_PLACE), LAST_PLACE), -math.inf
     for _ in range(encodes):
         try:
             tried[place] = encode(power_of_two(place, GRID))

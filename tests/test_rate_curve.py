@@ -60,3 +60,23 @@ def test_nothing_that_varies_has_any_step():
     curve = RateCurve.of(np.zeros((2, 3)), lq.Metric(np.eye(3)), lq.recipes.watersic(1.0))
     assert curve.step(LEAST) == 1.0
     assert curve.rate(2.0) < LEAST
+
+
+@pytest.mark.parametrize("live", [1, 8, 64, 512])
+@pytest.mark.parametrize("rate", [0.05, 3.0, 20.0])
+def test_few_weights_that_vary_have_a_step_too(live: int, rate: float):
+    """The rate is that of all weights, so that these few may be asked for more bits than any number holds."""
+    weight = np.zeros((4, 512))
+    weight[:, :live] = np.random.default_rng(0).standard_normal((4, live))
+    curve = RateCurve.of(weight, lq.Metric(np.eye(512)), lq.recipes.watersic(1.0))
+    step = curve.step(rate)
+    assert 0.0 < step < np.inf
+    if rate * 512 / live < 900:
+        assert curve.rate(step) == pytest.approx(rate, rel=1e-9)
+
+
+def test_a_rate_that_few_weights_cannot_take_is_not_reached():
+    weight = np.zeros((64, 32))
+    weight[:, 3] = np.random.default_rng(0).standard_normal(64)
+    with pytest.raises(lq.errors.RateNotReachedError):
+        lq.at_rate(20.0, lq.recipes.watersic, weight, np.eye(32))

@@ -81,6 +81,16 @@ def test_strips_are_the_definition_of_the_loop(seed: int, columns: int):
     np.testing.assert_allclose(found.reconstruction, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [16, 5])
+def test_columns_with_steps_of_their_own_keep_them(rows: int):
+    """Also where there are as many columns as rows, whose steps a strip would take."""
+    weight = np.random.default_rng(0).standard_normal((rows, 16))
+    steps = np.linspace(0.1, 0.5, 16)[None]
+    known = lq.quantizers.Given(lq.quantizers.UniformQuantizer(steps))
+    found = lq.quantize(weight, np.eye(16), lq.Scheme(quantizer=known))
+    np.testing.assert_array_equal(found.codes, np.rint(weight / found.quantizer.step))
+
+
 def test_columns_that_cost_nothing_get_the_codes_of_zero():
     weight = np.random.default_rng(0).standard_normal((9, 4)) + 3.0
     sigma = np.diag([1.0, 0.0, 2.0, 0.0])

@@ -107,8 +107,10 @@ class UniformQuantizer(BaseQuantizer):
         return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
 
     def strip(self, strip: Strip) -> int | None:
-        """Compiled, unless a class has its own way to encode."""
+        """Compiled, unless a class has its own way to encode, or columns have steps of their own."""
         if type(self).encode is not UniformQuantizer.encode or type(self).decode is not UniformQuantizer.decode:
+            return None
+        if any(np.ndim(x) == 2 and np.shape(x)[1] != 1 for x in (self.step, self.zero)):
             return None
         from lattq.kernels import feedback  # numba takes long to import, and few need it
 

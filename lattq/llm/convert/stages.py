@@ -257,7 +257,10 @@ class Conversion:
             control.correct(over)
 
     def largest(self, rate: float | int) -> tuple[int, Layers]:
-        """Layers at the most levels or bits whose files do not exceed a rate, and how many these are."""
+        """Layers at the most levels or bits whose files do not exceed a rate, and how many these are.
+
+        One more is tried where a sample says that it may fit.
+        """
         name, high = searched(self.recipe)[0], most(self.recipe)
         tried: dict[int, Layers] = {}
         with self.work.stage("search") as work:

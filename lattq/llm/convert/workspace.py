@@ -17,6 +17,7 @@ __all__ = ["Workspace", "check_free", "partial"]
 
 DIGEST = 16
 NOTES = "notes.json"
+LAYOUT = 2  # of the folder: other builds kept other things in it
 KEPT = ("layers", "maps")  # folders of what a repeated call continues from
 
 
@@ -54,7 +55,7 @@ class Workspace:
             msg = f"cannot write {self.root} ({error}); choose an `out` in a folder you may write to"
             raise InvalidInputError(msg) from None
         try:
-            self._resume(settings)
+            self._resume({"workspace": LAYOUT} | settings)
             self.notes: dict[str, Any] = self._read(NOTES) or {}
         except BaseException:
             if self.empty():  # nothing to continue from
