@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -83,6 +85,32 @@ def layers_of(folder: Path, samples: int = 256) -> list[tuple[str, np.ndarray, n
 def each(jobs: int, function: Callable[..., Any], arguments: list[tuple]) -> list:
     """Apply a function to each tuple of arguments, `jobs` at once."""
     return list(Parallel(jobs)(delayed(function)(*one) for one in arguments) or [])
+
+
+def fastest(run: Callable[[], Any], repeats: int = 5, clock: Callable[[], float] = time.process_time) -> float:
+    """Seconds of the fastest of a few runs, after one to warm up."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = clock()
+        run()
+        times.append(clock() - start)
+    return min(times)
+
+
+def builds_in_turns(script: str, other: Path, rounds: int, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """Figures of this build and of another checkout, which `script figures ARGUMENTS` prints on its last line.
+
+    Each run is a process of its own with one thread for products, and builds take turns.
+    """
+    builds, found = {"here": ROOT.parent, "before": other}, {"here": [], "before": []}
+    for _ in range(rounds):
+        for name, checkout in builds.items():
+            settings = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            command = [sys.executable, script, "figures", *arguments]
+            done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return found
 
 
 def seconds(run: Callable[[], Any], repeats: int = 3) -> float:
