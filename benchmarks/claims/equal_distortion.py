@@ -63,7 +63,7 @@ def with_levels() -> dict[str, Any]:
         "gptq": lq.Scheme(feedback=Cholesky("reversed", 0.01), quantizer=AbsMax(8, 128)),
         "gptq, min-max": lq.Scheme(feedback=Cholesky("reversed", 0.01), quantizer=MinMax(8, 128)),
         "nf4": lq.Scheme(feedback=OpenLoop(), quantizer=Format.named("nf4")),
-        "bitshift": lq.recipes.bitshift(3, memory=8, code="latin"),
+        "bitshift": lq.recipes.bitshift(3, memory=6, code="latin"),
         "nestquant": lq.recipes.nestquant(7, scales=4, damping=0.01, index="coded"),
     }
 
