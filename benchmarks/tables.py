@@ -43,6 +43,7 @@ CLAIMS = (
     "embeddings",
     "cost",
     "decoding",
+    "equal_distortion",
     "loading",
     "speed",
     "packed",
@@ -506,6 +507,22 @@ def beside_decoding() -> str:
     return table(["what", "bits a code", "Mnumbers/s"], cells)
 
 
+def equal_distortion() -> str:
+    """Bits more than an older build took, at equal distortion."""
+    rows = published("equal_distortion")["table"]
+    cells = [
+        [
+            row["scheme"],
+            row["size"],
+            str(row["layers"]),
+            f"{row['bits']:.3f}",
+            *(f"{row[key]:+.4f}" for key in ("mean", "most", "least")),
+        ]
+        for row in rows
+    ]
+    return table(["scheme", "layers", "how many", "bits", "more, mean", "most", "least"], cells)
+
+
 def loading() -> str:
     """What a load takes, beside reading the dense file."""
     cells = [
@@ -724,6 +741,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": cost,
     "decoding": decoding,
     "beside decoding": beside_decoding,
+    "equal distortion": equal_distortion,
     "loading": loading,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},
