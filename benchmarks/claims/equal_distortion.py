@@ -2,12 +2,12 @@
 
     python benchmarks/claims/equal_distortion.py OTHER
 
-OTHER is a checkout of the build to compare with. Both builds quantize every third linear layer of the embedded language
-model and every fifth of all-MiniLM-L6-v2, so that each kind of layer is there, in float64, with the same second moments
-of their inputs and the same parts, spelled out: one-sided metric, plain scales, no defaults. Steps are for about three
-and two bits, levels for three. Bits are those of whole files. Where distortions differ, half the logarithm of their
-ratio counts as bits. Where codes differ, the difference of a layer scatters by about √(1 / weights) bits, and by more
-where noise fed back is common to many columns, as without MMSE feedback.
+OTHER is a checkout of the build to compare with. Both builds quantize all linear layers of the embedded language model
+and of all-MiniLM-L6-v2, in float64, with the same second moments of their inputs and the same parts, spelled out:
+one-sided metric, plain scales, no defaults. Steps are for about three and two bits, levels for three. Bits are those of
+whole files. Where distortions differ, half the logarithm of their ratio counts as bits. Where codes differ, the
+difference of a layer scatters by about √(1 / weights) bits, and by more where noise fed back is common to many columns,
+as without MMSE feedback.
 """
 
 import json
@@ -24,7 +24,6 @@ import numpy as np
 from harness import builds_in_turns, layers_of, models, publish
 
 SEED, WINDOWS, RATES, LARGE = 0, 32, (3, 2), 512 * 512
-EVERY = {"embedded": 3, "MiniLM": 5}  # layers: no divisors of 7 and 6, the layers of a block
 SIZES = {"from 512 × 512 on": 1e-3, "below": 3e-3}
 
 
@@ -84,7 +83,7 @@ def measure(folder: Path) -> dict[str, list[int]]:
     """Write weights, second moments and steps of every layer, for both builds, and return the shapes."""
     shapes = {}
     for model, path in models().items():
-        for name, weight, sigma in layers_of(path, WINDOWS)[:: EVERY[model]]:
+        for name, weight, sigma in layers_of(path, WINDOWS):
             label, wide = f"{model} {name}", weight.astype(np.float64)
             np.savez(folder / f"{len(shapes):03}", label=label, weight=wide, sigma=sigma, steps=steps(wide, sigma))
             shapes[label] = list(weight.shape)
