@@ -45,6 +45,7 @@ CLAIMS = (
     "decoding",
     "loop",
     "converting",
+    "equal_distortion",
     "loading",
     "speed",
     "packed",
@@ -551,6 +552,22 @@ def layers_at_rates() -> str:
     return table(["layer", "mean", "largest"], cells)
 
 
+def equal_distortion() -> str:
+    """Bits more than an older build took, at equal distortion."""
+    rows = published("equal_distortion")["table"]
+    cells = [
+        [
+            row["scheme"],
+            row["size"],
+            str(row["layers"]),
+            f"{row['bits']:.3f}",
+            *(f"{row[key]:+.4f}" for key in ("mean", "most", "least")),
+        ]
+        for row in rows
+    ]
+    return table(["scheme", "layers", "how many", "bits", "more, mean", "most", "least"], cells)
+
+
 def loading() -> str:
     """What a load takes, beside reading the dense file."""
     cells = [
@@ -772,6 +789,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "loop": loop,
     "converting": converting,
     "layers at rates": layers_at_rates,
+    "equal distortion": equal_distortion,
     "loading": loading,
     "zoo": zoo,
     **{f"claims of {name}": functools.partial(claims, name) for name in CLAIMS},

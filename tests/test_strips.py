@@ -86,7 +86,7 @@ def test_columns_with_steps_of_their_own_keep_them(rows: int):
     """Also where there are as many columns as rows, whose steps a strip would take."""
     weight = np.random.default_rng(0).standard_normal((rows, 16))
     steps = np.linspace(0.1, 0.5, 16)[None]
-    known = lq.quantizers.Given(lq.quantizers.UniformQuantizer(steps))
+    known = lq.quantizers.Given(lq.quantizers.UniformQuantizer(steps, group=1))
     found = lq.quantize(weight, np.eye(16), lq.Scheme(quantizer=known))
     np.testing.assert_array_equal(found.codes, np.rint(weight / found.quantizer.step))
 
