@@ -106,6 +106,16 @@ class UniformQuantizer(BaseQuantizer):
         step = self._spread(self.step, codes)
         return (xp.astype(codes, step.dtype) - self._spread(self.zero, codes)) * step
 
+    def in_block(self, start: int, metric: np.ndarray) -> "UniformQuantizer":
+        """Itself, or with the steps of these columns, where not all columns share them."""
+        if self.step.shape[1] == 1 or self.dither is not None:
+            return self
+        columns = (start + np.arange(len(metric))) // self.group
+        own = {"step": self.step[:, columns]}
+        if not isinstance(self.zero, float):
+            own["zero"] = self.zero[:, columns]
+        return dataclasses.replace(self, **own)
+
     def strip(self, strip: Strip) -> int | None:
         """Compiled, unless a class has its own way to encode, or columns have steps of their own."""
         if type(self).encode is not UniformQuantizer.encode or type(self).decode is not UniformQuantizer.decode:
