@@ -1,5 +1,6 @@
 """Strips of columns, coded in one go: the loop's definition, column by column, and what it says of its own errors."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,8 @@ def test_a_strip_is_its_columns_one_by_one(name: str, dtype: type, seed: int, co
     weight, sigma = layer(seed, 37, columns)
     weight, factor = weight.astype(dtype), MMSE(0.01).factor(weight, sigma)
     found = successive_cancellation(weight, factor, design, sweeps=sweeps)
-    (quantizer,) = found.quantizers
-    alone = slow(**{field: getattr(quantizer, field) for field in quantizer.__dataclass_fields__})
+    quantizer: Any = found.quantizers[0]
+    alone = slow(**{field.name: getattr(quantizer, field.name) for field in dataclasses.fields(quantizer)})
     expected = successive_cancellation(weight, factor, Given(alone), sweeps=sweeps)
     same = np.all(found.codes == expected.codes)
     assert same or (dtype is np.float32 and np.mean(found.codes != expected.codes) < 0.05)

@@ -87,9 +87,9 @@ def of_model() -> dict[str, float]:
 
     torch.set_num_threads(1)
     trellis = functools.partial(lq.recipes.UNBIASED, quantizer=lq.quantizers.Trellis(states=256))
-    given = {"calibration_text": embedded_text("calibration"), "recipe": trellis, "allocation": "loss"}
+    given: dict[str, Any] = {"calibration_text": embedded_text("calibration"), "recipe": trellis, "allocation": "loss"}
 
-    def convert(folder: str, **setting: float) -> tuple[float, Any]:
+    def convert(folder: str, **setting: Any) -> tuple[float, Any]:
         start = time.process_time()
         report = quantize_model(embedded_model(), folder, **given, **setting)
         return time.process_time() - start, report

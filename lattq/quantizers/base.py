@@ -49,6 +49,10 @@ class Quantizer(Protocol):
         """The quantizer of the block whose columns begin at `start`, where errors e cost e · metric · eᵀ."""
         ...
 
+    def strip(self, strip: Strip) -> int | None:
+        """Code a few columns in one go and return how many were overload; None for one by one."""
+        ...
+
 
 class BaseQuantizer:
     """Answers of a quantizer that most do not need to give themselves, for classes to inherit and to override.
