@@ -3,8 +3,8 @@
     python benchmarks/claims/converting.py OTHER
 
 OTHER is a checkout of the build to compare with. Layers are those of the embedded model and Gaussian ones: the time of
-`at_rate` is over that of `quantize` at the step which it found. The model is converted with the same parts in both
-builds: a one-sided trellis of 256 states behind quantized blocks, at equal slope. Times are those of the processor on
+`at_rate` is over that of `quantize` at about its step, bytes included. The model is converted with the same parts in
+both builds: a one-sided trellis of 256 states behind quantized blocks, at equal slope. Times are those of the processor on
 one thread, the least of a few runs; KL is that of the embedded novel, in bits per token.
 """
 
@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ def layers() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
+def encoded(make: Callable[..., Any], *given: Any) -> bytes:
+    """The bytes of a result."""
+    return make(*given).to_bytes()
+
+
 def of_layers() -> dict[str, float]:
     """Time of `at_rate` over that of one run at about its step, by layer, recipe and rate."""
     import lattq as lq
@@ -72,8 +78,8 @@ def of_layers() -> dict[str, float]:
         for kind, recipe in recipes().items():
             for rate in RATES:
                 step = RateCurve.of(weight, lq.Metric(sigma), recipe(1.0)).step(rate)
-                once = fastest(functools.partial(lq.quantize, weight, sigma, recipe(step)), 2)
-                search = fastest(functools.partial(lq.at_rate, rate, recipe, weight, sigma), 2)
+                once = fastest(functools.partial(encoded, lq.quantize, weight, sigma, recipe(step)), 2)
+                search = fastest(functools.partial(encoded, lq.at_rate, rate, recipe, weight, sigma), 2)
                 found[f"{name}, {kind}, {rate:g} bits"] = search / once
     return found
 
@@ -109,7 +115,11 @@ def best(rounds: list[dict[str, float]]) -> dict[str, float]:
 def main(other: Path) -> None:
     """Measure both builds in turns, then the layers, and publish."""
     here, before = map(best, builds_in_turns(__file__, other, ROUNDS).values())
-    ratios = of_layers()
+    report(here, before, of_layers())
+
+
+def report(here: dict[str, float], before: dict[str, float], ratios: dict[str, float]) -> None:
+    """Judge and publish."""
     mean = float(np.mean(list(ratios.values())))
     claims = {
         "a model at a rate takes at most 1.35 of one at a step": here["seconds"] <= 1.35 * here["at a step"],
