@@ -4,8 +4,8 @@
 
 OTHER is a checkout of the build to compare with. Layers are those of the embedded model and Gaussian ones: the time of
 `at_rate` is over that of `quantize` at about its step, bytes included. The model is converted with the same parts in
-both builds: a one-sided trellis of 256 states behind quantized blocks, at equal slope. Times are those of the processor on
-one thread, the least of a few runs; KL is that of the embedded novel, in bits per token.
+both builds: a one-sided trellis of 256 states behind quantized blocks, at equal slope. Times are those of the processor
+on one thread, the least of a few runs; KL is that of the embedded novel, in bits per token.
 """
 
 import functools
