@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from lattq._options import power_of_two
 from lattq.errors import CodeOverflowError, RateNotReachedError
 
-__all__ = ["GRID", "TOLERANCE", "Curve", "Octaves", "Rated", "grid_step", "search_step"]
+__all__ = ["GRID", "TOLERANCE", "Curve", "Octaves", "Rated", "search_step"]
 
 TOLERANCE = 0.005
 GRID = 1024  # steps are 2^(k / 1024): where the rate falls by 2 bits an octave, the nearest misses by 0.001 bit
@@ -74,7 +74,7 @@ def search_step(
     """Search for `encode(step).rate == rate` along an expected curve; the step that came closest and its result.
 
     A miss moves the step to where the curve is lower by as much, or by what the last two encodes make of that. All
-    steps lie on the grid of `grid_step`. Between a step of too high and one of too low a rate the search stays there;
+    steps are 2^(k / 1024), k an integer. Between a step of too high and one of too low a rate the search stays there;
     where the rate jumps, it goes on with the nearest steps. It stops within `near` bits, or after `encodes` calls. A
     step whose codes overflow is too small. Raises `RateNotReachedError` if that holds for all.
 
@@ -99,15 +99,6 @@ def search_step(
         raise RateNotReachedError(msg, rate=rate)
     best = min(tried, key=lambda k: abs(tried[k].rate - rate))
     return power_of_two(best, GRID), tried[best]
-
-
-def grid_step(step: float) -> float:
-    """The step of the grid 2^(k / 1024) nearest to this one; what searches try.
-
-    >>> grid_step(0.5), round(grid_step(0.1), 5)
-    (0.5, 0.09998)
-    """
-    return power_of_two(_place(step), GRID)
 
 
 def _place(step: float) -> int:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lattq as lq
-from lattq._step_search import GRID, TOLERANCE, Octaves, grid_step, search_step
+from lattq._options import power_of_two
+from lattq._step_search import GRID, TOLERANCE, Octaves, search_step
 from lattq.coding import TwoWay
 from lattq.coding.integers import cheapest, encode_integers
 from lattq.coding.interleaved import decode_symbols, encode_symbols, packed_words, read_words
@@ -160,5 +161,5 @@ def test_searched_steps_lie_on_a_grid_that_rounding_does_not_move(offset: float,
 
         search_step(target, 1.0 + moved, encode, Octaves(), encodes=12)
         paths.append(tried)
-    assert all(step == grid_step(step) for step in paths[0])
+    assert all(step == power_of_two(round(GRID * math.log2(step)), GRID) for step in paths[0])
     assert abs(math.log2(paths[0][-1] / paths[1][-1])) <= 1.001 / GRID

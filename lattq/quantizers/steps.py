@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq.coding.schema import SCALE, Choice, Either, Integer, Octets
-from lattq.errors import DamagedFileError, InvalidInputError, shown
+from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError, shown
 from lattq.quantizers.base import BaseQuantizer
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "spread",
     "step_like",
     "stored_halves",
+    "too_large",
 ]
 
 GROWN = "raise `damping`, for fed-back errors have grown, or divide the weights by a constant outside of a loop"
@@ -199,6 +200,16 @@ def spread(values: Array, group: int, like: Array) -> Array:
     if values.shape[1] in (1, like.shape[1]):
         return values
     return array_namespace(values).repeat(values, group, axis=1)[:, : like.shape[1]]
+
+
+def too_large(largest: float) -> CodeOverflowError:
+    """The error for a code that is not below 2^30.
+
+    >>> str(too_large(2.0**31))
+    'a code of size 2.15e+09 (value / step) is not below 2^30; use a larger step or clean the input'
+    """
+    msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
+    return CodeOverflowError(msg)
 
 
 def centered(levels: int) -> tuple[int, int]:

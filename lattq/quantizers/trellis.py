@@ -11,11 +11,10 @@ from lattq._array import Array, array_namespace, from_host, short_repr, to_host
 from lattq._options import as_flag, as_float, as_integer, normalize
 from lattq.coding.scaling import Scaling
 from lattq.coding.schema import SCALE, Record, checked
-from lattq.errors import CodeOverflowError
 from lattq.parts import register
 from lattq.quantizers.base import BaseDesign
 from lattq.quantizers.entries import Entries
-from lattq.quantizers.steps import OneStep, check_step, step_like
+from lattq.quantizers.steps import OneStep, check_step, step_like, too_large
 from lattq.quantizers.strips import Strip
 from lattq.trellis import EntropyCodedTrellis, TrellisCode
 from lattq.trellis.coder import SEGMENT, STATES
@@ -94,7 +93,7 @@ class TrellisQuantizer(OneStep):
             *(searcher, strip.codes, strip.error),
         )
         if not largest == 0.0:
-            raise _too_large(largest)
+            raise too_large(largest)
         return 0
 
     def in_front(self, rows: np.ndarray, columns: np.ndarray, variance: np.ndarray) -> "TrellisQuantizer":
@@ -115,7 +114,7 @@ class TrellisQuantizer(OneStep):
         scaled = host.T / (float(self.step[0, 0]) / 2)
         largest = float(np.abs(scaled).max(initial=0.0))
         if not largest <= LARGEST_CODE:
-            raise _too_large(largest)
+            raise too_large(largest)
         places, lengths = _sequences(host.shape[0], self.segment)
         even = places.size == len(host)  # then segments follow each other as they are
         flat = (scaled if even else np.take(scaled, places, axis=1)).reshape(-1, places.shape[1])
@@ -158,11 +157,6 @@ class TrellisQuantizer(OneStep):
         if self.variance is not None:
             return np.take(prices, places, axis=1).reshape(-1, places.shape[1])
         return np.broadcast_to(np.repeat(prices, len(places))[:, None], (len(prices) * len(places), places.shape[1]))
-
-
-def _too_large(largest: float) -> CodeOverflowError:
-    msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
-    return CodeOverflowError(msg)
 
 
 _code = functools.cache(TrellisCode)

@@ -12,7 +12,7 @@ from lattq.coding import FixedLength, TwoWay
 from lattq.coding.packing import pack, unpack
 from lattq.coding.scaling import Scaling
 from lattq.coding.schema import MOST_EXPONENT, Either, Integer, Octets, Real, Record, checked
-from lattq.errors import CodeOverflowError, DamagedFileError, InvalidInputError
+from lattq.errors import DamagedFileError, InvalidInputError
 from lattq.parts import register
 from lattq.parts.forms import NumberForm
 from lattq.quantizers.base import BaseDesign, BaseQuantizer
@@ -32,6 +32,7 @@ from lattq.quantizers.steps import (
     spread,
     step_like,
     stored_halves,
+    too_large,
 )
 from lattq.quantizers.strips import Strip
 
@@ -97,7 +98,7 @@ class UniformQuantizer(BaseQuantizer):
             scaled = xp.clip(scaled, self.low, self.high)
         largest = float(xp.max(xp.abs(scaled))) if x.shape[0] and x.shape[1] else 0.0
         if not largest <= LARGEST_CODE:
-            raise _too_large(largest)
+            raise too_large(largest)
         return xp.astype(xp.round(scaled), xp.int32)
 
     def decode(self, codes: Num[Array, "rows block"]) -> Float[Array, "rows block"]:
@@ -134,7 +135,7 @@ class UniformQuantizer(BaseQuantizer):
             strip.target, strip.weight, strip.unit, strip.idle, step, zero, limits, strip.codes, strip.error
         )
         if not largest == 0.0:
-            raise _too_large(largest)
+            raise too_large(largest)
         return overload
 
     @property
@@ -310,11 +311,6 @@ class UniformQuantizer(BaseQuantizer):
         elif not isinstance(zero, float):
             zero = np.concatenate([to_host(part.zero).astype(np.float64) for part in parts], axis=1)
         return UniformQuantizer(step, zero, first.low, first.high, group, first.dither)
-
-
-def _too_large(largest: float) -> CodeOverflowError:
-    msg = f"a code of size {largest:.3g} (value / step) is not below 2^30; use a larger step or clean the input"
-    return CodeOverflowError(msg)
 
 
 @dataclasses.dataclass(frozen=True)

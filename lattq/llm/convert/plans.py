@@ -47,6 +47,7 @@ class Plans:
         self.recipe, self.scheme = recipe, scheme_of(recipe)
         self.calibration, self.measured = calibration, (model, layers, work)
         self.layers, self.weights, self.at_once = layers, weights, at_once
+        self._curves: dict[str, dict[str, RateCurve]] = {}
 
     @functools.cached_property
     def statistics(self) -> Statistics | None:
@@ -88,7 +89,7 @@ class Plans:
         if is_fixed_rate(self.recipe) or allocation == "distortion":
             return dict.fromkeys(self.layers, 1.0)
         if allocation == "rate":
-            curves = self.curves(self.metrics(allocation))
+            curves = self.curves(allocation)
             logs = {name: math.log(curve.step(rate or USUAL_RATE)) for name, curve in curves.items()}
         elif self.statistics is not None:
             return dict.fromkeys(self.layers, 1.0)
@@ -97,14 +98,16 @@ class Plans:
         mean = self._mean(logs)
         return {name: math.exp(log - mean) for name, log in logs.items()}
 
-    def curves(self, metrics: Metrics) -> dict[str, RateCurve]:
-        """What rates the layers are expected to have at a step."""
-        sigma, sees = self.moments.sigma, self.scheme.sees
-        with threadpool_limits(1):
-            return {
-                name: RateCurve.of(w, sees(metrics.of(name, sigma(name))), self.scheme)
-                for name, w in self.weights.items()
-            }
+    def curves(self, allocation: str) -> dict[str, RateCurve]:
+        """What rates the layers are expected to have at a step, found once for each allocation."""
+        if allocation not in self._curves:
+            metric, sigma, sees = self.metrics(allocation).of, self.moments.sigma, self.scheme.sees
+            with threadpool_limits(1):
+                self._curves[allocation] = {
+                    name: RateCurve.of(w, sees(metric(name, sigma(name))), self.scheme)
+                    for name, w in self.weights.items()
+                }
+        return self._curves[allocation]
 
     def _mean(self, values: Mapping[str, float]) -> float:
         """Over the weights."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -235,7 +236,7 @@ class Conversion:
 
     def controlled(self, rate: float | int, allocation: str) -> tuple[float, Layers]:
         """Layers at about one step that fill the files to a rate, and that step."""
-        budget, curves = rate * self.count / 8, self.plans.curves(self.encoder.metrics)
+        budget, curves = rate * self.count / 8, self.plans.curves(allocation)
         control = RateControl(curves, self.encoder.scales, budget - self.headers, self.workspace, allocation)
         with self.work.stage("search") as work:
             value, last = control.step(), math.inf
@@ -264,11 +265,12 @@ class Conversion:
         name, high = searched(self.recipe)[0], most(self.recipe)
         tried: dict[int, Layers] = {}
         with self.work.stage("search") as work:
+            sampled = functools.cache(functools.partial(self._sampled, work=work))
             try:
-                value = int(largest_levels(rate, lambda one: self._sampled(one, work), name, high).value)
+                value = int(largest_levels(rate, sampled, name, high).value)
             except RateNotReachedError:  # by a sample
                 value = RANGES[name][0]
-            more = self._sampled(min(value + 1, high), work).rate - self._sampled(value, work).rate
+            more = sampled(min(value + 1, high)).rate - sampled(value).rate
         while value not in tried:
             tried[value] = self.one_pass(OneSetting(value), len(tried))
             over = 8 * self.over(rate, tried[value]) / self.count
